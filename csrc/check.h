@@ -1,0 +1,28 @@
+// Argument checks shared by both devices. They run before anything is allocated or written.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace torchnotes {
+
+inline void check_same(const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: operands differ in size: ", a.sizes(), " and ", b.sizes());
+  TORCH_CHECK(
+      a.scalar_type() == b.scalar_type(),
+      "torchnotes: operands differ in dtype: ",
+      a.scalar_type(),
+      " and ",
+      b.scalar_type()
+  );
+  TORCH_CHECK(
+      a.device() == b.device(), "torchnotes: operands are on different devices: ", a.device(), " and ", b.device()
+  );
+}
+
+// The fast path of elementwise kernels: one dense block of memory each, laid out alike.
+template <class... Rest>
+bool dense_alike(const at::Tensor& first, const Rest&... rest) {
+  return first.is_non_overlapping_and_dense() && ((rest.strides() == first.strides()) && ...);
+}
+
+}  // namespace torchnotes

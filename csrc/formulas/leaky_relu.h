@@ -1,0 +1,35 @@
+// The leaky rectifier with slope a (negative_slope)
+//
+//   f(z)  = z for z > 0, a z for z <= 0        = max(a z, z) when 0 <= a <= 1
+//   f'(z) = 1 for z > 0, a for z <= 0          at the kink z = 0 the subgradient a is taken
+//   f''   = 0
+//
+// For a >= 0, f(z) > 0 iff z > 0: the output decides the branch and is all that is kept. For a < 0 it does not (both
+// branches reach positive values), and the input is kept in its place:
+//
+//   backward(g, r) = g where r > 0, else a g       r = f(z) for a >= 0, r = z for a < 0
+//
+// NaN gives NaN and takes the slope a, as in torch.
+#pragma once
+
+#include "portable.h"
+
+namespace torchnotes {
+
+struct LeakyReLU {
+  double negative_slope;
+  template <class T>
+  C10_HOST_DEVICE T operator()(T z) const {
+    return where(z > T(0), z, z * T(negative_slope));
+  }
+};
+
+struct LeakyReLUBackward {
+  double negative_slope;
+  template <class T>
+  C10_HOST_DEVICE T operator()(T g, T r) const {
+    return where(r > T(0), g, g * T(negative_slope));
+  }
+};
+
+}  // namespace torchnotes

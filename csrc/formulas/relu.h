@@ -1,0 +1,32 @@
+// The rectifier
+//
+//   f(z)  = max(0, z)
+//   f'(z) = 1 for z > 0, 0 for z < 0; at the kink z = 0 the subgradient 0 is taken
+//   f''   = 0
+//
+// f(z) > 0 iff z > 0, so the output y = f(z) decides the branch and is all that is kept:
+//
+//   backward(g, y) = g where y > 0, else 0     chosen, not multiplied: an infinite g is stopped at 0 too
+//
+// NaN gives NaN, and lets the gradient pass, as in torch: both branches ask for y <= 0.
+#pragma once
+
+#include "portable.h"
+
+namespace torchnotes {
+
+struct ReLU {
+  template <class T>
+  C10_HOST_DEVICE T operator()(T z) const {
+    return where(z <= T(0), T(0), z);
+  }
+};
+
+struct ReLUBackward {
+  template <class T>
+  C10_HOST_DEVICE T operator()(T g, T y) const {
+    return where(y <= T(0), T(0), g);
+  }
+};
+
+}  // namespace torchnotes

@@ -1,0 +1,65 @@
+// Every native operator of torchnotes, one line each. Kernels: cpu/X.cpp and cuda/X.cu; fake kernels:
+// torchnotes/ops/X.py.
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+namespace {
+
+constexpr std::initializer_list<const char*> kSchemas = {
+    "sigmoid(Tensor input) -> Tensor",
+    "sigmoid_backward(Tensor grad, Tensor output) -> Tensor",
+    "sigmoid_curvature(Tensor tangent, Tensor grad, Tensor output) -> Tensor",
+    "tanh(Tensor input) -> Tensor",
+    "tanh_backward(Tensor grad, Tensor output) -> Tensor",
+    "tanh_curvature(Tensor tangent, Tensor grad, Tensor output) -> Tensor",
+    "relu(Tensor input) -> Tensor",
+    "relu_(Tensor(a!) input) -> Tensor(a!)",
+    "relu_backward(Tensor grad, Tensor output) -> Tensor",
+    "leaky_relu(Tensor input, float negative_slope) -> Tensor",
+    "leaky_relu_(Tensor(a!) input, float negative_slope) -> Tensor(a!)",
+    "leaky_relu_backward(Tensor grad, Tensor reference, float negative_slope) -> Tensor",
+};
+
+std::string name_of(const std::string& schema) { return schema.substr(0, schema.find('(')); }
+
+bool writes_its_input(const std::string& schema) { return schema.find("(a!)") != std::string::npos; }
+
+#ifndef TORCHNOTES_WITH_CUDA
+void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false,
+      op.schema().name(),
+      ": this torchnotes was built without CUDA, and got a CUDA tensor. Install it again where a CUDA toolkit and a "
+      "CUDA build of torch are present, or with TORCHNOTES_CUDA=1; torchnotes.build_info() tells what was built."
+  );
+}
+#endif
+
+}  // namespace
+
+TORCH_LIBRARY(torchnotes, m) {
+  for (const char* schema : kSchemas) {
+    m.def(schema);
+  }
+}
+
+// Writing in place moves the version counter, so that a backward that still needs the old value raises.
+TORCH_LIBRARY_IMPL(torchnotes, ADInplaceOrView, m) {
+  for (const char* schema : kSchemas) {
+    if (writes_its_input(schema)) {
+      m.impl(name_of(schema).c_str(), torch::autograd::autogradNotImplementedInplaceOrViewFallback());
+    }
+  }
+}
+
+#ifndef TORCHNOTES_WITH_CUDA
+TORCH_LIBRARY_IMPL(torchnotes, CUDA, m) {
+  for (const char* schema : kSchemas) {
+    m.impl(name_of(schema).c_str(), torch::CppFunction::makeFromBoxedFunction<&built_without_cuda>());
+  }
+}
+#endif

@@ -1,0 +1,72 @@
+"""The build: one CPU library per instruction set from the same sources, the schemas and build facts in _C, optional CUDA."""
+
+import os
+import platform
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from setuptools import setup
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "torchnotes/__init__.py").read_text(), re.M).group(1)
+
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+X86 = platform.machine() in ("x86_64", "AMD64")
+INSTRUCTION_SETS = {"default": [], **({"avx2": AVX2, "avx512": AVX512} if X86 else {})}
+
+# A product and a sum are fused only where a formula says fma, so that every compiler gives the same bits.
+COMMON = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+NVCC = ["-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
+
+
+def with_cuda() -> bool:
+    """TORCHNOTES_CUDA=1/0 decides; by default CUDA is built where both the toolkit and torch have it."""
+    wanted = os.environ.get("TORCHNOTES_CUDA")
+    return wanted == "1" if wanted else bool(torch.version.cuda) and shutil.which("nvcc") is not None
+
+
+def sources(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob(pattern))
+
+
+def extensions() -> list:
+    sanitize = SANITIZE if os.environ.get("TORCHNOTES_SANITIZE") == "1" else []
+    headers = sources("**/*.h") + sources("**/*.cuh")
+    cpu = [
+        CppExtension(
+            f"torchnotes._cpu_{name}",
+            sources("cpu/*.cpp"),
+            depends=headers,
+            extra_compile_args=[*COMMON, "-fopenmp", f"-DCPU_CAPABILITY={name.upper()}", f"-DCPU_CAPABILITY_{name.upper()}", *flags, *sanitize],
+            extra_link_args=sanitize,
+        )
+        for name, flags in INSTRUCTION_SETS.items()
+    ]
+    facts = {
+        "TORCHNOTES_VERSION": VERSION,
+        "TORCHNOTES_TORCH": torch.__version__,
+        "TORCHNOTES_INSTRUCTION_SETS": " ".join(INSTRUCTION_SETS),
+    }
+    defines = [(name, f'"{value}"') for name, value in facts.items()]
+    core = dict(name="torchnotes._C", depends=headers, extra_link_args=sanitize)
+    if with_cuda():
+        defines += [("TORCHNOTES_WITH_CUDA", "1"), ("TORCHNOTES_CUDA_ARCHITECTURES", f'"{os.environ.get("TORCH_CUDA_ARCH_LIST", "native")}"')]
+        flags = {"cxx": [*COMMON, *sanitize], "nvcc": NVCC}
+        return [CUDAExtension(sources=sources("*.cpp") + sources("cuda/*.cu"), define_macros=defines, extra_compile_args=flags, **core), *cpu]
+    return [CppExtension(sources=sources("*.cpp"), define_macros=defines, extra_compile_args=[*COMMON, *sanitize], **core), *cpu]
+
+
+class Build(BuildExtension):
+    def build_extension(self, ext) -> None:
+        # The libraries share sources: each needs object files of its own.
+        base, self.build_temp = self.build_temp, str(Path(self.build_temp) / ext.name)
+        super().build_extension(ext)
+        self.build_temp = base
+
+
+setup(version=VERSION, ext_modules=extensions(), cmdclass={"build_ext": Build})

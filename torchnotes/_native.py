@@ -1,0 +1,65 @@
+"""The only loader of native code: the schemas (_C) and the kernel library for this processor (_cpu_*)."""
+
+import importlib
+import os
+import sysconfig
+from pathlib import Path
+
+import torch
+
+CURE = "Build it again with this torch: pip install --no-build-isolation --force-reinstall --no-deps <torchnotes>"
+
+
+def _short(version: str) -> tuple[str, ...]:
+    """The part of a torch version within which compiled code is interchangeable."""
+    return tuple(version.split(".")[:2])
+
+
+def _load_schemas():
+    try:
+        core = importlib.import_module("torchnotes._C")
+    except ImportError as error:
+        raise ImportError(f"torchnotes: its native module _C is missing or cannot be loaded ({error}). {CURE}") from error
+    if _short(core.torch_version) != _short(torch.__version__):
+        raise ImportError(f"torchnotes was built for torch {core.torch_version}, but this is torch {torch.__version__}. {CURE}")
+    return core
+
+
+def _kernel_library() -> Path:
+    """The library for the instruction set that torch uses here (ATEN_CPU_CAPABILITY lowers it), or the one that
+    TORCHNOTES_KERNELS names: a build of the same operators to be tried in its place."""
+    override = os.environ.get("TORCHNOTES_KERNELS")
+    if override:
+        return Path(override)
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    name = capability if capability in _C.instruction_sets.split() else "default"
+    return Path(__file__).with_name(f"_cpu_{name}{sysconfig.get_config_var('EXT_SUFFIX')}")
+
+
+def _load_kernels(library: Path) -> None:
+    if not library.exists():
+        raise ImportError(f"torchnotes: the kernel library {library} is missing. {CURE}")
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise ImportError(f"torchnotes: the kernel library {library} cannot be loaded ({error}). {CURE}") from error
+
+
+_C = _load_schemas()
+LIBRARY = _kernel_library()
+_load_kernels(LIBRARY)
+
+
+def build_info() -> str:
+    """How this torchnotes was built and which kernels it runs, one fact per line."""
+    cuda = f"yes, architectures {_C.cuda_architectures}" if _C.cuda else "no"
+    return "\n".join(
+        (
+            f"torchnotes        {_C.version}",
+            f"built for torch   {_C.torch_version}",
+            f"compiler          {_C.compiler}",
+            f"instruction sets  {_C.instruction_sets}",
+            f"loaded kernels    {LIBRARY.name}",
+            f"CUDA              {cuda}",
+        )
+    )

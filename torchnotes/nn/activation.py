@@ -1,0 +1,26 @@
+"""torch.nn's activations, computed by torchnotes: same constructor, attributes, repr and state_dict, and isinstance holds."""
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+
+
+class Sigmoid(torch.nn.Sigmoid):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)
+
+
+class Tanh(torch.nn.Tanh):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.tanh(input)
+
+
+class ReLU(torch.nn.ReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(input, self.inplace)
+
+
+class LeakyReLU(torch.nn.LeakyReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.leaky_relu(input, self.negative_slope, self.inplace)

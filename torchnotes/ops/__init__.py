@@ -1,0 +1,1 @@
+"""One file per operation: fake kernels, autograd Functions with the derivation, public function."""

@@ -1,0 +1,96 @@
+"""Activations y = f(x) whose slope f'(x) = p(r) is a function of one kept tensor r: the output, where it decides.
+
+    Activation   y = f(x)                x to y        d/dx = p(r)
+    Slope        B(g, r) = g p(r)        backward      d/dg = p(r),   d/dr = g p'(r)
+    Curvature    C(v, g, r) = v g p'(r)  its own       d/dv = g p'(r), d/dg = v p'(r), d/dr = v g p''
+
+For sigmoid and tanh p is a parabola with p'' = -2 and r = y, so the three are closed under differentiation: every order
+is right. For relu and leaky_relu p is a step, p' = 0, and B is linear in g alone. Numbers after the tensors (a negative
+slope) are passed on unchanged and have no derivative.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ._function import Elementwise
+
+
+class Curvature(Elementwise):
+    """C(v, g, y) = v g p'(y), linear in v and in g, and p'' = -2."""
+
+    kernel: ClassVar[Callable[..., Tensor]]
+
+    @classmethod
+    def forward(cls, v: Tensor, g: Tensor, y: Tensor) -> Tensor:
+        return cls.kernel(v, g, y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @classmethod
+    def backward(cls, ctx: Any, w: Tensor) -> tuple:
+        v, g, y = ctx.saved_tensors
+        return cls.apply(w, g, y), cls.apply(v, w, y), -2 * w * v * g
+
+    @classmethod
+    def tangent(cls, ctx: Any, v_t: Tensor, g_t: Tensor, y_t: Tensor) -> Tensor:
+        v, g, y = ctx.saved_tensors
+        return cls.apply(v_t, g, y) + cls.apply(v, g_t, y) - 2 * v * g * y_t
+
+
+class Slope(Elementwise):
+    """B(g, r) = g p(r): the backward of an activation and, with a tangent for g, its forward-mode rule."""
+
+    kernel: ClassVar[Callable[..., Tensor]]
+    curvature: ClassVar[type[Curvature] | None] = None  # None: p' = 0
+
+    @classmethod
+    def forward(cls, g: Tensor, r: Tensor, *numbers: float) -> Tensor:
+        return cls.kernel(g, r, *numbers)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], inputs[1])
+        ctx.numbers = inputs[2:]
+
+    @classmethod
+    def backward(cls, ctx: Any, v: Tensor) -> tuple:
+        g, r = ctx.saved_tensors
+        d_g = cls.apply(v, r, *ctx.numbers) if ctx.needs_input_grad[0] else None
+        d_r = cls.curvature.apply(v, g, r) if cls.curvature and ctx.needs_input_grad[1] else None
+        return d_g, d_r, *(None,) * len(ctx.numbers)
+
+    @classmethod
+    def tangent(cls, ctx: Any, g_t: Tensor, r_t: Tensor, *numbers_t: None) -> Tensor:
+        g, r = ctx.saved_tensors
+        along_g = cls.apply(g_t, r, *ctx.numbers)
+        return along_g + cls.curvature.apply(r_t, g, r) if cls.curvature else along_g
+
+
+class Activation(Elementwise):
+    """y = f(x), keeping y alone."""
+
+    kernel: ClassVar[Callable[..., Tensor]]
+    slope: ClassVar[type[Slope]]
+
+    @classmethod
+    def forward(cls, x: Tensor, *numbers: float) -> Tensor:
+        return cls.kernel(x, *numbers)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, y: Tensor) -> None:
+        ctx.save_for_backward(y)
+        ctx.numbers = inputs[1:]
+
+    @classmethod
+    def backward(cls, ctx: Any, g: Tensor) -> tuple:
+        (r,) = ctx.saved_tensors
+        return cls.slope.apply(g, r, *ctx.numbers), *(None,) * len(ctx.numbers)
+
+    @classmethod
+    def tangent(cls, ctx: Any, x_t: Tensor, *numbers_t: None) -> Tensor:
+        (r,) = ctx.saved_tensors
+        return cls.slope.apply(x_t, r, *ctx.numbers)

@@ -1,0 +1,115 @@
+"""The base of every autograd Function here, and the test of whether a call is one for our kernels."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C._functorch import _unwrap_for_grad, _wrap_for_grad
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from .._C import DIRECT, GRAPH, call_mode, dense_float
+
+def native(x: Any) -> bool:
+    """Whether x is a tensor that our kernels take, in a call that they should take.
+
+    Everything else goes to the torch operation of the same name, which computes it (integer, complex, sparse, nested and
+    quantised tensors, tensor subclasses, other devices) or raises its own error. So does a call that is being compiled or
+    exported: an elementwise kernel of ours would keep the compiler from fusing the operation with its neighbours.
+    """
+    return not is_compiling() and dense_float(x)
+
+
+def kernel(name: str) -> Callable[..., Any]:
+    """The native operator torchnotes::name as a C++ callable, without the Python layer that torch.ops puts over it."""
+    return getattr(torch.ops.torchnotes, name).default._op
+
+
+class Function(torch.autograd.Function):
+    """A torch.autograd.Function with forward, setup_context, backward, `tangent` and vmap, called at C speed.
+
+    `tangent` is the forward-mode rule, written as torch's `jvp` is. It has another name because torch.compile refuses a
+    Function that defines jvp: only under a transform does `apply` go to a subclass that has it. Outside of transforms
+    `apply` skips torch's Python layer, which binds the arguments anew on every call, and where nothing requires a
+    gradient it skips autograd altogether. What setup_context saves for backward is saved for `tangent` too.
+    """
+
+    def __init_subclass__(cls) -> None:
+        cls._apply = super(torch.autograd.Function, cls).apply
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if is_compiling():
+            return super().apply(*args)
+        mode = call_mode(*args)
+        if mode == DIRECT:
+            return cls.forward(*args)
+        if mode == GRAPH:
+            return cls._apply(*args)
+        return _with_jvp(cls).apply(*args)
+
+
+@functools.cache
+def _with_jvp(cls: type[Function]) -> type[torch.autograd.Function]:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        cls.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*ctx.to_save)
+
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        if not torch._C._are_functorch_transforms_active():
+            return cls.tangent(ctx, *tangents)
+        return _one_level_down(cls.tangent, ctx, tangents)
+
+    members = {
+        "apply": classmethod(torch.autograd.Function.apply.__func__),
+        "setup_context": staticmethod(setup_context),
+        "jvp": staticmethod(jvp),
+    }
+    return type(cls.__name__, (cls,), members)
+
+
+class _Saved:
+    """What a forward-mode rule sees of ctx: the same attributes, other saved tensors."""
+
+    def __init__(self, ctx: Any, saved_tensors: tuple):
+        self._ctx = ctx
+        self.saved_tensors = saved_tensors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+
+def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple) -> Any:
+    """Compute a forward-mode rule for the transforms outside of the one that asks for it.
+
+    torch calls jvp with differentiation switched off at every level, so plain operations in a rule lose what an outer
+    jvp or grad needs of them, and jvp of jvp comes out wrong. The rule belongs to one level: take that level's wrapping
+    off its tensors, switch everything on for the levels below, and wrap the result again.
+    """
+    interpreter = retrieve_current_functorch_interpreter()
+    level = interpreter.level()
+
+    def unwrap(x: Any) -> Any:
+        return _unwrap_for_grad(x, level) if isinstance(x, torch.Tensor) else x
+
+    lowered = _Saved(ctx, tuple(map(unwrap, ctx.saved_tensors)))
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), interpreter.lower():
+        result = tangent(lowered, *map(unwrap, tangents))
+    return _wrap_for_grad(result, level)
+
+
+class Elementwise(Function):
+    """A Function of one or more tensors of one shape, followed by plain numbers, that works element by element."""
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:
+        """The same call on the whole batch, its dimension first; what is not batched is repeated without a copy."""
+
+        def batched(x: Any, dim: int | None) -> Any:
+            if not isinstance(x, torch.Tensor):
+                return x
+            return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+        return cls.apply(*map(batched, args, in_dims)), 0

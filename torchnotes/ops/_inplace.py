@@ -1,0 +1,24 @@
+"""Activations that write their output over their input."""
+
+from typing import Any
+
+from torch import Tensor
+
+from .._C import DIRECT, GRAPH, call_mode
+from ._activation import Activation
+
+
+class InplaceActivation(Activation):
+    """x <- f(x), keeping the output, which is x itself. `kernel` writes in place."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, y: Tensor) -> None:
+        Activation.setup_context(ctx, inputs, y)
+        ctx.mark_dirty(y)
+
+
+def can_write(x: Tensor) -> bool:
+    """Whether the in-place Function may have x. Where not, x.copy_(f(x)) does the same by torch's own rules: transforms,
+    views that a gradient flows through, and the leaf that must not be written, for which copy_ raises before writing."""
+    mode = call_mode(x)
+    return mode == DIRECT or (mode == GRAPH and not x.is_leaf and not x._is_view())

@@ -1,0 +1,37 @@
+"""The logistic sigmoid. The formulas and their derivation: csrc/formulas/sigmoid.h.
+
+    y = s(x) = 1 / (1 + e^-x),    s' = y (1 - y),    s'' = y (1 - y)(1 - 2y)
+"""
+
+import torch
+from torch import Tensor
+
+from ._activation import Activation, Curvature, Slope
+from ._function import kernel, native
+
+torch.library.register_fake("torchnotes::sigmoid", torch.sigmoid)
+torch.library.register_fake("torchnotes::sigmoid_backward", torch.ops.aten.sigmoid_backward)
+torch.library.register_fake("torchnotes::sigmoid_curvature", lambda v, g, y: v * g * y)
+
+
+class SigmoidCurvature(Curvature):
+    """v g (1 - 2y)"""
+
+    kernel = kernel("sigmoid_curvature")
+
+
+class SigmoidBackward(Slope):
+    """g y (1 - y)"""
+
+    kernel = kernel("sigmoid_backward")
+    curvature = SigmoidCurvature
+
+
+class Sigmoid(Activation):
+    kernel = kernel("sigmoid")
+    slope = SigmoidBackward
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + e^-input), as torch.nn.functional.sigmoid."""
+    return Sigmoid.apply(input) if native(input) else torch.sigmoid(input)

@@ -1,0 +1,37 @@
+"""The hyperbolic tangent. The formulas and their derivation: csrc/formulas/tanh.h.
+
+    y = t(x) = (e^2x - 1) / (e^2x + 1),    t' = 1 - y^2,    t'' = -2 y (1 - y^2)
+"""
+
+import torch
+from torch import Tensor
+
+from ._activation import Activation, Curvature, Slope
+from ._function import kernel, native
+
+torch.library.register_fake("torchnotes::tanh", torch.tanh)
+torch.library.register_fake("torchnotes::tanh_backward", torch.ops.aten.tanh_backward)
+torch.library.register_fake("torchnotes::tanh_curvature", lambda v, g, y: v * g * y)
+
+
+class TanhCurvature(Curvature):
+    """v g (-2y)"""
+
+    kernel = kernel("tanh_curvature")
+
+
+class TanhBackward(Slope):
+    """g (1 - y^2)"""
+
+    kernel = kernel("tanh_backward")
+    curvature = TanhCurvature
+
+
+class Tanh(Activation):
+    kernel = kernel("tanh")
+    slope = TanhBackward
+
+
+def tanh(input: Tensor) -> Tensor:
+    """The hyperbolic tangent of input, as torch.nn.functional.tanh."""
+    return Tanh.apply(input) if native(input) else torch.tanh(input)
