@@ -69,4 +69,5 @@ class Build(BuildExtension):
         self.build_temp = base
 
 
-setup(version=VERSION, ext_modules=extensions(), cmdclass={"build_ext": Build})
+if __name__ == "__main__":  # the tests read the flags
+    setup(version=VERSION, ext_modules=extensions(), cmdclass={"build_ext": Build})

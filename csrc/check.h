@@ -19,10 +19,11 @@ inline void check_same(const at::Tensor& a, const at::Tensor& b) {
   );
 }
 
-// The fast path of elementwise kernels: one dense block of memory each, laid out alike.
+// The fast path of elementwise kernels: one dense block of memory each, laid out alike. (Not for empty tensors, whose
+// strides say nothing; TensorIterator gives the result those that torch would.)
 template <class... Rest>
 bool dense_alike(const at::Tensor& first, const Rest&... rest) {
-  return first.is_non_overlapping_and_dense() && ((rest.strides() == first.strides()) && ...);
+  return first.numel() > 0 && first.is_non_overlapping_and_dense() && ((rest.strides() == first.strides()) && ...);
 }
 
 }  // namespace torchnotes

@@ -1,7 +1,7 @@
 // torchnotes._C: what Python asks of C++. How this torchnotes was built, and two questions of every call, which in
 // Python would cost more than the kernel does on a small tensor. Importing it also registers the schemas (schemas.cpp).
-#include <ATen/FuncTorchTLS.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -32,7 +32,9 @@ enum Mode : long { kDirect, kGraph, kTransform };
 // the arguments wants a graph; or else the kernel alone will do.
 PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) {
   Mode mode = kDirect;
-  if (at::functorch::functorchTLSAccessor() != nullptr || torch::autograd::ForwardADLevel::try_get_by_idx(0)) {
+  const auto active = c10::impl::tls_local_dispatch_key_set().included_;
+  if (active.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
+      torch::autograd::ForwardADLevel::try_get_by_idx(0)) {
     mode = kTransform;
   } else if (at::GradMode::is_enabled()) {
     for (Py_ssize_t i = 0; i < n && mode == kDirect; ++i) {

@@ -1,11 +1,12 @@
 // Every native operator of torchnotes, one line each. Kernels: cpu/X.cpp and cuda/X.cu; fake kernels:
 // torchnotes/ops/X.py.
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <ATen/core/stack.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -17,10 +18,10 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "tanh_backward(Tensor grad, Tensor output) -> Tensor",
     "tanh_curvature(Tensor tangent, Tensor grad, Tensor output) -> Tensor",
     "relu(Tensor input) -> Tensor",
-    "relu_(Tensor(a!) input) -> Tensor(a!)",
+    "relu_(Tensor(a!) input) -> ()",
     "relu_backward(Tensor grad, Tensor output) -> Tensor",
     "leaky_relu(Tensor input, float negative_slope) -> Tensor",
-    "leaky_relu_(Tensor(a!) input, float negative_slope) -> Tensor(a!)",
+    "leaky_relu_(Tensor(a!) input, float negative_slope) -> ()",
     "leaky_relu_backward(Tensor grad, Tensor reference, float negative_slope) -> Tensor",
 };
 
@@ -39,6 +40,21 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }
 #endif
 
+// Writing in place moves the version counter, so that a backward that still needs the old value raises.
+void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  std::vector<at::Tensor> written;
+  const auto& arguments = op.schema().arguments();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].alias_info() && arguments[i].alias_info()->isWrite()) {
+      written.push_back(torch::jit::peek(*stack, i, arguments.size()).toTensor());
+    }
+  }
+  op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
+  for (const at::Tensor& tensor : written) {
+    tensor.unsafeGetTensorImpl()->bump_version();
+  }
+}
+
 }  // namespace
 
 TORCH_LIBRARY(torchnotes, m) {
@@ -47,11 +63,10 @@ TORCH_LIBRARY(torchnotes, m) {
   }
 }
 
-// Writing in place moves the version counter, so that a backward that still needs the old value raises.
 TORCH_LIBRARY_IMPL(torchnotes, ADInplaceOrView, m) {
   for (const char* schema : kSchemas) {
     if (writes_its_input(schema)) {
-      m.impl(name_of(schema).c_str(), torch::autograd::autogradNotImplementedInplaceOrViewFallback());
+      m.impl(name_of(schema).c_str(), torch::CppFunction::makeFromBoxedFunction<&write_and_move_version>());
     }
   }
 }

@@ -8,8 +8,8 @@ TORCH_LIBRARY_IMPL(torchnotes, CPU, m) {
   using namespace torchnotes;
   using at::Tensor;
   m.impl("leaky_relu", [](const Tensor& input, double slope) { return map(LeakyReLU{slope}, input); });
-  m.impl("leaky_relu_", [](Tensor& input, double slope) -> Tensor& { return map_(LeakyReLU{slope}, input); });
+  m.impl("leaky_relu_", [](Tensor& input, double slope) { map_(LeakyReLU{slope}, input); });
   m.impl("leaky_relu_backward", [](const Tensor& grad, const Tensor& reference, double slope) {
-    return map(LeakyReLUBackward{slope}, grad, reference);
+    return map(LeakyReLUBackward{slope}, reference, grad);
   });
 }

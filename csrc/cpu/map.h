@@ -130,7 +130,7 @@ at::Tensor map(const F& f, const at::Tensor& first, const Rest&... rest) {
 }
 
 template <class F>
-at::Tensor& map_(const F& f, at::Tensor& self) {
+void map_(const F& f, at::Tensor& self) {
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, self.scalar_type(), "torchnotes::map_", [&] {
     if (dense_alike(self)) {
       map_dense<scalar_t>(f, self, self);
@@ -139,7 +139,6 @@ at::Tensor& map_(const F& f, at::Tensor& self) {
       map_iterator<1, scalar_t>(f, iterator);
     }
   });
-  return self;
 }
 
 }  // namespace

@@ -8,6 +8,6 @@ TORCH_LIBRARY_IMPL(torchnotes, CPU, m) {
   using namespace torchnotes;
   using at::Tensor;
   m.impl("relu", [](const Tensor& input) { return map(ReLU{}, input); });
-  m.impl("relu_", [](Tensor& input) -> Tensor& { return map_(ReLU{}, input); });
-  m.impl("relu_backward", [](const Tensor& grad, const Tensor& output) { return map(ReLUBackward{}, grad, output); });
+  m.impl("relu_", [](Tensor& input) { map_(ReLU{}, input); });
+  m.impl("relu_backward", [](const Tensor& grad, const Tensor& output) { return map(ReLUBackward{}, output, grad); });
 }

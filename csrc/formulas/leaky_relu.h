@@ -7,7 +7,7 @@
 // For a >= 0, f(z) > 0 iff z > 0: the output decides the branch and is all that is kept. For a < 0 it does not (both
 // branches reach positive values), and the input is kept in its place:
 //
-//   backward(g, r) = g where r > 0, else a g       r = f(z) for a >= 0, r = z for a < 0
+//   backward(r, g) = g where r > 0, else a g       r = f(z) for a >= 0, r = z for a < 0
 //
 // NaN gives NaN and takes the slope a, as in torch.
 #pragma once
@@ -27,7 +27,7 @@ struct LeakyReLU {
 struct LeakyReLUBackward {
   double negative_slope;
   template <class T>
-  C10_HOST_DEVICE T operator()(T g, T r) const {
+  C10_HOST_DEVICE T operator()(T r, T g) const {
     return where(r > T(0), g, g * T(negative_slope));
   }
 };

@@ -6,9 +6,9 @@
 //
 // f(z) > 0 iff z > 0, so the output y = f(z) decides the branch and is all that is kept:
 //
-//   backward(g, y) = g where y > 0, else 0     chosen, not multiplied: an infinite g is stopped at 0 too
+//   backward(y, g) = g where y > 0, else 0     chosen, not multiplied: an infinite g is stopped at 0 too
 //
-// NaN gives NaN, and lets the gradient pass, as in torch: both branches ask for y <= 0.
+// NaN gives NaN, and lets the gradient pass, as in torch. -0 stays -0, as in torch.
 #pragma once
 
 #include "portable.h"
@@ -18,13 +18,13 @@ namespace torchnotes {
 struct ReLU {
   template <class T>
   C10_HOST_DEVICE T operator()(T z) const {
-    return where(z <= T(0), T(0), z);
+    return where(z < T(0), T(0), z);
   }
 };
 
 struct ReLUBackward {
   template <class T>
-  C10_HOST_DEVICE T operator()(T g, T y) const {
+  C10_HOST_DEVICE T operator()(T y, T g) const {
     return where(y <= T(0), T(0), g);
   }
 };

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._C import DIRECT, GRAPH, call_mode
@@ -10,6 +11,11 @@ from ._activation import Activation
 
 class InplaceActivation(Activation):
     """x <- f(x), keeping the output, which is x itself. `kernel` writes in place."""
+
+    @classmethod
+    def forward(cls, x: Tensor, *numbers: float) -> Tensor:
+        cls.kernel(x, *numbers)
+        return x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, y: Tensor) -> None:
@@ -20,5 +26,7 @@ class InplaceActivation(Activation):
 def can_write(x: Tensor) -> bool:
     """Whether the in-place Function may have x. Where not, x.copy_(f(x)) does the same by torch's own rules: transforms,
     views that a gradient flows through, and the leaf that must not be written, for which copy_ raises before writing."""
+    if x.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.")  # torch writes first
     mode = call_mode(x)
     return mode == DIRECT or (mode == GRAPH and not x.is_leaf and not x._is_view())

@@ -13,7 +13,7 @@ from ._function import kernel, native
 from ._inplace import InplaceActivation, can_write
 
 torch.library.register_fake("torchnotes::leaky_relu", torch.nn.functional.leaky_relu)
-torch.library.register_fake("torchnotes::leaky_relu_", lambda x, a: x)
+torch.library.register_fake("torchnotes::leaky_relu_", lambda x, a: None)
 torch.library.register_fake(
     "torchnotes::leaky_relu_backward", lambda g, r, a: torch.ops.aten.leaky_relu_backward(g, r, a, False)
 )
@@ -49,6 +49,8 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
         return torch.nn.functional.leaky_relu(input, negative_slope, inplace)
     if not inplace:
         return LeakyReLU.apply(input, negative_slope)
-    if negative_slope >= 0 and can_write(input):
-        return InplaceLeakyReLU.apply(input, negative_slope)
-    return input.copy_(LeakyReLU.apply(input, negative_slope))
+    if negative_slope < 0:  # the input is kept, and about to be overwritten
+        return input.copy_(LeakyReLU.apply(input.clone(), negative_slope))
+    if not can_write(input):
+        return input.copy_(LeakyReLU.apply(input, negative_slope))
+    return InplaceLeakyReLU.apply(input, negative_slope)

@@ -1,0 +1,27 @@
+"""leaky_relu, and the second half of row 3 of the notes."""
+
+import torch
+import torchnotes.functional as F
+from checks import OpCase, OpChecks
+
+
+class TestLeakyReLU(OpChecks):
+    case = OpCase(
+        op=F.leaky_relu,
+        builtin=torch.nn.functional.leaky_relu,
+        reference=lambda x, negative_slope=0.01: torch.where(x > 0, x, negative_slope * x),
+        opinfo="nn.functional.leaky_relu",
+        kernels={"leaky_relu": 1, "leaky_relu_": 1, "leaky_relu_backward": 2},
+        keywords=tuple({"negative_slope": slope} for slope in (0.01, 0.3, 0.0, 1, 1.5, -0.3, True)),
+        kink=0.0,
+        inplace=True,
+    )
+
+
+def test_the_derivative_of_the_notes():
+    for a in (0.1, 0.5, 0.99):
+        x = torch.tensor([-2.0, -0.0, 0.0, 1e-300, 3.0], dtype=torch.float64, requires_grad=True)
+        y = F.leaky_relu(x, a)
+        (first,) = torch.autograd.grad(y.sum(), x)
+        assert torch.equal(y, torch.maximum(a * x, x))
+        assert torch.equal(first, torch.tensor([a, a, a, 1, 1], dtype=torch.float64))
