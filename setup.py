@@ -1,4 +1,4 @@
-"""The build: one CPU library per instruction set from the same sources, the schemas and build facts in _C, optional CUDA."""
+"""The build: one CPU library per instruction set from the same sources; schemas and build facts in _C; optional CUDA."""
 
 import os
 import platform
@@ -19,7 +19,17 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 INSTRUCTION_SETS = {"default": [], **({"avx2": AVX2, "avx512": AVX512} if X86 else {})}
 
 # A product and a sum are fused only where a formula says fma, so that every compiler gives the same bits.
-COMMON = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+COMMON = [
+    "-O3",
+    "-g0",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+    "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
+]
 NVCC = ["-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
 
@@ -34,6 +44,12 @@ def sources(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob(pattern))
 
 
+def cpu_flags(name: str) -> list[str]:
+    """What ATen compiles its own kernels for an instruction set with."""
+    capability = name.upper()
+    return ["-fopenmp", f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}", *INSTRUCTION_SETS[name]]
+
+
 def extensions() -> list:
     sanitize = SANITIZE if os.environ.get("TORCHNOTES_SANITIZE") == "1" else []
     headers = sources("**/*.h") + sources("**/*.cuh")
@@ -42,10 +58,10 @@ def extensions() -> list:
             f"torchnotes._cpu_{name}",
             sources("cpu/*.cpp"),
             depends=headers,
-            extra_compile_args=[*COMMON, "-fopenmp", f"-DCPU_CAPABILITY={name.upper()}", f"-DCPU_CAPABILITY_{name.upper()}", *flags, *sanitize],
+            extra_compile_args=[*COMMON, *cpu_flags(name), *sanitize],
             extra_link_args=sanitize,
         )
-        for name, flags in INSTRUCTION_SETS.items()
+        for name in INSTRUCTION_SETS
     ]
     facts = {
         "TORCHNOTES_VERSION": VERSION,
@@ -55,10 +71,21 @@ def extensions() -> list:
     defines = [(name, f'"{value}"') for name, value in facts.items()]
     core = dict(name="torchnotes._C", depends=headers, extra_link_args=sanitize)
     if with_cuda():
-        defines += [("TORCHNOTES_WITH_CUDA", "1"), ("TORCHNOTES_CUDA_ARCHITECTURES", f'"{os.environ.get("TORCH_CUDA_ARCH_LIST", "native")}"')]
+        defines += [
+            ("TORCHNOTES_WITH_CUDA", "1"),
+            ("TORCHNOTES_CUDA_ARCHITECTURES", f'"{os.environ.get("TORCH_CUDA_ARCH_LIST", "native")}"'),
+        ]
         flags = {"cxx": [*COMMON, *sanitize], "nvcc": NVCC}
-        return [CUDAExtension(sources=sources("*.cpp") + sources("cuda/*.cu"), define_macros=defines, extra_compile_args=flags, **core), *cpu]
-    return [CppExtension(sources=sources("*.cpp"), define_macros=defines, extra_compile_args=[*COMMON, *sanitize], **core), *cpu]
+        return [
+            CUDAExtension(
+                sources=sources("*.cpp") + sources("cuda/*.cu"), define_macros=defines, extra_compile_args=flags, **core
+            ),
+            *cpu,
+        ]
+    return [
+        CppExtension(sources=sources("*.cpp"), define_macros=defines, extra_compile_args=[*COMMON, *sanitize], **core),
+        *cpu,
+    ]
 
 
 class Build(BuildExtension):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 import torchnotes._C as _C
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-import torchnotes.functional as F
 from torch import Tensor
+
+import torchnotes.functional as F
 from torchnotes._C import DIRECT, GRAPH, TRANSFORM, call_mode, dense_float
 from torchnotes.ops._function import Elementwise
 

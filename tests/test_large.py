@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 import torchnotes.functional as F
 
 N = 2**31 + 77

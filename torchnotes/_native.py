@@ -2,8 +2,8 @@
 
 import importlib
 import os
-import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -15,13 +15,17 @@ def _short(version: str) -> tuple[str, ...]:
     return tuple(version.split(".")[:2])
 
 
-def _load_schemas():
+def _load_schemas() -> ModuleType:
     try:
         core = importlib.import_module("torchnotes._C")
     except ImportError as error:
-        raise ImportError(f"torchnotes: its native module _C is missing or cannot be loaded ({error}). {CURE}") from error
+        raise ImportError(
+            f"torchnotes: its native module _C is missing or cannot be loaded ({error}). {CURE}"
+        ) from error
     if _short(core.torch_version) != _short(torch.__version__):
-        raise ImportError(f"torchnotes was built for torch {core.torch_version}, but this is torch {torch.__version__}. {CURE}")
+        raise ImportError(
+            f"torchnotes was built for torch {core.torch_version}, but this is torch {torch.__version__}. {CURE}"
+        )
     return core
 
 
@@ -33,7 +37,8 @@ def _kernel_library() -> Path:
         return Path(override)
     capability = torch.backends.cpu.get_cpu_capability().lower()
     name = capability if capability in _C.instruction_sets.split() else "default"
-    return Path(__file__).with_name(f"_cpu_{name}{sysconfig.get_config_var('EXT_SUFFIX')}")
+    core = Path(str(_C.__file__))
+    return core.with_name(core.name.replace("_C", f"_cpu_{name}", 1))
 
 
 def _load_kernels(library: Path) -> None:
@@ -48,6 +53,9 @@ def _load_kernels(library: Path) -> None:
 _C = _load_schemas()
 LIBRARY = _kernel_library()
 _load_kernels(LIBRARY)
+
+DIRECT, GRAPH, TRANSFORM = _C.DIRECT, _C.GRAPH, _C.TRANSFORM
+call_mode, dense_float = _C.call_mode, _C.dense_float
 
 
 def build_info() -> str:

@@ -1,7 +1,8 @@
 // The words a formula may use, meaning the same for float, double and SIMD vectors of them:
-//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   where(condition, a, b)   and the operators + - * / < <= > >=
+//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
+//   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
-// the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false.
+// the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false; the max with NaN is NaN.
 #pragma once
 
 #include <c10/macros/Macros.h>
@@ -19,6 +20,15 @@ C10_HOST_DEVICE inline double logistic(double z) { return 1.0 / (1.0 + ::exp(-z)
 
 C10_HOST_DEVICE inline float tanh(float x) { return ::tanhf(x); }
 C10_HOST_DEVICE inline double tanh(double x) { return ::tanh(x); }
+
+C10_HOST_DEVICE inline float exp(float x) { return ::expf(x); }
+C10_HOST_DEVICE inline double exp(double x) { return ::exp(x); }
+
+C10_HOST_DEVICE inline float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+C10_HOST_DEVICE inline double fma(double a, double b, double c) { return ::fma(a, b, c); }
+
+C10_HOST_DEVICE inline float max(float a, float b) { return a > b || a != a ? a : b; }
+C10_HOST_DEVICE inline double max(double a, double b) { return a > b || a != a ? a : b; }
 
 template <class T>
 C10_HOST_DEVICE inline T where(bool condition, T a, T b) {

@@ -1,4 +1,4 @@
-// logistic, tanh and where for SIMD vectors: inlined, so that several vectors are in flight at once, and without a
+// logistic, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and without a
 // scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
 #pragma once
 
@@ -11,6 +11,21 @@ using at::vec::Vectorized;
 template <class T>
 inline Vectorized<T> where(const Vectorized<T>& mask, const Vectorized<T>& a, const Vectorized<T>& b) {
   return Vectorized<T>::blendv(b, a, mask);
+}
+
+template <class T>
+inline Vectorized<T> exp(const Vectorized<T>& x) {
+  return x.exp();
+}
+
+template <class T>
+inline Vectorized<T> max(const Vectorized<T>& a, const Vectorized<T>& b) {
+  return at::vec::maximum(a, b);
+}
+
+template <class T>
+inline Vectorized<T> fma(const Vectorized<T>& a, const Vectorized<T>& b, const Vectorized<T>& c) {
+  return at::vec::fmadd(a, b, c);
 }
 
 // Adding this constant to |t| < 2^21 (2^50) leaves the integer nearest to t in the low bits of the sum.
@@ -35,20 +50,19 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
 // and everything is scaled by 2^-64, so that it neither overflows nor stops short of 0. Below 1.6 ulp everywhere.
 inline Vectorized<float> logistic(const Vectorized<float>& z) {
   using V = Vectorized<float>;
-  using at::vec::fmadd;
   const V c = at::vec::clamp(z, V(-105.0f), V(43.0f));  // 0 below, 1 above; NaN stays
-  const V bits = fmadd(c, V(-1.44269504f), V(kRoundFloat - 64.0f));
+  const V bits = fma(c, V(-1.44269504f), V(kRoundFloat - 64.0f));
   const V n = bits - V(kRoundFloat - 64.0f);
-  const V r = fmadd(n, V(-2.12194440e-4f), fmadd(n, V(0.693359375f), c));  // ln 2 in two parts, n times the first exact
+  const V r = fma(n, V(-2.12194440e-4f), fma(n, V(0.693359375f), c));  // ln 2 in two parts, n times the first exact
   V q = V(0.00138145395f);
-  q = fmadd(q, r, V(-0.00836874545f));
-  q = fmadd(q, r, V(0.041668389f));
-  q = fmadd(q, r, V(-0.166665211f));
-  q = fmadd(q, r, V(0.49999994f));
-  const V minus_t = fmadd(r * r, q, V(0.0f) - r);
+  q = fma(q, r, V(-0.00836874545f));
+  q = fma(q, r, V(0.041668389f));
+  q = fma(q, r, V(-0.166665211f));
+  q = fma(q, r, V(0.49999994f));
+  const V minus_t = fma(r * r, q, V(0.0f) - r);
   const V scale = power_of_two(bits);
   const V one = V(0x1p-64f);
-  return one / fmadd(scale, minus_t, one + scale);
+  return one / fma(scale, minus_t, one + scale);
 }
 inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
@@ -59,17 +73,17 @@ namespace detail {
 // tanh(z/2) = m / (m + 2), m = e^z - 1 = 2^n (e^r - 1) + (2^n - 1): no cancellation near 0. To 2^-37, |z| <= 20.
 inline Vectorized<double> tanh_of_half(const Vectorized<double>& z) {
   using V = Vectorized<double>;
-  const V t = at::vec::fmadd(z, V(1.4426950408889634), V(kRoundDouble));
-  const V r = at::vec::fmadd(t - V(kRoundDouble), V(-0.6931471805599453), z);
+  const V t = fma(z, V(1.4426950408889634), V(kRoundDouble));
+  const V r = fma(t - V(kRoundDouble), V(-0.6931471805599453), z);
   V q = V(2.4882575217175483e-05);
-  q = at::vec::fmadd(q, r, V(0.00019905010027525982));
-  q = at::vec::fmadd(q, r, V(0.0013888809158315966));
-  q = at::vec::fmadd(q, r, V(0.00833328888626653));
-  q = at::vec::fmadd(q, r, V(0.0416666669559643));
-  q = at::vec::fmadd(q, r, V(0.1666666675475165));
-  q = at::vec::fmadd(q, r, V(0.4999999999973514));
+  q = fma(q, r, V(0.00019905010027525982));
+  q = fma(q, r, V(0.0013888809158315966));
+  q = fma(q, r, V(0.00833328888626653));
+  q = fma(q, r, V(0.0416666669559643));
+  q = fma(q, r, V(0.1666666675475165));
+  q = fma(q, r, V(0.4999999999973514));
   const V scale = power_of_two(t);
-  const V m = at::vec::fmadd(scale, at::vec::fmadd(r * r, q, r), scale - V(1.0));
+  const V m = fma(scale, fma(r * r, q, r), scale - V(1.0));
   return m / (m + V(2.0));
 }
 

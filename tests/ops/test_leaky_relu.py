@@ -1,6 +1,7 @@
-"""leaky_relu, and the second half of row 3 of the notes."""
+"""leaky_relu, and the second half of row 3 and row 4 of the notes."""
 
 import torch
+
 import torchnotes.functional as F
 from checks import OpCase, OpChecks
 
@@ -25,3 +26,11 @@ def test_the_derivative_of_the_notes():
         (first,) = torch.autograd.grad(y.sum(), x)
         assert torch.equal(y, torch.maximum(a * x, x))
         assert torch.equal(first, torch.tensor([a, a, a, 1, 1], dtype=torch.float64))
+
+
+def test_with_slope_1_it_is_the_identity_whose_derivative_is_1():
+    x = torch.randn(100, dtype=torch.float64, requires_grad=True)
+    y = F.leaky_relu(x, 1)
+    (first,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(y, x)
+    assert torch.equal(first, torch.ones(100, dtype=torch.float64))

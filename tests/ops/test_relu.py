@@ -1,6 +1,7 @@
 """relu, and the first half of row 3 of the notes."""
 
 import torch
+
 import torchnotes.functional as F
 from checks import OpCase, OpChecks
 

@@ -1,6 +1,7 @@
 """sigmoid, and rows 1 and 4 of the notes."""
 
 import torch
+
 import torchnotes.functional as F
 from checks import OpCase, OpChecks
 

@@ -1,6 +1,7 @@
 """tanh, and row 2 of the notes."""
 
 import torch
+
 import torchnotes.functional as F
 from checks import OpCase, OpChecks
 

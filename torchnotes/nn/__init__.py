@@ -1,3 +1,6 @@
 """The modules under torch.nn's names."""
 
-from .activation import LeakyReLU as LeakyReLU, ReLU as ReLU, Sigmoid as Sigmoid, Tanh as Tanh
+from .activation import LeakyReLU as LeakyReLU
+from .activation import ReLU as ReLU
+from .activation import Sigmoid as Sigmoid
+from .activation import Tanh as Tanh

@@ -1,4 +1,4 @@
-"""torch.nn's activations, computed by torchnotes: same constructor, attributes, repr and state_dict, and isinstance holds."""
+"""torch.nn's activations, computed by torchnotes: same constructor, attributes, repr and state_dict."""
 
 import torch
 from torch import Tensor

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch._C._functorch import _unwrap_for_grad, _wrap_for_grad
@@ -10,14 +10,15 @@ from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from .._C import DIRECT, GRAPH, call_mode, dense_float
+from .._native import DIRECT, GRAPH, call_mode, dense_float
+
 
 def native(x: Any) -> bool:
     """Whether x is a tensor that our kernels take, in a call that they should take.
 
-    Everything else goes to the torch operation of the same name, which computes it (integer, complex, sparse, nested and
-    quantised tensors, tensor subclasses, other devices) or raises its own error. So does a call that is being compiled or
-    exported: an elementwise kernel of ours would keep the compiler from fusing the operation with its neighbours.
+    Everything else goes to the torch operation of the same name, which computes it (integer, complex, sparse, nested
+    and quantised tensors, tensor subclasses, other devices) or raises its own error. So does a call that is being
+    compiled or exported: a kernel of ours would keep the compiler from fusing the operation with its neighbours.
     """
     return not is_compiling() and dense_float(x)
 
@@ -36,8 +37,14 @@ class Function(torch.autograd.Function):
     gradient it skips autograd altogether. What setup_context saves for backward is saved for `tangent` too.
     """
 
+    _apply: ClassVar[Callable[..., Any]]
+
     def __init_subclass__(cls) -> None:
-        cls._apply = super(torch.autograd.Function, cls).apply
+        cls._apply = super(torch.autograd.Function, cls).apply  # type: ignore[misc] # the C++ base has no stub
+
+    @staticmethod
+    def tangent(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError("forward-mode differentiation: the Function defines no tangent")
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -63,7 +70,7 @@ def _with_jvp(cls: type[Function]) -> type[torch.autograd.Function]:
         return _one_level_down(cls.tangent, ctx, tangents)
 
     members = {
-        "apply": classmethod(torch.autograd.Function.apply.__func__),
+        "apply": classmethod(vars(torch.autograd.Function)["apply"].__func__),
         "setup_context": staticmethod(setup_context),
         "jvp": staticmethod(jvp),
     }

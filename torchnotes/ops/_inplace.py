@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._C import DIRECT, GRAPH, call_mode
+from .._native import DIRECT, GRAPH, call_mode
 from ._activation import Activation
 
 
@@ -24,9 +24,12 @@ class InplaceActivation(Activation):
 
 
 def can_write(x: Tensor) -> bool:
-    """Whether the in-place Function may have x. Where not, x.copy_(f(x)) does the same by torch's own rules: transforms,
-    views that a gradient flows through, and the leaf that must not be written, for which copy_ raises before writing."""
-    if x.is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.")  # torch writes first
+    """Whether the in-place Function may have x.
+
+    Where not, x.copy_(f(x)) does the same by torch's own rules: under transforms, for views that a gradient flows
+    through, and for the leaf that must not be written, for which copy_ raises before it writes.
+    """
+    if x.is_inference() and not torch.is_inference_mode_enabled():  # copy_ raises too, but only when it has written
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.")
     mode = call_mode(x)
     return mode == DIRECT or (mode == GRAPH and not x.is_leaf and not x._is_view())

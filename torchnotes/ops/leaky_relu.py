@@ -1,6 +1,6 @@
 """The leaky rectifier. The formulas and their derivation: csrc/formulas/leaky_relu.h.
 
-    y = x for x > 0, else a x,    y' = 1 for x > 0, else a,    y'' = 0
+y = x for x > 0, else a x,    y' = 1 for x > 0, else a,    y'' = 0
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._activation import Activation, Slope
+from ._compiled import CompiledLeakyReLU, worthwhile
 from ._function import kernel, native
 from ._inplace import InplaceActivation, can_write
 
@@ -46,6 +47,8 @@ class InplaceLeakyReLU(InplaceActivation):
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where it is positive, else negative_slope * input, as torch.nn.functional.leaky_relu."""
     if not (native(input) and isinstance(negative_slope, (float, int))):
+        if not inplace and worthwhile(input) and isinstance(negative_slope, (float, int)) and negative_slope >= 0:
+            return CompiledLeakyReLU.apply(input, negative_slope)
         return torch.nn.functional.leaky_relu(input, negative_slope, inplace)
     if not inplace:
         return LeakyReLU.apply(input, negative_slope)

@@ -1,12 +1,13 @@
 """The rectifier. The formulas and their derivation: csrc/formulas/relu.h.
 
-    y = max(0, x),    y' = 1 for x > 0, else 0,    y'' = 0
+y = max(0, x),    y' = 1 for x > 0, else 0,    y'' = 0
 """
 
 import torch
 from torch import Tensor
 
 from ._activation import Activation, Slope
+from ._compiled import CompiledReLU, worthwhile
 from ._function import kernel, native
 from ._inplace import InplaceActivation, can_write
 
@@ -34,6 +35,8 @@ class InplaceReLU(InplaceActivation):
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, input), as torch.nn.functional.relu."""
     if not native(input):
+        if not inplace and worthwhile(input):
+            return CompiledReLU.apply(input)
         return torch.nn.functional.relu(input, inplace)
     if not inplace:
         return ReLU.apply(input)

@@ -1,6 +1,6 @@
 """The logistic sigmoid. The formulas and their derivation: csrc/formulas/sigmoid.h.
 
-    y = s(x) = 1 / (1 + e^-x),    s' = y (1 - y),    s'' = y (1 - y)(1 - 2y)
+y = s(x) = 1 / (1 + e^-x),    s' = y (1 - y),    s'' = y (1 - y)(1 - 2y)
 """
 
 import torch

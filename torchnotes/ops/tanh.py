@@ -1,6 +1,6 @@
 """The hyperbolic tangent. The formulas and their derivation: csrc/formulas/tanh.h.
 
-    y = t(x) = (e^2x - 1) / (e^2x + 1),    t' = 1 - y^2,    t'' = -2 y (1 - y^2)
+y = t(x) = (e^2x - 1) / (e^2x + 1),    t' = 1 - y^2,    t'' = -2 y (1 - y^2)
 """
 
 import torch

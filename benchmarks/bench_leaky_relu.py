@@ -1,0 +1,9 @@
+"""leaky_relu and what torch has for it."""
+
+import torch
+
+import torchnotes
+
+from .activation import activation
+
+CASES = activation(ours=torchnotes.functional.leaky_relu, builtin=torch.nn.functional.leaky_relu)

@@ -1,0 +1,9 @@
+"""relu and what torch has for it."""
+
+import torch
+
+import torchnotes
+
+from .activation import activation
+
+CASES = activation(ours=torchnotes.functional.relu, builtin=torch.relu)

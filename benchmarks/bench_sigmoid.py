@@ -1,0 +1,9 @@
+"""sigmoid and what torch has for it."""
+
+import torch
+
+import torchnotes
+
+from .activation import activation
+
+CASES = activation(ours=torchnotes.functional.sigmoid, builtin=torch.sigmoid)

@@ -1,0 +1,9 @@
+"""tanh and what torch has for it."""
+
+import torch
+
+import torchnotes
+
+from .activation import activation
+
+CASES = activation(ours=torchnotes.functional.tanh, builtin=torch.tanh)

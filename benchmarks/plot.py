@@ -1,0 +1,48 @@
+"""One picture of a machine's results: the speed of forward+backward over the size, for each operation."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from .results import Row
+from .timing import OURS
+
+CASE = "forward+backward"
+STYLES: dict[str, dict[str, Any]] = {
+    OURS: {"color": "#0072b2", "marker": "o", "linewidth": 2.0},
+    "compile": {"color": "#d55e00", "marker": "s", "linewidth": 1.3},
+    "eager": {"color": "#777777", "marker": None, "linewidth": 1.3},
+}
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    rows = [row for row in rows if row["case"] == CASE]
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    figure = Figure(figsize=(3.1 * len(benchmarks), 3.3), layout="constrained")
+    panels = figure.subplots(1, len(benchmarks), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, benchmark in zip(panels, benchmarks, strict=True):
+        draw_panel(axes, benchmark, [row for row in rows if row["benchmark"] == benchmark])
+    panels[0].set_ylabel("speed relative to torch eager")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.suptitle(f"{CASE}, float32, {rows[0]['machine']}, torch {rows[0]['torch']}", fontsize=11)
+    figure.savefig(path, dpi=150)
+
+
+def draw_panel(axes: Axes, benchmark: str, rows: list[Row]) -> None:
+    times = {(row["contender"], int(row["size"])): float(row["median_us"]) for row in rows}
+    sizes = sorted({size for _, size in times})
+    for contender, style in STYLES.items():
+        axes.plot(sizes, [times["eager", size] / times[contender, size] for size in sizes], label=contender, **style)
+    fresh = [int(row["size"]) for row in rows if row["regime"] == "fresh"]
+    if fresh:
+        axes.axvspan(min(fresh), max(fresh), color="#f0e442", alpha=0.2, linewidth=0, label="results in new pages")
+    axes.set(title=benchmark, xlabel="elements", xscale="log", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,147 @@
+"""Rewrite what README.md says of speed and accuracy, and the plots beside the results, from results/*.csv."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import plot, results
+from .results import Row
+from .timing import OURS
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+RIVALS = ("eager", "compile")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def main() -> None:
+    sections = []
+    for path in sorted(results.RESULTS.glob("*.csv")):
+        rows = results.read(path)
+        picture = path.with_suffix(".png")
+        plot.draw(rows, picture)
+        sections.append(section(rows, picture.relative_to(README.parent).as_posix(), path.name))
+    text = README.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f"{README.name} needs the lines {BEGIN} and {END} once each, around what this writes")
+    before, rest = text.split(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{''.join(sections)}{END}{rest.split(END)[1]}")
+
+
+def section(rows: list[Row], picture: str, source: str) -> str:
+    """Everything measured on one machine."""
+    timed = [row for row in rows if row["median_us"]]
+    accurate = [row for row in rows if row["max_error"]]
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    origins = " and ".join(dict.fromkeys(f"torch {row['torch']}, commit {row['commit']}" for row in rows))
+    details = "".join(times(benchmark, timed) for benchmark in benchmarks)
+    return f"""
+### {rows[0]["machine"]}
+
+Median time of the best rival (torch eager or torch.compile) over that of torchnotes: above 1 torchnotes is faster, in
+**bold** it is slower. float32, {origins}, `{source}`.
+
+{ratios(benchmarks, timed)}
+![Speed of forward+backward relative to torch eager]({picture})
+
+Largest error against float64, torchnotes / torch eager, **bold** where torchnotes errs more. Outputs in ulp, gradients
+in ulp of 1; inputs are 0, ±1e-30, ±88, ±1e4 and normal points of standard deviation 0.001 to 100.
+
+{errors(benchmarks, accurate)}
+<details>
+<summary>Times and memory, case by case</summary>
+{details}
+Time in µs, median (20th to 80th percentile). Copy: the bytes per second of torchnotes over those of `Tensor.copy_` at
+the same size. Peak: the most that a call of torchnotes / eager / compile allocates at a time, and in parentheses what
+autograd keeps for backward. Fresh: every result comes in new pages, as glibc has it above 32 MiB; warm: results
+come in recycled memory.
+</details>
+"""
+
+
+def ratios(benchmarks: list[str], rows: list[Row]) -> str:
+    ours = {(row["benchmark"], *work(row)): row for row in rows if row["contender"] == OURS}
+    kinds = dict.fromkeys(work(row) for row in rows)
+
+    def cell(benchmark: str, kind: tuple[str, str]) -> str:
+        row = ours.get((benchmark, *kind))
+        return judged(f"{float(row['ratio_to_best_rival']):.2f}", loses(row)) if row else ""
+
+    body = ([kind[0], count(kind[1]), *(cell(benchmark, kind) for benchmark in benchmarks)] for kind in kinds)
+    return table(["case", "elements", *benchmarks], body)
+
+
+def errors(benchmarks: list[str], rows: list[Row]) -> str:
+    found = {(row["case"], row["dtype"], row["benchmark"], row["contender"]): float(row["max_error"]) for row in rows}
+
+    def cell(case: str, dtype: str, benchmark: str) -> str:
+        ours, eager = (found.get((case, dtype, benchmark, contender)) for contender in (OURS, "eager"))
+        return "" if ours is None or eager is None else judged(f"{ours:.3g} / {eager:.3g}", ours > eager)
+
+    body = (
+        [case.removeprefix("accuracy "), dtype, *(cell(case, dtype, benchmark) for benchmark in benchmarks)]
+        for case in dict.fromkeys(row["case"] for row in rows)
+        for dtype in DTYPES
+    )
+    return table(["", "dtype", *benchmarks], body)
+
+
+def times(benchmark: str, rows: list[Row]) -> str:
+    contenders = (OURS, *RIVALS)
+    by_work: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        if row["benchmark"] == benchmark:
+            by_work.setdefault(work(row), {})[row["contender"]] = row
+
+    def line(kind: tuple[str, str], of: dict[str, Row]) -> list[str]:
+        ours = of[OURS]
+        return [
+            kind[0],
+            f"{count(kind[1])} {ours['regime']}",
+            *(duration(of[contender]) for contender in contenders),
+            judged(f"{float(ours['ratio_to_best_rival']):.2f}", loses(ours)),
+            f"{float(ours['copy_fraction']):.2f}",
+            " / ".join(memory(of[contender]) for contender in contenders),
+        ]
+
+    header = ["case", "elements", *contenders, "ratio", "copy", "peak (kept)"]
+    return f"\n#### {benchmark}\n\n{table(header, (line(kind, of) for kind, of in by_work.items()))}"
+
+
+def table(header: list[str], body: Iterable[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def work(row: Row) -> tuple[str, str]:
+    return row["case"], row["size"]
+
+
+def loses(row: Row) -> bool:
+    return round(float(row["ratio_to_best_rival"]), 2) < 1
+
+
+def judged(text: str, loss: bool) -> str:
+    return f"**{text}**" if loss else text
+
+
+def count(size: str) -> str:
+    return re.sub(r"000$", "k", re.sub(r"000000$", "M", size))
+
+
+def duration(row: Row) -> str:
+    median, p20, p80 = (float(row[column]) for column in ("median_us", "p20_us", "p80_us"))
+    digits = 0 if median >= 100 else 1
+    return f"{median:,.{digits}f} ({p20:,.{digits}f} to {p80:,.{digits}f})"
+
+
+def memory(row: Row) -> str:
+    return f"{volume(int(row['peak_bytes']))} ({volume(int(row['kept_bytes']))})"
+
+
+def volume(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Rivals on the same work: checked first, then timed in turns, in random order, each warmed by its own calls."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import memory
+from .results import Row
+
+Contender = Callable[[], Sequence[Tensor]]
+
+OURS = "torchnotes"
+COPY = "copy"
+SAMPLE_SECONDS = 2e-3  # short calls are timed in groups of about this length
+
+
+@dataclass(frozen=True)
+class Problem:
+    contenders: dict[str, Contender]
+    reference: Contender  # the same work in float64
+    bytes_moved: int  # the least that the work can read and write
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work at several sizes. `setup` makes the inputs and the contenders, all on the same inputs."""
+
+    name: str
+    sizes: tuple[int, ...]
+    setup: Callable[[int, torch.dtype, torch.device], Problem]
+    dtype: torch.dtype = torch.float32
+    always_warm: bool = False
+
+    def regime(self, size: int, device: torch.device) -> memory.Regime:
+        return "warm" if self.always_warm else memory.usual_regime(size * self.dtype.itemsize, device)
+
+    def measure(self, size: int, device: torch.device, repeats: int) -> list[Row]:
+        regime = self.regime(size, device)
+        memory.prepare(regime, size * self.dtype.itemsize)
+        problem = self.setup(size, self.dtype, device)
+        check(problem)
+        copy, copied = copy_contender(size, self.dtype, device)
+        medians: dict[str, float] = {}
+        rows: list[Row] = []
+        for name, seconds in interleave(problem.contenders | {COPY: copy}, device, regime, repeats).items():
+            p20, median, p80 = percentiles(seconds, 0.2, 0.5, 0.8)
+            medians[name] = median
+            rows.append(
+                {
+                    "case": self.name,
+                    "size": size,
+                    "dtype": str(self.dtype).removeprefix("torch."),
+                    "regime": regime,
+                    "contender": name,
+                    "median_us": 1e6 * median,
+                    "p20_us": 1e6 * p20,
+                    "p80_us": 1e6 * p80,
+                    "gbps": (copied if name == COPY else problem.bytes_moved) / median / 1e9,
+                }
+            )
+        copy_gbps = copied / medians.pop(COPY) / 1e9
+        best_rival = min(median for name, median in medians.items() if name != OURS)
+        for row in rows:
+            row["copy_fraction"] = row["gbps"] / copy_gbps
+            if row["contender"] in medians:
+                call = problem.contenders[row["contender"]]
+                row["ratio_to_best_rival"] = best_rival / medians[row["contender"]]
+                row["kept_bytes"] = memory.kept_bytes(call)
+                row["peak_bytes"] = memory.peak_bytes(call, device)
+        return rows
+
+
+def check(problem: Problem) -> None:
+    """Nobody is timed who computes something else."""
+    expected = problem.reference()
+    for name, call in problem.contenders.items():
+        try:
+            torch.testing.assert_close(list(call()), list(expected), check_dtype=False)
+        except AssertionError as error:
+            raise AssertionError(f"{name} computes something else") from error
+
+
+def copy_contender(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Contender, int]:
+    """A copy into memory that is there already: what the machine can do. With it, the bytes that it moves."""
+    source, target = (torch.ones(size, dtype=dtype, device=device) for _ in range(2))
+    return lambda: (target.copy_(source),), 2 * source.nbytes
+
+
+def interleave(
+    contenders: dict[str, Contender], device: torch.device, regime: memory.Regime, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds per call, `repeats` samples of each contender."""
+    calls = {}
+    for name, call in contenders.items():
+        seconds = min(time_calls(call, 1, device) for _ in range(3))
+        calls[name] = max(1, math.ceil(SAMPLE_SECONDS / seconds))
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    shuffle = random.Random(0).shuffle
+    for _ in range(repeats):
+        shuffle(order)
+        for name in order:
+            contenders[name]()  # untimed: nobody profits from the caches that the one before left
+            memory.forget(regime)
+            samples[name].append(time_calls(contenders[name], calls[name], device))
+    return samples
+
+
+def time_calls(call: Contender, count: int, device: torch.device) -> float:
+    """Seconds per call over `count` calls, the device's work included."""
+    turns = range(count)
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in turns:
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / count
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def percentiles(values: Sequence[float], *at: float) -> list[float]:
+    return torch.tensor(values, dtype=torch.float64).quantile(torch.tensor(at, dtype=torch.float64)).tolist()

@@ -1,0 +1,60 @@
+"""One operation, one stem, on every side; and every native operator has its kernels, its fake kernel and its checks."""
+
+import re
+from pathlib import Path
+
+import torch
+
+import torchnotes
+
+ROOT = Path(__file__).parents[1]
+SCHEMAS = re.findall(r'^    "(\w+)\(', (ROOT / "csrc/schemas.cpp").read_text(), re.MULTILINE)
+STEMS = sorted(path.stem for path in (ROOT / "torchnotes/ops").glob("*.py") if not path.stem.startswith("_"))
+SIDES = ("csrc/formulas/{}.h", "csrc/cpu/{}.cpp", "csrc/cuda/{}.cu", "tests/ops/test_{}.py", "benchmarks/bench_{}.py")
+
+
+def test_every_operation_stands_on_every_side():
+    assert STEMS
+    missing = [side.format(stem) for stem in STEMS for side in SIDES if not (ROOT / side.format(stem)).exists()]
+    assert not missing
+
+
+def test_nothing_stands_on_one_side_alone():
+    shared = {"portable", "vector_math"}
+    for side in SIDES:
+        found = {
+            re.fullmatch(side.split("/")[-1].format(r"(\w+)"), path.name) for path in (ROOT / side).parent.iterdir()
+        }
+        assert {match[1] for match in found if match} - shared == set(STEMS)
+
+
+def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
+    assert SCHEMAS
+    for name in SCHEMAS:
+        stem = max((stem for stem in STEMS if name.startswith(stem)), key=len)
+        for source in (f"csrc/cpu/{stem}.cpp", f"csrc/cuda/{stem}.cu"):
+            assert f'm.impl("{name}"' in (ROOT / source).read_text(), (name, source)
+        assert f'"torchnotes::{name}"' in (ROOT / f"torchnotes/ops/{stem}.py").read_text()
+        assert f'"{name}": ' in (ROOT / f"tests/ops/test_{stem}.py").read_text()
+
+
+def test_every_operation_is_public_and_has_torchs_signature():
+    import inspect
+
+    for stem in STEMS:
+        ours, theirs = getattr(torchnotes.functional, stem), getattr(torch.nn.functional, stem)
+        assert [p.replace(annotation=inspect.Parameter.empty) for p in inspect.signature(ours).parameters.values()] == [
+            p.replace(annotation=inspect.Parameter.empty) for p in inspect.signature(theirs).parameters.values()
+        ]
+
+
+def test_formulas_are_mathematics_only():
+    for header in (ROOT / "csrc/formulas").glob("*.h"):
+        code = re.sub(r"//.*", "", header.read_text())
+        assert not re.search(r"Tensor|parallel|cuda|scalar_t|\bT\s*\*|float\s*\*", code), header
+
+
+def test_formulas_derive_before_they_compute():
+    for stem in STEMS:
+        text = (ROOT / f"csrc/formulas/{stem}.h").read_text()
+        assert re.search(r"^//.*'\(?\w*\)?.* = ", text.split("#pragma once")[0], re.MULTILINE), stem

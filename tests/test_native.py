@@ -1,0 +1,121 @@
+"""The loader: which library it takes, and what it says when there is none."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import torchnotes
+import torchnotes._C as _C
+
+PACKAGE = Path(torchnotes.__file__).parent
+
+
+def python(code: str, package_folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    folder = package_folder or PACKAGE.parent
+    env = {k: v for k, v in os.environ.items() if k not in ("TORCHNOTES_KERNELS", "ATEN_CPU_CAPABILITY")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**env, "PYTHONPATH": str(folder), **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the installed package in a path with spaces, to be broken."""
+    package = tmp_path / "a path with spaces" / "torchnotes"
+    shutil.copytree(PACKAGE, package)
+    return package
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_the_library_follows_the_instruction_set_of_torch(capability):
+    code = "import torch, torchnotes; print(torch.backends.cpu.get_cpu_capability()); print(torchnotes.build_info())"
+    done = python(code, ATEN_CPU_CAPABILITY=capability)
+    assert done.returncode == 0, done.stderr
+    used = done.stdout.split("\n")[0].lower()
+    expected = used if used in _C.instruction_sets.split() else "default"
+    assert f"_cpu_{expected}." in done.stdout
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_every_library_computes(capability):
+    code = """
+import torch, torchnotes.functional as F
+x = torch.randn(999)
+print(F.sigmoid(x).sub(torch.sigmoid(x)).abs().max() < 1e-6)
+"""
+    assert "True" in python(code, ATEN_CPU_CAPABILITY=capability).stdout
+
+
+def test_build_info_tells_how_it_was_built():
+    info = torchnotes.build_info()
+    for fact in (torchnotes.__version__, torch.__version__, _C.compiler, "default", "CUDA"):
+        assert fact in info
+
+
+def test_a_missing_kernel_library_names_cause_and_cure(copied):
+    for library in copied.glob("_cpu_*"):
+        library.unlink()
+    done = python("import torchnotes", copied.parent)
+    assert "ImportError: torchnotes: the kernel library" in done.stderr
+    assert "is missing" in done.stderr
+    assert "pip install" in done.stderr
+
+
+def test_a_broken_kernel_library_names_cause_and_cure(copied):
+    for library in copied.glob("_cpu_*"):
+        library.write_bytes(b"not a library")
+    done = python("import torchnotes", copied.parent)
+    assert "cannot be loaded" in done.stderr
+    assert "pip install" in done.stderr
+
+
+def test_a_missing_core_names_cause_and_cure(copied):
+    for library in copied.glob("_C.*"):
+        library.unlink()
+    done = python("import torchnotes", copied.parent)
+    assert "ImportError: torchnotes: its native module _C is missing" in done.stderr
+    assert "pip install" in done.stderr
+
+
+def test_another_torch_than_built_for_names_cause_and_cure():
+    done = python("import torch; torch.__version__ = '2.99.0'; import torchnotes")
+    assert "but this is torch 2.99.0" in done.stderr
+    assert "pip install" in done.stderr
+
+
+def test_it_works_from_a_path_with_spaces(copied):
+    done = python("import torch, torchnotes.functional as F; print(F.relu(torch.ones(3)).sum().item())", copied.parent)
+    assert done.stdout.strip() == "3.0", done.stderr
+
+
+def test_importing_torchnotes_imports_torch_alone():
+    """Nothing but torch and the standard library is needed at run time."""
+    code = "import torch, sys; before = set(sys.modules); import torchnotes; print(*set(sys.modules) - before)"
+    names = {name.split(".")[0] for name in python(code).stdout.split()}
+    assert {"torchnotes"} <= names <= {"torchnotes", "torch"} | set(sys.stdlib_module_names)
+
+
+def test_large_results_ask_for_huge_pages():
+    """Only where the kernel gives huge pages on request, and says how many it gave."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[madvise]" not in setting.read_text():
+        pytest.skip("this kernel does not give huge pages on request alone")
+    code = """
+import torch, torchnotes.functional as F
+def huge():
+    return sum(int(line.split()[1]) for line in open("/proc/self/smaps") if line.startswith("AnonHugePages"))
+x = torch.zeros(20_000_000)
+before = huge()
+y = F.relu(x)
+print(huge() - before)
+"""
+    assert int(python(code).stdout) > 70_000  # KiB, of 78_125
