@@ -62,7 +62,7 @@ sanitize: $(VENV)/torch-$(TORCH)
 	TORCHNOTES_SANITIZE=1 $(PY) setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		$(PY) -P -m pytest -q -p no:cacheprovider $(KERNEL_TESTS) --deselect tests/test_rows.py
+		$(VENV)/bin/pytest -q -p no:cacheprovider $(KERNEL_TESTS) --deselect tests/test_rows.py
 
 clean:
 	rm -rf build dist *.egg-info torchnotes/*.so $(VENV)/built

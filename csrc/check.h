@@ -26,4 +26,13 @@ bool dense_alike(const at::Tensor& first, const Rest&... rest) {
   return first.numel() > 0 && first.is_non_overlapping_and_dense() && ((rest.strides() == first.strides()) && ...);
 }
 
+// The memory format of a result laid out like the dense x. As in torch, the strides of dimensions of size 1, which mean
+// nothing, are copied only where no memory format determines them.
+inline at::MemoryFormat dense_format(const at::Tensor& x) {
+  if (x.is_contiguous()) {
+    return at::MemoryFormat::Contiguous;
+  }
+  return x.is_contiguous(at::MemoryFormat::ChannelsLast) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Preserve;
+}
+
 }  // namespace torchnotes

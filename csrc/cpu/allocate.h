@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "../check.h"
+
 namespace torchnotes {
 
 inline void advise_huge_pages(const at::Tensor& fresh) {
@@ -26,17 +28,12 @@ inline void advise_huge_pages(const at::Tensor& fresh) {
 #endif
 }
 
-// Uninitialised memory with the size, dtype and layout of a dense tensor. As in torch, the strides of dimensions of size
-// 1, which mean nothing, are not copied where the memory format determines them.
+// Uninitialised memory with the size, dtype and layout of a dense tensor.
 inline at::Tensor empty_like_dense(const at::Tensor& x) {
-  at::Tensor fresh;
-  if (x.is_contiguous()) {
-    fresh = at::detail::empty_cpu(x.sizes(), x.scalar_type());
-  } else if (x.is_contiguous(at::MemoryFormat::ChannelsLast)) {
-    fresh = at::detail::empty_cpu(x.sizes(), x.scalar_type(), /*pin_memory=*/false, at::MemoryFormat::ChannelsLast);
-  } else {
-    fresh = at::detail::empty_strided_cpu(x.sizes(), x.strides(), x.scalar_type());
-  }
+  const auto format = dense_format(x);
+  at::Tensor fresh = format == at::MemoryFormat::Preserve
+                         ? at::detail::empty_strided_cpu(x.sizes(), x.strides(), x.scalar_type())
+                         : at::detail::empty_cpu(x.sizes(), x.scalar_type(), /*pin_memory=*/false, format);
   advise_huge_pages(fresh);
   return fresh;
 }

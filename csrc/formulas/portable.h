@@ -2,7 +2,8 @@
 //   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
 //   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
-// the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false; the max with NaN is NaN.
+// the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false; the max with NaN is
+// NaN.
 #pragma once
 
 #include <c10/macros/Macros.h>

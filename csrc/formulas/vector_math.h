@@ -1,5 +1,5 @@
-// logistic, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and without a
-// scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
+// logistic, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and
+// without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
 #pragma once
 
 #include <ATen/cpu/vec/vec.h>

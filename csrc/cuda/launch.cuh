@@ -1,0 +1,49 @@
+// The one place that launches a kernel: on the device of its tensors and torch's current stream there.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#ifdef TORCHNOTES_CUDA_ON_CPU  // the tests run the kernels on the CPU, without a GPU
+#include <cuda_on_cpu.h>
+#define TORCHNOTES_DEVICE CPU
+#else
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#define TORCHNOTES_DEVICE CUDA
+#endif
+
+namespace torchnotes {
+namespace {
+
+constexpr int kWarp = 32;
+
+#ifdef TORCHNOTES_CUDA_ON_CPU
+constexpr int64_t kMaxBlocks = 3;  // few, so that small tensors reach the second round of a grid-stride loop
+#else
+constexpr int64_t kMaxBlocks = 4096;  // several waves on the largest device
+#endif
+
+// Kernels loop over their work in strides of the grid, so fewer blocks than asked for will do.
+template <class... Parameters, class... Arguments>
+void launch(
+    c10::Device device, int64_t blocks, int threads, void (*kernel)(Parameters...), const Arguments&... arguments
+) {
+  if (blocks == 0) {
+    return;
+  }
+  const auto grid = static_cast<unsigned>(std::min(blocks, kMaxBlocks));
+#ifdef TORCHNOTES_CUDA_ON_CPU
+  cuda_on_cpu::run(grid, threads, [&] { kernel(arguments...); });
+#else
+  const c10::cuda::CUDAGuard guard(device);
+  kernel<<<grid, threads, 0, c10::cuda::getCurrentCUDAStream()>>>(arguments...);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+#endif
+}
+
+}  // namespace
+}  // namespace torchnotes

@@ -1,0 +1,154 @@
+// Two reductions with which the row drivers are tested on every device, and what is done with their results.
+#pragma once
+
+#include <limits>
+
+#include "../../csrc/formulas/portable.h"
+
+namespace torchnotes {
+
+// The greatest element m and the sum of e^(x - m), so that nothing overflows.
+template <class T>
+struct MaxSum {
+  T greatest = T(-std::numeric_limits<float>::infinity());
+  T sum = T(0);
+
+  C10_HOST_DEVICE void add(T x) { merge({x, T(1)}); }
+  C10_HOST_DEVICE void merge(MaxSum other) {
+    const T both = max(greatest, other.greatest);
+    sum = scaled(both) + other.scaled(both);
+    greatest = both;
+  }
+  // Equal infinities differ by nothing.
+  C10_HOST_DEVICE T scaled(T m) const { return where(greatest < m, sum * exp(greatest - m), sum); }
+};
+
+template <class T>
+struct Moments {
+  T count = T(0), mean = T(0), squares = T(0);
+
+  C10_HOST_DEVICE void add(T x) { merge({T(1), x, T(0)}); }
+  C10_HOST_DEVICE void merge(Moments other) {
+    const T n = count + other.count;
+    const T share = where(n > T(0), other.count / n, T(0));
+    const T apart = other.mean - mean;
+    mean = mean + apart * share;
+    squares = squares + other.squares + apart * apart * (count * share);
+    count = n;
+  }
+};
+
+// Sums of g and g (x - mean), as a normalisation's backward wants them: the state begins with what is known of the row.
+template <class T>
+struct Projection {
+  T mean;
+  T sum = T(0), along = T(0);
+
+  C10_HOST_DEVICE void add(T g, T x) {
+    sum = sum + g;
+    along = along + g * (x - mean);
+  }
+  C10_HOST_DEVICE void merge(Projection other) {
+    sum = sum + other.sum;
+    along = along + other.along;
+  }
+};
+
+// out = e^(x - m) / sum, less 1 at the target.
+template <class acc_t, class scalar_t>
+struct SoftmaxLessTarget {
+  struct Formula {
+    acc_t greatest, sum, at_target;
+    scalar_t* target;
+    template <class T>
+    C10_HOST_DEVICE T operator()(T x) const {
+      return exp(x - T(greatest)) / T(sum);
+    }
+    C10_HOST_DEVICE void amend() const { *target = static_cast<scalar_t>((*this)(at_target)-acc_t(1)); }
+  };
+
+  const scalar_t* x;
+  scalar_t* out;
+  const int64_t* target;
+  int64_t length;
+
+  template <class T>
+  C10_HOST_DEVICE MaxSum<T> start(int64_t) const {
+    return {};
+  }
+  C10_HOST_DEVICE Formula finish(int64_t row, MaxSum<acc_t> all) const {
+    const int64_t at = row * length + target[row];
+    return {all.greatest, all.sum, static_cast<acc_t>(x[at]), out + at};
+  }
+};
+
+template <class acc_t>
+struct WriteMaxSum {
+  acc_t* greatest;
+  acc_t* sum;
+  template <class T>
+  C10_HOST_DEVICE MaxSum<T> start(int64_t) const {
+    return {};
+  }
+  C10_HOST_DEVICE void finish(int64_t row, MaxSum<acc_t> all) const {
+    greatest[row] = all.greatest;
+    sum[row] = all.sum;
+  }
+};
+
+// out = (x - mean) scale[row], where scale stands for what a normalisation makes of the variance.
+template <class acc_t>
+struct Center {
+  struct Formula {
+    acc_t mean, scale;
+    template <class T>
+    C10_HOST_DEVICE T operator()(T x) const {
+      return (x - T(mean)) * T(scale);
+    }
+  };
+
+  acc_t* mean;
+  acc_t* variance;
+  const acc_t* scale;
+  template <class T>
+  C10_HOST_DEVICE Moments<T> start(int64_t) const {
+    return {};
+  }
+  C10_HOST_DEVICE Formula finish(int64_t row, Moments<acc_t> all) const {
+    mean[row] = all.mean;
+    variance[row] = all.squares / all.count;
+    return {all.mean, scale[row]};
+  }
+};
+
+template <class acc_t>
+struct Project {
+  const acc_t* mean;
+  acc_t* sum;
+  acc_t* along;
+  template <class T>
+  C10_HOST_DEVICE Projection<T> start(int64_t row) const {
+    return {T(mean[row])};
+  }
+  C10_HOST_DEVICE void finish(int64_t row, Projection<acc_t> all) const {
+    sum[row] = all.sum;
+    along[row] = all.along;
+  }
+};
+
+// out = a x w, with a of the row and w of the element.
+template <class acc_t>
+struct Scale {
+  struct Formula {
+    acc_t a;
+    template <class T>
+    C10_HOST_DEVICE T operator()(T x, T w) const {
+      return T(a) * x * w;
+    }
+  };
+
+  const acc_t* a;
+  C10_HOST_DEVICE Formula operator()(int64_t row) const { return {a[row]}; }
+};
+
+}  // namespace torchnotes

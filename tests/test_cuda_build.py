@@ -1,0 +1,42 @@
+"""Every CUDA source compiles for every kind of GPU, with or without one, against whatever torch is installed."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+from native_build import INCLUDES, ROOT, SETUP, Build
+from torch.utils import cpp_extension
+
+WHEELS = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
+CURE = f"no nvcc, neither on the PATH nor in this environment: pip install {' '.join(f'{w}==13.0.*' for w in WHEELS)}"
+
+ARCHITECTURES = ("arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90")
+
+# The CPU build of torch has the CUDA headers but for the one that its build generates.
+WITHOUT_GENERATED_HEADER = "-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE"
+
+
+def nvcc() -> str:
+    wheels = Path(sysconfig.get_path("purelib")) / "nvidia/cu13/bin"
+    return shutil.which("nvcc") or shutil.which("nvcc", path=wheels) or pytest.fail(CURE)
+
+
+def test_every_kernel_compiles():
+    command = [
+        nvcc(),
+        "-std=c++20",
+        "--threads=2",
+        "--Werror=all-warnings",
+        "--compiler-options=-fPIC",
+        WITHOUT_GENERATED_HEADER,
+        *cpp_extension.COMMON_NVCC_FLAGS,
+        *SETUP["NVCC"],
+        *(f"--generate-code={architecture}" for architecture in ARCHITECTURES),
+        *INCLUDES,
+    ]
+    build = Build("cuda")
+    for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
+        build.compile(command, source)
+    build.compile([*command, "-DNAMESPACE=rows_cuda"], ROOT / "tests/native/rows.cu")
+    build.run()

@@ -1,0 +1,143 @@
+"""The row drivers, csrc/cpu/rows.h and csrc/cuda/rows.cuh, with the operations of tests/native."""
+
+import pytest
+import torch
+from cuda_on_cpu.build import library
+from native_build import COMPILER, ROOT, SETUP, Build
+from torch import Tensor
+
+SOURCES = ROOT / "tests/native"
+CAPABILITIES = ["default", "avx2", "avx512"]
+HERE = torch.backends.cpu.get_cpu_capability().lower()
+INSTRUCTION_SETS = CAPABILITIES[: CAPABILITIES.index(HERE) + 1] if HERE in CAPABILITIES else ["default"]
+
+LENGTHS = (*range(1, 70), 127, 1000, 32768, 32771, 200_000)
+EPSILON = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-6, torch.float16: 1e-6}
+ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3, torch.float16: 1e-3}
+
+
+@pytest.fixture(scope="session")
+def built() -> dict:
+    build = Build("rows")
+    libraries = {
+        "cuda_on_cpu": library(build, [SOURCES / "rows.cu"], "cuda_on_cpu.so", ("-DNAMESPACE=rows_cuda_on_cpu",))
+    }
+    for name in INSTRUCTION_SETS:
+        command = [*COMPILER, *SETUP["cpu_flags"](name), f"-DNAMESPACE=rows_{name}"]
+        libraries[name] = build.link([build.compile(command, SOURCES / "rows.cpp", f".{name}")], f"{name}.so")
+    build.run()
+    for path in libraries.values():
+        torch.ops.load_library(path)
+    return {name: getattr(torch.ops, f"rows_{name}") for name in libraries}
+
+
+@pytest.fixture(params=[*INSTRUCTION_SETS, "cuda_on_cpu"])
+def rows(built, request):
+    return built[request.param]
+
+
+def shapes(length: int) -> list[tuple[int, int]]:
+    """Fewer rows than threads, as many, and more, of short rows."""
+    return [(1, length), (2, length), *([(37, length)] if length <= 1000 else [])]
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def channels(x: Tensor) -> Tensor:
+    """(N, C, L) as a row for each channel."""
+    return x.transpose(0, 1).flatten(1)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_max_and_sum(rows, length, dtype):
+    for shape in shapes(length):
+        x = (5 * torch.randn(shape)).to(dtype)
+        greatest, total = rows.max_sum(x)
+        assert torch.equal(greatest.double(), x.double().amax(1))
+        close(total, (x.double() - x.double().amax(1, keepdim=True)).exp().sum(1), 4 * EPSILON[dtype])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_transform_in_place_and_amend(rows, length, dtype):
+    for shape in shapes(length):
+        x = (5 * torch.randn(shape)).to(dtype)
+        target = torch.randint(length, shape[:1])
+        expected = x.double().softmax(1) - torch.nn.functional.one_hot(target, length)
+        rows.softmax_less_target_(x, target)
+        close(x, expected, 4 * ROUNDING[dtype])
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 1), (5, 3, 1), (2, 5, 3), (7, 1, 49), (3, 2, 64), (2, 40, 129), (4, 2, 33_000), (70_001, 1, 1)]
+)
+def test_statistics_over_segments(rows, shape, dtype):
+    x = (torch.randn(shape) + 10_000).to(dtype)
+    scale = torch.rand(shape[1], dtype=torch.promote_types(dtype, torch.float32))
+    centered, mean, variance = rows.center(x, scale)
+    exact = x.double()
+    close(mean, channels(exact).mean(1), EPSILON[dtype])
+    close(variance, channels(exact).var(1, correction=0), 1e-3 if dtype != torch.float64 else 1e-11)
+    close(centered, (exact - mean[:, None].double()) * scale[:, None].double(), ROUNDING[dtype])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1), (2, 5, 3), (7, 1, 49), (2, 40, 129), (4, 2, 33_000)])
+def test_two_inputs_and_a_state_that_knows_its_row(rows, shape, dtype):
+    g, x = torch.randn(shape).to(dtype), (torch.randn(shape) + 3).to(dtype)
+    mean = torch.linspace(2, 4, shape[1], dtype=torch.promote_types(dtype, torch.float32))
+    total, along = rows.project(g, x, mean)
+    size = shape[0] * shape[2]
+    close(total / size, channels(g.double()).mean(1), EPSILON[dtype])
+    close(along / size, channels(g.double() * (x.double() - mean[:, None].double())).mean(1), 4 * EPSILON[dtype])
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 64, 1000, 100_000])
+def test_map_with_an_operand_shared_by_all_rows(rows, length, dtype):
+    for shape in shapes(length):
+        x, weight = torch.randn(shape).to(dtype), torch.randn(length).to(dtype)
+        of_row = torch.rand(shape[0], dtype=torch.promote_types(dtype, torch.float32))
+        close(rows.scale(x, weight, of_row), of_row[:, None].double() * x.double() * weight.double(), ROUNDING[dtype])
+
+
+def test_unaligned(rows, dtype):
+    x = torch.randn(3 * 64 + 1).to(dtype)[1:].view(3, 64)
+    close(rows.max_sum(x)[1], (x.double() - x.double().amax(1, keepdim=True)).exp().sum(1), 4 * EPSILON[dtype])
+
+
+def test_empty(rows, dtype):
+    greatest, total = rows.max_sum(torch.empty(3, 0, dtype=dtype))
+    assert greatest.tolist() == [-torch.inf] * 3
+    assert total.tolist() == [0] * 3
+    assert rows.max_sum(torch.empty(0, 3, dtype=dtype))[0].shape == (0,)
+    assert rows.center(torch.empty(2, 3, 0, dtype=dtype), torch.ones(3, dtype=greatest.dtype))[0].shape == (2, 3, 0)
+
+
+def test_not_a_number_and_infinity(rows, dtype):
+    x = torch.zeros(4, 100, dtype=dtype)
+    x[0, 70], x[1, 70], x[2] = torch.nan, -torch.inf, -torch.inf
+    greatest, total = rows.max_sum(x)
+    assert greatest[0].isnan()
+    assert total[1:].tolist() == [99, 100, 100]
+
+
+@pytest.mark.parametrize("shape", [(1, 200_000), (2, 100_003), (3, 70_000), (501, 333)])
+def test_the_same_bits_each_time_and_for_any_number_of_threads(rows, shape, dtype):
+    x = (3 * torch.randn(shape)).to(dtype)
+    scale = torch.ones(shape[0], dtype=torch.promote_types(dtype, torch.float32))
+
+    def results() -> list[Tensor]:
+        softmax = x.clone()
+        rows.softmax_less_target_(softmax, torch.zeros(shape[0], dtype=torch.long))
+        return [softmax, *rows.max_sum(x), *rows.center(x[None], scale)]
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = results()
+        for n in (2, 3, 4):
+            torch.set_num_threads(n)
+            for a, b in zip(alone, results(), strict=True):
+                assert torch.equal(a, b)
+    finally:
+        torch.set_num_threads(threads)
