@@ -24,6 +24,7 @@ $(VENV)/torch-$(TORCH):
 	$(PIP) --upgrade "pip>=25.1"
 	$(PIP) torch==$(TORCH)
 	$(PIP) --group build --group test
+	command -v nvcc >/dev/null || $(PIP) --group nvcc
 	rm -f $(VENV)/torch-* $(VENV)/built && touch $@
 
 $(VENV)/built: $(VENV)/torch-$(TORCH) $(SOURCES)

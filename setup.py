@@ -1,4 +1,4 @@
-"""The build: one CPU library per instruction set from the same sources; schemas and build facts in _C; optional CUDA."""
+"""The build: a CPU library per instruction set from the same sources; schemas and build facts in _C; optional CUDA."""
 
 import os
 import platform

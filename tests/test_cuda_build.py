@@ -8,8 +8,7 @@ import pytest
 from native_build import INCLUDES, ROOT, SETUP, Build
 from torch.utils import cpp_extension
 
-WHEELS = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime", "nvidia-cuda-cccl")
-CURE = f"no nvcc, neither on the PATH nor in this environment: pip install {' '.join(f'{w}==13.0.*' for w in WHEELS)}"
+CURE = "no nvcc, neither on the PATH nor in this environment: pip install --group nvcc"
 
 ARCHITECTURES = ("arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90")
 
