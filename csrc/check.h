@@ -5,6 +5,7 @@
 
 namespace torchnotes {
 
+// The operands of an elementwise operation; broadcasting is the caller's.
 inline void check_same(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: operands differ in size: ", a.sizes(), " and ", b.sizes());
   TORCH_CHECK(

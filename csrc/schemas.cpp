@@ -3,7 +3,6 @@
 #include <ATen/core/stack.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <initializer_list>
 #include <string>
 #include <vector>

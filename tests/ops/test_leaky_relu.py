@@ -3,10 +3,11 @@
 import torch
 
 import torchnotes.functional as F
-from checks import OpCase, OpChecks
+from checks import OpCase
+from inplace_checks import InplaceChecks
 
 
-class TestLeakyReLU(OpChecks):
+class TestLeakyReLU(InplaceChecks):
     case = OpCase(
         op=F.leaky_relu,
         builtin=torch.nn.functional.leaky_relu,
@@ -34,3 +35,9 @@ def test_with_slope_1_it_is_the_identity_whose_derivative_is_1():
     (first,) = torch.autograd.grad(y.sum(), x)
     assert torch.equal(y, x)
     assert torch.equal(first, torch.ones(100, dtype=torch.float64))
+
+
+def test_in_place_with_a_negative_slope_is_exact():
+    """torch refuses this backward."""
+    x = torch.tensor([-2.0, -0.5, 0.4, 3.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: F.leaky_relu(x * 1, -0.3, inplace=True), x)

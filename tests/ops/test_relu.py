@@ -3,10 +3,11 @@
 import torch
 
 import torchnotes.functional as F
-from checks import OpCase, OpChecks
+from checks import OpCase
+from inplace_checks import InplaceChecks
 
 
-class TestReLU(OpChecks):
+class TestReLU(InplaceChecks):
     case = OpCase(
         op=F.relu,
         builtin=torch.nn.functional.relu,
