@@ -1,10 +1,10 @@
 // torchnotes._C: what Python asks of C++. How this torchnotes was built, and two questions of every call, which in
 // Python would cost more than the kernel does on a small tensor. Importing it also registers the schemas (schemas.cpp).
-#include <ATen/core/grad_mode.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <pybind11/pybind11.h>
-#include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/autograd/python_variable.h>
+
+#include "activation.h"
+#include "call_mode.h"
 
 #ifndef TORCHNOTES_CUDA_ARCHITECTURES
 #define TORCHNOTES_CUDA_ARCHITECTURES ""
@@ -28,19 +28,12 @@ PyObject* dense_float(PyObject*, PyObject* x) {
 
 enum Mode : long { kDirect, kGraph, kTransform };
 
-// call_mode(*args): what a call needs. A transform (torch.func or forward mode) is active; or else some tensor among
-// the arguments wants a graph; or else the kernel alone will do.
+// call_mode(*args): what a call with these arguments needs (call_mode.h).
 PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) {
-  Mode mode = kDirect;
-  const auto active = c10::impl::tls_local_dispatch_key_set().included_;
-  if (active.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
-      torch::autograd::ForwardADLevel::try_get_by_idx(0)) {
-    mode = kTransform;
-  } else if (at::GradMode::is_enabled()) {
-    for (Py_ssize_t i = 0; i < n && mode == kDirect; ++i) {
-      if (THPVariable_Check(args[i]) && THPVariable_Unpack(args[i]).requires_grad()) {
-        mode = kGraph;
-      }
+  Mode mode = torchnotes::transforming() ? kTransform : kDirect;
+  for (Py_ssize_t i = 0; i < n && mode == kDirect; ++i) {
+    if (THPVariable_Check(args[i]) && torchnotes::wants_graph(THPVariable_Unpack(args[i]))) {
+      mode = kGraph;
     }
   }
   return PyLong_FromLong(mode);
@@ -49,6 +42,7 @@ PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) {
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
     {"call_mode", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_mode)), METH_FASTCALL, nullptr},
+    {"activation", torchnotes::activation, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

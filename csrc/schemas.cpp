@@ -39,13 +39,18 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }
 #endif
 
-// Writing in place moves the version counter, so that a backward that still needs the old value raises.
+// Writing in place moves the version counter, so that a backward that still needs the old value raises. An inference
+// tensor, which has no counter, is refused before it is written.
 void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   std::vector<at::Tensor> written;
   const auto& arguments = op.schema().arguments();
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i].alias_info() && arguments[i].alias_info()->isWrite()) {
       written.push_back(torch::jit::peek(*stack, i, arguments.size()).toTensor());
+      TORCH_CHECK(
+          !written.back().is_inference() || c10::InferenceMode::is_enabled(),
+          "Inplace update to inference tensor outside InferenceMode is not allowed."
+      );
     }
   }
   op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);

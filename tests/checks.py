@@ -112,6 +112,16 @@ def outcome(function: Callable, *args: Any, **kwargs: Any) -> tuple[type, str]:
     return type(caught.value), str(caught.value).split("\n")[0]
 
 
+def assert_does_the_same(op: Callable, builtin: Callable, x: Tensor) -> None:
+    """The same values, or the same error."""
+    try:
+        expected = builtin(x)
+    except Exception:
+        assert outcome(op, x) == outcome(builtin, x)
+    else:
+        torch.testing.assert_close(op(x), expected)
+
+
 class OpChecks:
     case: ClassVar[OpCase]
 
@@ -452,6 +462,9 @@ class OpChecks:
                 torch.testing.assert_close(ours, theirs, equal_nan=True)
         torch._dynamo.reset()
 
+    @pytest.mark.skipif(
+        torch.__version__ < (2, 12), reason="this compiler says that it exports; what it compiles is the builtin"
+    )
     def test_compiled_backward_keeps_no_mask(self):
         """Bools are what Inductor's CPU code stores and loads slowest."""
         from functorch.compile import make_boxed_func
@@ -533,12 +546,7 @@ class OpChecks:
             x = torch.ones(4, device=device).to(dtype)
             for keywords in self.case.keywords[:2]:
                 op, builtin, _ = self.functions(keywords)
-                try:
-                    expected = builtin(x)
-                except Exception:
-                    assert outcome(op, x) == outcome(builtin, x)
-                else:
-                    torch.testing.assert_close(op(x), expected)
+                assert_does_the_same(op, builtin, x)
 
     def test_unusual_tensors_do_what_they_do_in_torch(self):
         class Subclass(torch.Tensor):
@@ -548,7 +556,7 @@ class OpChecks:
         x = values((4, 6), torch.float32, "cpu")
         assert type(op(x.as_subclass(Subclass))) is Subclass
         nested = torch.nested.nested_tensor([x[0], x[1, :2]], layout=torch.jagged)
-        torch.testing.assert_close(op(nested).values(), builtin(nested).values())
+        assert_does_the_same(lambda x: op(x).values(), lambda x: builtin(x).values(), nested)
         parameter = torch.nn.Parameter(x)
         torch.testing.assert_close(op(parameter), builtin(x))
 

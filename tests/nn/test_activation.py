@@ -37,7 +37,7 @@ def test_constructor_repr_state_and_values(name, args):
 def test_the_modules_compute_with_our_operations():
     for name, args in CASES:
         y = getattr(torchnotes.nn, name)(*args)(torch.randn(3, requires_grad=True) * 1)
-        assert y.grad_fn.name() == f"{'Inplace' if True in args else ''}{name}Backward"
+        assert y.grad_fn.name() == f"{name}Backward"
 
 
 def test_training_a_network_goes_as_with_torch():

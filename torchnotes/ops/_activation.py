@@ -14,21 +14,33 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ._function import Elementwise
+from .._native import activation
+from ._function import Elementwise, kernel
 
 
-class Curvature(Elementwise):
-    """C(v, g, y) = v g p'(y), linear in v and in g, and p'' = -2."""
+class _Native(Elementwise):
+    """What the native operator of the name `operator` computes, keeping its tensors and the numbers after them."""
 
-    kernel: ClassVar[Callable[..., Tensor]]
+    operator: ClassVar[str]
+    _kernel: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "operator" in vars(cls):
+            cls._kernel = kernel(cls.operator)
 
     @classmethod
-    def forward(cls, v: Tensor, g: Tensor, y: Tensor) -> Tensor:
-        return cls.kernel(v, g, y)
+    def forward(cls, *args: Any) -> Tensor:
+        return cls._kernel(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+        ctx.numbers = tuple(x for x in inputs if not isinstance(x, Tensor))
+
+
+class Curvature(_Native):
+    """C(v, g, y) = v g p'(y), linear in v and in g, and p'' = -2."""
 
     @classmethod
     def backward(cls, ctx: Any, w: Tensor) -> tuple:
@@ -41,20 +53,10 @@ class Curvature(Elementwise):
         return cls.apply(v_t, g, y) + cls.apply(v, g_t, y) - 2 * v * g * y_t
 
 
-class Slope(Elementwise):
+class Slope(_Native):
     """B(g, r) = g p(r): the backward of an activation and, with a tangent for g, its forward-mode rule."""
 
-    kernel: ClassVar[Callable[..., Tensor]]
     curvature: ClassVar[type[Curvature] | None] = None  # None: p' = 0
-
-    @classmethod
-    def forward(cls, g: Tensor, r: Tensor, *numbers: float) -> Tensor:
-        return cls.kernel(g, r, *numbers)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], inputs[1])
-        ctx.numbers = inputs[2:]
 
     @classmethod
     def backward(cls, ctx: Any, v: Tensor) -> tuple:
@@ -70,20 +72,25 @@ class Slope(Elementwise):
         return along_g + cls.curvature.apply(r_t, g, r) if cls.curvature else along_g
 
 
-class Activation(Elementwise):
-    """y = f(x), keeping y alone."""
+class Activation(_Native):
+    """y = f(x), keeping one tensor.
 
-    kernel: ClassVar[Callable[..., Tensor]]
+    Its `apply` is C++ (csrc/activation.cpp), which turns to Python under transforms and for the second derivative.
+    """
+
     slope: ClassVar[type[Slope]]
+    keeps_input: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "operator" in vars(cls):
+            cls.apply = _call(cls, cls.operator, cls._under_transform)  # type: ignore[method-assign]
 
     @classmethod
-    def forward(cls, x: Tensor, *numbers: float) -> Tensor:
-        return cls.kernel(x, *numbers)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, y: Tensor) -> None:
-        ctx.save_for_backward(y)
-        ctx.numbers = inputs[1:]
+    def setup_context(cls, ctx: Any, inputs: tuple, y: Tensor) -> None:
+        x, *numbers = inputs
+        ctx.save_for_backward(x if cls.keeps_input else y)
+        ctx.numbers = numbers
 
     @classmethod
     def backward(cls, ctx: Any, g: Tensor) -> tuple:
@@ -94,3 +101,17 @@ class Activation(Elementwise):
     def tangent(cls, ctx: Any, x_t: Tensor, *numbers_t: None) -> Tensor:
         (r,) = ctx.saved_tensors
         return cls.slope.apply(x_t, r, *ctx.numbers)
+
+
+def in_place(function: type[Activation]) -> Callable[..., Tensor]:
+    """x <- f(x) by the operator whose name has an underscore more."""
+
+    def under_transform(x: Tensor, *numbers: float) -> Tensor:
+        return x.copy_(function.apply(x.clone() if function.keeps_input else x, *numbers))
+
+    return _call(function, function.operator + "_", under_transform)
+
+
+def _call(cls: type[Activation], operator: str, under_transform: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    names = cls.__name__, f"torchnotes::{operator}", f"torchnotes::{cls.slope.operator}"
+    return activation(*names, cls.keeps_input, under_transform, cls.slope.apply)

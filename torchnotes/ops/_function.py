@@ -55,6 +55,10 @@ class Function(torch.autograd.Function):
             return cls.forward(*args)
         if mode == GRAPH:
             return cls._apply(*args)
+        return cls._under_transform(*args)
+
+    @classmethod
+    def _under_transform(cls, *args: Any) -> Any:
         return _with_jvp(cls).apply(*args)
 
 

@@ -6,10 +6,9 @@ y = max(0, x),    y' = 1 for x > 0, else 0,    y'' = 0
 import torch
 from torch import Tensor
 
-from ._activation import Activation, Slope
+from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledReLU, worthwhile
-from ._function import kernel, native
-from ._inplace import InplaceActivation, can_write
+from ._function import native
 
 torch.library.register_fake("torchnotes::relu", torch.relu)
 torch.library.register_fake("torchnotes::relu_", lambda x: None)
@@ -19,17 +18,15 @@ torch.library.register_fake("torchnotes::relu_backward", lambda g, y: torch.ops.
 class ReLUBackward(Slope):
     """g where y > 0, else 0"""
 
-    kernel = kernel("relu_backward")
+    operator = "relu_backward"
 
 
 class ReLU(Activation):
-    kernel = kernel("relu")
+    operator = "relu"
     slope = ReLUBackward
 
 
-class InplaceReLU(InplaceActivation):
-    kernel = kernel("relu_")
-    slope = ReLUBackward
+relu_ = in_place(ReLU)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -38,6 +35,4 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         if not inplace and worthwhile(input):
             return CompiledReLU.apply(input)
         return torch.nn.functional.relu(input, inplace)
-    if not inplace:
-        return ReLU.apply(input)
-    return InplaceReLU.apply(input) if can_write(input) else input.copy_(ReLU.apply(input))
+    return relu_(input) if inplace else ReLU.apply(input)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._activation import Activation, Curvature, Slope
-from ._function import kernel, native
+from ._function import native
 
 torch.library.register_fake("torchnotes::sigmoid", torch.sigmoid)
 torch.library.register_fake("torchnotes::sigmoid_backward", torch.ops.aten.sigmoid_backward)
@@ -17,18 +17,18 @@ torch.library.register_fake("torchnotes::sigmoid_curvature", lambda v, g, y: v *
 class SigmoidCurvature(Curvature):
     """v g (1 - 2y)"""
 
-    kernel = kernel("sigmoid_curvature")
+    operator = "sigmoid_curvature"
 
 
 class SigmoidBackward(Slope):
     """g y (1 - y)"""
 
-    kernel = kernel("sigmoid_backward")
+    operator = "sigmoid_backward"
     curvature = SigmoidCurvature
 
 
 class Sigmoid(Activation):
-    kernel = kernel("sigmoid")
+    operator = "sigmoid"
     slope = SigmoidBackward
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._activation import Activation, Curvature, Slope
-from ._function import kernel, native
+from ._function import native
 
 torch.library.register_fake("torchnotes::tanh", torch.tanh)
 torch.library.register_fake("torchnotes::tanh_backward", torch.ops.aten.tanh_backward)
@@ -17,18 +17,18 @@ torch.library.register_fake("torchnotes::tanh_curvature", lambda v, g, y: v * g 
 class TanhCurvature(Curvature):
     """v g (-2y)"""
 
-    kernel = kernel("tanh_curvature")
+    operator = "tanh_curvature"
 
 
 class TanhBackward(Slope):
     """g (1 - y^2)"""
 
-    kernel = kernel("tanh_backward")
+    operator = "tanh_backward"
     curvature = TanhCurvature
 
 
 class Tanh(Activation):
-    kernel = kernel("tanh")
+    operator = "tanh"
     slope = TanhBackward
 
 

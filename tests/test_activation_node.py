@@ -1,0 +1,188 @@
+"""What the C++ node of an activation owes to torch, beside the derivatives that checks.py looks at."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchnotes.functional as F
+from torchnotes.ops.sigmoid import SigmoidBackward
+
+ACTIVATIONS = {
+    "sigmoid": (F.sigmoid, torch.sigmoid),
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), lambda x: torch.nn.functional.leaky_relu(x, 0.2)),
+    "falling leaky_relu": (lambda x: F.leaky_relu(x, -0.3), lambda x: torch.nn.functional.leaky_relu(x, -0.3)),
+    "relu in place": (lambda x: F.relu(x * 1, inplace=True), torch.relu),
+}
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(7, requires_grad=True)
+
+
+def test_it_carries_the_name_of_its_function(x):
+    assert F.sigmoid(x).grad_fn.name() == "SigmoidBackward"
+    assert "grad_fn=<SigmoidBackward>" in repr(F.sigmoid(x))
+
+
+def test_a_second_backward_raises_unless_the_graph_is_retained(x):
+    y = F.sigmoid(x)
+    (first,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    (second,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(first, second)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        y.sum().backward()
+
+
+def test_what_it_keeps_is_freed_with_the_graph(x):
+    freed = []
+    y = F.sigmoid(x)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: Canary(freed), lambda canary: torch.ones(7)):
+        z = F.sigmoid(y)
+    z.sum().backward()
+    assert freed == [True]
+
+
+class Canary:
+    def __init__(self, freed: list):
+        self.freed = freed
+
+    def __del__(self) -> None:
+        self.freed.append(True)
+
+
+def test_hooks_on_the_node(x):
+    seen = []
+    y = F.sigmoid(x)
+    y.grad_fn.register_prehook(lambda gradients: seen.append("before"))
+    y.grad_fn.register_hook(lambda inputs, outputs: seen.append("after"))
+    y.sum().backward()
+    assert seen == ["before", "after"]
+
+
+def test_an_error_in_an_unpack_hook_arrives_unchanged(x):
+    def unpack(_: Tensor) -> Tensor:
+        raise KeyError("mine")
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+        y = F.sigmoid(x)
+    with pytest.raises(KeyError, match="mine"):
+        y.sum().backward()
+
+
+def test_an_error_in_the_python_rule_arrives_unchanged(x, monkeypatch):
+    def fail(*args):
+        raise KeyError("mine")
+
+    monkeypatch.setattr(SigmoidBackward, "_apply", fail)
+    torch.autograd.grad(F.sigmoid(x).sum(), x)  # no graph: no Python
+    with pytest.raises(KeyError, match="mine"):
+        torch.autograd.grad(F.sigmoid(x).sum(), x, create_graph=True)
+
+
+def test_anomaly_mode_names_the_line_of_the_forward(x):
+    with pytest.warns(UserWarning) as caught, torch.autograd.detect_anomaly():
+        y = F.sigmoid(x * float("nan"))
+        with pytest.raises(RuntimeError, match="SigmoidBackward.*nan"):
+            y.sum().backward()
+    (report,) = (str(w.message) for w in caught if "Error detected in SigmoidBackward" in str(w.message))
+    assert "test_activation_node.py" in report
+
+
+def test_an_undefined_gradient_stays_undefined(x):
+    class Undefined(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return None
+
+    assert torch.autograd.grad(Undefined.apply(F.sigmoid(x)).sum(), x, allow_unused=True) == (None,)
+
+
+def test_a_graph_of_any_depth_can_be_freed(x):
+    y = x
+    for _ in range(100_000):
+        y = F.relu(y)
+    del y
+
+
+def test_many_threads_share_a_graph(x):
+    """Half of the backwards go by the operator, half by Python's rule."""
+    y = F.sigmoid(F.sigmoid(x))
+    (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    results = []
+
+    def work() -> None:
+        for create_graph in (False, True) * 20:
+            results.extend(torch.autograd.grad(y.sum(), x, retain_graph=True, create_graph=create_graph))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert len(results) == 160
+    assert all(torch.equal(result, expected) for result in results)
+
+
+def by_compiled_autograd(function: Callable[[Tensor], Tensor], x: Tensor, backend: str) -> Tensor:
+    from torch._dynamo import compiled_autograd
+
+    x = x.detach().requires_grad_()
+    with compiled_autograd._enable(torch.compile(backend=backend, fullgraph=True)):
+        function(x).pow(2).sum().backward()
+    assert x.grad is not None
+    return x.grad
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    from torch._dynamo import compiled_autograd
+
+    torch._dynamo.reset()
+    compiled_autograd.reset()
+    yield
+    torch._dynamo.reset()
+    compiled_autograd.reset()
+
+
+# torch looks at the .grad of every tensor that it makes a stand-in for, and so warns of those that have none.
+compiles_backward = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+
+@compiles_backward
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_compiled_autograd(name, backend):
+    ours, theirs = ACTIVATIONS[name]
+    for n in (5, 5, 9):
+        x = torch.randn(n, requires_grad=True)
+        (expected,) = torch.autograd.grad(theirs(x).pow(2).sum(), x)
+        torch.testing.assert_close(by_compiled_autograd(ours, x, backend), expected)
+
+
+@compiles_backward
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_autograd_tells_numbers_apart():
+    x = -torch.ones(3)
+    for slope in (0.1, 0.3, 0.1):
+        g = by_compiled_autograd(lambda x, slope=slope: F.leaky_relu(x, slope), x, "eager")
+        torch.testing.assert_close(g, torch.full((3,), -2 * slope**2))
+
+
+def test_the_input_must_be_a_tensor():
+    from torchnotes.ops.leaky_relu import LeakyReLU
+
+    for bad in ((), (None,), ("x",)):
+        with pytest.raises(TypeError, match="LeakyReLU: the input must be a Tensor"):
+            LeakyReLU.apply(*bad)
+    for bad in (torch.ones(3), "x"), (torch.ones(3), None):
+        with pytest.raises(TypeError):
+            LeakyReLU.apply(*bad)
