@@ -1,9 +1,21 @@
-// Memory for results. A fresh result of many megabytes costs more in page faults than in arithmetic: 256 faults of
-// 4 KiB for every one of 2 MiB. So a large block asks the kernel for huge pages before it is first touched.
+// Memory for results. Large ones cost more in waiting for memory than in arithmetic, twice over:
+//
+// Fresh memory faults on first touch, 256 times in pages of 4 KiB for every once in one of 2 MiB: a large block asks the
+// kernel for huge pages before it is touched.
+//
+// Recycled memory is in the cache only if it was used a moment ago. torch's allocator asks glibc for aligned blocks, and
+// glibc does not find a block just freed fit for the next one like it, for want of room to align: results wander through
+// the heap and are always cold. Here glibc is asked for plain blocks, which it hands out again at once.
 #pragma once
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/alignment.h>
+
+#include <cstddef>
+#include <cstdlib>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -12,6 +24,40 @@
 #include "../check.h"
 
 namespace torchnotes {
+
+// A block starts at the next multiple of the alignment in a piece of memory from malloc, whose address stands before it:
+// malloc aligns for every type, so there is always room.
+class Blocks final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    auto* const memory = static_cast<char*>(std::malloc(bytes + c10::gAlignment));
+    TORCH_CHECK(memory, "torchnotes: not enough memory: you tried to allocate ", bytes, " bytes");
+    char* const block = memory + c10::gAlignment - reinterpret_cast<uintptr_t>(memory) % c10::gAlignment;
+    address_of_memory(block) = memory;
+    c10::profiledCPUMemoryReporter().New(block, bytes);
+    return {block, block, &free, c10::Device(c10::kCPU)};
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return &free; }
+
+  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+
+ private:
+  static_assert(alignof(std::max_align_t) >= sizeof(void*));
+  static void*& address_of_memory(void* block) { return static_cast<void**>(block)[-1]; }
+
+  static void free(void* block) {
+    c10::profiledCPUMemoryReporter().Delete(block);
+    std::free(address_of_memory(block));
+  }
+};
+
+// An allocator that the program has set itself goes first.
+inline c10::Allocator* allocator() {
+  static Blocks blocks;
+  c10::Allocator* const current = c10::GetCPUAllocator();
+  return current == c10::GetDefaultCPUAllocator() ? &blocks : current;
+}
 
 inline void advise_huge_pages(const at::Tensor& fresh) {
 #ifdef MADV_HUGEPAGE
@@ -30,10 +76,12 @@ inline void advise_huge_pages(const at::Tensor& fresh) {
 
 // Uninitialised memory with the size, dtype and layout of a dense tensor.
 inline at::Tensor empty_like_dense(const at::Tensor& x) {
+  constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::CPU);
   const auto format = dense_format(x);
-  at::Tensor fresh = format == at::MemoryFormat::Preserve
-                         ? at::detail::empty_strided_cpu(x.sizes(), x.strides(), x.scalar_type())
-                         : at::detail::empty_cpu(x.sizes(), x.scalar_type(), /*pin_memory=*/false, format);
+  at::Tensor fresh =
+      format == at::MemoryFormat::Preserve
+          ? at::detail::empty_strided_generic(x.sizes(), x.strides(), allocator(), kKeys, x.scalar_type())
+          : at::detail::empty_generic(x.sizes(), allocator(), kKeys, x.scalar_type(), format);
   advise_huge_pages(fresh);
   return fresh;
 }

@@ -1,5 +1,6 @@
 // The words a formula may use, meaning the same for float, double and SIMD vectors of them:
 //   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
+//   at_least(a, low) = low where a < low, else a
 //   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
 // the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false; the max with NaN is
@@ -30,6 +31,9 @@ C10_HOST_DEVICE inline double fma(double a, double b, double c) { return ::fma(a
 
 C10_HOST_DEVICE inline float max(float a, float b) { return a > b || a != a ? a : b; }
 C10_HOST_DEVICE inline double max(double a, double b) { return a > b || a != a ? a : b; }
+
+C10_HOST_DEVICE inline float at_least(float a, float low) { return a < low ? low : a; }
+C10_HOST_DEVICE inline double at_least(double a, double low) { return a < low ? low : a; }
 
 template <class T>
 C10_HOST_DEVICE inline T where(bool condition, T a, T b) {

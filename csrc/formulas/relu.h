@@ -18,7 +18,7 @@ namespace torchnotes {
 struct ReLU {
   template <class T>
   C10_HOST_DEVICE T operator()(T z) const {
-    return where(z < T(0), T(0), z);
+    return at_least(z, T(0));
   }
 };
 

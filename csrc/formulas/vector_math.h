@@ -24,6 +24,11 @@ inline Vectorized<T> max(const Vectorized<T>& a, const Vectorized<T>& b) {
 }
 
 template <class T>
+inline Vectorized<T> at_least(const Vectorized<T>& a, const Vectorized<T>& low) {
+  return at::vec::clamp_min(a, low);
+}
+
+template <class T>
 inline Vectorized<T> fma(const Vectorized<T>& a, const Vectorized<T>& b, const Vectorized<T>& c) {
   return at::vec::fmadd(a, b, c);
 }

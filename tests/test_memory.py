@@ -1,0 +1,59 @@
+"""Results lie in memory of our own allocator (csrc/cpu/allocate.h), which must not show."""
+
+import io
+import multiprocessing
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import torchnotes.functional as F
+
+
+@pytest.mark.parametrize("n", [1, 3, 1000, 3_000_001])
+def test_results_are_aligned_for_vectors(n):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert F.relu(torch.ones(n, dtype=dtype)).data_ptr() % 64 == 0
+
+
+def test_a_result_can_be_resized_shared_saved_and_viewed():
+    x = torch.randn(1000)
+    y = F.relu(x)
+    y.resize_(5000)
+    assert torch.equal(y[:1000], x.clamp(min=0))
+    y.share_memory_()
+    assert torch.equal(y[:1000], x.clamp(min=0))
+    file = io.BytesIO()
+    torch.save(y, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file)[:1000], x.clamp(min=0))
+    array = F.relu(x).numpy()
+    assert (array >= 0).all()
+    assert torch.equal(torch.from_dlpack(F.relu(x)), x.clamp(min=0))
+
+
+def test_a_result_survives_the_interpreter():
+    """Memory is given back by a function alone, whatever has been torn down before."""
+    process = multiprocessing.get_context("spawn").Process(target=_leave_results_behind)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _leave_results_behind() -> None:
+    torch.left_behind = F.relu(torch.ones(3_000_000))  # type: ignore[attr-defined]
+
+
+def test_the_profiler_sees_every_byte():
+    x = torch.ones(1000)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        y = F.relu(x)
+        del y
+    assert profiler.profiler is not None
+    events = [e.nbytes() for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    assert events == [4000, -4000]
+
+
+def test_too_much_memory_is_an_error():
+    with pytest.raises(RuntimeError, match="you tried to allocate"):
+        F.relu(torch.empty_strided((1 << 55,), (0,)))
