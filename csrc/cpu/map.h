@@ -39,7 +39,7 @@ inline Vectorized<scalar_t> apply(const F& f, const Vectorized<scalar_t>& a, con
 
 // data[0] is the output, data[1..N] are the inputs.
 template <size_t N, class scalar_t, class F, size_t... I>
-inline void map_contiguous(const F& f, const std::array<scalar_t*, N + 1>& data, int64_t n, std::index_sequence<I...>) {
+inline void map_contiguous(const F& f, std::array<scalar_t*, N + 1> data, int64_t n, std::index_sequence<I...>) {
   using V = Vectorized<scalar_t>;
   int64_t i = 0;
   for (; i + V::size() <= n; i += V::size()) {
