@@ -189,7 +189,9 @@ PyObject* activation(PyObject*, PyObject* args) {
   const char *name, *kernel, *slope;
   int keeps_input;
   PyObject *under_transform, *differentiable_slope;
-  if (!PyArg_ParseTuple(args, "ssspOO", &name, &kernel, &slope, &keeps_input, &under_transform, &differentiable_slope)) {
+  if (!PyArg_ParseTuple(
+          args, "ssspOO", &name, &kernel, &slope, &keeps_input, &under_transform, &differentiable_slope
+      )) {
     return nullptr;
   }
   auto& dispatcher = c10::Dispatcher::singleton();

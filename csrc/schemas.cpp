@@ -1,4 +1,4 @@
-// Every native operator of torchnotes, one line each. Kernels: cpu/X.cpp and cuda/X.cu; fake kernels:
+// Every native operator of torchnotes, one line each. Their kernels: operators/X.h; fake kernels:
 // torchnotes/ops/X.py.
 #include <ATen/core/stack.h>
 #include <torch/library.h>

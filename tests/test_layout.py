@@ -10,7 +10,14 @@ import torchnotes
 ROOT = Path(__file__).parents[1]
 SCHEMAS = re.findall(r'^    "(\w+)\(', (ROOT / "csrc/schemas.cpp").read_text(), re.MULTILINE)
 STEMS = sorted(path.stem for path in (ROOT / "torchnotes/ops").glob("*.py") if not path.stem.startswith("_"))
-SIDES = ("csrc/formulas/{}.h", "csrc/cpu/{}.cpp", "csrc/cuda/{}.cu", "tests/ops/test_{}.py", "benchmarks/bench_{}.py")
+SIDES = (
+    "csrc/formulas/{}.h",
+    "csrc/operators/{}.h",
+    "csrc/cpu/{}.cpp",
+    "csrc/cuda/{}.cu",
+    "tests/ops/test_{}.py",
+    "benchmarks/bench_{}.py",
+)
 
 
 def test_every_operation_stands_on_every_side():
@@ -32,8 +39,9 @@ def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
     assert SCHEMAS
     for name in SCHEMAS:
         stem = max((stem for stem in STEMS if name.startswith(stem)), key=len)
+        assert f'm.impl("{name}"' in (ROOT / f"csrc/operators/{stem}.h").read_text()
         for source in (f"csrc/cpu/{stem}.cpp", f"csrc/cuda/{stem}.cu"):
-            assert f'm.impl("{name}"' in (ROOT / source).read_text(), (name, source)
+            assert f'#include "../operators/{stem}.h"' in (ROOT / source).read_text(), source
         assert f'"torchnotes::{name}"' in (ROOT / f"torchnotes/ops/{stem}.py").read_text()
         assert f'"{name}": ' in (ROOT / f"tests/ops/test_{stem}.py").read_text()
 

@@ -1,11 +1,11 @@
 // Memory for results. Large ones cost more in waiting for memory than in arithmetic, twice over:
 //
-// Fresh memory faults on first touch, 256 times in pages of 4 KiB for every once in one of 2 MiB: a large block asks the
-// kernel for huge pages before it is touched.
+// Fresh memory faults on first touch, 256 times in pages of 4 KiB for every once in one of 2 MiB: a large block asks
+// the kernel for huge pages before it is touched.
 //
-// Recycled memory is in the cache only if it was used a moment ago. torch's allocator asks glibc for aligned blocks, and
-// glibc does not find a block just freed fit for the next one like it, for want of room to align: results wander through
-// the heap and are always cold. Here glibc is asked for plain blocks, which it hands out again at once.
+// Recycled memory is in the cache only if it was used a moment ago. torch's allocator asks glibc for aligned blocks,
+// and glibc does not find a block just freed fit for the next one like it, for want of room to align: results wander
+// through the heap and are always cold. Here glibc is asked for plain blocks, which it hands out again at once.
 #pragma once
 
 #include <ATen/EmptyTensor.h>
@@ -21,12 +21,12 @@
 #include <sys/mman.h>
 #endif
 
-#include "../check.h"
+#include "../operands.h"
 
 namespace torchnotes {
 
-// A block starts at the next multiple of the alignment in a piece of memory from malloc, whose address stands before it:
-// malloc aligns for every type, so there is always room.
+// A block starts at the next multiple of the alignment in a piece of memory from malloc, whose address stands before
+// it: malloc aligns for every type, so there is room.
 class Blocks final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {

@@ -14,8 +14,10 @@
 #include <array>
 #include <utility>
 
-#include "../check.h"
+#include "../operands.h"
 #include "allocate.h"
+
+#define TORCHNOTES_DEVICE CPU
 
 namespace torchnotes {
 namespace {
@@ -118,10 +120,7 @@ at::Tensor map(const F& f, const at::Tensor& first, const Rest&... rest) {
       out = empty_like_dense(first);
       map_dense<scalar_t>(f, out, first, rest...);
     } else {
-      at::TensorIteratorConfig config;
-      config.add_owned_output(at::Tensor()).add_const_input(first);
-      (config.add_const_input(rest), ...);
-      auto iterator = config.build();
+      auto iterator = result_and(first, rest...);
       out = iterator.output();
       advise_huge_pages(out);
       map_iterator<N, scalar_t>(f, iterator);

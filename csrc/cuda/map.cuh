@@ -14,7 +14,7 @@
 #include <array>
 #include <utility>
 
-#include "../check.h"
+#include "../operands.h"
 #include "launch.cuh"
 #include "packet.cuh"
 
@@ -93,10 +93,7 @@ at::Tensor map(const F& f, const at::Tensor& first, const Rest&... rest) {
           rest.template const_data_ptr<scalar_t>()...
       );
     } else {
-      at::TensorIteratorConfig config;
-      config.add_owned_output(at::Tensor()).add_const_input(first);
-      (config.add_const_input(rest), ...);
-      auto iterator = config.build();
+      auto iterator = result_and(first, rest...);
       out = iterator.output();
       map_strided<scalar_t>(f, iterator, std::make_index_sequence<1 + sizeof...(Rest)>{});
     }

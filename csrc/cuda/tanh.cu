@@ -1,15 +1,3 @@
-#include "../formulas/tanh.h"
-
-#include <torch/library.h>
-
 #include "map.cuh"
 
-TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
-  using namespace torchnotes;
-  using at::Tensor;
-  m.impl("tanh", [](const Tensor& input) { return map(Tanh{}, input); });
-  m.impl("tanh_backward", [](const Tensor& grad, const Tensor& output) { return map(TanhBackward{}, grad, output); });
-  m.impl("tanh_curvature", [](const Tensor& tangent, const Tensor& grad, const Tensor& output) {
-    return map(TanhCurvature{}, tangent, grad, output);
-  });
-}
+#include "../operators/tanh.h"

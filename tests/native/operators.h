@@ -1,4 +1,4 @@
-// The row drivers behind operators, for rows.cpp (which names DEVICE and ON for the CPU) and rows.cu (for CUDA).
+// The row drivers behind operators, for rows.cpp and rows.cu, which have included the driver and defined ON.
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
@@ -103,7 +103,7 @@ TORCH_LIBRARY(NAMESPACE, m) {
   m.def("scale(Tensor x, Tensor weight, Tensor of_row) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(NAMESPACE, DEVICE, m) {
+TORCH_LIBRARY_IMPL(NAMESPACE, TORCHNOTES_DEVICE, m) {
   using namespace torchnotes;
   m.impl("max_sum", max_sum);
   m.impl("softmax_less_target_", softmax_less_target_);

@@ -1,5 +1,4 @@
 #include "../../csrc/cuda/rows.cuh"
 
-#define DEVICE TORCHNOTES_DEVICE
 #define ON(tensor) (tensor).device(),
 #include "operators.h"

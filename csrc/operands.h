@@ -1,11 +1,12 @@
-// Argument checks shared by both devices. They run before anything is allocated or written.
+// The operands of an elementwise operation, on either device: what they must have in common, and how they lie.
 #pragma once
 
+#include <ATen/TensorIterator.h>
 #include <ATen/core/Tensor.h>
 
 namespace torchnotes {
 
-// The operands of an elementwise operation; broadcasting is the caller's.
+// Broadcasting is the caller's. To be called before anything is allocated or written.
 inline void check_same(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: operands differ in size: ", a.sizes(), " and ", b.sizes());
   TORCH_CHECK(
@@ -20,7 +21,7 @@ inline void check_same(const at::Tensor& a, const at::Tensor& b) {
   );
 }
 
-// The fast path of elementwise kernels: one dense block of memory each, laid out alike. (Not for empty tensors, whose
+// The fast path: one dense block of memory each, laid out alike. (Not for empty tensors, whose
 // strides say nothing; TensorIterator gives the result those that torch would.)
 template <class... Rest>
 bool dense_alike(const at::Tensor& first, const Rest&... rest) {
@@ -34,6 +35,15 @@ inline at::MemoryFormat dense_format(const at::Tensor& x) {
     return at::MemoryFormat::Contiguous;
   }
   return x.is_contiguous(at::MemoryFormat::ChannelsLast) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Preserve;
+}
+
+// The slow path, for operands that lie differently: a new result laid out as torch would, and the inputs in turn.
+template <class... Tensors>
+at::TensorIterator result_and(const Tensors&... inputs) {
+  at::TensorIteratorConfig config;
+  config.add_owned_output(at::Tensor());
+  (config.add_const_input(inputs), ...);
+  return config.build();
 }
 
 }  // namespace torchnotes
