@@ -46,7 +46,7 @@ def _leave_results_behind() -> None:
 
 def test_the_profiler_sees_every_byte():
     x = torch.ones(1000)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         y = F.relu(x)
         del y
     assert profiler.profiler is not None
