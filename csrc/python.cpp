@@ -1,5 +1,6 @@
-// torchnotes._C: what Python asks of C++. How this torchnotes was built, and two questions of every call, which in
-// Python would cost more than the kernel does on a small tensor. Importing it also registers the schemas (schemas.cpp).
+// torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of activations (activation.cpp); and
+// two questions of every call, which in Python would cost more than the kernel does on a small tensor. Importing it
+// also registers the schemas (schemas.cpp).
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/python_variable.h>
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling, is_exporting
 
 _INTEGER = {  # the integer of a float's width, the place of its sign, the bits of infinity
     torch.float64: (torch.int64, 63, 0x7FF0_0000_0000_0000),
@@ -20,13 +21,16 @@ _INTEGER = {  # the integer of a float's width, the place of its sign, the bits 
 
 
 def worthwhile(x: Any) -> bool:
-    """Whether x is being compiled (not exported, not under a transform) on the CPU, and a gradient is wanted."""
+    """Whether x is being compiled (not exported, not under a transform) on the CPU, and a gradient is wanted.
+
+    What decides most often comes first: the compiled code looks again, on every call, at all the Python that this read.
+    """
     return (
-        torch.compiler.is_compiling()
-        and not torch.compiler.is_exporting()
-        and isinstance(x, Tensor)
+        isinstance(x, Tensor)
         and x.requires_grad
         and torch.is_grad_enabled()
+        and is_compiling()
+        and not is_exporting()
         and x.dtype in _INTEGER
         and x.device.type == "cpu"
         and not torch._C._are_functorch_transforms_active()

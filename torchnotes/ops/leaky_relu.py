@@ -5,12 +5,13 @@ y = x for x > 0, else a x,    y' = 1 for x > 0, else a,    y'' = 0
 
 import torch
 from torch import Tensor
+from torch.nn.functional import leaky_relu as builtin
 
 from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledLeakyReLU, worthwhile
 from ._function import native
 
-torch.library.register_fake("torchnotes::leaky_relu", torch.nn.functional.leaky_relu)
+torch.library.register_fake("torchnotes::leaky_relu", builtin)
 torch.library.register_fake("torchnotes::leaky_relu_", lambda x, a: None)
 torch.library.register_fake(
     "torchnotes::leaky_relu_backward", lambda g, r, a: torch.ops.aten.leaky_relu_backward(g, r, a, False)
@@ -44,7 +45,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     if not (native(input) and isinstance(negative_slope, (float, int))):
         if not inplace and worthwhile(input) and isinstance(negative_slope, (float, int)) and negative_slope >= 0:
             return CompiledLeakyReLU.apply(input, negative_slope)
-        return torch.nn.functional.leaky_relu(input, negative_slope, inplace)
+        return builtin(input, negative_slope, inplace)
     if negative_slope >= 0:
         return (leaky_relu_ if inplace else LeakyReLU.apply)(input, negative_slope)
     return (falling_leaky_relu_ if inplace else FallingLeakyReLU.apply)(input, negative_slope)

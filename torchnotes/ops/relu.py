@@ -5,6 +5,7 @@ y = max(0, x),    y' = 1 for x > 0, else 0,    y'' = 0
 
 import torch
 from torch import Tensor
+from torch.nn.functional import relu as builtin
 
 from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledReLU, worthwhile
@@ -34,5 +35,5 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     if not native(input):
         if not inplace and worthwhile(input):
             return CompiledReLU.apply(input)
-        return torch.nn.functional.relu(input, inplace)
+        return builtin(input, inplace)
     return relu_(input) if inplace else ReLU.apply(input)
