@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet
-HERE := env PYTHONPATH=$(CURDIR)
+HERE := env "PYTHONPATH=$(CURDIR)"
 SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
 # What runs again for every instruction set. torch's own compiler does not follow ATEN_CPU_CAPABILITY: not with inductor.
 KERNEL_TESTS := tests/ops tests/test_function.py tests/test_rows.py -k "not inductor"
@@ -43,7 +43,7 @@ test: build
 	$(HERE) $(PY) -m pytest tests
 	$(HERE) ATEN_CPU_CAPABILITY=avx2 $(PY) -m pytest -q $(KERNEL_TESTS)
 	$(HERE) ATEN_CPU_CAPABILITY=default $(PY) -m pytest -q $(KERNEL_TESTS)
-	$(HERE) TORCHNOTES_KERNELS=$$($(PY) tests/cuda_on_cpu/build.py) $(PY) -m pytest -q $(KERNEL_TESTS)
+	$(HERE) TORCHNOTES_KERNELS="$$($(PY) tests/cuda_on_cpu/build.py)" $(PY) -m pytest -q $(KERNEL_TESTS)
 
 check: $(VENV)/tools
 	$(VENV)/bin/pre-commit run --all-files
