@@ -41,7 +41,7 @@ def test_a_result_survives_the_interpreter():
 
 
 def _leave_results_behind() -> None:
-    torch.left_behind = F.relu(torch.ones(3_000_000))  # type: ignore[attr-defined]
+    torch.left_behind = F.relu(torch.ones(3_000_000))  # type: ignore[attr-defined] # a module torn down after this one
 
 
 def test_the_profiler_sees_every_byte():
@@ -52,8 +52,3 @@ def test_the_profiler_sees_every_byte():
     assert profiler.profiler is not None
     events = [e.nbytes() for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     assert events == [4000, -4000]
-
-
-def test_too_much_memory_is_an_error():
-    with pytest.raises(RuntimeError, match="you tried to allocate"):
-        F.relu(torch.empty_strided((1 << 55,), (0,)))

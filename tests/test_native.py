@@ -123,6 +123,19 @@ print(len({addresses() for _ in range(50)}))
     assert int(python(code).stdout) <= 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory by what Linux tells of it")
+def test_too_little_memory_is_an_error():
+    code = """
+import resource, torch, torchnotes.functional as F
+x = torch.zeros(100_000_000)
+F.relu(x[:1000])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+F.relu(x)
+"""
+    assert "RuntimeError: torchnotes: not enough memory: you tried to allocate 400000000 bytes" in python(code).stderr
+
+
 def test_large_results_ask_for_huge_pages():
     """Only where the kernel gives huge pages on request, and says how many it gave."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -84,7 +84,7 @@ class Activation(_Native):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "operator" in vars(cls):
-            cls.apply = _call(cls, cls.operator, cls._under_transform)  # type: ignore[method-assign]
+            cls.apply = _call(cls, cls.operator, cls._under_transform)  # type: ignore[method-assign] # C++ for Python
 
     @classmethod
     def setup_context(cls, ctx: Any, inputs: tuple, y: Tensor) -> None:
