@@ -1,11 +1,11 @@
-// torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of activations (activation.cpp); and
-// two questions of every call, which in Python would cost more than the kernel does on a small tensor. Importing it
-// also registers the schemas (schemas.cpp).
+// torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of differentiable operators
+// (differentiable.cpp); and two questions of every call, which in Python would cost more than the kernel does on a small
+// tensor. Importing it also registers the schemas (schemas.cpp).
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/python_variable.h>
 
-#include "activation.h"
 #include "call_mode.h"
+#include "differentiable.h"
 
 #ifndef TORCHNOTES_CUDA_ARCHITECTURES
 #define TORCHNOTES_CUDA_ARCHITECTURES ""
@@ -43,7 +43,7 @@ PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) {
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
     {"call_mode", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_mode)), METH_FASTCALL, nullptr},
-    {"activation", torchnotes::activation, METH_VARARGS, nullptr},
+    {"differentiable", torchnotes::differentiable, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

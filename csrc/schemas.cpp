@@ -10,16 +10,16 @@
 namespace {
 
 constexpr std::initializer_list<const char*> kSchemas = {
-    "sigmoid(Tensor input) -> Tensor",
+    "sigmoid(Tensor input) -> (Tensor output)",
     "sigmoid_backward(Tensor grad, Tensor output) -> Tensor",
     "sigmoid_curvature(Tensor tangent, Tensor grad, Tensor output) -> Tensor",
-    "tanh(Tensor input) -> Tensor",
+    "tanh(Tensor input) -> (Tensor output)",
     "tanh_backward(Tensor grad, Tensor output) -> Tensor",
     "tanh_curvature(Tensor tangent, Tensor grad, Tensor output) -> Tensor",
-    "relu(Tensor input) -> Tensor",
+    "relu(Tensor input) -> (Tensor output)",
     "relu_(Tensor(a!) input) -> ()",
     "relu_backward(Tensor grad, Tensor output) -> Tensor",
-    "leaky_relu(Tensor input, float negative_slope) -> Tensor",
+    "leaky_relu(Tensor input, float negative_slope) -> (Tensor output)",
     "leaky_relu_(Tensor(a!) input, float negative_slope) -> ()",
     "leaky_relu_backward(Tensor grad, Tensor reference, float negative_slope) -> Tensor",
 };

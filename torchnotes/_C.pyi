@@ -16,12 +16,13 @@ TRANSFORM: int
 
 def call_mode(*args: Any) -> int: ...
 def dense_float(x: Any) -> bool: ...
-def activation(
+def differentiable(
     name: str,
     kernel: str,
-    slope: str,
-    keeps_input: bool,
-    under_transform: Callable[..., Tensor],
-    differentiable_slope: Callable[..., Tensor],
+    backward: str,
+    kept: list[str],
+    heeds_autocast: bool,
+    otherwise: Callable[..., Tensor],
+    differentiable_backward: Callable[..., Tensor],
     /,
 ) -> Callable[..., Tensor]: ...

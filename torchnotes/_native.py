@@ -55,7 +55,7 @@ LIBRARY = _kernel_library()
 _load_kernels(LIBRARY)
 
 DIRECT, GRAPH, TRANSFORM = _C.DIRECT, _C.GRAPH, _C.TRANSFORM
-activation, call_mode, dense_float = _C.activation, _C.call_mode, _C.dense_float
+call_mode, dense_float = _C.call_mode, _C.dense_float
 
 
 def build_info() -> str:

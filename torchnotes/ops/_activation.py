@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._native import activation
-from ._function import Elementwise, kernel
+from ._function import Elementwise, differentiable, kernel
 
 
 class _Native(Elementwise):
@@ -75,7 +74,7 @@ class Slope(_Native):
 class Activation(_Native):
     """y = f(x), keeping one tensor.
 
-    Its `apply` is C++ (csrc/activation.cpp), which turns to Python under transforms and for the second derivative.
+    Its `apply` is C++ (csrc/differentiable.cpp), which turns to Python under transforms and for the second derivative.
     """
 
     slope: ClassVar[type[Slope]]
@@ -113,5 +112,7 @@ def in_place(function: type[Activation]) -> Callable[..., Tensor]:
 
 
 def _call(cls: type[Activation], operator: str, under_transform: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    names = cls.__name__, f"torchnotes::{operator}", f"torchnotes::{cls.slope.operator}"
-    return activation(*names, cls.keeps_input, under_transform, cls.slope.apply)
+    reference = "input" if cls.keeps_input else "output"
+    return differentiable(
+        cls.__name__, operator, cls.slope.operator, under_transform, cls.slope.apply, reference=reference
+    )

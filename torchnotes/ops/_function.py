@@ -10,7 +10,7 @@ from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from .._native import DIRECT, GRAPH, call_mode, dense_float
+from .._native import _C, DIRECT, GRAPH, call_mode, dense_float
 
 
 def native(x: Any) -> bool:
@@ -26,6 +26,29 @@ def native(x: Any) -> bool:
 def kernel(name: str) -> Callable[..., Any]:
     """The native operator torchnotes::name as a C++ callable, without the Python layer that torch.ops puts over it."""
     return getattr(torch.ops.torchnotes, name).default._op
+
+
+def differentiable(
+    name: str,
+    operator: str,
+    backward: str,
+    otherwise: Callable[..., Any],
+    differentiable_backward: Callable[..., Any],
+    *,
+    heeds_autocast: bool = False,
+    **renamed: str,
+) -> Callable[..., Any]:
+    """The native operator as a function of its arguments (by position) that is differentiable by the first, in C++.
+
+    Its node hands the native operator `backward` the gradient and what the latter's further arguments name: arguments
+    or results of `operator`, `renamed` where the names differ. Where a graph of the backward is wanted it calls
+    `differentiable_backward` instead. `otherwise` takes the call over wherever C++ does not do: under a transform, where
+    another argument wants a gradient, and under autocast for an operator that heeds it. See csrc/differentiable.cpp.
+    """
+    arguments = getattr(torch.ops.torchnotes, backward).default._schema.arguments[1:]
+    kept = [renamed.get(argument.name, argument.name) for argument in arguments]
+    operators = f"torchnotes::{operator}", f"torchnotes::{backward}"
+    return _C.differentiable(name, *operators, kept, heeds_autocast, otherwise, differentiable_backward)
 
 
 class Function(torch.autograd.Function):

@@ -1,0 +1,405 @@
+// The call of an operator y = f(x, ...), differentiable by x, and its node in the graph, without Python on the way: a
+// Python Function costs several times the kernel on a small tensor. The rules stay in Python (torchnotes/ops).
+//
+//   no graph wanted   y = kernel(x, ...)
+//   a graph           the same, and a node that keeps what the backward operator asks for, by its names in the schemas
+//   its backward      backward(g, kept...); where that needs a graph in turn, a Python function of the same arguments
+//   anything else     Python, for everything: a transform, a gradient by another argument, autocast where f heeds it
+//
+// A kernel may write y over x. So may the backward operator write the gradient over what was kept.
+#include "differentiable.h"
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/saved_variable.h>
+#include <torch/csrc/dynamo/compiled_autograd.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/csrc/utils/python_numbers.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "call_mode.h"
+
+namespace torchnotes {
+namespace {
+
+using at::Tensor;
+using c10::IValue;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+using torch::jit::Stack;
+
+// The argument of the kernel, or its result, that an argument of the backward operator is.
+struct Source {
+  bool is_result;
+  size_t index;
+};
+
+std::optional<size_t> find(const std::vector<c10::Argument>& arguments, const std::string& name) {
+  const auto found =
+      std::find_if(arguments.begin(), arguments.end(), [&](const auto& argument) { return argument.name() == name; });
+  return found == arguments.end() ? std::nullopt : std::optional<size_t>(found - arguments.begin());
+}
+
+std::optional<size_t> written(const c10::FunctionSchema& schema) {
+  for (size_t i = 0; i < schema.arguments().size(); ++i) {
+    if (schema.is_mutable({c10::SchemaArgType::input, i})) {
+      return i;
+    }
+  }
+  return std::nullopt;
+}
+
+// One per function, made at import and never freed: nodes may outlive the interpreter.
+struct Rule {
+  std::string name;
+  c10::OperatorHandle kernel;
+  c10::OperatorHandle backward;
+  std::vector<Source> kept;  // the arguments of `backward` after the gradient
+  bool heeds_autocast;
+  pybind11::object otherwise;                // f where no kernel is called from here
+  pybind11::object differentiable_backward;  // `backward` with a graph
+  bool in_place;
+  std::optional<size_t> backward_writes;  // the argument of `backward` that becomes the gradient
+
+  bool keeps_input() const {
+    return std::any_of(kept.begin(), kept.end(), [](const Source& from) { return !from.is_result && from.index == 0; });
+  }
+};
+
+Stack call(const c10::OperatorHandle& op, Stack stack) {
+  const at::AutoDispatchBelowAutograd below;
+  op.callBoxed(stack);
+  return stack;
+}
+
+pybind11::object to_python(const IValue& value) {
+  if (value.isTensor()) {
+    return pybind11::reinterpret_steal<pybind11::object>(THPVariable_Wrap(value.toTensor()));
+  }
+  if (value.isDouble()) {
+    return pybind11::float_(value.toDouble());
+  }
+  if (value.isBool()) {
+    return pybind11::bool_(value.toBool());
+  }
+  return value.isInt() ? pybind11::object(pybind11::int_(value.toInt())) : pybind11::none();
+}
+
+IValue from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
+  const bool optional = argument.type()->kind() == c10::TypeKind::OptionalType;
+  if (optional && value == Py_None) {
+    return IValue();
+  }
+  const auto& type = optional ? argument.type()->castRaw<c10::OptionalType>()->getElementType() : argument.type();
+  switch (type->kind()) {
+    case c10::TypeKind::TensorType:
+      TORCH_CHECK_TYPE(THPVariable_Check(value), name, ": the ", argument.name(), " must be a Tensor");
+      return THPVariable_Unpack(value);
+    case c10::TypeKind::FloatType:
+      return THPUtils_unpackDouble(value);
+    case c10::TypeKind::BoolType:
+      return value == Py_True;
+    default:
+      return static_cast<int64_t>(THPUtils_unpackLong(value));
+  }
+}
+
+struct Kept {
+  IValue constant;  // where it is no tensor
+  std::optional<SavedVariable> tensor;
+  bool is_output;
+};
+
+struct Node final : torch::autograd::Node {
+  Node(const Rule& rule, torch::autograd::edge_list&& next) : torch::autograd::Node(std::move(next)), rule(rule) {}
+
+  std::string name() const override { return rule.name + "Backward"; }
+
+  void keep(const IValue& value, bool is_output, bool is_inplace_on_view) {
+    if (value.isTensor()) {
+      kept.push_back({IValue(), SavedVariable(value.toTensor(), is_output, is_inplace_on_view), is_output});
+    } else {
+      kept.push_back({value, std::nullopt, false});
+    }
+  }
+
+  variable_list apply(variable_list&& gradients) override {
+    if (!gradients[0].defined()) {
+      return {Tensor()};
+    }
+    Stack arguments = unpack(gradients[0]);
+    if (at::GradMode::is_enabled() || transforming()) {
+      return {differentiable_backward(arguments)};
+    }
+    if (rule.backward_writes) {
+      const Tensor gradient = arguments[*rule.backward_writes].toTensor().detach();
+      call(rule.backward, std::move(arguments));
+      return {gradient};
+    }
+    return {call(rule.backward, std::move(arguments))[0].toTensor()};
+  }
+
+  Stack unpack(const Tensor& g) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Stack arguments = {g};
+    for (const Kept& one : kept) {
+      arguments.push_back(one.tensor ? IValue(one.tensor->unpack(getptr())) : one.constant);
+    }
+    return arguments;
+  }
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Kept& one : kept) {
+      if (one.tensor) {
+        one.tensor->reset_data();
+      }
+    }
+  }
+
+  Tensor differentiable_backward(const Stack& arguments) const {
+    const pybind11::gil_scoped_acquire gil;
+    pybind11::tuple converted(arguments.size());
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      converted[i] = to_python(arguments[i]);
+    }
+    return rule.differentiable_backward(*converted).cast<Tensor>();
+  }
+
+  void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override {
+    args.collect(rule.name);
+    for (const Kept& one : kept) {
+      if (one.tensor) {
+        args.collect(*one.tensor, one.is_output);
+      } else if (one.constant.isDouble()) {
+        args.collect(std::vector<double>{one.constant.toDouble()});
+      } else {
+        args.collect(one.constant.isNone() ? std::string("none") : std::to_string(one.constant.toScalar().toLong()));
+      }
+    }
+  }
+
+  // Compiled autograd traces with stand-ins for tensors, and wants a function of them that it can put into its graph.
+  variable_list apply_with_saved(
+      const variable_list& gradients, torch::dynamo::autograd::SwapSavedVariables& saved
+  ) override {
+    using namespace torch::dynamo::autograd;
+    std::vector<at::TypePtr> types;
+    std::vector<IValue> tensors;
+    for (Kept& one : kept) {
+      if (one.tensor) {
+        saved.before(*one.tensor);
+        types.push_back(at::TensorType::get());
+        tensors.emplace_back(one.tensor->unpack(getptr()));
+      }
+    }
+    std::vector<IValue> constants;
+    std::transform(kept.begin(), kept.end(), std::back_inserter(constants), [](const Kept& one) {
+      return one.tensor ? IValue(Tensor()) : one.constant;
+    });
+    const auto backward = [&rule = rule, constants](const variable_list& g, const std::vector<IValue>& tensors) {
+      return variable_list{g[0].defined() ? traced_backward(rule, g[0], constants, tensors) : Tensor()};
+    };
+    const auto& compiler = getPyCompilerInterface();
+    const auto self = saved.get_py_compiler();
+    const auto function = compiler->bind_function(
+        self, name(), backward, types, /*is_custom_function=*/true, /*is_traceable=*/true
+    );
+    using Outputs = std::vector<std::optional<torch::autograd::InputMetadata>>;
+    const auto outputs = IValuePacker<Outputs>::pack(get_input_metadata(next_edges()));
+    auto result = compiler->call_function(self, "apply_functional", function, gradients, tensors, outputs);
+    for (Kept& one : kept) {
+      if (one.tensor) {
+        saved.after(*one.tensor);
+      }
+    }
+    return result;
+  }
+
+  static Tensor traced_backward(
+      const Rule& rule, const Tensor& g, const std::vector<IValue>& constants, const std::vector<IValue>& tensors
+  ) {
+    Stack arguments = {g};
+    auto next = tensors.begin();
+    for (const IValue& constant : constants) {
+      arguments.push_back(constant.isTensor() ? *next++ : constant);
+    }
+    if (rule.backward_writes) {
+      const Tensor gradient = arguments[*rule.backward_writes].toTensor().clone();
+      arguments[*rule.backward_writes] = gradient;
+      call(rule.backward, std::move(arguments));
+      return gradient;
+    }
+    return call(rule.backward, std::move(arguments))[0].toTensor();
+  }
+
+  const Rule& rule;
+  std::vector<Kept> kept;
+};
+
+// torch holds nodes by an intrusive pointer from 2.13 on, by a shared one before.
+template <class T, class... Args>
+auto make_node(Args&&... args) {
+  if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, T>) {
+    return c10::make_intrusive<T>(std::forward<Args>(args)...);
+  } else {
+    return std::shared_ptr<T>(new T(std::forward<Args>(args)...), [](T* node) { deleteNode(node); });
+  }
+}
+
+Tensor call_with_graph(const Rule& rule, Stack arguments) {
+  const Tensor x = arguments[0].toTensor();
+  if (rule.in_place) {
+    torch::autograd::check_inplace(x, /*requires_grad=*/true);
+  }
+  const auto node = make_node<Node>(rule, torch::autograd::collect_next_edges(x));
+  const Tensor before = rule.in_place && rule.keeps_input() ? x.clone() : x;
+  const Stack results = call(rule.kernel, arguments);
+  Tensor y = rule.in_place ? x : results[0].toTensor();
+  if (rule.in_place) {
+    torch::autograd::rebase_history(y, node);
+  } else {
+    torch::autograd::set_history(y, node);
+  }
+  arguments[0] = before;
+  node->kept.reserve(rule.kept.size());
+  for (const Source& from : rule.kept) {
+    if (from.is_result && from.index == 0) {
+      node->keep(y, /*is_output=*/true, /*is_inplace_on_view=*/rule.in_place && y.is_view());
+    } else {
+      node->keep((from.is_result ? results : arguments)[from.index], /*is_output=*/false, false);
+    }
+  }
+  return y;
+}
+
+// The gradient takes x's memory, which must then be nobody else's.
+void check_x_can_be_given_up(const Rule& rule, const Tensor& x) {
+  TORCH_CHECK(
+      !x.is_leaf(),
+      rule.name,
+      ": a leaf Variable that requires grad keeps its memory: only an intermediate result can be written over by its "
+      "gradient."
+  );
+  TORCH_CHECK(
+      !x.is_inference() && x.is_non_overlapping_and_dense(),
+      rule.name,
+      ": the gradient can be written over a dense tensor only, no element of which shares memory with another."
+  );
+}
+
+PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize_t n) {
+  HANDLE_TH_ERRORS
+  const auto& rule = *static_cast<const Rule*>(PyCapsule_GetPointer(capsule, nullptr));
+  const auto otherwise = [&] { return PyObject_Vectorcall(rule.otherwise.ptr(), args, n, nullptr); };
+  if (transforming()) {
+    return otherwise();
+  }
+  const auto& expected = rule.kernel.schema().arguments();
+  TORCH_CHECK_TYPE(
+      n == Py_ssize_t(expected.size()) && THPVariable_Check(args[0]), rule.name, ": the input must be a Tensor"
+  );
+  Stack arguments;
+  arguments.reserve(expected.size());
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    arguments.push_back(from_python(args[i], expected[i], rule.name));
+    if (i > 0 && arguments[i].isTensor() && wants_graph(arguments[i].toTensor())) {
+      return otherwise();
+    }
+  }
+  const Tensor x = arguments[0].toTensor();
+  if (rule.heeds_autocast && at::autocast::is_autocast_enabled(x.device().type())) {
+    return otherwise();
+  }
+  Tensor y;
+  {
+    const pybind11::gil_scoped_release no_gil;
+    if (wants_graph(x)) {
+      if (rule.backward_writes) {
+        check_x_can_be_given_up(rule, x);
+      }
+      y = call_with_graph(rule, std::move(arguments));
+    } else {
+      const Stack results = call(rule.kernel, std::move(arguments));
+      y = rule.in_place ? x : results[0].toTensor();
+    }
+  }
+  return THPVariable_Wrap(std::move(y));
+  END_HANDLE_TH_ERRORS
+}
+
+PyMethodDef kCallDifferentiable = {
+    "apply", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_differentiable)), METH_FASTCALL, nullptr
+};
+
+// The argument or result of the kernel of each name.
+std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* names) {
+  std::vector<Source> found;
+  for (const auto& name : pybind11::cast<std::vector<std::string>>(pybind11::handle(names))) {
+    if (const auto argument = find(kernel.arguments(), name)) {
+      found.push_back({false, *argument});
+    } else {
+      const auto result = find(kernel.returns(), name);
+      // An operator in place returns nothing: what it writes is its result.
+      TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": neither an argument nor a result is named ", name);
+      found.push_back({true, result.value_or(0)});
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+// differentiable(name, kernel, backward, kept, heeds_autocast, otherwise, differentiable_backward): a function with the
+// arguments of the kernel, all by position, that returns its first result. `kept` names, for each argument of
+// `backward` after the gradient, an argument or a result of the kernel.
+PyObject* differentiable(PyObject*, PyObject* args) {
+  HANDLE_TH_ERRORS
+  const char *name, *kernel_name, *backward_name;
+  int heeds_autocast;
+  PyObject *kept, *otherwise, *differentiable_backward;
+  if (!PyArg_ParseTuple(
+          args,
+          "sssOpOO",
+          &name,
+          &kernel_name,
+          &backward_name,
+          &kept,
+          &heeds_autocast,
+          &otherwise,
+          &differentiable_backward
+      )) {
+    return nullptr;
+  }
+  auto& dispatcher = c10::Dispatcher::singleton();
+  const auto kernel = dispatcher.findSchemaOrThrow(kernel_name, "");
+  const auto backward = dispatcher.findSchemaOrThrow(backward_name, "");
+  auto* rule = new Rule{
+      name,
+      kernel,
+      backward,
+      sources(kernel.schema(), kept),
+      heeds_autocast != 0,
+      pybind11::reinterpret_borrow<pybind11::object>(otherwise),
+      pybind11::reinterpret_borrow<pybind11::object>(differentiable_backward),
+      kernel.schema().is_mutable(),
+      written(backward.schema()),
+  };
+  const auto capsule = pybind11::reinterpret_steal<pybind11::object>(PyCapsule_New(rule, nullptr, nullptr));
+  return PyCFunction_New(&kCallDifferentiable, capsule.ptr());
+  END_HANDLE_TH_ERRORS
+}
+
+}  // namespace torchnotes
