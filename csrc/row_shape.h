@@ -1,20 +1,24 @@
 // What the row drivers (cpu/rows.h, cuda/rows.cuh) say of rows: where they lie, and what an operation on one is.
 //
-// A row is made of segments, each contiguous:
+// A row is made of segments, and the rows may be interleaved:
 //
 //   softmax over logits (R, C)            R rows of one segment of length C
+//   softmax over logits (N, C, S)         N S rows of one segment of length C; S neighbours are interleaved, so that
+//                                         an element stands S after the one before
 //   statistics per channel of (N, C, L)   C rows of N segments of length L, C L elements from one to the next
 //
-// An operation tells what happens to one row:
+// An operation tells what happens to one row. It holds what is alike for all rows; a State and a Formula, both plain
+// structs of Ts, hold what is a row's own, T being a scalar or a SIMD vector:
 //
-//   State<T> start<T>(row)   nothing seen yet, for T a scalar or a SIMD vector. A State is a plain struct of Ts with
-//     void add(T x...)         one element of each input
-//     void merge(State)        what another part of the row has seen; start() counts as nothing seen
-//   finish(row, State<acc>)  called once when all is seen: writes results per row, and returns the formula of a second
-//   pass
-//     T operator()(T x...)     one element of the output
-//     void amend()             optional, called when the row is written: for an element of its own, like a loss's
-//     target
+//   State<T> start<T>(row)         nothing seen yet
+//   add(State<T>&, T x...)         one element of each input
+//   State<T>::merge(State<T>)      what another part of the row has seen; start() counts as nothing seen
+//   Formula<acc> finish(row, State<acc>)   called once when all is seen: writes results per row, and returns what the
+//                                  second pass needs (or nothing, if there is none)
+//   T value(Formula<T>, T x...)    one element of the output
+//   amend(row, Formula<acc>)       optional, called when the row is written: for an element of its own, like a target
+//
+// A second pass alone has Formula<acc> of(row) in place of the first four.
 //
 // Statistics (acc) are in float for float, bfloat16 and half, in double for double. The order of additions and merges
 // is fixed by the shape: not by the number of threads.
@@ -30,18 +34,24 @@ template <class T>
 struct RowOperand {
   T* data;
   int64_t row_stride, segment_stride;
+  int64_t interleaved = 1;
+
   C10_HOST_DEVICE T* at(int64_t row, int64_t segment) const {
     return data + row * row_stride + segment * segment_stride;
+  }
+  // The same where rows are interleaved. Their elements stand `interleaved` apart.
+  C10_HOST_DEVICE T* among_others(int64_t row) const {
+    return data + row / interleaved * row_stride + row % interleaved;
   }
 };
 
 struct RowShape {
-  int64_t rows, segments, length;
+  int64_t rows, segments, length, interleaved = 1;
 
-  // An operand that has every row, contiguous in the order (segment, row, element).
+  // An operand that has every row, contiguous in the order (segment, row, element) or (row, element, interleaved row).
   template <class T>
   RowOperand<T> each(T* data) const {
-    return {data, length, rows * length};
+    return {data, length * interleaved, rows * length, interleaved};
   }
   // One segment that serves every row and segment, as a weight per class does.
   template <class T>
@@ -50,11 +60,11 @@ struct RowShape {
   }
 };
 
-template <class Formula>
-C10_HOST_DEVICE inline auto amend(const Formula& f, int) -> decltype(f.amend()) {
-  f.amend();
+template <class Op, class Formula>
+C10_HOST_DEVICE inline auto amend(const Op& op, int64_t row, const Formula& f, int) -> decltype(op.amend(row, f)) {
+  op.amend(row, f);
 }
-template <class Formula>
-C10_HOST_DEVICE inline void amend(const Formula&, long) {}  // the overload for formulas without amend()
+template <class Op, class Formula>
+C10_HOST_DEVICE inline void amend(const Op&, int64_t, const Formula&, long) {}  // for operations without amend()
 
 }  // namespace torchnotes

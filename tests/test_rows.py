@@ -100,6 +100,26 @@ def test_map_with_an_operand_shared_by_all_rows(rows, length, dtype):
         close(rows.scale(x, weight, of_row), of_row[:, None].double() * x.double() * weight.double(), ROUNDING[dtype])
 
 
+INTERLEAVED = [(1, 3, 5, 7), (1, 1, 1, 1), (1, 2, 70, 129), (1, 3, 1, 16), (1, 1, 1000, 33), (1, 200, 3, 40)]
+
+
+@pytest.mark.parametrize("shape", INTERLEAVED)
+def test_interleaved_rows(rows, shape, dtype):
+    x = (5 * torch.randn(shape)).to(dtype)
+    alone = x[0].transpose(1, 2).flatten(0, 1).clone()  # a row for each of theirs
+    target = torch.randint(shape[2], (len(alone),))
+    greatest, total = rows.max_sum(x)
+    assert torch.equal(greatest.double(), alone.double().amax(1))
+    close(total, (alone.double() - alone.double().amax(1, keepdim=True)).exp().sum(1), 4 * EPSILON[dtype])
+    weight = torch.randn(shape[2]).to(dtype)
+    of_row = torch.rand(len(alone), dtype=torch.promote_types(dtype, torch.float32))
+    scaled = rows.scale(x, weight, of_row)[0].transpose(1, 2).flatten(0, 1)
+    close(scaled, of_row[:, None].double() * alone.double() * weight.double(), ROUNDING[dtype])
+    rows.softmax_less_target_(x, target)
+    expected = alone.double().softmax(1) - torch.nn.functional.one_hot(target, shape[2])
+    close(x[0].transpose(1, 2).flatten(0, 1), expected, 4 * ROUNDING[dtype])
+
+
 def test_unaligned(rows, dtype):
     x = torch.randn(3 * 64 + 1).to(dtype)[1:].view(3, 64)
     close(rows.max_sum(x)[1], (x.double() - x.double().amax(1, keepdim=True)).exp().sum(1), 4 * EPSILON[dtype])

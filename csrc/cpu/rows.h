@@ -2,7 +2,8 @@
 // row is in cache. See row_shape.h for the rows and the operations. The output of a second pass may be an input.
 //
 // Each lane of a vector is a state of its own. Rows are added up in pieces of a fixed size: whole rows go to the
-// threads, or, where there are fewer rows than threads, pieces do, with the same result.
+// threads, or, where there are fewer rows than threads, pieces do, with the same result. Rows that are interleaved or
+// short lie across the vectors instead, each in a lane: lanes.h.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -14,8 +15,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../row_shape.h"
-#include "map.h"
+#include "lanes.h"
 
 namespace torchnotes {
 namespace {
@@ -23,30 +23,6 @@ namespace {
 constexpr int64_t kPiece = 32768;  // elements; so many that merging lanes does not count
 constexpr int kStates = 4;         // vectors of states in flight: an addition need not wait for the one before
 constexpr int64_t kBlock = 256;    // elements; shorter segments are gathered, so that they fill the vectors
-
-template <class scalar_t>
-using Lanes = Vectorized<at::opmath_type<scalar_t>>;
-
-template <class Op, class T>
-using StateOf = decltype(std::declval<const Op&>().template start<T>(0));
-
-template <class scalar_t>
-inline Lanes<scalar_t> load_lanes(const scalar_t* p) {
-  if constexpr (is_half<scalar_t>) {
-    Lanes<scalar_t> x;
-    at::vec::load_to_float<scalar_t>(p, x);
-    return x;
-  } else {
-    return Lanes<scalar_t>::loadu(p);
-  }
-}
-
-template <class scalar_t>
-inline Lanes<scalar_t> load_lanes(const scalar_t* p, int64_t n) {
-  std::array<scalar_t, Lanes<scalar_t>::size()> block{};
-  std::copy_n(p, n, block.begin());
-  return load_lanes(block.data());
-}
 
 // a with the members f(a.member, b.member), for States of vectors V.
 template <class V, class State, class F>
@@ -82,23 +58,23 @@ inline void merge_lanes(State all, const State& empty, Result& result) {
   std::memcpy(static_cast<void*>(&result), &first, sizeof(Result));
 }
 
-template <class V, class State, class... In>
-inline void add_segment(std::array<State, kStates>& result, int64_t n, const In*... in) {
+template <class V, class Op, class State, class... In>
+inline void add_segment(const Op& op, std::array<State, kStates>& result, int64_t n, const In*... in) {
   constexpr int64_t kSize = V::size();
   auto states = result;  // a copy that nothing else can point to, for the registers
   int64_t i = 0;
   for (; i + kStates * kSize <= n; i += kStates * kSize) {
     for (int k = 0; k < kStates; ++k) {
-      states[k].add(load_lanes(in + i + k * kSize)...);
+      op.add(states[k], load_lanes(in + i + k * kSize)...);
     }
   }
   int k = 0;
   for (; i + kSize <= n; i += kSize) {
-    states[k++].add(load_lanes(in + i)...);
+    op.add(states[k++], load_lanes(in + i)...);
   }
   if (i < n) {
     State all_lanes = states[k];
-    all_lanes.add(load_lanes(in + i, n - i)...);
+    op.add(all_lanes, load_lanes(in + i, n - i)...);
     states[k] = zip_members<V>(states[k], all_lanes, [m = n - i](const V& old, const V& added) {
       return V::set(old, added, m);
     });
@@ -148,11 +124,11 @@ auto reduce_piece(
   if (shape.length < kBlock) {
     for (int64_t i = begin; i < end; i += kBlock) {
       const int64_t n = std::min(kBlock, end - i);
-      add_segment<V>(states, n, Gathered<In>(shape, in, row, i, n).block.data()...);
+      add_segment<V>(op, states, n, Gathered<In>(shape, in, row, i, n).block.data()...);
     }
   } else {
     for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t n) {
-      add_segment<V>(states, n, (in.at(row, segment) + offset)...);
+      add_segment<V>(op, states, n, (in.at(row, segment) + offset)...);
     });
   }
   for (int k = 1; k < kStates && k * V::size() < end - begin; ++k) {
@@ -163,9 +139,30 @@ auto reduce_piece(
   return all;
 }
 
-template <class Formula, class scalar_t, class... In>
+template <class Op, class Formula, class scalar_t, class... In>
+inline void map_segment(const Op& op, const Formula& f, int64_t n, scalar_t* out, const In*... in) {
+  using V = Lanes<scalar_t>;
+  constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // a vector of bfloat16 is two of float
+  constexpr int64_t kStep = kParts * V::size();
+  std::array<V, kParts> y;
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    for (int64_t part = 0; part < kParts; ++part) {
+      y[part] = op.value(f, load_lanes(in + i + part * V::size())...);
+    }
+    store_lanes(out + i, y);
+  }
+  for (; i < n; i += V::size()) {
+    const int64_t m = std::min<int64_t>(V::size(), n - i);
+    y[0] = op.value(f, load_lanes(in + i, m)...);
+    store_lanes(out + i, y, m);
+  }
+}
+
+template <class Op, class Formula, class scalar_t, class... In>
 void map_piece(
     const RowShape& shape,
+    const Op& op,
     const Formula& f,
     int64_t row,
     int64_t begin,
@@ -173,12 +170,8 @@ void map_piece(
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
 ) {
-  constexpr size_t N = sizeof...(In);
   for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t n) {
-    const std::array<scalar_t*, N + 1> data = {
-        out.at(row, segment) + offset, const_cast<scalar_t*>(in.at(row, segment) + offset)...
-    };
-    map_contiguous<N>(f, data, n, std::make_index_sequence<N>{});
+    map_segment(op, f, n, out.at(row, segment) + offset, (in.at(row, segment) + offset)...);
   });
 }
 
@@ -234,16 +227,11 @@ auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&
   };
 }
 
-template <class Op, class... In>
-void reduce_rows(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
-  const auto states = row_states(shape, op, in...);
-  for_rows(shape, [&](int64_t row) { op.finish(row, states(row)); });
-}
-
-// formula_of(row) is the formula of the pass over a row.
-template <class FormulaOf, class scalar_t, class... In>
-void map_rows(
+// formula_of(row) is what the pass over a row needs.
+template <class Op, class FormulaOf, class scalar_t, class... In>
+void map_rows_by(
     const RowShape& shape,
+    const Op& op,
     const FormulaOf& formula_of,
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
@@ -254,26 +242,59 @@ void map_rows(
       formulas.push_back(formula_of(row));
     }
     for_pieces(shape, [&](int64_t, int64_t row, int64_t begin, int64_t end) {
-      map_piece(shape, formulas[row], row, begin, end, out, in...);
+      map_piece(shape, op, formulas[row], row, begin, end, out, in...);
     });
-    for (const auto& formula : formulas) {
-      amend(formula, 0);
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      amend(op, row, formulas[row], 0);
     }
   } else {
     for_rows(shape, [&](int64_t row) {
       const auto formula = formula_of(row);
-      map_piece(shape, formula, row, 0, elements(shape), out, in...);
-      amend(formula, 0);
+      map_piece(shape, op, formula, row, 0, elements(shape), out, in...);
+      amend(op, row, formula, 0);
     });
+  }
+}
+
+template <class Op, class... In>
+void reduce_rows(c10::Device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+  if (lie_across(shape)) {
+    reduce_lanes(shape, op, in...);
+  } else {
+    const auto states = row_states(shape, op, in...);
+    for_rows(shape, [&](int64_t row) { op.finish(row, states(row)); });
+  }
+}
+
+template <class Op, class scalar_t, class... In>
+void map_rows(
+    c10::Device,
+    const RowShape& shape,
+    const Op& op,
+    const RowOperand<scalar_t>& out,
+    const RowOperand<const In>&... in
+) {
+  if (lie_across(shape)) {
+    map_lanes(shape, op, out, in...);
+  } else {
+    map_rows_by(shape, op, [&](int64_t row) { return op.of(row); }, out, in...);
   }
 }
 
 template <class Op, class scalar_t, class... In>
 void transform_rows(
-    const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
+    c10::Device,
+    const RowShape& shape,
+    const Op& op,
+    const RowOperand<scalar_t>& out,
+    const RowOperand<const In>&... in
 ) {
-  const auto states = row_states(shape, op, in...);
-  map_rows(shape, [&](int64_t row) { return op.finish(row, states(row)); }, out, in...);
+  if (lie_across(shape)) {
+    transform_lanes(shape, op, out, in...);
+  } else {
+    const auto states = row_states(shape, op, in...);
+    map_rows_by(shape, op, [&](int64_t row) { return op.finish(row, states(row)); }, out, in...);
+  }
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The row drivers, with the interface of cpu/rows.h: a block for each row, which its threads share out packet by
 // packet. Where the alignment or the length of some operand does not allow packets of 16 bytes, a packet is one
-// element.
+// element. Rows that are interleaved have a thread each instead: lanes.cuh.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -10,9 +10,7 @@
 #include <new>
 #include <type_traits>
 
-#include "../row_shape.h"
-#include "launch.cuh"
-#include "packet.cuh"
+#include "lanes.cuh"
 
 namespace torchnotes {
 namespace {
@@ -95,10 +93,10 @@ __device__ inline auto reduce_row(const RowShape& shape, const Op& op, int64_t r
   const auto empty = op.template start<acc_t>(row);
   auto state = empty;
   for_packets<n>(shape, [&](int64_t segment, int64_t offset) {
-    const auto add = [&state](const Packet<In, n>&... x) {
+    const auto add = [&](const Packet<In, n>&... x) {
 #pragma unroll
       for (int i = 0; i < n; ++i) {
-        state.add(static_cast<acc_t>(x.lane[i])...);
+        op.add(state, static_cast<acc_t>(x.lane[i])...);
       }
     };
     add(load<n>(in.at(row, segment) + offset)...);
@@ -106,20 +104,30 @@ __device__ inline auto reduce_row(const RowShape& shape, const Op& op, int64_t r
   return merge_block<acc_t>(state, empty);
 }
 
-template <int n, class Formula, class scalar_t, class... In>
+template <int n, class Op, class Formula, class scalar_t, class... In>
 __device__ inline void map_row(
     const RowShape& shape,
+    const Op& op,
     const Formula& f,
     int64_t row,
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
 ) {
+  using acc_t = at::opmath_type<scalar_t>;
   for_packets<n>(shape, [&](int64_t segment, int64_t offset) {
-    store(out.at(row, segment) + offset, apply(f, load<n>(in.at(row, segment) + offset)...));
+    const auto value = [&](const Packet<In, n>&... x) {
+      Packet<scalar_t, n> y;
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        y.lane[i] = static_cast<scalar_t>(op.value(f, static_cast<acc_t>(x.lane[i])...));
+      }
+      return y;
+    };
+    store(out.at(row, segment) + offset, value(load<n>(in.at(row, segment) + offset)...));
   });
   __syncthreads();
   if (threadIdx.x == 0) {
-    amend(f, 0);
+    amend(op, row, f, 0);
   }
 }
 
@@ -133,12 +141,14 @@ __global__ void __launch_bounds__(kRowThreads) reduce_kernel(RowShape shape, Op 
   }
 }
 
-template <int n, class FormulaOf, class scalar_t, class... In>
+template <int n, class Op, class scalar_t, class... In>
 __global__ void __launch_bounds__(kRowThreads) map_kernel(
-    RowShape shape, FormulaOf formula_of, RowOperand<scalar_t> out, RowOperand<const In>... in
+    RowShape shape, Op op, RowOperand<scalar_t> out, RowOperand<const In>... in
 ) {
   for (int64_t row = blockIdx.x; row < shape.rows; row += gridDim.x) {
-    map_row<n>(shape, formula_of(row), row, out, in...);
+    const auto formula = op.of(row);
+    __syncthreads();  // every thread has read what amend may write
+    map_row<n>(shape, op, formula, row, out, in...);
   }
 }
 
@@ -155,7 +165,7 @@ __global__ void __launch_bounds__(kRowThreads) transform_kernel(
     }
     __syncthreads();
     const Formula f = formula.get();
-    map_row<n>(shape, f, row, out, in...);
+    map_row<n>(shape, op, f, row, out, in...);
   }
 }
 
@@ -166,7 +176,8 @@ bool has_packets(const RowShape& shape, const RowOperand<T>& x) {
          shape.length % kSize == 0;
 }
 
-// Calls f(n, threads), with the size n of packets that suits all operands as a constant.
+// Calls f(n, threads), with the size n of packets that suits all operands as a constant. The widest of them, scalar_t,
+// fills 16 bytes.
 template <class scalar_t, class F, class... Operands>
 void with_packets(const RowShape& shape, const F& f, const Operands&... operands) {
   const auto call = [&](auto n) {
@@ -182,25 +193,32 @@ void with_packets(const RowShape& shape, const F& f, const Operands&... operands
 
 template <class Op, class... In>
 void reduce_rows(c10::Device device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+  if (shape.interleaved > 1) {
+    launch_lanes(device, shape, reduce_lanes_kernel<Op, In...>, op, in...);
+    return;
+  }
   const auto run = [&](auto n, int threads) {
     launch(device, shape.rows, threads, reduce_kernel<n(), Op, In...>, shape, op, in...);
   };
   with_packets<std::common_type_t<In...>>(shape, run, in...);
 }
 
-template <class FormulaOf, class scalar_t, class... In>
+template <class Op, class scalar_t, class... In>
 void map_rows(
     c10::Device device,
     const RowShape& shape,
-    const FormulaOf& formula_of,
+    const Op& op,
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
 ) {
+  if (shape.interleaved > 1) {
+    launch_lanes(device, shape, map_lanes_kernel<Op, scalar_t, In...>, op, out, in...);
+    return;
+  }
   const auto run = [&](auto n, int threads) {
-    const auto kernel = map_kernel<n(), FormulaOf, scalar_t, In...>;
-    launch(device, shape.rows, threads, kernel, shape, formula_of, out, in...);
+    launch(device, shape.rows, threads, map_kernel<n(), Op, scalar_t, In...>, shape, op, out, in...);
   };
-  with_packets<scalar_t>(shape, run, out, in...);
+  with_packets<std::common_type_t<scalar_t, In...>>(shape, run, out, in...);
 }
 
 template <class Op, class scalar_t, class... In>
@@ -211,11 +229,14 @@ void transform_rows(
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
 ) {
+  if (shape.interleaved > 1) {
+    launch_lanes(device, shape, transform_lanes_kernel<Op, scalar_t, In...>, op, out, in...);
+    return;
+  }
   const auto run = [&](auto n, int threads) {
-    const auto kernel = transform_kernel<n(), Op, scalar_t, In...>;
-    launch(device, shape.rows, threads, kernel, shape, op, out, in...);
+    launch(device, shape.rows, threads, transform_kernel<n(), Op, scalar_t, In...>, shape, op, out, in...);
   };
-  with_packets<scalar_t>(shape, run, out, in...);
+  with_packets<std::common_type_t<scalar_t, In...>>(shape, run, out, in...);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "../../csrc/formulas/portable.h"
+#include "../../csrc/row_shape.h"
 
 namespace torchnotes {
 
@@ -55,30 +56,34 @@ struct Projection {
 };
 
 // out = e^(x - m) / sum, less 1 at the target.
+template <class T>
+struct SoftmaxOfRow {
+  T greatest, sum, at_target;
+};
+
 template <class acc_t, class scalar_t>
 struct SoftmaxLessTarget {
-  struct Formula {
-    acc_t greatest, sum, at_target;
-    scalar_t* target;
-    template <class T>
-    C10_HOST_DEVICE T operator()(T x) const {
-      return exp(x - T(greatest)) / T(sum);
-    }
-    C10_HOST_DEVICE void amend() const { *target = static_cast<scalar_t>((*this)(at_target)-acc_t(1)); }
-  };
-
-  const scalar_t* x;
-  scalar_t* out;
+  RowOperand<const scalar_t> x;
+  RowOperand<scalar_t> out;
   const int64_t* target;
-  int64_t length;
 
   template <class T>
   C10_HOST_DEVICE MaxSum<T> start(int64_t) const {
     return {};
   }
-  C10_HOST_DEVICE Formula finish(int64_t row, MaxSum<acc_t> all) const {
-    const int64_t at = row * length + target[row];
-    return {all.greatest, all.sum, static_cast<acc_t>(x[at]), out + at};
+  template <class T>
+  C10_HOST_DEVICE void add(MaxSum<T>& state, T x) const {
+    state.add(x);
+  }
+  C10_HOST_DEVICE SoftmaxOfRow<acc_t> finish(int64_t row, MaxSum<acc_t> all) const {
+    return {all.greatest, all.sum, static_cast<acc_t>(x.among_others(row)[target[row] * x.interleaved])};
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const SoftmaxOfRow<T>& of, V x) const {
+    return exp(x - V(of.greatest)) / V(of.sum);
+  }
+  C10_HOST_DEVICE void amend(int64_t row, const SoftmaxOfRow<acc_t>& of) const {
+    out.among_others(row)[target[row] * x.interleaved] = static_cast<scalar_t>(value(of, of.at_target) - acc_t(1));
   }
 };
 
@@ -90,6 +95,10 @@ struct WriteMaxSum {
   C10_HOST_DEVICE MaxSum<T> start(int64_t) const {
     return {};
   }
+  template <class T>
+  C10_HOST_DEVICE void add(MaxSum<T>& state, T x) const {
+    state.add(x);
+  }
   C10_HOST_DEVICE void finish(int64_t row, MaxSum<acc_t> all) const {
     greatest[row] = all.greatest;
     sum[row] = all.sum;
@@ -97,16 +106,13 @@ struct WriteMaxSum {
 };
 
 // out = (x - mean) scale[row], where scale stands for what a normalisation makes of the variance.
+template <class T>
+struct Centering {
+  T mean, scale;
+};
+
 template <class acc_t>
 struct Center {
-  struct Formula {
-    acc_t mean, scale;
-    template <class T>
-    C10_HOST_DEVICE T operator()(T x) const {
-      return (x - T(mean)) * T(scale);
-    }
-  };
-
   acc_t* mean;
   acc_t* variance;
   const acc_t* scale;
@@ -114,10 +120,18 @@ struct Center {
   C10_HOST_DEVICE Moments<T> start(int64_t) const {
     return {};
   }
-  C10_HOST_DEVICE Formula finish(int64_t row, Moments<acc_t> all) const {
+  template <class T>
+  C10_HOST_DEVICE void add(Moments<T>& state, T x) const {
+    state.add(x);
+  }
+  C10_HOST_DEVICE Centering<acc_t> finish(int64_t row, Moments<acc_t> all) const {
     mean[row] = all.mean;
     variance[row] = all.squares / all.count;
     return {all.mean, scale[row]};
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const Centering<T>& of, V x) const {
+    return (x - V(of.mean)) * V(of.scale);
   }
 };
 
@@ -130,6 +144,10 @@ struct Project {
   C10_HOST_DEVICE Projection<T> start(int64_t row) const {
     return {T(mean[row])};
   }
+  template <class T>
+  C10_HOST_DEVICE void add(Projection<T>& state, T g, T x) const {
+    state.add(g, x);
+  }
   C10_HOST_DEVICE void finish(int64_t row, Projection<acc_t> all) const {
     sum[row] = all.sum;
     along[row] = all.along;
@@ -137,18 +155,19 @@ struct Project {
 };
 
 // out = a x w, with a of the row and w of the element.
+template <class T>
+struct Factor {
+  T a;
+};
+
 template <class acc_t>
 struct Scale {
-  struct Formula {
-    acc_t a;
-    template <class T>
-    C10_HOST_DEVICE T operator()(T x, T w) const {
-      return T(a) * x * w;
-    }
-  };
-
   const acc_t* a;
-  C10_HOST_DEVICE Formula operator()(int64_t row) const { return {a[row]}; }
+  C10_HOST_DEVICE Factor<acc_t> of(int64_t row) const { return {a[row]}; }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const Factor<T>& of, V x, V w) const {
+    return V(of.a) * x * w;
+  }
 };
 
 }  // namespace torchnotes

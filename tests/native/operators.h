@@ -1,4 +1,4 @@
-// The row drivers behind operators, for rows.cpp and rows.cu, which have included the driver and defined ON.
+// The row drivers behind operators, for rows.cpp and rows.cu, which have included the driver.
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
@@ -14,8 +14,11 @@ namespace {
 
 using at::Tensor;
 
-// A matrix has a row for each of its own; in (N, C, L) a row is a channel.
+// A matrix has a row for each of its own; in (N, C, L) a row is a channel; in (1, N, C, S) the N S rows are interleaved.
 RowShape shape_of(const Tensor& x) {
+  if (x.dim() == 4) {
+    return {x.size(1) * x.size(3), 1, x.size(2), x.size(3)};
+  }
   return x.dim() == 2 ? RowShape{x.size(0), 1, x.size(1)} : RowShape{x.size(1), x.size(0), x.size(2)};
 }
 
@@ -38,7 +41,7 @@ std::tuple<Tensor, Tensor> max_sum(const Tensor& x) {
   dispatch(x, [&](auto zero) {
     using acc_t = at::opmath_type<decltype(zero)>;
     const WriteMaxSum<acc_t> op{greatest.mutable_data_ptr<acc_t>(), sum.mutable_data_ptr<acc_t>()};
-    reduce_rows(ON(x) shape_of(x), op, rows_of(x, zero));
+    reduce_rows(x.device(), shape_of(x), op, rows_of(x, zero));
   });
   return {greatest, sum};
 }
@@ -49,9 +52,9 @@ void softmax_less_target_(Tensor& x, const Tensor& target) {
     using scalar_t = decltype(zero);
     scalar_t* data = x.mutable_data_ptr<scalar_t>();
     const SoftmaxLessTarget<at::opmath_type<scalar_t>, scalar_t> op{
-        data, data, target.const_data_ptr<int64_t>(), shape_of(x).length
+        rows_of(x, zero), shape_of(x).each(data), target.const_data_ptr<int64_t>()
     };
-    transform_rows(ON(x) shape_of(x), op, shape_of(x).each(data), rows_of(x, zero));
+    transform_rows(x.device(), shape_of(x), op, shape_of(x).each(data), rows_of(x, zero));
   });
 }
 
@@ -63,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensor> center(const Tensor& x, const Tensor& scale) 
     const Center<acc_t> op{
         mean.mutable_data_ptr<acc_t>(), variance.mutable_data_ptr<acc_t>(), scale.const_data_ptr<acc_t>()
     };
-    transform_rows(ON(x) shape_of(x), op, shape_of(x).each(out.mutable_data_ptr<scalar_t>()), rows_of(x, zero));
+    transform_rows(x.device(), shape_of(x), op, shape_of(x).each(out.mutable_data_ptr<scalar_t>()), rows_of(x, zero));
   });
   return {out, mean, variance};
 }
@@ -75,7 +78,7 @@ std::tuple<Tensor, Tensor> project(const Tensor& g, const Tensor& x, const Tenso
     const Project<acc_t> op{
         mean.const_data_ptr<acc_t>(), sum.mutable_data_ptr<acc_t>(), along.mutable_data_ptr<acc_t>()
     };
-    reduce_rows(ON(x) shape_of(x), op, rows_of(g, zero), rows_of(x, zero));
+    reduce_rows(x.device(), shape_of(x), op, rows_of(g, zero), rows_of(x, zero));
   });
   return {sum, along};
 }
@@ -87,7 +90,7 @@ Tensor scale(const Tensor& x, const Tensor& weight, const Tensor& of_row) {
     const Scale<at::opmath_type<scalar_t>> op{of_row.const_data_ptr<at::opmath_type<scalar_t>>()};
     const RowShape shape = shape_of(x);
     const auto shared = shape.shared(weight.const_data_ptr<scalar_t>());
-    map_rows(ON(x) shape, op, shape.each(out.mutable_data_ptr<scalar_t>()), rows_of(x, zero), shared);
+    map_rows(x.device(), shape, op, shape.each(out.mutable_data_ptr<scalar_t>()), rows_of(x, zero), shared);
   });
   return out;
 }

@@ -1,4 +1,3 @@
 #include "../../csrc/cpu/rows.h"
 
-#define ON(tensor)
 #include "operators.h"

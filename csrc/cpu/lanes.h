@@ -1,0 +1,253 @@
+// The row drivers for rows that lie across the vectors, each in a lane of its own: rows that are interleaved, and rows so
+// short that they would not fill a vector, whose elements are copied into that order.
+#pragma once
+
+#include <ATen/OpMathType.h>
+#include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <type_traits>
+
+#include "../row_shape.h"
+#include "map.h"
+
+namespace torchnotes {
+namespace {
+
+constexpr int64_t kShort = 64;  // elements; merging the lanes of a vector costs as much as adding some hundred
+
+template <class scalar_t>
+using Lanes = Vectorized<at::opmath_type<scalar_t>>;
+
+template <class Op, class T>
+using StateOf = decltype(std::declval<const Op&>().template start<T>(0));
+
+template <class scalar_t>
+inline Lanes<scalar_t> load_lanes(const scalar_t* p) {
+  if constexpr (is_half<scalar_t>) {
+    Lanes<scalar_t> x;
+    at::vec::load_to_float<scalar_t>(p, x);
+    return x;
+  } else {
+    return Lanes<scalar_t>::loadu(p);
+  }
+}
+
+template <class scalar_t>
+inline Lanes<scalar_t> load_lanes(const scalar_t* p, int64_t n) {
+  std::array<scalar_t, Lanes<scalar_t>::size()> block{};
+  std::copy_n(p, n, block.begin());
+  return load_lanes(block.data());
+}
+
+// The first n lanes of x, of which as many are stored as make a vector of scalar_t.
+template <class scalar_t, size_t parts>
+inline void store_lanes(
+    scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x, int64_t n = Vectorized<scalar_t>::size()
+) {
+  if constexpr (is_half<scalar_t>) {
+    at::vec::convert_from_float<scalar_t>(x[0], x[parts - 1]).store(p, static_cast<int>(n));
+  } else {
+    x[0].store(p, static_cast<int>(n));
+  }
+}
+
+inline bool lie_across(const RowShape& shape) {
+  return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
+}
+
+// The members of lanes, each a struct of Ts, as one struct of vectors; and back.
+template <class V, class Vectors, class Scalars>
+inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
+  using T = typename V::value_type;
+  constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
+  static_assert(sizeof(Vectors) == kMembers * sizeof(V) && std::is_trivially_copyable_v<Scalars>);
+  std::array<std::array<T, V::size()>, kMembers> members;
+  for (int lane = 0; lane < V::size(); ++lane) {
+    std::array<T, kMembers> one;
+    std::memcpy(&one, &lanes[lane], sizeof(one));
+    for (size_t i = 0; i < kMembers; ++i) {
+      members[i][lane] = one[i];
+    }
+  }
+  Vectors result;
+  std::memcpy(static_cast<void*>(&result), &members, sizeof(result));
+  return result;
+}
+
+template <class V, class Scalars, class Vectors>
+inline std::array<Scalars, V::size()> to_scalars(const Vectors& vectors, std::array<Scalars, V::size()> lanes) {
+  using T = typename V::value_type;
+  constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
+  static_assert(sizeof(Vectors) == kMembers * sizeof(V) && std::is_trivially_copyable_v<Vectors>);
+  std::array<std::array<T, V::size()>, kMembers> members;
+  std::memcpy(&members, &vectors, sizeof(vectors));
+  for (int lane = 0; lane < V::size(); ++lane) {
+    std::array<T, kMembers> one;
+    for (size_t i = 0; i < kMembers; ++i) {
+      one[i] = members[i][lane];
+    }
+    std::memcpy(static_cast<void*>(&lanes[lane]), &one, sizeof(one));
+  }
+  return lanes;
+}
+
+// The formula for many rows at once.
+template <class V, template <class> class Formula, class T, size_t n>
+inline Formula<V> across(const std::array<Formula<T>, n>& lanes) {
+  return to_vectors<V, Formula<V>>(lanes);
+}
+
+// Element by element, what n rows from `row` on hold.
+template <class scalar_t>
+class LaneReader {
+  using V = Lanes<scalar_t>;
+  using acc_t = typename V::value_type;
+
+ public:
+  LaneReader(const RowShape& shape, const RowOperand<const scalar_t>& x, int64_t row, int64_t n)
+      : first_(x.among_others(row)), stride_(x.interleaved), n_(n), shared_(x.row_stride == 0) {
+    copied_ = !shared_ && shape.interleaved == 1;
+    if (copied_) {
+      for (int64_t lane = 0; lane < V::size(); ++lane) {
+        const scalar_t* const from = x.at(row + std::min(lane, n - 1), 0);
+        for (int64_t j = 0; j < shape.length; ++j) {
+          block_[j][lane] = static_cast<acc_t>(from[j]);
+        }
+      }
+    }
+  }
+
+  V operator()(int64_t j) const {
+    if (copied_) {
+      return V::loadu(block_[j].data());
+    }
+    if (shared_) {
+      return V(static_cast<acc_t>(first_[j]));
+    }
+    const scalar_t* const p = first_ + j * stride_;
+    return n_ == V::size() ? load_lanes(p) : load_lanes(p, n_);
+  }
+
+ private:
+  const scalar_t* first_;
+  int64_t stride_, n_;
+  bool shared_, copied_;
+  std::array<std::array<acc_t, V::size()>, kShort> block_;
+};
+
+template <class scalar_t>
+inline void write_lane(
+    const RowShape& shape, const RowOperand<scalar_t>& out, int64_t row, int64_t n, int64_t j, const Lanes<scalar_t>& y
+) {
+  using V = Lanes<scalar_t>;
+  if (shape.interleaved > 1) {
+    store_lanes(out.among_others(row) + j * out.interleaved, std::array<V, 1>{y}, n);
+  } else {
+    std::array<typename V::value_type, V::size()> lanes;
+    y.store(lanes.data());
+    for (int64_t lane = 0; lane < n; ++lane) {
+      out.at(row + lane, 0)[j] = static_cast<scalar_t>(lanes[lane]);
+    }
+  }
+}
+
+// Calls f(row, n) for groups of at most `lanes` neighbouring rows, in parallel.
+template <class F>
+void for_lanes(const RowShape& shape, int64_t lanes, const F& f) {
+  const int64_t together = shape.interleaved > 1 ? shape.interleaved : shape.rows;
+  const int64_t groups = at::ceil_div(together, lanes), outer = together == 0 ? 0 : shape.rows / together;
+  const int64_t grain = std::max<int64_t>(1, at::internal::GRAIN_SIZE / std::max<int64_t>(1, lanes * shape.length));
+  at::parallel_for(0, outer * groups, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i % groups * lanes;
+      f(i / groups * together + first, std::min(lanes, together - first));
+    }
+  });
+}
+
+// Reads n rows from `row` on, and returns what op.finish says of each.
+template <class Op, class... In>
+auto finished_lanes(const RowShape& shape, const Op& op, int64_t row, int64_t n, const LaneReader<In>&... in) {
+  using V = Lanes<std::common_type_t<In...>>;
+  using acc_t = typename V::value_type;
+  std::array<StateOf<Op, acc_t>, V::size()> states;
+  for (int64_t lane = 0; lane < V::size(); ++lane) {
+    states[lane] = op.template start<acc_t>(row + std::min(lane, n - 1));
+  }
+  auto all = to_vectors<V, StateOf<Op, V>>(states);
+  for (int64_t j = 0; j < shape.length; ++j) {
+    op.add(all, in(j)...);
+  }
+  states = to_scalars<V>(all, states);
+  if constexpr (std::is_void_v<decltype(op.finish(row, states[0]))>) {
+    for (int64_t lane = 0; lane < n; ++lane) {
+      op.finish(row + lane, states[lane]);
+    }
+  } else {
+    std::array<decltype(op.finish(row, states[0])), V::size()> formulas;
+    for (int64_t lane = 0; lane < V::size(); ++lane) {
+      formulas[lane] = lane < n ? op.finish(row + lane, states[lane]) : formulas[0];
+    }
+    return formulas;
+  }
+}
+
+template <class Op, class Formulas, class scalar_t, class... In>
+void write_lanes(
+    const RowShape& shape,
+    const Op& op,
+    const Formulas& formulas,
+    int64_t row,
+    int64_t n,
+    const RowOperand<scalar_t>& out,
+    const LaneReader<In>&... in
+) {
+  const auto formula = across<Lanes<scalar_t>>(formulas);
+  for (int64_t j = 0; j < shape.length; ++j) {
+    write_lane(shape, out, row, n, j, op.value(formula, in(j)...));
+  }
+  for (int64_t lane = 0; lane < n; ++lane) {
+    amend(op, row + lane, formulas[lane], 0);
+  }
+}
+
+template <class Op, class... In>
+void reduce_lanes(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+  for_lanes(shape, Lanes<std::common_type_t<In...>>::size(), [&](int64_t row, int64_t n) {
+    finished_lanes(shape, op, row, n, LaneReader<In>(shape, in, row, n)...);
+  });
+}
+
+template <class Op, class scalar_t, class... In>
+void map_lanes(
+    const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
+) {
+  constexpr int64_t kLanes = Lanes<scalar_t>::size();
+  for_lanes(shape, kLanes, [&](int64_t row, int64_t n) {
+    std::array<decltype(op.of(row)), kLanes> formulas;
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      formulas[lane] = op.of(row + std::min(lane, n - 1));
+    }
+    write_lanes(shape, op, formulas, row, n, out, LaneReader<In>(shape, in, row, n)...);
+  });
+}
+
+template <class Op, class scalar_t, class... In>
+void transform_lanes(
+    const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
+) {
+  const auto both = [&](int64_t row, int64_t n, const LaneReader<In>&... readers) {
+    const auto formulas = finished_lanes(shape, op, row, n, readers...);
+    write_lanes(shape, op, formulas, row, n, out, readers...);
+  };
+  for_lanes(shape, Lanes<scalar_t>::size(), [&](int64_t row, int64_t n) {
+    both(row, n, LaneReader<In>(shape, in, row, n)...);
+  });
+}
+
+}  // namespace
+}  // namespace torchnotes
