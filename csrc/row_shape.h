@@ -24,11 +24,17 @@
 // is fixed by the shape: not by the number of threads.
 #pragma once
 
+#include <ATen/OpMathType.h>
 #include <c10/macros/Macros.h>
 
 #include <cstdint>
+#include <tuple>
 
 namespace torchnotes {
+
+// In what inputs of these types are computed: the same for all of them.
+template <class... In>
+using AccOf = at::opmath_type<std::tuple_element_t<0, std::tuple<In...>>>;
 
 template <class T>
 struct RowOperand {

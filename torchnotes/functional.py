@@ -1,6 +1,9 @@
 """The operations under torch.nn.functional's names."""
 
+from .ops.cross_entropy import cross_entropy as cross_entropy
 from .ops.leaky_relu import leaky_relu as leaky_relu
+from .ops.log_softmax import log_softmax as log_softmax
 from .ops.relu import relu as relu
 from .ops.sigmoid import sigmoid as sigmoid
+from .ops.softmax import softmax as softmax
 from .ops.tanh import tanh as tanh

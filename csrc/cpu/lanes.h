@@ -172,7 +172,7 @@ void for_lanes(const RowShape& shape, int64_t lanes, const F& f) {
 // Reads n rows from `row` on, and returns what op.finish says of each.
 template <class Op, class... In>
 auto finished_lanes(const RowShape& shape, const Op& op, int64_t row, int64_t n, const LaneReader<In>&... in) {
-  using V = Lanes<std::common_type_t<In...>>;
+  using V = Vectorized<AccOf<In...>>;
   using acc_t = typename V::value_type;
   std::array<StateOf<Op, acc_t>, V::size()> states;
   for (int64_t lane = 0; lane < V::size(); ++lane) {
@@ -217,7 +217,7 @@ void write_lanes(
 
 template <class Op, class... In>
 void reduce_lanes(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
-  for_lanes(shape, Lanes<std::common_type_t<In...>>::size(), [&](int64_t row, int64_t n) {
+  for_lanes(shape, Vectorized<AccOf<In...>>::size(), [&](int64_t row, int64_t n) {
     finished_lanes(shape, op, row, n, LaneReader<In>(shape, in, row, n)...);
   });
 }

@@ -116,8 +116,8 @@ template <class Op, class... In>
 auto reduce_piece(
     const RowShape& shape, const Op& op, int64_t row, int64_t begin, int64_t end, const RowOperand<const In>&... in
 ) {
-  using scalar_t = std::common_type_t<In...>;
-  using V = Lanes<scalar_t>;
+  using acc_t = AccOf<In...>;
+  using V = Vectorized<acc_t>;
   const StateOf<Op, V> empty = op.template start<V>(row);
   std::array<StateOf<Op, V>, kStates> states;
   states.fill(empty);
@@ -134,7 +134,7 @@ auto reduce_piece(
   for (int k = 1; k < kStates && k * V::size() < end - begin; ++k) {
     states[0].merge(states[k]);
   }
-  auto all = op.template start<at::opmath_type<scalar_t>>(row);
+  auto all = op.template start<acc_t>(row);
   merge_lanes<V>(states[0], empty, all);
   return all;
 }
@@ -206,7 +206,7 @@ void for_pieces(const RowShape& shape, const F& f) {
 // before, on several threads, where rows are split.
 template <class Op, class... In>
 auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
-  using acc_t = at::opmath_type<std::common_type_t<In...>>;
+  using acc_t = AccOf<In...>;
   std::vector<StateOf<Op, acc_t>> parts;
   if (split_rows(shape)) {
     parts.resize(shape.rows * pieces(shape));

@@ -26,7 +26,7 @@ template <class Op, class... In>
 __device__ inline auto reduce_lane(
     const RowShape& shape, const Op& op, int64_t row, const RowOperand<const In>&... in
 ) {
-  auto state = op.template start<at::opmath_type<std::common_type_t<In...>>>(row);
+  auto state = op.template start<AccOf<In...>>(row);
   for (int64_t j = 0; j < shape.length; ++j) {
     op.add(state, element(in, row, j)...);
   }

@@ -8,13 +8,12 @@
 #include <ATen/Dispatch.h>
 #include <ATen/TensorIterator.h>
 #include <ATen/ceil_div.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/cuda/detail/OffsetCalculator.cuh>
 
 #include <array>
 #include <utility>
 
-#include "../operands.h"
+#include "allocate.cuh"
 #include "launch.cuh"
 #include "packet.cuh"
 
@@ -84,7 +83,7 @@ at::Tensor map(const F& f, const at::Tensor& first, const Rest&... rest) {
   at::Tensor out;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, first.scalar_type(), "torchnotes::map", [&] {
     if (dense_alike(first, rest...)) {
-      out = at::empty_like(first, dense_format(first));
+      out = empty_like_dense(first);
       map_dense(
           f,
           out,

@@ -3,6 +3,7 @@
 
 #include <ATen/OpMathType.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "launch.cuh"
@@ -15,8 +16,9 @@ struct alignas(n * sizeof(scalar_t)) Packet {
   scalar_t lane[n];
 };
 
-template <class scalar_t>
-constexpr int kPacket = 16 / sizeof(scalar_t);
+// So many that the widest type fills 16 bytes.
+template <class... scalar_t>
+constexpr int kPacket = 16 / std::max({sizeof(scalar_t)...});
 
 inline bool starts_packet(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 

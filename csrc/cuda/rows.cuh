@@ -10,6 +10,7 @@
 #include <new>
 #include <type_traits>
 
+#include "allocate.cuh"
 #include "lanes.cuh"
 
 namespace torchnotes {
@@ -89,7 +90,7 @@ __device__ inline void for_packets(const RowShape& shape, const F& f) {
 // The state of a row, in the first thread.
 template <int n, class Op, class... In>
 __device__ inline auto reduce_row(const RowShape& shape, const Op& op, int64_t row, const RowOperand<const In>&... in) {
-  using acc_t = at::opmath_type<std::common_type_t<In...>>;
+  using acc_t = AccOf<In...>;
   const auto empty = op.template start<acc_t>(row);
   auto state = empty;
   for_packets<n>(shape, [&](int64_t segment, int64_t offset) {
@@ -176,16 +177,15 @@ bool has_packets(const RowShape& shape, const RowOperand<T>& x) {
          shape.length % kSize == 0;
 }
 
-// Calls f(n, threads), with the size n of packets that suits all operands as a constant. The widest of them, scalar_t,
-// fills 16 bytes.
-template <class scalar_t, class F, class... Operands>
+// Calls f(n, threads), with the size n of packets that suits all operands as a constant. The greatest size is `most`.
+template <int most, class F, class... Operands>
 void with_packets(const RowShape& shape, const F& f, const Operands&... operands) {
   const auto call = [&](auto n) {
     const int64_t packets = shape.segments * shape.length / n;
     f(n, static_cast<int>(std::clamp<int64_t>(at::round_up<int64_t>(packets, kWarp), kWarp, kRowThreads)));
   };
   if ((has_packets(shape, operands) && ...)) {
-    call(std::integral_constant<int, kPacket<scalar_t>>{});
+    call(std::integral_constant<int, most>{});
   } else {
     call(std::integral_constant<int, 1>{});
   }
@@ -200,7 +200,7 @@ void reduce_rows(c10::Device device, const RowShape& shape, const Op& op, const 
   const auto run = [&](auto n, int threads) {
     launch(device, shape.rows, threads, reduce_kernel<n(), Op, In...>, shape, op, in...);
   };
-  with_packets<std::common_type_t<In...>>(shape, run, in...);
+  with_packets<kPacket<In...>>(shape, run, in...);
 }
 
 template <class Op, class scalar_t, class... In>
@@ -218,7 +218,7 @@ void map_rows(
   const auto run = [&](auto n, int threads) {
     launch(device, shape.rows, threads, map_kernel<n(), Op, scalar_t, In...>, shape, op, out, in...);
   };
-  with_packets<std::common_type_t<scalar_t, In...>>(shape, run, out, in...);
+  with_packets<kPacket<scalar_t, In...>>(shape, run, out, in...);
 }
 
 template <class Op, class scalar_t, class... In>
@@ -236,7 +236,7 @@ void transform_rows(
   const auto run = [&](auto n, int threads) {
     launch(device, shape.rows, threads, transform_kernel<n(), Op, scalar_t, In...>, shape, op, out, in...);
   };
-  with_packets<std::common_type_t<scalar_t, In...>>(shape, run, out, in...);
+  with_packets<kPacket<scalar_t, In...>>(shape, run, out, in...);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The words a formula may use, meaning the same for float, double and SIMD vectors of them:
 //   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
-//   at_least(a, low) = low where a < low, else a
+//   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a
+//   exp_nonpositive(x) = e^x for x <= 0 (and for what rounding makes of 0)
 //   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
 // the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false; the max with NaN is
@@ -34,6 +35,12 @@ C10_HOST_DEVICE inline double max(double a, double b) { return a > b || a != a ?
 
 C10_HOST_DEVICE inline float at_least(float a, float low) { return a < low ? low : a; }
 C10_HOST_DEVICE inline double at_least(double a, double low) { return a < low ? low : a; }
+
+C10_HOST_DEVICE inline float at_most(float a, float high) { return a > high ? high : a; }
+C10_HOST_DEVICE inline double at_most(double a, double high) { return a > high ? high : a; }
+
+C10_HOST_DEVICE inline float exp_nonpositive(float x) { return ::expf(x); }
+C10_HOST_DEVICE inline double exp_nonpositive(double x) { return ::exp(x); }
 
 template <class T>
 C10_HOST_DEVICE inline T where(bool condition, T a, T b) {

@@ -1,4 +1,4 @@
-// logistic, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and
+// logistic, tanh, exp, exp_nonpositive, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and
 // without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
 #pragma once
 
@@ -26,6 +26,11 @@ inline Vectorized<T> max(const Vectorized<T>& a, const Vectorized<T>& b) {
 template <class T>
 inline Vectorized<T> at_least(const Vectorized<T>& a, const Vectorized<T>& low) {
   return at::vec::clamp_min(a, low);
+}
+
+template <class T>
+inline Vectorized<T> at_most(const Vectorized<T>& a, const Vectorized<T>& high) {
+  return at::vec::clamp_max(a, high);
 }
 
 template <class T>
@@ -72,6 +77,24 @@ C10_ALWAYS_INLINE Vectorized<float> logistic(const Vectorized<float>& z) {
 inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
 }
+
+// e^x = 2^n e^r with n = round(x / ln 2), r = x - n ln 2, |r| <= ln(2)/2, and e^r = 1 + r + r^2 q(r), where q is the
+// minimax polynomial of relative error 2^-26. Computed as 2^64 e^x, which is a normal number where e^x no longer is.
+C10_ALWAYS_INLINE Vectorized<float> exp_nonpositive(const Vectorized<float>& x) {
+  using V = Vectorized<float>;
+  const V c = at_least(x, V(-105.0f));  // 0 below; NaN stays
+  const V bits = fma(c, V(1.44269504f), V(kRoundFloat + 64.0f));
+  const V n = bits - V(kRoundFloat + 64.0f);
+  const V r = fma(n, V(2.12194440e-4f), fma(n, V(-0.693359375f), c));  // ln 2 in two parts, n times the first exact
+  V q = V(0.00138145395f);
+  q = fma(q, r, V(0.00836874545f));
+  q = fma(q, r, V(0.041668389f));
+  q = fma(q, r, V(0.166665211f));
+  q = fma(q, r, V(0.49999994f));
+  const V e = fma(r * r, q, r) + V(1.0f);
+  return e * power_of_two(bits) * V(0x1p-64f);
+}
+inline Vectorized<double> exp_nonpositive(const Vectorized<double>& x) { return x.exp(); }
 
 namespace detail {
 

@@ -1,0 +1,131 @@
+// What cross-entropy asks of its arguments, in torch's words, before anything is allocated or written.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+namespace torchnotes {
+
+// The target is a probability of each class, or else the index of one.
+inline bool has_probabilities(const at::Tensor& input, const at::Tensor& target) {
+  return input.sizes() == target.sizes();
+}
+
+inline std::vector<int64_t> shape_of_losses(const at::Tensor& input) {
+  std::vector<int64_t> shape = input.sizes().vec();
+  shape.erase(shape.begin() + (input.dim() > 1));
+  return shape;
+}
+
+// The place of an element in a tensor of this shape.
+inline std::vector<int64_t> position_of(int64_t element, at::IntArrayRef shape) {
+  std::vector<int64_t> position(shape.size());
+  for (size_t i = shape.size(); i-- > 0; element /= shape[i]) {
+    position[i] = element % shape[i];
+  }
+  return position;
+}
+
+template <class index_t>
+void check_indices_in_range(const at::Tensor& target, int64_t classes, int64_t ignore_index) {
+  const at::Tensor dense = target.contiguous();
+  const index_t* const index = dense.const_data_ptr<index_t>();
+  for (int64_t i = 0; i < dense.numel(); ++i) {
+    const int64_t t = index[i];
+    if (C10_UNLIKELY((t < 0 || t >= classes) && t != ignore_index)) {
+      TORCH_CHECK_INDEX(
+          false,
+          "Target ",
+          t,
+          " is out of bounds: at ",
+          at::IntArrayRef(position_of(i, target.sizes())),
+          ", where an index of one of ",
+          classes,
+          " classes or ignore_index = ",
+          ignore_index,
+          " is expected."
+      );
+    }
+  }
+}
+
+inline void check_classes(
+    const at::Tensor& input,
+    const at::Tensor& target,
+    const std::optional<at::Tensor>& weight,
+    int64_t ignore_index,
+    double label_smoothing
+) {
+  TORCH_CHECK_INDEX(input.dim() > 0, "Dimension specified as 0 but tensor has no dimensions");
+  const int64_t classes = input.size(input.dim() > 1);
+  TORCH_CHECK(
+      target.device() == input.device(),
+      "Expected input and target on the same device, got ",
+      input.device(),
+      " and ",
+      target.device()
+  );
+  TORCH_CHECK(
+      label_smoothing >= 0.0 && label_smoothing <= 1.0,
+      "label_smoothing must be between 0.0 and 1.0. Got: ",
+      label_smoothing
+  );
+  if (weight && weight->defined()) {
+    TORCH_CHECK(
+        weight->dim() == 1 && weight->numel() == classes,
+        "weight tensor should be defined either for all ",
+        classes,
+        " classes or no classes but got weight tensor of shape: ",
+        weight->sizes()
+    );
+    TORCH_CHECK(at::isFloatingType(weight->scalar_type()), "expected a floating weight but found ", weight->dtype());
+    TORCH_CHECK(weight->device() == input.device(), "Expected input and weight on the same device");
+  }
+  if (has_probabilities(input, target)) {
+    TORCH_CHECK(
+        at::isFloatingType(target.scalar_type()),
+        "Expected floating point type for target with class probabilities, got ",
+        target.scalar_type()
+    );
+    TORCH_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");
+    return;
+  }
+  TORCH_CHECK(
+      target.scalar_type() == at::kLong || target.scalar_type() == at::kByte,
+      "expected target dtype to be Long or Byte, but got ",
+      target.scalar_type()
+  );
+  const std::vector<int64_t> expected = shape_of_losses(input);
+  if (input.dim() == 1) {
+    TORCH_CHECK_VALUE(target.numel() == 1 && target.dim() <= 1, "Expected one target for one row, got ", target.sizes());
+  } else if (input.dim() == 2) {
+    TORCH_CHECK(target.dim() <= 1, "0D or 1D target tensor expected, multi-target not supported");
+    TORCH_CHECK_VALUE(
+        target.numel() == input.size(0),
+        "Expected input batch_size (",
+        input.size(0),
+        ") to match target batch_size (",
+        target.numel(),
+        ")."
+    );
+  } else {
+    TORCH_CHECK(
+        target.sizes() == at::IntArrayRef(expected),
+        "Expected target size ",
+        at::IntArrayRef(expected),
+        ", got ",
+        target.sizes()
+    );
+  }
+  if (target.is_cpu()) {  // elsewhere it would take waiting for the device: there such a row becomes NaN
+    if (target.scalar_type() == at::kLong) {
+      check_indices_in_range<int64_t>(target, classes, ignore_index);
+    } else {
+      check_indices_in_range<uint8_t>(target, classes, ignore_index);
+    }
+  }
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,35 @@
+// The rows along one dimension of a tensor, as the row drivers want them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "row_shape.h"
+
+namespace torchnotes {
+
+struct ClassRows {
+  at::Tensor dense;  // the tensor, contiguous; where `moved`, with the dimension last
+  RowShape shape;
+  int64_t dim;
+  bool moved;
+
+  // Laid out as the tensor, what is laid out as `dense`.
+  at::Tensor back(const at::Tensor& x) const { return moved ? x.movedim(-1, dim) : x; }
+  // Laid out as `dense`, what has the tensor's shape.
+  at::Tensor alike(const at::Tensor& x) const { return (moved ? x.movedim(dim, -1) : x).contiguous(); }
+};
+
+// Copies only where the dimension is not the innermost one of dense memory, nor the memory contiguous as it is.
+inline ClassRows class_rows(const at::Tensor& x, int64_t dim) {
+  const int64_t length = x.size(dim);
+  if (!x.is_contiguous() && x.movedim(dim, -1).is_contiguous()) {
+    return {x.movedim(dim, -1), {length == 0 ? 0 : x.numel() / length, 1, length}, dim, true};
+  }
+  int64_t interleaved = 1, outer = 1;
+  for (int64_t i = 0; i < x.dim(); ++i) {
+    (i < dim ? outer : interleaved) *= i == dim ? 1 : x.size(i);
+  }
+  return {x.contiguous(), {outer * interleaved, 1, length, interleaved}, dim, false};
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,3 @@
+#include "rows.h"
+
+#include "../operators/log_softmax.h"

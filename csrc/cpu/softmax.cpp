@@ -1,0 +1,3 @@
+#include "rows.h"
+
+#include "../operators/softmax.h"

@@ -1,0 +1,14 @@
+// Memory for results, with the interface of cpu/allocate.h: torch's caching allocator needs no help.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+
+#include "../operands.h"
+
+namespace torchnotes {
+
+// Uninitialised memory with the size, dtype and layout of a dense tensor.
+inline at::Tensor empty_like_dense(const at::Tensor& x) { return at::empty_like(x, dense_format(x)); }
+
+}  // namespace torchnotes

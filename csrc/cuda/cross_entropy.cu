@@ -1,0 +1,3 @@
+#include "rows.cuh"
+
+#include "../operators/cross_entropy.h"

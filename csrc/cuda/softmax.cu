@@ -1,0 +1,3 @@
+#include "rows.cuh"
+
+#include "../operators/softmax.h"

@@ -1,0 +1,145 @@
+// The cross-entropy of the softmax p of a row u of C logits against a target mass a_j per class
+//
+//   l = sum_j a_j (lse - u_j) + z m lse^2,    m = sum_j a_j,    p_j = e^(u_j - lse)
+//
+// where z weighs the z-loss, and, with class weights w and label smoothing eps,
+//
+//   a_j = w_j ((1 - eps) [j = t] + eps / C)     for a class index t      (m = 1 without weights)
+//   a_j = w_j ((1 - eps) q_j + eps / C)         for probabilities q
+//
+// Its derivatives, with k = m (1 + 2 z lse):
+//
+//   dl/du_j         = k p_j - a_j                                        (y^ - y: the notes' y^ is p, their y is a)
+//   d2l/du_i du_j   = k p_i ([i = j] - p_j) + 2 z m p_i p_j              (diag(y^) - y^ y^T without z-loss)
+//   dl/dq_j         = w_j (1 - eps) (lse + z lse^2 - u_j)
+//
+// The logits may be capped first, u = s tanh(x / s):
+//
+//   c_j = du_j/dx_j = 1 - (u_j / s)^2,    c'_j = -2 (u_j / s^2) c_j;    without a cap u = x, c = 1, c' = 0
+//
+//   gradient   G_j     = g (k p_j - a_j) c_j
+//   curvature  (H v)_j = g { p_j c_j [k c_j v_j - (k - 2 z m) d] + (k p_j - a_j) c'_j v_j },    d = sum_i p_i c_i v_i
+//   and        dG.v/dg = sum_j (k p_j - a_j) c_j v_j = k d - sum_j a_j c_j v_j
+//
+// a_t of a class index stands at one place: it is added where a row is done. What remains of a is an operand, an affine
+// function of q, or of w: a_j = slope q_j + shift. sum a_j (lse - u_j) is summed relative to the greatest logit so far,
+// lest large logits cancel: with M = sum a_j (of the operand) and S = sum a_j (u_j - m),
+//
+//   sum a_j (lse - u_j) = M (lse - m) - S = M ln s - S;      where m rises to h, S <- S - M (h - m)
+//
+// A row that is ignored has loss 0 and gradient 0, NaN logits excepted, as in torch.
+#pragma once
+
+#include "softmax.h"
+
+namespace torchnotes {
+
+// u and c of the logit x.
+struct Softcap {
+  double cap;  // 0 for none
+  template <class T>
+  C10_HOST_DEVICE T operator()(T x) const {
+    return cap == 0 ? x : T(cap) * tanh(x * T(1 / cap));
+  }
+  template <class T>
+  C10_HOST_DEVICE T slope(T u) const {
+    const T t = u * T(1 / cap);
+    return fma(T(0) - t, t, T(1));
+  }
+  template <class T>
+  C10_HOST_DEVICE T slope_of_slope(T u) const {
+    return T(-2 / (cap * cap)) * u * slope(u);
+  }
+};
+
+template <class T>
+struct MassedLogSumExp {
+  LogSumExp<T> logits;
+  T mass, along;  // M and S
+
+  static C10_HOST_DEVICE MassedLogSumExp start() { return {LogSumExp<T>::start(), T(0), T(0)}; }
+  C10_HOST_DEVICE void add(T u, T a) {
+    rise(at_least(u, logits.greatest));
+    logits.add(u);
+    along = fma(a, u - logits.greatest, along);
+    mass = mass + a;
+  }
+  C10_HOST_DEVICE void merge(MassedLogSumExp other) {
+    const T high = at_least(other.logits.greatest, logits.greatest);
+    rise(high);
+    other.rise(high);
+    logits.merge(other.logits);
+    along = along + other.along;
+    mass = mass + other.mass;
+  }
+
+ private:
+  C10_HOST_DEVICE void rise(T high) {
+    along = along - where(mass == T(0), T(0), mass * (high - logits.greatest));
+  }
+};
+
+// Of a row, in double: there is little to compute, and much to cancel. (lse of no logits is lost: -inf; of the greatest
+// alone, 0.)
+template <class T>
+C10_HOST_DEVICE inline double cross_entropy_of_row(
+    const LogSumExp<T>& logits, double mass, double along, double a_t, double u_t, double z
+) {
+  const double m = logits.greatest, l = ::log(static_cast<double>(logits.sum)) + (m - m);
+  const double regular = z == 0 ? 0 : z * (a_t + mass) * (m + l) * (m + l);
+  const double at_target = a_t == 0 ? 0 : a_t * ((m - u_t) + l);
+  return at_target + (mass * l - along) + regular;
+}
+
+// What the gradient of a row needs, times g.
+template <class T>
+struct CrossEntropyGradient {
+  Lse<T> lse;
+  T k, g;
+  T x_t;  // the logit at the target, which the gradient may be about to take the place of
+
+  template <class V>
+  C10_HOST_DEVICE V operator()(V u, V a) const {
+    return fma(V(k), lse.softmax(u), V(0) - V(g) * a);
+  }
+  template <class V>
+  C10_HOST_DEVICE V operator()(V u) const {
+    return V(k) * lse.softmax(u);
+  }
+};
+
+// d, and what the operand adds to sum a_j c_j v_j.
+template <class T>
+struct CrossEntropyProjection {
+  Lse<T> lse;
+  T on_p, on_a;
+
+  C10_HOST_DEVICE void add(T u, T cv, T a) {
+    on_p = fma(lse.softmax(u), cv, on_p);
+    on_a = fma(a, cv, on_a);
+  }
+  C10_HOST_DEVICE void merge(CrossEntropyProjection other) {
+    on_p = on_p + other.on_p;
+    on_a = on_a + other.on_a;
+  }
+};
+
+template <class T>
+struct CrossEntropyCurvature {
+  Lse<T> lse;
+  T k, d, g;  // k and g; (k - 2 z m) d: all times g
+  T x_t, v_t;
+
+  // Without a cap.
+  template <class V>
+  C10_HOST_DEVICE V operator()(V u, V v) const {
+    return lse.softmax(u) * (V(k) * v - V(d));
+  }
+  template <class V>
+  C10_HOST_DEVICE V operator()(V u, V v, V a, V c, V c_slope) const {
+    const V p = lse.softmax(u);
+    return p * c * (V(k) * c * v - V(d)) + (V(k) * p - V(g) * a) * c_slope * v;
+  }
+};
+
+}  // namespace torchnotes

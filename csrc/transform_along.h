@@ -1,0 +1,38 @@
+// A transformation of the rows along one dimension of tensors, on either device. Included after its row driver.
+#pragma once
+
+#include <ATen/Dispatch.h>
+#include <ATen/WrapDimUtils.h>
+
+#include "class_rows.h"
+#include "operands.h"
+
+namespace torchnotes {
+namespace {
+
+// Runs a transformation of rows along a dimension of operands that lie alike into a new tensor.
+template <class Op, class... Rest>
+at::Tensor transform_along(int64_t dim, const at::Tensor& first, const Rest&... rest) {
+  (check_same(first, rest), ...);
+  if (first.dim() == 0) {
+    return transform_along<Op>(dim, first.view(1), rest.view(1)...).view({});
+  }
+  const auto rows = class_rows(first.contiguous(), at::maybe_wrap_dim(dim, first.dim()));
+  at::Tensor out = empty_like_dense(rows.dense);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, first.scalar_type(), "torchnotes::transform_along", [&] {
+    const auto run = [&](const auto&... operands) {
+      transform_rows(
+          first.device(),
+          rows.shape,
+          Op(),
+          rows.shape.each(out.mutable_data_ptr<scalar_t>()),
+          rows.shape.each(operands.template const_data_ptr<scalar_t>())...
+      );
+    };
+    run(rows.dense, rest.contiguous()...);
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace torchnotes

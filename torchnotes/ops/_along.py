@@ -1,0 +1,65 @@
+"""What softmax and log_softmax share: Functions along one dimension, and torch's arguments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._function import Function, differentiable, kernel, native
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class AlongDimension(Function):
+    """A Function of one or more tensors of one shape and a dimension, which is counted from the first.
+
+    It keeps its tensors, or its output where `keeps_output`.
+    """
+
+    operator: str
+    keeps_output = False
+    _kernel: Callable[..., Tensor]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._kernel = kernel(cls.operator)
+
+    @classmethod
+    def forward(cls, *args: Any) -> Tensor:
+        return cls._kernel(*args)
+
+    @classmethod
+    def setup_context(cls, ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*((output,) if cls.keeps_output else inputs[:-1]))
+        ctx.dim = inputs[-1]
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:
+        tensors = [
+            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
+            for x, d in zip(args[:-1], in_dims[:-1], strict=True)
+        ]
+        return cls.apply(*tensors, args[-1] + 1), 0
+
+
+def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Callable[..., Tensor]) -> Callable:
+    """The operation with torch's arguments, which torch itself takes wherever they are not those of our kernels."""
+
+    def otherwise(input: Tensor, dim: int) -> Tensor:
+        if torch.is_autocast_enabled(input.device.type):
+            return builtin(input, dim)
+        return cls._under_transform(input, dim)
+
+    call = differentiable(cls.__name__, cls.operator, slope.operator, otherwise, slope.apply, heeds_autocast=True)
+
+    def operation(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
+        if not (native(input) and type(dim) is int and -input.dim() <= dim < input.dim()):
+            return builtin(input, dim, _stacklevel, dtype)
+        if dtype is not None:
+            if dtype not in _DTYPES:
+                return builtin(input, dim, _stacklevel, dtype)
+            input = input.to(dtype)
+        return call(input, dim % input.dim())
+
+    return operation

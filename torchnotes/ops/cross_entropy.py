@@ -1,0 +1,284 @@
+"""The cross-entropy of a softmax against class indices or probabilities. Its formulas: csrc/formulas/cross_entropy.h.
+
+l = sum_j a_j (lse - u_j) + z m lse^2,    dl/du_j = k p_j - a_j,    d2l/du_i du_j = k p_i ([i = j] - p_j) + 2 z m p_i p_j
+
+The native operators reduce; the Functions are those of the losses of rows, which plain operations reduce where the
+C++ call (csrc/differentiable.cpp) does not take the whole. Beyond the second derivative everything is composed of
+plain operations (_cross_entropy.py).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy as builtin
+
+from . import _cross_entropy as plain
+from ._cross_entropy import Options, has_probabilities
+from ._function import Function, differentiable, kernel
+from .._native import dense_float
+from ._loss import MEAN, NONE, reduction_enum
+
+_forward, _backward, _curvature = map(kernel, ("cross_entropy", "cross_entropy_backward", "cross_entropy_curvature"))
+
+
+def _classes_first(x: Tensor) -> Tensor:
+    return x.movedim(1, 0) if x.dim() > 1 else x
+
+
+@torch.library.register_fake("torchnotes::cross_entropy")
+def _(input, target, weight, reduction, ignore_index, label_smoothing, z_loss, logit_softcap, zero_if_empty):
+    losses = _classes_first(input)[0]
+    statistic = torch.promote_types(input.dtype, torch.float32)
+    columns = 3 if label_smoothing > 0 or has_probabilities(input, target) else 2
+    loss = input.new_empty(losses.shape if reduction == NONE else ())
+    statistics = input.new_empty((losses.numel(), columns), dtype=statistic)
+    return loss, statistics, input.new_empty((), dtype=statistic)
+
+
+@torch.library.register_fake("torchnotes::cross_entropy_backward")
+def _(grad, input, *rest):
+    return torch.empty_like(input)
+
+
+@torch.library.register_fake("torchnotes::cross_entropy_backward_")
+def _(grad, input, *rest):
+    return None
+
+
+@torch.library.register_fake("torchnotes::cross_entropy_curvature")
+def _(tangent, grad, input, *rest):
+    return input.new_empty(_classes_first(input)[0].shape), torch.empty_like(input)
+
+
+class _OfRows(Function):
+    """A Function of (leading tensors of the shape of the losses or of the logits..., input, target, weight, ...)."""
+
+
+class CrossEntropyCurvature(_OfRows):
+    """(dG.v/dg, H v) of (v, g, input, target, weight, statistics, *options)"""
+
+    @staticmethod
+    def forward(v: Tensor, g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, statistics: Tensor, *options: Any) -> tuple:
+        return _curvature(v, g, input, target, weight, statistics, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:6])
+        ctx.options = Options(*inputs[6:])
+
+    @staticmethod
+    def backward(ctx: Any, to_g: Tensor, to_x: Tensor) -> tuple:
+        v, g, input, target, weight, _ = ctx.saved_tensors
+        _, pull = torch.func.vjp(lambda v, g, x: plain.curvature(v, g, x, target, weight, ctx.options), v, g, input)
+        return *pull((to_g, to_x)), *(None,) * 7
+
+    @staticmethod
+    def tangent(ctx: Any, v_t: Tensor, g_t: Tensor, x_t: Tensor, *others_t: Any) -> tuple:
+        v, g, input, target, weight, _ = ctx.saved_tensors
+        return plain.tangent(plain.curvature, (v, g, input), (v_t, g_t, x_t), target, weight, ctx.options)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        v, g, *rest = _merged(info, in_dims, args, 2)
+        d_g, d_x = CrossEntropyCurvature.apply(v, g, *rest)
+        return (_split(info, d_g), _split(info, d_x)), (0, 0)
+
+
+class CrossEntropyBackward(_OfRows):
+    """G of (g, input, target, weight, statistics, *options)"""
+
+    @staticmethod
+    def forward(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, statistics: Tensor, *options: Any) -> Tensor:
+        return _backward(g, input, target, weight, statistics, None, NONE, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.options = Options(*inputs[5:])
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple:
+        g, input, target, weight, statistics = ctx.saved_tensors
+        d_g, d_x = CrossEntropyCurvature.apply(v, g, input, target, weight, statistics, *ctx.options)
+        d_q = None
+        if ctx.needs_input_grad[2]:
+            _, pull = torch.func.vjp(lambda q: plain.gradient(g, input, q, weight, ctx.options), target)
+            (d_q,) = pull(v)
+        return d_g, d_x, d_q, *(None,) * 6
+
+    @staticmethod
+    def tangent(ctx: Any, g_t: Tensor | None, x_t: Tensor | None, q_t: Tensor | None, *others_t: Any) -> Tensor:
+        g, input, target, weight, statistics = ctx.saved_tensors
+        if x_t is not None and q_t is None:
+            along_x = CrossEntropyCurvature.apply(x_t, g, input, target, weight, statistics, *ctx.options)[1]
+            if g_t is None:
+                return along_x
+            return along_x + CrossEntropyBackward.apply(g_t, input, target, weight, statistics, *ctx.options)
+        return plain.tangent(plain.gradient, (g, input, target), (g_t, x_t, q_t), weight, ctx.options)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return _split(info, CrossEntropyBackward.apply(*_merged(info, in_dims, args, 1))), 0
+
+
+class CrossEntropy(_OfRows):
+    """(losses, statistics) of (input, target, weight, *options)"""
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, weight: Tensor | None, *options: Any) -> tuple:
+        return _forward(input, target, weight, NONE, *options, False)[:2]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:3], output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.options = Options(*inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Any) -> tuple:
+        input, target, weight, statistics = ctx.saved_tensors
+        d_x = d_q = None
+        if ctx.needs_input_grad[0]:
+            d_x = CrossEntropyBackward.apply(g, input, target, weight, statistics, *ctx.options)
+        if ctx.needs_input_grad[1]:
+            d_q = plain.target_gradient(g, input, target, weight, ctx.options)
+        return d_x, d_q, *(None,) * 5
+
+    @staticmethod
+    def tangent(ctx: Any, x_t: Tensor | None, q_t: Tensor | None, *others_t: Any) -> tuple:
+        input, target, weight, statistics = ctx.saved_tensors
+        if q_t is not None:
+            along = plain.tangent(plain.losses, (input, target), (x_t, q_t), weight, ctx.options)
+        else:
+            one = torch.ones_like(input.select(1, 0))
+            along = (CrossEntropyBackward.apply(one, input, target, weight, statistics, *ctx.options) * x_t).sum(1)
+        return along, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        losses, statistics = CrossEntropy.apply(*_merged(info, in_dims, args, 0))
+        return (_split(info, losses), _split(info, statistics)), (0, 0)
+
+
+def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> list:
+    """The arguments for the rows of the whole batch at once. A weight of each sample's own becomes part of the mass."""
+
+    def batched(x: Any, dim: int | None) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+    weight, weight_dim = args[leading + 2], in_dims[leading + 2]
+    options = Options(*args[-len(Options._fields) :])
+    tensors = [batched(x, dim) for x, dim in zip(args, in_dims, strict=True)][: -len(Options._fields)]
+    if weight_dim is not None:
+        input, target = tensors[leading], tensors[leading + 1]
+        tensors[leading + 1] = torch.vmap(lambda x, t, w: plain.mass(x, t, w, options))(input, target, tensors[leading + 2])
+        weight, options = None, options._replace(label_smoothing=0.0, ignore_index=-100)
+    merged = [x.flatten(0, 1) for i, x in enumerate(tensors) if i != leading + 2]
+    merged.insert(leading + 2, weight)
+    return [*merged, *options]
+
+
+def _split(info: Any, x: Tensor) -> Tensor:
+    return x.unflatten(0, (info.batch_size, -1))
+
+
+def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: int, *options: Any) -> Tensor:
+    """The same as the native call, by the Functions of rows."""
+    *numbers, zero_if_empty = options
+    of_rows = Options(*numbers)
+    if input.dim() == 1:
+        target = target.reshape(1) if not has_probabilities(input, target) else target.unsqueeze(0)
+        loss = _by_rows(input.unsqueeze(0), target, weight, reduction, *options)
+        return loss.squeeze(0) if reduction == NONE else loss
+    if torch.is_autocast_enabled(input.device.type) and input.dtype in (torch.bfloat16, torch.float16):
+        input = input.float()
+        target = target.float() if target.is_floating_point() else target
+    if weight is not None and weight.requires_grad:
+        losses = plain.losses(input, target, weight, of_rows)
+    else:
+        losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
+    if reduction == NONE:
+        return losses
+    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
+    if reduction == MEAN:
+        count = _weight_of_rows(input, target, weight, of_rows).to(total.dtype).sum()
+        empty = count == 0
+        total = total / (torch.where(empty, 1, count) if zero_if_empty else count)
+    return total.to(losses.dtype)
+
+
+def _weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
+    if has_probabilities(input, target):
+        return torch.ones_like(input.select(1, 0))
+    counts = target != options.ignore_index
+    if weight is None:
+        return counts
+    return torch.where(counts, weight[torch.where(counts, target, 0).long()], 0)
+
+
+def _differentiable_backward(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, statistics: Tensor, scale: Tensor, reduction: int, *options: Any) -> Tensor:
+    if input.dim() == 1:
+        target = target.reshape(1) if not has_probabilities(input, target) else target.unsqueeze(0)
+        return _differentiable_backward(g, input.unsqueeze(0), target, weight, statistics, scale, reduction, *options).squeeze(0)
+    if reduction != NONE:
+        g = (g * scale).to(input.dtype).expand(input.select(1, 0).shape)
+    return CrossEntropyBackward.apply(g.reshape(input.select(1, 0).shape), input, target, weight, statistics, *options)
+
+
+_call, _call_and_give_up_the_logits = (
+    differentiable("CrossEntropy", "cross_entropy", backward, _by_rows, _differentiable_backward, heeds_autocast=True)
+    for backward in ("cross_entropy_backward", "cross_entropy_backward_")
+)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    empty: str = "nan",
+    inplace_backward: bool = False,
+) -> Tensor:
+    """The cross-entropy of softmax(input) against target, as torch.nn.functional.cross_entropy, and beyond it:
+
+    z_loss            adds z_loss * lse^2 to the loss of a row, weighted as the row is
+    logit_softcap     replaces the logits x by s tanh(x / s)
+    empty             what the mean is where every row is ignored: "nan", as in torch, or "zero"
+    inplace_backward  lets the gradient take the memory of the logits, which must be an intermediate result. Whoever else
+                      needs their values in the backward gets an error, as after every write in place. A backward with
+                      create_graph and torch.func write nothing in place.
+    """
+    if not (dense_float(input) and isinstance(target, Tensor)):
+        if z_loss or logit_softcap is not None or empty != "nan" or inplace_backward:
+            raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
+        return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+    if logit_softcap is None:
+        cap = 0.0
+    elif logit_softcap > 0:
+        cap = logit_softcap
+    else:
+        raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
+    if empty not in ("nan", "zero"):
+        raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
+    number = reduction_enum(size_average, reduce, reduction)
+    if target.dtype != input.dtype and target.is_floating_point() and has_probabilities(input, target):
+        dtype = torch.promote_types(input.dtype, target.dtype)
+        input, target = input.to(dtype), target.to(dtype)
+    options = number, ignore_index, label_smoothing, z_loss, cap, empty == "zero"
+    if torch.compiler.is_compiling():
+        return _by_rows(input, target, weight, *options)
+    return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
+
+
+def _kind(x: Any) -> str:
+    return f"{x.dtype} of layout {x.layout} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
