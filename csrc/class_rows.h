@@ -13,9 +13,7 @@ struct ClassRows {
   int64_t dim;
   bool moved;
 
-  // Laid out as the tensor, what is laid out as `dense`.
-  at::Tensor back(const at::Tensor& x) const { return moved ? x.movedim(-1, dim) : x; }
-  // Laid out as `dense`, what has the tensor's shape.
+  // With the tensor's shape and laid out as `dense`: x, or a copy.
   at::Tensor alike(const at::Tensor& x) const { return (moved ? x.movedim(dim, -1) : x).contiguous(); }
 };
 

@@ -300,6 +300,10 @@ void check_x_can_be_given_up(const Rule& rule, const Tensor& x) {
   );
 }
 
+bool autocasts(c10::DeviceType device) {
+  return at::autocast::is_autocast_available(device) && at::autocast::is_autocast_enabled(device);
+}
+
 PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   const auto& rule = *static_cast<const Rule*>(PyCapsule_GetPointer(capsule, nullptr));
@@ -320,7 +324,7 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
     }
   }
   const Tensor x = arguments[0].toTensor();
-  if (rule.heeds_autocast && at::autocast::is_autocast_enabled(x.device().type())) {
+  if (rule.heeds_autocast && autocasts(x.device().type())) {
     return otherwise();
   }
   Tensor y;

@@ -13,6 +13,7 @@
 //   State<T> start<T>(row)         nothing seen yet
 //   add(State<T>&, T x...)         one element of each input
 //   State<T>::merge(State<T>)      what another part of the row has seen; start() counts as nothing seen
+//   State<V>::merge_lanes(State<T>&)       optional, for SIMD vectors V: all lanes at once
 //   Formula<acc> finish(row, State<acc>)   called once when all is seen: writes results per row, and returns what the
 //                                  second pass needs (or nothing, if there is none)
 //   T value(Formula<T>, T x...)    one element of the output

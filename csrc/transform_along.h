@@ -14,9 +14,6 @@ namespace {
 template <class Op, class... Rest>
 at::Tensor transform_along(int64_t dim, const at::Tensor& first, const Rest&... rest) {
   (check_same(first, rest), ...);
-  if (first.dim() == 0) {
-    return transform_along<Op>(dim, first.view(1), rest.view(1)...).view({});
-  }
   const auto rows = class_rows(first.contiguous(), at::maybe_wrap_dim(dim, first.dim()));
   at::Tensor out = empty_like_dense(rows.dense);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, first.scalar_type(), "torchnotes::transform_along", [&] {

@@ -38,9 +38,13 @@ inline State zip_members(State a, const State& b, const F& f) {
   return a;
 }
 
-// Merges all lanes, halving them by turns, into a State of scalars.
+// Merges all lanes into a State of scalars: as the State itself knows to do it, or halving them by turns.
 template <class V, class Result, class State>
-inline void merge_lanes(State all, const State& empty, Result& result) {
+inline auto merge_lanes(const State& all, const State&, Result& result, int) -> decltype(all.merge_lanes(result)) {
+  all.merge_lanes(result);
+}
+template <class V, class Result, class State>
+inline void merge_lanes(State all, const State& empty, Result& result, long) {
   using T = typename V::value_type;
   for (int half = V::size() / 2; half > 0; half /= 2) {
     all.merge(zip_members<V>(all, empty, [half](const V& x, const V& none) {
@@ -68,14 +72,13 @@ inline void add_segment(const Op& op, std::array<State, kStates>& result, int64_
       op.add(states[k], load_lanes(in + i + k * kSize)...);
     }
   }
-  int k = 0;
   for (; i + kSize <= n; i += kSize) {
-    op.add(states[k++], load_lanes(in + i)...);
+    op.add(states[0], load_lanes(in + i)...);
   }
   if (i < n) {
-    State all_lanes = states[k];
+    State all_lanes = states[0];
     op.add(all_lanes, load_lanes(in + i, n - i)...);
-    states[k] = zip_members<V>(states[k], all_lanes, [m = n - i](const V& old, const V& added) {
+    states[0] = zip_members<V>(states[0], all_lanes, [m = n - i](const V& old, const V& added) {
       return V::set(old, added, m);
     });
   }
@@ -131,11 +134,15 @@ auto reduce_piece(
       add_segment<V>(op, states, n, (in.at(row, segment) + offset)...);
     });
   }
-  for (int k = 1; k < kStates && k * V::size() < end - begin; ++k) {
-    states[0].merge(states[k]);
+  if (end - begin >= kStates * V::size()) {  // the others have seen something
+    for (int half = kStates / 2; half > 0; half /= 2) {
+      for (int k = 0; k < half; ++k) {
+        states[k].merge(states[k + half]);
+      }
+    }
   }
   auto all = op.template start<acc_t>(row);
-  merge_lanes<V>(states[0], empty, all);
+  merge_lanes<V>(states[0], empty, all, 0);
   return all;
 }
 
@@ -215,13 +222,14 @@ auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&
     });
   }
   return [=, parts = std::move(parts)](int64_t row) {
-    auto all = op.template start<acc_t>(row);
-    for (int64_t i = 0; i < pieces(shape); ++i) {
-      const int64_t begin = i * kPiece;
-      all.merge(
-          parts.empty() ? reduce_piece(shape, op, row, begin, std::min(begin + kPiece, elements(shape)), in...)
-                        : parts[row * pieces(shape) + i]
-      );
+    const auto part = [&](int64_t i) {
+      return parts.empty()
+                 ? reduce_piece(shape, op, row, i * kPiece, std::min((i + 1) * kPiece, elements(shape)), in...)
+                 : parts[row * pieces(shape) + i];
+    };
+    auto all = part(0);
+    for (int64_t i = 1; i < pieces(shape); ++i) {
+      all.merge(part(i));
     }
     return all;
   };

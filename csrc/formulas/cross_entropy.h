@@ -35,11 +35,16 @@
 namespace torchnotes {
 
 // u and c of the logit x.
+template <bool capped>
 struct Softcap {
-  double cap;  // 0 for none
+  double cap;
   template <class T>
   C10_HOST_DEVICE T operator()(T x) const {
-    return cap == 0 ? x : T(cap) * tanh(x * T(1 / cap));
+    if constexpr (capped) {
+      return T(cap) * tanh(x * T(1 / cap));
+    } else {
+      return x;
+    }
   }
   template <class T>
   C10_HOST_DEVICE T slope(T u) const {
@@ -49,6 +54,15 @@ struct Softcap {
   template <class T>
   C10_HOST_DEVICE T slope_of_slope(T u) const {
     return T(-2 / (cap * cap)) * u * slope(u);
+  }
+  // v c
+  template <class T>
+  C10_HOST_DEVICE T times_slope(T u, T v) const {
+    if constexpr (capped) {
+      return v * slope(u);
+    } else {
+      return v;
+    }
   }
 };
 
@@ -72,6 +86,14 @@ struct MassedLogSumExp {
     along = along + other.along;
     mass = mass + other.mass;
   }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(MassedLogSumExp<Scalar>& result) const {
+    MassedLogSumExp all = *this;
+    logits.merge_lanes(result.logits);
+    all.rise(T(result.logits.greatest));
+    result.along = sum_of_lanes(all.along);
+    result.mass = sum_of_lanes(mass);
+  }
 
  private:
   C10_HOST_DEVICE void rise(T high) {
@@ -79,13 +101,10 @@ struct MassedLogSumExp {
   }
 };
 
-// Of a row, in double: there is little to compute, and much to cancel. (lse of no logits is lost: -inf; of the greatest
-// alone, 0.)
-template <class T>
+// Of a row, in double: there is little to compute, and much to cancel. l = ln s.
 C10_HOST_DEVICE inline double cross_entropy_of_row(
-    const LogSumExp<T>& logits, double mass, double along, double a_t, double u_t, double z
+    double m, double l, double mass, double along, double a_t, double u_t, double z
 ) {
-  const double m = logits.greatest, l = ::log(static_cast<double>(logits.sum)) + (m - m);
   const double regular = z == 0 ? 0 : z * (a_t + mass) * (m + l) * (m + l);
   const double at_target = a_t == 0 ? 0 : a_t * ((m - u_t) + l);
   return at_target + (mass * l - along) + regular;
@@ -121,6 +140,11 @@ struct CrossEntropyProjection {
   C10_HOST_DEVICE void merge(CrossEntropyProjection other) {
     on_p = on_p + other.on_p;
     on_a = on_a + other.on_a;
+  }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(CrossEntropyProjection<Scalar>& result) const {
+    result.on_p = sum_of_lanes(on_p);
+    result.on_a = sum_of_lanes(on_a);
   }
 };
 

@@ -20,6 +20,10 @@ struct SumOfGradient {
   T sum;
   C10_HOST_DEVICE void add(T g) { sum = sum + g; }
   C10_HOST_DEVICE void merge(SumOfGradient other) { sum = sum + other.sum; }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(SumOfGradient<Scalar>& result) const {
+    result.sum = sum_of_lanes(sum);
+  }
   template <class V>
   C10_HOST_DEVICE V backward(V g, V y) const {
     return fma(V(0) - exp_nonpositive(y), V(sum), g);

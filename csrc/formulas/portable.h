@@ -3,6 +3,7 @@
 //   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a
 //   exp_nonpositive(x) = e^x for x <= 0 (and for what rounding makes of 0)
 //   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
+//   greatest_lane(v) and sum_of_lanes(v), of SIMD vectors only
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
 // the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false; the max with NaN is
 // NaN.

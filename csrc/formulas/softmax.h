@@ -55,12 +55,24 @@ struct LogSumExp {
     sum = fma(where(rises, sum, other.sum), e, where(rises, other.sum, sum));
     greatest = high;
   }
+  // Of a SIMD vector's lanes, with one exponential.
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(LogSumExp<Scalar>& result) const {
+    result.greatest = greatest_lane(greatest);
+    result.sum = sum_of_lanes(sum * exp_nonpositive(greatest - T(result.greatest)));
+  }
 };
 
-// Of scalars. The sum of m and ln s is split without an error.
+// ln s, in double: it is one number of a row.
 template <class T>
-C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all) {
-  const double m = all.greatest, l = ::log(static_cast<double>(all.sum)) + (m - m);
+C10_HOST_DEVICE inline double log_sum(const LogSumExp<T>& all) {
+  return ::log(static_cast<double>(all.sum)) + static_cast<double>(all.greatest - all.greatest);
+}
+
+// The sum of m and l = ln s, split without an error.
+template <class T>
+C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all, double l) {
+  const double m = all.greatest;
   const double sum = m + l, back = sum - m, rest = (m - (sum - back)) + (l - back);
   const T high = static_cast<T>(sum);
   return {high, static_cast<T>((sum - static_cast<double>(high)) + rest)};
@@ -72,6 +84,10 @@ struct InnerProduct {
   T sum;
   C10_HOST_DEVICE void add(T g, T y) { sum = fma(g, y, sum); }
   C10_HOST_DEVICE void merge(InnerProduct other) { sum = sum + other.sum; }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(InnerProduct<Scalar>& result) const {
+    result.sum = sum_of_lanes(sum);
+  }
   template <class V>
   C10_HOST_DEVICE V backward(V g, V y) const {
     return y * (g - V(sum));

@@ -2,6 +2,7 @@
 // without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
 #pragma once
 
+#include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
 namespace torchnotes {
@@ -36,6 +37,16 @@ inline Vectorized<T> at_most(const Vectorized<T>& a, const Vectorized<T>& high) 
 template <class T>
 inline Vectorized<T> fma(const Vectorized<T>& a, const Vectorized<T>& b, const Vectorized<T>& c) {
   return at::vec::fmadd(a, b, c);
+}
+
+template <class T>
+inline T greatest_lane(const Vectorized<T>& v) {
+  return at::vec::vec_reduce_all<T>([](auto a, auto b) { return at::vec::maximum(a, b); }, v);
+}
+
+template <class T>
+inline T sum_of_lanes(const Vectorized<T>& v) {
+  return at::vec::vec_reduce_all<T>([](auto a, auto b) { return a + b; }, v);
 }
 
 // Adding this constant to |t| < 2^21 (2^50) leaves the integer nearest to t in the low bits of the sum.

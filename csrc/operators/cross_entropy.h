@@ -8,7 +8,6 @@
 #include <ATen/core/Reduction.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones.h>
 #include <torch/library.h>
 
@@ -53,11 +52,11 @@ struct Targets {
 };
 
 // What every pass over the rows knows. a = slope q + shift is what the operand q makes of the target mass.
-template <class acc_t, class scalar_t>
+template <class acc_t, class scalar_t, bool capped>
 struct CrossEntropyRows {
   Targets<acc_t> targets;
   RowOperand<const scalar_t> x;
-  Softcap softcap;
+  Softcap<capped> softcap;
   double z;
   acc_t slope, shift;
   acc_t* statistics;  // of each row: lse, as high and low, and with an operand m
@@ -75,8 +74,8 @@ struct CrossEntropyRows {
   }
 };
 
-template <class acc_t, class scalar_t, bool with_operand>
-struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t> {
+template <class acc_t, class scalar_t, bool capped, bool with_operand>
+struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   acc_t* loss;
   acc_t* weight;
 
@@ -104,12 +103,14 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t> {
 
  private:
   C10_HOST_DEVICE void write(int64_t row, const LogSumExp<acc_t>& logits, acc_t mass, acc_t along) const {
-    const Lse<acc_t> of_row = lse(logits);
+    const double l = log_sum(logits);
+    const Lse<acc_t> of_row = lse(logits, l);
     this->statistics[row * this->columns] = of_row.high;
     this->statistics[row * this->columns + 1] = of_row.low;
     const acc_t u_t = this->softcap(this->targets.at(this->x, row));
-    const double l = cross_entropy_of_row(logits, mass, along, this->targets.mass(row), u_t, this->z);
-    loss[row] = this->targets.counts(row) ? static_cast<acc_t>(l) : acc_t(0);
+    const acc_t a_t = this->targets.mass(row);
+    const double nll = cross_entropy_of_row(logits.greatest, l, mass, along, a_t, u_t, this->z);
+    loss[row] = this->targets.counts(row) ? static_cast<acc_t>(nll) : acc_t(0);
     weight[row] = this->targets.weight_of(row);
   }
 };
@@ -125,8 +126,8 @@ struct GradientOfLoss {
   }
 };
 
-template <class acc_t, class scalar_t>
-struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t> {
+template <class acc_t, class scalar_t, bool capped>
+struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
   GradientOfLoss<acc_t, scalar_t> grad;
   RowOperand<scalar_t> out;
   RowOperand<const acc_t> of_classes;  // the operand, where it serves all rows
@@ -140,12 +141,12 @@ struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t> {
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x) const {
     const V u = this->softcap(x);
-    return capped(u, f(u));
+    return this->softcap.times_slope(u, f(u));
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x, V q) const {
     const V u = this->softcap(x);
-    return capped(u, f(u, this->mass(q)));
+    return this->softcap.times_slope(u, f(u, this->mass(q)));
   }
   C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyGradient<acc_t>& f) const {
     if (!this->targets.has_class(row)) {
@@ -154,18 +155,12 @@ struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t> {
     const int64_t t = this->targets.index[row];
     const acc_t q = of_classes.data ? of_classes.data[t] : acc_t(0), u = this->softcap(f.x_t);
     const acc_t a = this->mass(q) + this->targets.mass(row);
-    out.among_others(row)[t * out.interleaved] = static_cast<scalar_t>(capped(u, f(u, a)));
-  }
-
- private:
-  template <class V>
-  C10_HOST_DEVICE V capped(V u, V dl_du) const {
-    return this->softcap.cap == 0 ? dl_du : dl_du * this->softcap.slope(u);
+    out.among_others(row)[t * out.interleaved] = static_cast<scalar_t>(this->softcap.times_slope(u, f(u, a)));
   }
 };
 
-template <class acc_t, class scalar_t>
-struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t> {
+template <class acc_t, class scalar_t, bool capped>
+struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   GradientOfLoss<acc_t, scalar_t> grad;
   RowOperand<const scalar_t> v;
   RowOperand<scalar_t> out;
@@ -180,19 +175,19 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t> {
   template <class T>
   C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v, T q) const {
     const T u = this->softcap(x);
-    state.add(u, capped(u, v), this->mass(q));
+    state.add(u, this->softcap.times_slope(u, v), this->mass(q));
   }
   template <class T>
   C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v) const {
     const T u = this->softcap(x);
-    state.add(u, capped(u, v), T(0));
+    state.add(u, this->softcap.times_slope(u, v), T(0));
   }
   C10_HOST_DEVICE CrossEntropyCurvature<acc_t> finish(int64_t row, const CrossEntropyProjection<acc_t>& all) const {
     const bool counts = this->targets.counts(row);
     const acc_t g = counts ? grad(row) : acc_t(0), m = this->mass_of(row);
     const acc_t k = m * static_cast<acc_t>(1 + 2 * this->z * all.lse.high);
     const acc_t x_t = this->targets.at(this->x, row), v_t = this->targets.at(v, row);
-    const acc_t at_target = this->targets.mass(row) * capped(this->softcap(x_t), v_t);
+    const acc_t at_target = this->targets.mass(row) * this->softcap.times_slope(this->softcap(x_t), v_t);
     along_grad[row] = static_cast<scalar_t>(counts ? k * all.on_p - (all.on_a + at_target) : acc_t(0));
     const acc_t d = g * (k - static_cast<acc_t>(2 * this->z) * m) * all.on_p;
     return {all.lse, g * k, d, g, x_t, v_t};
@@ -206,7 +201,7 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t> {
     return of_mass(f, x, v, this->mass(q));
   }
   C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyCurvature<acc_t>& f) const {
-    if (this->softcap.cap == 0 || !this->targets.has_class(row)) {
+    if (!capped || !this->targets.has_class(row)) {
       return;  // without a cap a_t has no part in the curvature
     }
     const int64_t t = this->targets.index[row];
@@ -216,14 +211,14 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t> {
   }
 
  private:
-  template <class V>
-  C10_HOST_DEVICE V capped(V u, V v) const {
-    return this->softcap.cap == 0 ? v : v * this->softcap.slope(u);
-  }
   template <class T, class V>
   C10_HOST_DEVICE V of_mass(const CrossEntropyCurvature<T>& f, V x, V v, V a) const {
     const V u = this->softcap(x);
-    return this->softcap.cap == 0 ? f(u, v) : f(u, v, a, this->softcap.slope(u), this->softcap.slope_of_slope(u));
+    if constexpr (capped) {
+      return f(u, v, a, this->softcap.slope(u), this->softcap.slope_of_slope(u));
+    } else {
+      return f(u, v);
+    }
   }
 };
 
@@ -272,9 +267,9 @@ class CrossEntropyProblem {
       double logit_softcap
   )
       : rows(class_rows(input, input.dim() > 1)),
+        softcap(logit_softcap),
         ignore_index_(ignore_index),
         z_(z_loss),
-        softcap_{logit_softcap},
         share_(1 - label_smoothing) {
     check_classes(input, target, weight, ignore_index, label_smoothing);
     const auto statistic = at::toOpMathType(input.scalar_type());
@@ -303,16 +298,15 @@ class CrossEntropyProblem {
     }
   }
 
-  Tensor per_row(int64_t columns) const {
-    return at::empty(
-        {columns, rows.shape.rows}, rows.dense.options().dtype(at::toOpMathType(rows.dense.scalar_type()))
-    );
+  // Where statistics of rows go, and where tensors laid out as the input do.
+  Tensor per_row(at::IntArrayRef shape) const {
+    return at::empty(shape, rows.dense.options().dtype(at::toOpMathType(rows.dense.scalar_type())));
   }
+  Tensor empty_statistics() const { return per_row({rows.shape.rows, columns()}); }
+  Tensor empty_gradient(const Tensor& input) const { return empty_like_dense(rows.moved ? input : rows.dense); }
 
-  Tensor empty_statistics() const { return per_row(columns()).view({rows.shape.rows, columns()}); }
-
-  template <class acc_t, class scalar_t>
-  CrossEntropyRows<acc_t, scalar_t> known(const Tensor& statistics) const {
+  template <class acc_t, class scalar_t, bool capped>
+  CrossEntropyRows<acc_t, scalar_t, capped> known(const Tensor& statistics) const {
     return {
         {index_.defined() ? index_.const_data_ptr<int64_t>() : nullptr,
          weight_.defined() ? weight_.const_data_ptr<acc_t>() : nullptr,
@@ -320,7 +314,7 @@ class CrossEntropyProblem {
          ignore_index_,
          static_cast<acc_t>(share_)},
         rows.shape.each(rows.dense.const_data_ptr<scalar_t>()),
-        softcap_,
+        {softcap},
         z_,
         static_cast<acc_t>(slope_),
         static_cast<acc_t>(shift_),
@@ -349,6 +343,7 @@ class CrossEntropyProblem {
   }
 
   ClassRows rows;
+  double softcap;
 
  private:
   bool shares_operand() const { return operand_.defined() && index_.defined(); }
@@ -357,14 +352,19 @@ class CrossEntropyProblem {
   Tensor index_, weight_, operand_;
   int64_t ignore_index_;
   double z_;
-  Softcap softcap_;
   double share_, slope_ = 0, shift_ = 0;
 };
 
+// Calls f with values of the types of the data and of statistics, and whether there is a cap.
 template <class F>
-void with_dtype(const Tensor& x, const F& f) {
+void with_types(const Tensor& x, double logit_softcap, const F& f) {
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::cross_entropy", [&] {
-    f(scalar_t(), at::opmath_type<scalar_t>());
+    const at::opmath_type<scalar_t> statistic(0);
+    if (logit_softcap == 0) {
+      f(scalar_t(), statistic, std::false_type());
+    } else {
+      f(scalar_t(), statistic, std::true_type());
+    }
   });
 }
 
@@ -383,22 +383,22 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(
       input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
   );
   const RowShape& shape = problem.rows.shape;
-  const Tensor statistics = problem.empty_statistics(), per_row = problem.per_row(2);
-  const Tensor scale = at::empty({}, per_row.options());
+  const Tensor statistics = problem.empty_statistics(), scale = problem.per_row({});
+  const Tensor losses_of_rows = problem.per_row(shape_of_losses(input)), weights_of_rows = problem.per_row(shape.rows);
   Tensor loss;
-  with_dtype(input, [&](auto zero, auto acc_zero) {
+  with_types(input, logit_softcap, [&](auto zero, auto acc_zero, auto capped) {
     using scalar_t = decltype(zero);
     using acc_t = decltype(acc_zero);
-    acc_t* const losses = per_row.mutable_data_ptr<acc_t>();
-    acc_t* const weights = losses + shape.rows;
+    acc_t* const losses = losses_of_rows.mutable_data_ptr<acc_t>();
+    acc_t* const weights = weights_of_rows.mutable_data_ptr<acc_t>();
     problem.with_operand<acc_t, scalar_t>([&](const auto&... operand) {
-      const CrossEntropyLoss<acc_t, scalar_t, sizeof...(operand) == 1> op{
-          problem.known<acc_t, scalar_t>(statistics), losses, weights
+      const CrossEntropyLoss<acc_t, scalar_t, capped(), sizeof...(operand) == 1> op{
+          problem.known<acc_t, scalar_t, capped()>(statistics), losses, weights
       };
       reduce_rows(input.device(), shape, op, op.x, operand...);
     });
     if (reduction == at::Reduction::None) {
-      loss = per_row.select(0, 0).to(input.scalar_type()).view(shape_of_losses(input));
+      loss = losses_of_rows.to(input.scalar_type());
       return;
     }
     loss = at::empty({}, input.options());
@@ -420,7 +420,7 @@ GradientOfLoss<acc_t, scalar_t> gradient_of_loss(const Tensor& grad, const std::
   return {grad.const_data_ptr<scalar_t>(), grad.dim() == 0 ? 0 : 1, scale ? scale->const_data_ptr<acc_t>() : nullptr};
 }
 
-// The gradient of every row into `out`, which may be the logits.
+// The gradient of every row into `out`, which lies as the logits and may be them.
 void write_gradient(
     const CrossEntropyProblem& problem,
     const Tensor& grad,
@@ -435,11 +435,11 @@ void write_gradient(
       reduction == at::Reduction::None ? per_row.numel() == shape.rows : scale.has_value(),
       "torchnotes: a gradient is needed for every row, or one gradient and the scale"
   );
-  with_dtype(out, [&](auto zero, auto acc_zero) {
+  with_types(out, problem.softcap, [&](auto zero, auto acc_zero, auto capped) {
     using scalar_t = decltype(zero);
     using acc_t = decltype(acc_zero);
-    const CrossEntropyBackward<acc_t, scalar_t> op{
-        problem.known<acc_t, scalar_t>(statistics),
+    const CrossEntropyBackward<acc_t, scalar_t, capped()> op{
+        problem.known<acc_t, scalar_t, capped()>(statistics),
         gradient_of_loss<acc_t, scalar_t>(per_row, scale),
         shape.each(out.mutable_data_ptr<scalar_t>()),
         problem.of_classes<acc_t>(),
@@ -466,9 +466,9 @@ Tensor cross_entropy_backward(
   const CrossEntropyProblem problem(
       input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
   );
-  const Tensor out = empty_like_dense(problem.rows.dense);
+  const Tensor out = problem.empty_gradient(input);
   write_gradient(problem, grad, statistics, scale, reduction, out);
-  return problem.rows.back(out);
+  return out;
 }
 
 void cross_entropy_backward_(
@@ -487,9 +487,11 @@ void cross_entropy_backward_(
   const CrossEntropyProblem problem(
       input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
   );
-  write_gradient(problem, grad, statistics, scale, reduction, problem.rows.dense);
-  if (!problem.rows.dense.is_alias_of(input)) {
-    input.copy_(problem.rows.back(problem.rows.dense));
+  const bool copied = !problem.rows.dense.is_alias_of(input);
+  const Tensor out = copied ? problem.rows.dense : input;
+  write_gradient(problem, grad, statistics, scale, reduction, out);
+  if (copied) {
+    input.copy_(out);
   }
 }
 
@@ -513,12 +515,13 @@ std::tuple<Tensor, Tensor> cross_entropy_curvature(
   const RowShape& shape = problem.rows.shape;
   const Tensor v = problem.rows.alike(tangent), per_row = grad.reshape({-1}).contiguous();
   TORCH_CHECK(per_row.numel() == shape.rows, "torchnotes: one gradient is needed per row");
-  const Tensor along_grad = at::empty_like(per_row), out = empty_like_dense(problem.rows.dense);
-  with_dtype(input, [&](auto zero, auto acc_zero) {
+  const Tensor along_grad = at::empty(shape_of_losses(input), per_row.options());
+  const Tensor out = problem.empty_gradient(input);
+  with_types(input, logit_softcap, [&](auto zero, auto acc_zero, auto capped) {
     using scalar_t = decltype(zero);
     using acc_t = decltype(acc_zero);
-    const CrossEntropyHessian<acc_t, scalar_t> op{
-        problem.known<acc_t, scalar_t>(statistics),
+    const CrossEntropyHessian<acc_t, scalar_t, capped()> op{
+        problem.known<acc_t, scalar_t, capped()>(statistics),
         {per_row.const_data_ptr<scalar_t>(), 1, nullptr},
         shape.each(v.const_data_ptr<scalar_t>()),
         shape.each(out.mutable_data_ptr<scalar_t>()),
@@ -529,7 +532,7 @@ std::tuple<Tensor, Tensor> cross_entropy_curvature(
       transform_rows(input.device(), shape, op, op.out, op.x, op.v, operand...);
     });
   });
-  return {along_grad.view(shape_of_losses(input)), problem.rows.back(out)};
+  return {along_grad, out};
 }
 
 }  // namespace

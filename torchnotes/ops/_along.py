@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._function import Function, differentiable, kernel, native
+from ._function import Function, autocasts, differentiable, kernel, native
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -47,7 +47,7 @@ def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Call
     """The operation with torch's arguments, which torch itself takes wherever they are not those of our kernels."""
 
     def otherwise(input: Tensor, dim: int) -> Tensor:
-        if torch.is_autocast_enabled(input.device.type):
+        if autocasts(input):
             return builtin(input, dim)
         return cls._under_transform(input, dim)
 

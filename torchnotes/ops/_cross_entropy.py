@@ -4,6 +4,7 @@ the targets and for the weight. Each function here is differentiable to every or
 The logits are of shape (N, C, ...); a loss is that of a row, not reduced. csrc/formulas/cross_entropy.h has the formulas.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -71,8 +72,11 @@ def target_gradient(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | N
     return pull(g)[0]
 
 
-def tangent(function: Any, primals: tuple, tangents: tuple, *constants: Any) -> Any:
-    """The derivative of function(*primals, *constants) along the tangents, None standing for 0."""
+def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *constants: Any) -> Any:
+    """The derivative of function(*primals, *constants) along the tangents, None standing for 0.
+
+    As the transpose of the transpose: torch allows no forward mode within the forward mode of dual numbers.
+    """
     moving = [i for i, t in enumerate(tangents) if t is not None]
 
     def of_moving(*moved: Tensor) -> Any:
@@ -81,4 +85,7 @@ def tangent(function: Any, primals: tuple, tangents: tuple, *constants: Any) -> 
             everything[i] = x
         return function(*everything, *constants)
 
-    return torch.func.jvp(of_moving, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))[1]
+    result, pull = torch.func.vjp(of_moving, *(primals[i] for i in moving))
+    anywhere = torch.utils._pytree.tree_map(torch.zeros_like, result)  # pull is linear
+    _, transpose = torch.func.vjp(lambda g: pull(g), anywhere)
+    return transpose(tuple(tangents[i] for i in moving))[0]

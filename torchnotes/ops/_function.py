@@ -23,6 +23,12 @@ def native(x: Any) -> bool:
     return not is_compiling() and dense_float(x)
 
 
+def autocasts(x: torch.Tensor) -> bool:
+    """Whether operations on x are under autocast."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def kernel(name: str) -> Callable[..., Any]:
     """The native operator torchnotes::name as a C++ callable, without the Python layer that torch.ops puts over it."""
     return getattr(torch.ops.torchnotes, name).default._op
@@ -128,10 +134,13 @@ def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple) -> A
     def unwrap(x: Any) -> Any:
         return _unwrap_for_grad(x, level) if isinstance(x, torch.Tensor) else x
 
+    def wrap(x: Any) -> Any:
+        return _wrap_for_grad(x, level) if isinstance(x, torch.Tensor) else x
+
     lowered = _Saved(ctx, tuple(map(unwrap, ctx.saved_tensors)))
     with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), interpreter.lower():
         result = tangent(lowered, *map(unwrap, tangents))
-    return _wrap_for_grad(result, level)
+    return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 
 
 class Elementwise(Function):

@@ -11,15 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
 
+from .._native import dense_float
 from . import _cross_entropy as plain
 from ._cross_entropy import Options, has_probabilities
-from ._function import Function, differentiable, kernel
-from .._native import dense_float
+from ._function import Function, autocasts, differentiable
 from ._loss import MEAN, NONE, reduction_enum
 
-_forward, _backward, _curvature = map(kernel, ("cross_entropy", "cross_entropy_backward", "cross_entropy_curvature"))
+_forward = torch.ops.torchnotes.cross_entropy.default
+_backward = torch.ops.torchnotes.cross_entropy_backward.default
+_curvature = torch.ops.torchnotes.cross_entropy_curvature.default
 
 
 def _classes_first(x: Tensor) -> Tensor:
@@ -51,15 +54,12 @@ def _(tangent, grad, input, *rest):
     return input.new_empty(_classes_first(input)[0].shape), torch.empty_like(input)
 
 
-class _OfRows(Function):
-    """A Function of (leading tensors of the shape of the losses or of the logits..., input, target, weight, ...)."""
-
-
-class CrossEntropyCurvature(_OfRows):
+class CrossEntropyCurvature(Function):
     """(dG.v/dg, H v) of (v, g, input, target, weight, statistics, *options)"""
 
     @staticmethod
-    def forward(v: Tensor, g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, statistics: Tensor, *options: Any) -> tuple:
+    def forward(v, g, input, target, weight, statistics, ignore_index, label_smoothing, z_loss, logit_softcap):
+        options = ignore_index, label_smoothing, z_loss, logit_softcap
         return _curvature(v, g, input, target, weight, statistics, *options)
 
     @staticmethod
@@ -85,11 +85,12 @@ class CrossEntropyCurvature(_OfRows):
         return (_split(info, d_g), _split(info, d_x)), (0, 0)
 
 
-class CrossEntropyBackward(_OfRows):
+class CrossEntropyBackward(Function):
     """G of (g, input, target, weight, statistics, *options)"""
 
     @staticmethod
-    def forward(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, statistics: Tensor, *options: Any) -> Tensor:
+    def forward(g, input, target, weight, statistics, ignore_index, label_smoothing, z_loss, logit_softcap):
+        options = ignore_index, label_smoothing, z_loss, logit_softcap
         return _backward(g, input, target, weight, statistics, None, NONE, *options)
 
     @staticmethod
@@ -122,12 +123,14 @@ class CrossEntropyBackward(_OfRows):
         return _split(info, CrossEntropyBackward.apply(*_merged(info, in_dims, args, 1))), 0
 
 
-class CrossEntropy(_OfRows):
+class CrossEntropy(Function):
     """(losses, statistics) of (input, target, weight, *options)"""
 
     @staticmethod
-    def forward(input: Tensor, target: Tensor, weight: Tensor | None, *options: Any) -> tuple:
-        return _forward(input, target, weight, NONE, *options, False)[:2]
+    def forward(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap):
+        options = ignore_index, label_smoothing, z_loss, logit_softcap
+        loss, statistics, _ = _forward(input, target, weight, NONE, *options, False)
+        return loss, statistics
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -193,10 +196,11 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
         target = target.reshape(1) if not has_probabilities(input, target) else target.unsqueeze(0)
         loss = _by_rows(input.unsqueeze(0), target, weight, reduction, *options)
         return loss.squeeze(0) if reduction == NONE else loss
-    if torch.is_autocast_enabled(input.device.type) and input.dtype in (torch.bfloat16, torch.float16):
+    if autocasts(input) and input.dtype in (torch.bfloat16, torch.float16):
         input = input.float()
         target = target.float() if target.is_floating_point() else target
-    if weight is not None and weight.requires_grad:
+    # The compiler does not see Functions under its transforms.
+    if (weight is not None and weight.requires_grad) or (is_compiling() and torch._C._are_functorch_transforms_active()):
         losses = plain.losses(input, target, weight, of_rows)
     else:
         losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
@@ -258,7 +262,8 @@ def cross_entropy(
                       needs their values in the backward gets an error, as after every write in place. A backward with
                       create_graph and torch.func write nothing in place.
     """
-    if not (dense_float(input) and isinstance(target, Tensor)):
+    compiling = is_compiling()
+    if not (isinstance(target, Tensor) and (_traceable(input) if compiling else dense_float(input))):
         if z_loss or logit_softcap is not None or empty != "nan" or inplace_backward:
             raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
         return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
@@ -275,9 +280,13 @@ def cross_entropy(
         dtype = torch.promote_types(input.dtype, target.dtype)
         input, target = input.to(dtype), target.to(dtype)
     options = number, ignore_index, label_smoothing, z_loss, cap, empty == "zero"
-    if torch.compiler.is_compiling():
+    if compiling:
         return _by_rows(input, target, weight, *options)
     return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
+
+
+def _traceable(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided
 
 
 def _kind(x: Any) -> str:
