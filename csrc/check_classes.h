@@ -58,6 +58,11 @@ inline void check_classes(
     int64_t ignore_index,
     double label_smoothing
 ) {
+  TORCH_CHECK(
+      !has_probabilities(input, target) || at::isFloatingType(target.scalar_type()),
+      "Expected floating point type for target with class probabilities, got ",
+      target.scalar_type()
+  );
   TORCH_CHECK_INDEX(input.dim() > 0, "Dimension specified as 0 but tensor has no dimensions");
   const int64_t classes = input.size(input.dim() > 1);
   TORCH_CHECK(
@@ -84,11 +89,6 @@ inline void check_classes(
     TORCH_CHECK(weight->device() == input.device(), "Expected input and weight on the same device");
   }
   if (has_probabilities(input, target)) {
-    TORCH_CHECK(
-        at::isFloatingType(target.scalar_type()),
-        "Expected floating point type for target with class probabilities, got ",
-        target.scalar_type()
-    );
     TORCH_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");
     return;
   }
@@ -98,16 +98,21 @@ inline void check_classes(
       target.scalar_type()
   );
   const std::vector<int64_t> expected = shape_of_losses(input);
-  if (input.dim() == 1) {
-    TORCH_CHECK_VALUE(target.numel() == 1 && target.dim() <= 1, "Expected one target for one row, got ", target.sizes());
-  } else if (input.dim() == 2) {
+  if (input.dim() <= 2) {
     TORCH_CHECK(target.dim() <= 1, "0D or 1D target tensor expected, multi-target not supported");
+  }
+  if (input.dim() == 1) {
     TORCH_CHECK_VALUE(
-        target.numel() == input.size(0),
+        target.numel() == 1, "For 1D input, 1D target must have size 1, but got target size: ", target.numel()
+    );
+  } else if (input.dim() == 2) {
+    const int64_t batch = target.dim() == 0 ? 0 : target.size(0);
+    TORCH_CHECK_VALUE(
+        batch == input.size(0),
         "Expected input batch_size (",
         input.size(0),
         ") to match target batch_size (",
-        target.numel(),
+        batch,
         ")."
     );
   } else {

@@ -97,6 +97,12 @@ pybind11::object to_python(const IValue& value) {
   return value.isInt() ? pybind11::object(pybind11::int_(value.toInt())) : pybind11::none();
 }
 
+std::string wrong_type(
+    const std::string& name, const c10::Argument& argument, const char* expected, PyObject* value
+) {
+  return name + ": the " + argument.name() + " must be " + expected + ", not " + Py_TYPE(value)->tp_name;
+}
+
 IValue from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
   const bool optional = argument.type()->kind() == c10::TypeKind::OptionalType;
   if (optional && value == Py_None) {
@@ -105,13 +111,15 @@ IValue from_python(PyObject* value, const c10::Argument& argument, const std::st
   const auto& type = optional ? argument.type()->castRaw<c10::OptionalType>()->getElementType() : argument.type();
   switch (type->kind()) {
     case c10::TypeKind::TensorType:
-      TORCH_CHECK_TYPE(THPVariable_Check(value), name, ": the ", argument.name(), " must be a Tensor");
+      TORCH_CHECK_TYPE(THPVariable_Check(value), wrong_type(name, argument, "a Tensor", value));
       return THPVariable_Unpack(value);
     case c10::TypeKind::FloatType:
+      TORCH_CHECK_TYPE(THPUtils_checkDouble(value), wrong_type(name, argument, "a float", value));
       return THPUtils_unpackDouble(value);
     case c10::TypeKind::BoolType:
       return value == Py_True;
     default:
+      TORCH_CHECK_TYPE(THPUtils_checkLong(value), wrong_type(name, argument, "an int", value));
       return static_cast<int64_t>(THPUtils_unpackLong(value));
   }
 }

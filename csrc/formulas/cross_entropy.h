@@ -101,40 +101,47 @@ struct MassedLogSumExp {
   }
 };
 
-// Of a row, in double: there is little to compute, and much to cancel. l = ln s.
+// Of a row, in double: there is little to compute, and much to cancel.
 C10_HOST_DEVICE inline double cross_entropy_of_row(
-    double m, double l, double mass, double along, double a_t, double u_t, double z
+    double m, double s, double mass, double along, double a_t, double u_t, double z
 ) {
+  const double l = ::log(s) + (m - m);
   const double regular = z == 0 ? 0 : z * (a_t + mass) * (m + l) * (m + l);
   const double at_target = a_t == 0 ? 0 : a_t * ((m - u_t) + l);
   return at_target + (mass * l - along) + regular;
 }
 
-// What the gradient of a row needs, times g.
+// k, from what is kept of a row.
+template <class T>
+C10_HOST_DEVICE inline T total_mass(const Normaliser<T>& row, T m, double z) {
+  return z == 0 ? m : static_cast<T>(m * (1 + 2 * z * (row.greatest - ::log(static_cast<double>(row.inverse)))));
+}
+
+// What the gradient of a row needs.
 template <class T>
 struct CrossEntropyGradient {
-  Lse<T> lse;
-  T k, g;
+  Normaliser<T> scaled;  // such that its softmax is g k p
+  T g;
   T x_t;  // the logit at the target, which the gradient may be about to take the place of
 
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V a) const {
-    return fma(V(k), lse.softmax(u), V(0) - V(g) * a);
+    return fma(V(0) - V(g), a, scaled.softmax(u));
   }
   template <class V>
   C10_HOST_DEVICE V operator()(V u) const {
-    return V(k) * lse.softmax(u);
+    return scaled.softmax(u);
   }
 };
 
 // d, and what the operand adds to sum a_j c_j v_j.
 template <class T>
 struct CrossEntropyProjection {
-  Lse<T> lse;
+  Normaliser<T> row;
   T on_p, on_a;
 
   C10_HOST_DEVICE void add(T u, T cv, T a) {
-    on_p = fma(lse.softmax(u), cv, on_p);
+    on_p = fma(row.softmax(u), cv, on_p);
     on_a = fma(a, cv, on_a);
   }
   C10_HOST_DEVICE void merge(CrossEntropyProjection other) {
@@ -150,18 +157,18 @@ struct CrossEntropyProjection {
 
 template <class T>
 struct CrossEntropyCurvature {
-  Lse<T> lse;
+  Normaliser<T> row;
   T k, d, g;  // k and g; (k - 2 z m) d: all times g
   T x_t, v_t;
 
   // Without a cap.
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V v) const {
-    return lse.softmax(u) * (V(k) * v - V(d));
+    return row.softmax(u) * (V(k) * v - V(d));
   }
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V v, V a, V c, V c_slope) const {
-    const V p = lse.softmax(u);
+    const V p = row.softmax(u);
     return p * c * (V(k) * c * v - V(d)) + (V(k) * p - V(g) * a) * c_slope * v;
   }
 };

@@ -8,11 +8,31 @@
 //   backward(g, y)_k = g_k - e^(y_k) sum_i g_i
 //
 // It is linear in g; by y, in direction v, its derivative is -e^(y_k) v_k sum_i g_i.
+//
+// lse = m + ln s is the sum of two numbers, high + low: rounded to one, at logits of 1e4 it would be wrong by 5e-4.
 #pragma once
 
 #include "softmax.h"
 
 namespace torchnotes {
+
+template <class T>
+struct Lse {
+  T high, low;
+  template <class V>
+  C10_HOST_DEVICE V log_softmax(V x) const {
+    return (x - V(high)) - V(low);
+  }
+};
+
+// Of a row, in double. The sum of m and l = ln s is split without an error.
+template <class T>
+C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all) {
+  const double m = all.greatest, l = ::log(static_cast<double>(all.sum)) + (m - m);
+  const double sum = m + l, back = sum - m, rest = (m - (sum - back)) + (l - back);
+  const T high = static_cast<T>(sum);
+  return {high, static_cast<T>((sum - static_cast<double>(high)) + rest)};
+}
 
 // The row's sum of g.
 template <class T>

@@ -18,8 +18,7 @@
 // m starts at the lowest number (not at -inf, from which -inf would differ by NaN), s at 0. NaN anywhere makes s NaN; a
 // row of -inf alone, or with +inf, has the softmax NaN, as in torch.
 //
-// lse = m + ln s is kept as the sum of two numbers, high + low: rounded to one, at logits of 1e4 it would be wrong by 5e-4
-// and y with it.
+// and y_k = e^(x_k - m) / s, the first factor being exact to the last place however large the logits are.
 #pragma once
 
 #include <limits>
@@ -27,20 +26,6 @@
 #include "portable.h"
 
 namespace torchnotes {
-
-template <class T>
-struct Lse {
-  T high, low;
-  // ln y of the logit x.
-  template <class V>
-  C10_HOST_DEVICE V log_softmax(V x) const {
-    return (x - V(high)) - V(low);
-  }
-  template <class V>
-  C10_HOST_DEVICE V softmax(V x) const {
-    return exp_nonpositive(log_softmax(x));
-  }
-};
 
 template <class T>
 struct LogSumExp {
@@ -63,19 +48,20 @@ struct LogSumExp {
   }
 };
 
-// ln s, in double: it is one number of a row.
+// What makes probabilities of a row's logits.
 template <class T>
-C10_HOST_DEVICE inline double log_sum(const LogSumExp<T>& all) {
-  return ::log(static_cast<double>(all.sum)) + static_cast<double>(all.greatest - all.greatest);
-}
+struct Normaliser {
+  T greatest, inverse;  // m and 1 / s
+  template <class V>
+  C10_HOST_DEVICE V softmax(V x) const {
+    return exp_nonpositive(x - V(greatest)) * V(inverse);
+  }
+};
 
-// The sum of m and l = ln s, split without an error.
 template <class T>
-C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all, double l) {
-  const double m = all.greatest;
-  const double sum = m + l, back = sum - m, rest = (m - (sum - back)) + (l - back);
-  const T high = static_cast<T>(sum);
-  return {high, static_cast<T>((sum - static_cast<double>(high)) + rest)};
+C10_HOST_DEVICE inline Normaliser<T> normaliser(const LogSumExp<T>& all) {
+  const double s = all.sum, nan_for_infinity = all.greatest - all.greatest;
+  return {all.greatest, static_cast<T>(1 / s + nan_for_infinity)};
 }
 
 // The row's g.y.

@@ -59,14 +59,14 @@ struct CrossEntropyRows {
   Softcap<capped> softcap;
   double z;
   acc_t slope, shift;
-  acc_t* statistics;  // of each row: lse, as high and low, and with an operand m
+  acc_t* statistics;  // of each row: its normaliser, and with an operand m
   int64_t columns;
 
   template <class T>
   C10_HOST_DEVICE T mass(T q) const {
     return fma(T(slope), q, T(shift));
   }
-  C10_HOST_DEVICE Lse<acc_t> lse_of(int64_t row) const {
+  C10_HOST_DEVICE Normaliser<acc_t> normaliser_of(int64_t row) const {
     return {statistics[row * columns], statistics[row * columns + 1]};
   }
   C10_HOST_DEVICE acc_t mass_of(int64_t row) const {
@@ -103,13 +103,12 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
 
  private:
   C10_HOST_DEVICE void write(int64_t row, const LogSumExp<acc_t>& logits, acc_t mass, acc_t along) const {
-    const double l = log_sum(logits);
-    const Lse<acc_t> of_row = lse(logits, l);
-    this->statistics[row * this->columns] = of_row.high;
-    this->statistics[row * this->columns + 1] = of_row.low;
+    const Normaliser<acc_t> of_row = normaliser(logits);
+    this->statistics[row * this->columns] = of_row.greatest;
+    this->statistics[row * this->columns + 1] = of_row.inverse;
     const acc_t u_t = this->softcap(this->targets.at(this->x, row));
     const acc_t a_t = this->targets.mass(row);
-    const double nll = cross_entropy_of_row(logits.greatest, l, mass, along, a_t, u_t, this->z);
+    const double nll = cross_entropy_of_row(logits.greatest, logits.sum, mass, along, a_t, u_t, this->z);
     loss[row] = this->targets.counts(row) ? static_cast<acc_t>(nll) : acc_t(0);
     weight[row] = this->targets.weight_of(row);
   }
@@ -133,10 +132,10 @@ struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
   RowOperand<const acc_t> of_classes;  // the operand, where it serves all rows
 
   C10_HOST_DEVICE CrossEntropyGradient<acc_t> of(int64_t row) const {
-    const Lse<acc_t> lse = this->lse_of(row);
+    const Normaliser<acc_t> kept = this->normaliser_of(row);
     const acc_t g = this->targets.counts(row) ? grad(row) : acc_t(0);
-    const acc_t k = this->mass_of(row) * static_cast<acc_t>(1 + 2 * this->z * lse.high);
-    return {lse, g * k, g, this->targets.at(this->x, row)};
+    const acc_t k = total_mass(kept, this->mass_of(row), this->z);
+    return {{kept.greatest, g * k * kept.inverse}, g, this->targets.at(this->x, row)};
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x) const {
@@ -169,8 +168,8 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
 
   template <class T>
   C10_HOST_DEVICE CrossEntropyProjection<T> start(int64_t row) const {
-    const Lse<acc_t> lse = this->lse_of(row);
-    return {{T(lse.high), T(lse.low)}, T(0), T(0)};
+    const Normaliser<acc_t> kept = this->normaliser_of(row);
+    return {{T(kept.greatest), T(kept.inverse)}, T(0), T(0)};
   }
   template <class T>
   C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v, T q) const {
@@ -185,12 +184,12 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   C10_HOST_DEVICE CrossEntropyCurvature<acc_t> finish(int64_t row, const CrossEntropyProjection<acc_t>& all) const {
     const bool counts = this->targets.counts(row);
     const acc_t g = counts ? grad(row) : acc_t(0), m = this->mass_of(row);
-    const acc_t k = m * static_cast<acc_t>(1 + 2 * this->z * all.lse.high);
+    const acc_t k = total_mass(all.row, m, this->z);
     const acc_t x_t = this->targets.at(this->x, row), v_t = this->targets.at(v, row);
     const acc_t at_target = this->targets.mass(row) * this->softcap.times_slope(this->softcap(x_t), v_t);
     along_grad[row] = static_cast<scalar_t>(counts ? k * all.on_p - (all.on_a + at_target) : acc_t(0));
     const acc_t d = g * (k - static_cast<acc_t>(2 * this->z) * m) * all.on_p;
-    return {all.lse, g * k, d, g, x_t, v_t};
+    return {all.row, g * k, d, g, x_t, v_t};
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyCurvature<T>& f, V x, V v) const {
@@ -266,12 +265,11 @@ class CrossEntropyProblem {
       double z_loss,
       double logit_softcap
   )
-      : rows(class_rows(input, input.dim() > 1)),
+      : rows((check_classes(input, target, weight, ignore_index, label_smoothing), class_rows(input, input.dim() > 1))),
         softcap(logit_softcap),
         ignore_index_(ignore_index),
         z_(z_loss),
         share_(1 - label_smoothing) {
-    check_classes(input, target, weight, ignore_index, label_smoothing);
     const auto statistic = at::toOpMathType(input.scalar_type());
     const int64_t classes = rows.shape.length;
     if (weight && weight->defined()) {

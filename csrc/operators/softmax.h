@@ -20,11 +20,11 @@ struct SoftmaxOfRows {
     state.add(x);
   }
   template <class T>
-  C10_HOST_DEVICE Lse<T> finish(int64_t, const LogSumExp<T>& all) const {
-    return lse(all, log_sum(all));
+  C10_HOST_DEVICE Normaliser<T> finish(int64_t, const LogSumExp<T>& all) const {
+    return normaliser(all);
   }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const Lse<T>& of, V x) const {
+  C10_HOST_DEVICE V value(const Normaliser<T>& of, V x) const {
     return of.softmax(x);
   }
 };

@@ -1,6 +1,9 @@
 """The modules under torch.nn's names."""
 
 from .activation import LeakyReLU as LeakyReLU
+from .activation import LogSoftmax as LogSoftmax
 from .activation import ReLU as ReLU
 from .activation import Sigmoid as Sigmoid
+from .activation import Softmax as Softmax
 from .activation import Tanh as Tanh
+from .loss import CrossEntropyLoss as CrossEntropyLoss

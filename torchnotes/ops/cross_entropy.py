@@ -31,6 +31,7 @@ def _classes_first(x: Tensor) -> Tensor:
 
 @torch.library.register_fake("torchnotes::cross_entropy")
 def _(input, target, weight, reduction, ignore_index, label_smoothing, z_loss, logit_softcap, zero_if_empty):
+    torch._check(target.device == input.device, lambda: f"Expected a target on {input.device}, got {target.device}")
     losses = _classes_first(input)[0]
     statistic = torch.promote_types(input.dtype, torch.float32)
     columns = 3 if label_smoothing > 0 or has_probabilities(input, target) else 2

@@ -54,4 +54,4 @@ _log_softmax = public(LogSoftmax, LogSoftmaxBackward, builtin)
 
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     """The logarithm of softmax(input, dim), as torch.nn.functional.log_softmax."""
-    return _log_softmax(input, dim, _stacklevel + 1, dtype)
+    return _log_softmax(input, dim, _stacklevel + 2, dtype)

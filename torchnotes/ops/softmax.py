@@ -58,4 +58,4 @@ _softmax = public(Softmax, SoftmaxBackward, builtin)
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     """e^input over its sum along a dimension, as torch.nn.functional.softmax."""
-    return _softmax(input, dim, _stacklevel + 1, dtype)
+    return _softmax(input, dim, _stacklevel + 2, dtype)
