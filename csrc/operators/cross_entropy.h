@@ -301,6 +301,22 @@ class CrossEntropyProblem {
     return at::empty(shape, rows.dense.options().dtype(at::toOpMathType(rows.dense.scalar_type())));
   }
   Tensor empty_statistics() const { return per_row({rows.shape.rows, columns()}); }
+  Tensor checked_statistics(const Tensor& statistics) const {
+    const auto dtype = at::toOpMathType(rows.dense.scalar_type());
+    TORCH_CHECK(
+        statistics.dim() == 2 && statistics.size(0) == rows.shape.rows && statistics.size(1) == columns() &&
+            statistics.scalar_type() == dtype,
+        "torchnotes: expected statistics of size ",
+        at::IntArrayRef({rows.shape.rows, columns()}),
+        " and dtype ",
+        dtype,
+        ", got ",
+        statistics.sizes(),
+        " and ",
+        statistics.scalar_type()
+    );
+    return statistics.contiguous();
+  }
   Tensor empty_gradient(const Tensor& input) const { return empty_like_dense(rows.moved ? input : rows.dense); }
 
   template <class acc_t, class scalar_t, bool capped>
@@ -422,12 +438,13 @@ GradientOfLoss<acc_t, scalar_t> gradient_of_loss(const Tensor& grad, const std::
 void write_gradient(
     const CrossEntropyProblem& problem,
     const Tensor& grad,
-    const Tensor& statistics,
+    const Tensor& given_statistics,
     const std::optional<Tensor>& scale,
     int64_t reduction,
     const Tensor& out
 ) {
   const RowShape& shape = problem.rows.shape;
+  const Tensor statistics = problem.checked_statistics(given_statistics);
   const Tensor per_row = reduction == at::Reduction::None ? grad.reshape({-1}).contiguous() : grad.reshape({});
   TORCH_CHECK(
       reduction == at::Reduction::None ? per_row.numel() == shape.rows : scale.has_value(),
@@ -500,7 +517,7 @@ std::tuple<Tensor, Tensor> cross_entropy_curvature(
     const Tensor& input,
     const Tensor& target,
     const std::optional<Tensor>& weight,
-    const Tensor& statistics,
+    const Tensor& given_statistics,
     int64_t ignore_index,
     double label_smoothing,
     double z_loss,
@@ -511,6 +528,7 @@ std::tuple<Tensor, Tensor> cross_entropy_curvature(
       input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
   );
   const RowShape& shape = problem.rows.shape;
+  const Tensor statistics = problem.checked_statistics(given_statistics);
   const Tensor v = problem.rows.alike(tangent), per_row = grad.reshape({-1}).contiguous();
   TORCH_CHECK(per_row.numel() == shape.rows, "torchnotes: one gradient is needed per row");
   const Tensor along_grad = at::empty(shape_of_losses(input), per_row.options());

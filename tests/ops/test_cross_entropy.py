@@ -1,0 +1,716 @@
+"""cross_entropy, and rows 10, 14 and 15 of the notes."""
+
+import itertools
+import threading
+from typing import Any
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.functional import cross_entropy as builtin
+
+import torchnotes.functional as F
+from checks import op_db, outcome, threads
+from layouts import LAYOUTS, channels_last, contiguous, expanded, strided, transposed
+from softmax_checks import log_softmax, rows_of_every_kind
+
+inf, nan = float("inf"), float("nan")
+
+SHAPES = ((1,), (7,), (1, 1), (4, 5), (40, 10), (3, 1000), (0, 5), (2, 5, 6), (3, 70, 4, 5), (2, 3, 0))
+TORCHS = ({}, {"weight": True}, {"label_smoothing": 0.2}, {"weight": True, "label_smoothing": 0.3})
+OURS = (
+    {"z_loss": 0.01},
+    {"logit_softcap": 4.0},
+    {"weight": True, "label_smoothing": 0.1, "z_loss": 0.1, "logit_softcap": 3.0},
+)
+REDUCTIONS = ("mean", "sum", "none")
+EPS = {torch.float32: 1.2e-7, torch.float64: 2.3e-16, torch.bfloat16: 7.9e-3, torch.float16: 9.8e-4}
+KERNELS = ("cross_entropy", "cross_entropy_backward", "cross_entropy_backward_", "cross_entropy_curvature")
+
+
+def reference(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+) -> Tensor:
+    """Term by term, as csrc/formulas/cross_entropy.h defines the loss, in plain operations with classes last."""
+    x = x.movedim(1, -1) if x.dim() > 1 else x
+    classes = x.shape[-1]
+    u = x if logit_softcap is None else logit_softcap * torch.tanh(x / logit_softcap)
+    weight = torch.ones(classes, dtype=x.dtype) if weight is None else weight.to(x.dtype)
+    if target.is_floating_point():
+        q = target.movedim(1, -1) if target.dim() > 1 else target
+        counts, row_weight = torch.ones(x.shape[:-1], dtype=torch.bool), torch.ones(x.shape[:-1], dtype=x.dtype)
+    else:
+        target = target.reshape(x.shape[:-1]).long()
+        counts = target != ignore_index
+        q = torch.nn.functional.one_hot(torch.where(counts, target, 0), classes).to(x.dtype)
+        row_weight = (q * weight).sum(-1) * counts
+    mass = weight * ((1 - label_smoothing) * q + label_smoothing / classes)
+    p = log_softmax(u)
+    lse = (u - p)[..., 0]
+    losses = -(mass * torch.where(mass == 0, 0, p)).sum(-1) 
+    if z_loss:
+        losses = losses + z_loss * mass.sum(-1) * lse**2
+    losses = torch.where(counts, losses, 0)
+    if reduction == "none":
+        return losses
+    return losses.sum() / (row_weight.sum() if reduction == "mean" else 1)
+
+
+def problem(shape: tuple, dtype: torch.dtype, probabilities: bool, scale: float = 5.0) -> tuple[Tensor, Tensor]:
+    """Logits and targets, one of which is to be ignored where there are several."""
+    x = (scale * torch.randn(shape, dtype=torch.float64)).to(dtype)
+    if probabilities:
+        return x, torch.randn(shape, dtype=torch.float64).softmax(1 if len(shape) > 1 else 0).to(dtype)
+    target = torch.randint(shape[1] if len(shape) > 1 else shape[0], shape[:1] + shape[2:] if len(shape) > 1 else ())
+    if target.numel() > 3:
+        target.view(-1)[1] = -100
+    return x, target
+
+
+def filled(keywords: dict[str, Any], classes: int, dtype: torch.dtype) -> dict[str, Any]:
+    return {**keywords, "weight": torch.rand(classes).to(dtype)} if "weight" in keywords else keywords
+
+
+def value_and_gradient(function: Any, x: Tensor, target: Tensor, **keywords: Any) -> tuple[Tensor, Tensor]:
+    x = x.detach().requires_grad_()
+    loss = function(x, target, **keywords)
+    (gradient,) = torch.autograd.grad(loss, x, torch.linspace(0.5, 2, loss.numel(), dtype=loss.dtype).view(loss.shape))
+    return loss.detach(), gradient
+
+
+def assert_agrees(x: Tensor, target: Tensor, theirs: bool, **keywords: Any) -> None:
+    """A few roundings from float64, and 1.25 times what the builtin is off."""
+    ours = value_and_gradient(F.cross_entropy, x, target, **keywords)
+    in_double = target.double() if target.is_floating_point() else target
+    exact = value_and_gradient(reference, x.double(), in_double, **keywords)
+    other = value_and_gradient(builtin, x, target, **keywords) if theirs else exact
+    for got, true, torchs in zip(ours, exact, other, strict=True):
+        assert got.dtype == x.dtype
+        assert got.shape == torchs.shape
+        error, off = (got.double() - true.view(got.shape)).abs(), (torchs.double() - true.view(got.shape)).abs()
+        scale = 1 + (x.double().abs().max() if x.numel() else 0)
+        allowed = 4 * EPS[x.dtype] * true.view(got.shape).abs() + 4 * EPS[torch.promote_types(x.dtype, torch.float32)] * scale
+        if x.dtype == torch.float16:
+            allowed = allowed + 6e-8  # the least of the numbers that are not normal
+        assert ((error <= allowed + 1.25 * off) | (got.double() == true.view(got.shape)) | true.view(got.shape).isnan()).all()
+        assert torch.equal(got.isnan(), true.view(got.shape).isnan())
+
+
+@pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_value_and_gradient_agree_with_float64(shape, probabilities, dtype):
+    classes = shape[1] if len(shape) > 1 else shape[0]
+    for keywords, reduction in itertools.product(TORCHS + OURS, REDUCTIONS):
+        x, target = problem(shape, dtype, probabilities)
+        assert_agrees(x, target, keywords in TORCHS, **filled(keywords, classes, dtype), reduction=reduction)
+
+
+@pytest.mark.parametrize("classes", (*range(1, 70), 127, 128, 129, 1000, 32_771, 70_000))
+def test_every_number_of_classes(classes, dtype):
+    for rows in (1, 2, 33 if classes <= 1000 else 3):
+        for keywords in (TORCHS[0], TORCHS[3]):
+            for probabilities in (False, True):
+                x, target = problem((rows, classes), dtype, probabilities)
+                assert_agrees(x, target, True, **filled(keywords, classes, dtype))
+
+
+def test_error_is_not_above_the_builtins(dtype):
+    """At logits of every size, up to 1e4, and rows of -inf but for one."""
+    if dtype == torch.float64:
+        pytest.skip("there is no wider type at hand; the comparison above is as sharp")
+    x = rows_of_every_kind().to(dtype)
+    target = torch.randint(x.shape[1], x.shape[:1])
+    target[-4:] = torch.tensor((0, 500, 998, 999))
+    for keywords in ({}, {"label_smoothing": 0.1}):
+        kinds = torch.arange(len(x)).split(20)
+        for kind in kinds[:-1] if keywords else kinds:  # smoothing makes the loss of the last infinite
+            ours, theirs, exact = (
+                value_and_gradient(f, x[kind].to(d), target[kind], reduction="none", **keywords)
+                for f, d in ((F.cross_entropy, dtype), (builtin, dtype), (reference, torch.float64))
+            )
+            for mine, other, true in zip(ours, theirs, exact, strict=True):
+                error, builtins = ((got.double() - true).abs() for got in (mine, other))
+                one_rounding = torch.finfo(dtype).eps * true.abs().max()  # by chance
+                assert error.max() <= builtins.max() + one_rounding
+                assert error.mean() <= 1.1 * builtins.mean() + 1e-2 * one_rounding
+
+
+@pytest.mark.parametrize("classes", (5, 200))
+def test_special_values_stay_in_their_row(classes, dtype):
+    x, target = problem((10, classes), dtype, False)
+    x[0, 2], x[1], x[2, 2], x[3], x[4, 2] = nan, -inf, inf, inf, -inf
+    target[:5] = torch.tensor((1, 1, 1, 1, 2))
+    loss, gradient = value_and_gradient(F.cross_entropy, x, target, reduction="none")
+    their_loss, their_gradient = value_and_gradient(builtin, x, target, reduction="none")
+    assert torch.equal(loss[:5].isnan(), their_loss[:5].isnan())
+    assert loss[4] == inf
+    assert torch.equal(gradient.isnan(), their_gradient.isnan())
+    alone = value_and_gradient(F.cross_entropy, x[5:], target[5:], reduction="sum")
+    for got, expected in zip((loss[5:].sum(), gradient[5:].isfinite().all()), (alone[0], torch.tensor(True)), strict=True):
+        torch.testing.assert_close(got, expected, rtol=4 * EPS[dtype], atol=0)
+
+
+@pytest.mark.parametrize("layout", (*LAYOUTS, expanded))
+@pytest.mark.parametrize("layout_of_target", (contiguous, strided, transposed, expanded))
+def test_layouts(layout, layout_of_target, dtype):
+    for shape in ((6, 35), (2, 5, 3, 4)):
+        for probabilities in (False, True):
+            x, target = problem(shape, dtype, probabilities)
+            assert_agrees(layout(x), layout_of_target(target), True)
+            assert_agrees(layout(x), layout_of_target(target), False, reduction="none", logit_softcap=5.0, z_loss=0.1)
+    x, target = problem((2, 5, 3, 4), dtype, False)
+    for grad in (layout(torch.randn(2, 3, 4).to(dtype)), torch.ones((), dtype=dtype).expand(2, 3, 4)):
+        (ours,), (theirs,) = (
+            torch.autograd.grad(f(y, target, reduction="none"), y, grad)
+            for y in (x.clone().requires_grad_(),)
+            for f in (F.cross_entropy, builtin)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=4 * EPS[dtype], atol=4 * EPS[dtype])
+
+
+def test_channels_last_stays_channels_last():
+    x, target = problem((2, 5, 3, 4), torch.float32, False)
+    _, gradient = value_and_gradient(F.cross_entropy, channels_last(x), target)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(gradient, value_and_gradient(F.cross_entropy, x, target)[1])
+
+
+def test_targets_of_bytes():
+    x, target = problem((4, 5), torch.float32, False)
+    target = target.clamp(min=0)
+    assert torch.equal(F.cross_entropy(x, target.byte()), F.cross_entropy(x, target))
+
+
+def test_mixed_types_are_what_they_are_in_torch():
+    x, q = problem((4, 5), torch.bfloat16, True)
+    for other in (q.float(), q.double()):
+        ours = F.cross_entropy(x, other)
+        assert ours.dtype == builtin(x, other).dtype
+        torch.testing.assert_close(ours, reference(x.double(), other.double()), check_dtype=False)
+    weight = torch.rand(5)
+    target = torch.tensor((0, 1, 2, 3))
+    torch.testing.assert_close(
+        F.cross_entropy(x, target, weight), builtin(x.float(), target, weight), check_dtype=False, rtol=8e-3, atol=0
+    )
+
+
+# reductions
+
+
+@pytest.mark.parametrize("weight", (None, torch.zeros(5)))
+def test_the_mean_over_no_row(weight):
+    x = torch.randn(3, 5, requires_grad=True)
+    target = torch.full((3,), -100) if weight is None else torch.tensor([0, 1, 2])
+    for empty, expected in (("nan", nan), ("zero", 0.0)):
+        loss = F.cross_entropy(x, target, weight, empty=empty)
+        torch.testing.assert_close(loss, torch.tensor(expected), equal_nan=True)
+        if weight is None or empty == "zero":
+            assert torch.equal(torch.autograd.grad(loss, x)[0], torch.zeros(3, 5))
+        torch.testing.assert_close(torch.func.vmap(lambda x, e=empty: F.cross_entropy(x, target, weight, empty=e))(x[None])[0], loss, equal_nan=True)
+    assert F.cross_entropy(x[:0], target[:0], empty="zero") == 0
+    assert F.cross_entropy(x[:0], target[:0]).isnan()
+
+
+def test_deprecated_reductions_warn_as_in_torch():
+    x, target = problem((4, 5), torch.float32, False)
+    for arguments in ({"size_average": False}, {"reduce": False}, {"size_average": True, "reduce": True}):
+        with pytest.warns(UserWarning, match="deprecated"):
+            ours = F.cross_entropy(x, target, **arguments)
+        with pytest.warns(UserWarning, match="deprecated"):
+            torch.testing.assert_close(ours, builtin(x, target, **arguments))
+
+
+# derivatives
+
+DOUBLE = ((3, 5), (5,), (2, 5, 3))
+
+
+@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=str)
+@pytest.mark.parametrize("shape", DOUBLE, ids=str)
+def test_first_and_second_derivatives(shape, keywords):
+    for probabilities, reduction in itertools.product((False, True), ("mean", "none")):
+        x, target = problem(shape, torch.float64, probabilities, scale=1)
+        keywords = filled(keywords, 5, torch.float64)
+        x.requires_grad_()
+        arguments = (x, target.requires_grad_()) if probabilities else (x,)
+
+        def function(x: Tensor, q: Tensor = target, k: dict = keywords, r: str = reduction) -> Tensor:
+            return F.cross_entropy(x, q, reduction=r, **k)
+
+        options = dict(check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+        assert gradcheck(function, arguments, **options)
+        assert gradgradcheck(
+            function, arguments, check_fwd_over_rev=True, check_rev_over_rev=True, check_batched_grad=True
+        )
+
+
+@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=str)
+def test_second_derivative_by_value(keywords, dtype):
+    """d/dx and d/dg of G.v, by the kernel and in float64."""
+    for shape, probabilities in itertools.product(((4, 5), (3, 1000), (2, 70, 9)), (False, True)):
+        x, target = problem(shape, dtype, probabilities, scale=2)
+        rows = shape[:1] + shape[2:]
+        g, v = torch.randn(rows).to(dtype), torch.randn(shape).to(dtype)
+        options = filled(keywords, shape[1], dtype)
+        results = []
+        for function, to in ((F.cross_entropy, dtype), (reference, torch.float64)):
+            leaf, grad = x.to(to).requires_grad_(), g.to(to).requires_grad_()
+            q = target.to(to) if probabilities else target
+            (gradient,) = torch.autograd.grad(function(leaf, q, reduction="none", **options), leaf, grad, create_graph=True)
+            results.append(torch.autograd.grad(gradient, (leaf, grad), v.to(to)))
+        for ours, exact in zip(*results, strict=True):
+            scale = exact.abs().max().item()
+            torch.testing.assert_close(ours.double(), exact, rtol=8 * EPS[dtype], atol=8 * EPS[dtype] * scale)
+
+
+def test_third_and_fourth_derivative():
+    def third(x: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad(F.cross_entropy(x, target, z_loss=0.1).pow(2), x, create_graph=True)
+        return torch.autograd.grad(first.pow(3).sum(), x, create_graph=True)[0]
+
+    x, target = problem((3, 4), torch.float64, False, scale=1)
+    x.requires_grad_()
+    assert gradcheck(third, x)
+    assert gradgradcheck(third, x)
+
+
+@pytest.mark.parametrize("order", (1, 2, 3))
+def test_every_composition_of_forward_and_reverse_mode(order):
+    x, target = problem((2, 3), torch.float64, False, scale=1)
+    for modes in itertools.product((torch.func.jacfwd, torch.func.jacrev), repeat=order):
+        results = []
+        for function in (F.cross_entropy, builtin):
+
+            def derivative(x: Tensor, function: Any = function) -> Tensor:
+                return function(x, target, label_smoothing=0.1)
+
+            for mode in modes:
+                derivative = mode(derivative)
+            results.append(derivative(x))
+        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
+
+
+def test_forward_mode_with_dual_numbers():
+    x, target = problem((3, 5), torch.float64, False, scale=1)
+    x.requires_grad_()
+    tangent = torch.randn_like(x)
+    results = []
+    for function in (F.cross_entropy, reference):
+        with torch.autograd.forward_ad.dual_level():
+            out = torch.autograd.forward_ad.unpack_dual(function(torch.autograd.forward_ad.make_dual(x, tangent), target))
+            (mixed,) = torch.autograd.grad(out.tangent.pow(2), x)
+        results.append((out.primal, out.tangent, mixed))
+    torch.testing.assert_close(*results)
+
+
+def test_gradient_for_the_weight():
+    """Torch has none for class indices; the loss is differentiable by it all the same."""
+    x, target = problem((3, 5), torch.float64, False, scale=1)
+    weight = torch.rand(5, dtype=torch.float64, requires_grad=True)
+    x.requires_grad_()
+    assert gradcheck(lambda x, w: F.cross_entropy(x, target, w, label_smoothing=0.1), (x, weight))
+
+
+# transforms and modes
+
+
+def test_vmap():
+    x, target = torch.randn(4, 3, 5), torch.randint(5, (4, 3))
+    q, weight = torch.rand(4, 3, 5), torch.rand(4, 5)
+    for ours, theirs in (
+        (torch.func.vmap(F.cross_entropy), torch.func.vmap(builtin)),
+        (torch.func.vmap(torch.func.grad(F.cross_entropy)), torch.func.vmap(torch.func.grad(builtin))),
+        (torch.func.vmap(torch.func.hessian(F.cross_entropy)), torch.func.vmap(torch.func.hessian(builtin))),
+    ):
+        torch.testing.assert_close(ours(x, target), theirs(x, target))
+        torch.testing.assert_close(ours(x, q), theirs(x, q))
+        torch.testing.assert_close(torch.func.vmap(ours)(x[None], target[None])[0], theirs(x, target))
+        one_by_one = torch.stack([theirs(x[i : i + 1], target[i : i + 1])[0] for i in range(4)])
+        torch.testing.assert_close(ours(x, target), one_by_one)
+    torch.testing.assert_close(
+        torch.func.vmap(F.cross_entropy, (None, 0))(x[0], target), torch.func.vmap(builtin, (None, 0))(x[0], target)
+    )
+    torch.testing.assert_close(torch.func.vmap(F.cross_entropy)(x[0], target[0]), torch.func.vmap(builtin)(x[0], target[0]))
+    each_its_own = torch.func.vmap(torch.func.grad(lambda x, t, w: F.cross_entropy(x, t, w, label_smoothing=0.1)))(x, target, weight)
+    for i in range(4):
+        expected = value_and_gradient(
+            lambda x, t, w: builtin(x, t, w, label_smoothing=0.1), x[i], target[i], w=weight[i]
+        )[1]
+        torch.testing.assert_close(each_its_own[i], expected / 0.5)
+
+
+@pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
+@pytest.mark.parametrize("keywords", ({}, {"label_smoothing": 0.1}, {"logit_softcap": 2.0, "z_loss": 0.1, "reduction": "none"}), ids=str)
+def test_compile(backend, keywords):
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, t: F.cross_entropy(x * 2, t, **keywords) * 3, fullgraph=True, dynamic=True, backend=backend
+    )
+    for rows in (3, 7):
+        x, target = problem((rows, 5), torch.float32, False)
+        ours = value_and_gradient(compiled, x, target)
+        torch.testing.assert_close(ours, value_and_gradient(lambda x, t: F.cross_entropy(x * 2, t, **keywords) * 3, x, target))
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x, target), ours[0])
+    torch._dynamo.reset()
+
+
+def test_compiled_transforms():
+    torch._dynamo.reset()
+    x, target = torch.randn(4, 3, 5), torch.randint(5, (4, 3))
+    for transform in (torch.vmap, lambda f: torch.vmap(torch.func.grad(f))):
+        compiled = torch.compile(transform(F.cross_entropy), fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x, target), transform(builtin)(x, target))
+    torch._dynamo.reset()
+
+
+def test_export():
+    class Module(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return F.cross_entropy(x, t, z_loss=0.1)
+
+    x, target = problem((3, 5), torch.float32, False)
+    dynamic = torch.export.Dim.DYNAMIC
+    exported = torch.export.export(Module(), (x, target), dynamic_shapes=({0: dynamic}, {0: dynamic}))
+    x, target = problem((6, 5), torch.float32, False)
+    torch.testing.assert_close(exported.module()(x, target), F.cross_entropy(x, target, z_loss=0.1))
+
+
+def test_autocast_is_torchs():
+    x, target = problem((3, 5), torch.bfloat16, False)
+    for tensor, targets in itertools.product((x, x.float()), (target, x.float().softmax(1), x.softmax(1))):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ours, theirs = (value_and_gradient(f, tensor, targets) for f in (F.cross_entropy, builtin))
+        assert [t.dtype for t in ours] == [t.dtype for t in theirs]
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+def test_fake_and_meta_tensors(dtype):
+    for shape, probabilities, reduction in itertools.product(((7,), (4, 5), (2, 5, 3)), (False, True), REDUCTIONS):
+        x, target = problem(shape, dtype, probabilities)
+        real = F.cross_entropy(x, target, reduction=reduction, label_smoothing=0.1)
+        meta = F.cross_entropy(x.to("meta"), target.to("meta"), reduction=reduction, label_smoothing=0.1)
+        with torch._subclasses.FakeTensorMode() as mode:
+            fake = F.cross_entropy(mode.from_tensor(x), mode.from_tensor(target), reduction=reduction)
+        for abstract in (meta, fake):
+            assert (abstract.shape, abstract.dtype, abstract.stride()) == (real.shape, real.dtype, real.stride())
+
+
+def test_no_grad_and_inference_mode():
+    x, target = problem((3, 5), torch.float32, False)
+    expected = F.cross_entropy(x, target)
+    x.requires_grad_()
+    with torch.no_grad():
+        assert not F.cross_entropy(x, target).requires_grad
+    with torch.inference_mode():
+        assert F.cross_entropy(x, target).is_inference()
+        assert torch.equal(F.cross_entropy(x, target), expected)
+
+
+def test_keeps_two_numbers_per_row():
+    x, target = torch.randn(64, 100), torch.randint(100, (64,))
+    kept: dict[int, Tensor] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        kept[t.data_ptr()] = t
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        F.cross_entropy(x.requires_grad_(), target)
+    extra = [t for t in kept.values() if t.data_ptr() not in (x.data_ptr(), target.data_ptr())]
+    assert sorted(t.numel() for t in extra) == [1, 2 * 64]  # the normaliser of each row, the scale of the mean
+
+
+def test_hooks_and_checkpointing():
+    x, target = problem((4, 5), torch.float32, False)
+    _, plain = value_and_gradient(F.cross_entropy, x, target)
+    x.requires_grad_()
+    out = torch.utils.checkpoint.checkpoint(F.cross_entropy, x, target, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(out, x)[0], plain * 2)
+    with torch.autograd.graph.save_on_cpu():
+        assert torch.equal(torch.autograd.grad(F.cross_entropy(x, target), x)[0], plain * 2)
+
+
+def test_the_bits_do_not_depend_on_the_threads(dtype):
+    for shape in ((3, 100_000), (500, 333), (9_000, 10), (2, 7, 3_001)):
+        x, target = problem(shape, dtype, False)
+        with threads(1):
+            alone = value_and_gradient(F.cross_entropy, x, target, label_smoothing=0.1)
+        for n in (2, 3, 5):
+            with threads(n):
+                again = value_and_gradient(F.cross_entropy, x, target, label_smoothing=0.1)
+            assert all(map(torch.equal, alone, again))
+
+
+def test_concurrent_calls():
+    problems = [problem((300, 100), torch.float32, False) for _ in range(4)]
+    expected = [value_and_gradient(F.cross_entropy, *p) for p in problems]
+    results: list = [None] * 4
+
+    def work(i: int) -> None:
+        results[i] = [value_and_gradient(F.cross_entropy, *problems[i]) for _ in range(5)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for right, runs in zip(expected, results, strict=True):
+        assert all(torch.equal(a, b) for again in runs for a, b in zip(right, again, strict=True))
+
+
+# in place
+
+
+@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=str)
+def test_inplace_backward(keywords, dtype):
+    for shape, probabilities in itertools.product(((4, 5), (3, 1000), (2, 5, 3, 4)), (False, True)):
+        x, target = problem(shape, dtype, probabilities)
+        keywords = filled(keywords, shape[1], dtype)
+        for layout in (contiguous, channels_last, transposed):
+            leaf = layout(x).requires_grad_()
+            expected = value_and_gradient(F.cross_entropy, leaf, target, **keywords)[1]
+            logits = leaf * 1
+            address, version = logits.data_ptr(), logits._version
+            loss = F.cross_entropy(logits, target, inplace_backward=True, **keywords)
+            gradients: list[Tensor] = []
+            logits.register_hook(gradients.append)
+            loss.backward(torch.full((), 0.5, dtype=dtype))
+            assert torch.equal(leaf.grad, expected)
+            assert gradients[0].data_ptr() == address
+            assert logits._version > version
+            assert torch.equal(logits.detach(), expected)
+
+
+def test_inplace_backward_raises_where_it_would_be_wrong():
+    x, target = problem((4, 5), torch.float32, False)
+    leaf = x.requires_grad_()
+    logits = leaf * 1
+    loss = F.cross_entropy(logits, target, inplace_backward=True)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    logits = leaf * 1
+    other = logits.pow(2).sum()  # keeps the logits
+    F.cross_entropy(logits, target, inplace_backward=True).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        other.backward()
+    with pytest.raises(RuntimeError, match="leaf Variable"):
+        F.cross_entropy(leaf, target, inplace_backward=True)
+    with pytest.raises(RuntimeError, match="dense"):
+        F.cross_entropy((leaf * 1)[:1].expand(4, 5), target, inplace_backward=True)
+    with torch.no_grad():  # nothing to give up
+        assert torch.equal(F.cross_entropy(leaf, target, inplace_backward=True), F.cross_entropy(leaf, target))
+
+
+def test_inplace_backward_leaves_a_graph_and_hooks_alone():
+    x, target = problem((4, 5), torch.float64, False)
+    leaf = x.requires_grad_()
+    logits = leaf * 1
+    (first,) = torch.autograd.grad(F.cross_entropy(logits, target, inplace_backward=True), leaf, create_graph=True)
+    torch.testing.assert_close(logits, leaf)
+    expected = torch.func.hessian(lambda x: builtin(x, target))(leaf).sum((0, 1))
+    torch.testing.assert_close(torch.autograd.grad(first.sum(), leaf)[0], expected)
+    with torch.autograd.graph.save_on_cpu():
+        logits = leaf * 1
+        loss = F.cross_entropy(logits, target, inplace_backward=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaf)[0], value_and_gradient(builtin, x, target)[1] * 2)
+    torch.testing.assert_close(
+        torch.func.grad(lambda x: F.cross_entropy(x * 1, target, inplace_backward=True))(leaf.detach()),
+        torch.func.grad(lambda x: builtin(x, target))(leaf.detach()),
+    )
+
+
+# registration
+
+
+@pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
+def test_opcheck(probabilities, dtype):
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
+    ops = torch.ops.torchnotes
+    x, target = problem((2, 5, 3, 4), dtype, probabilities)
+    for layout, weight in itertools.product((contiguous, channels_last), (None, torch.rand(5).to(dtype))):
+        x, options = layout(x), (-100, 0.1, 0.2, 3.0)
+        torch.library.opcheck(ops.cross_entropy.default, (x, target, weight, 1, *options, False), test_utils=tests)
+        _, statistics, scale = ops.cross_entropy(x, target, weight, 1, *options, False)
+        grad = torch.ones((), dtype=dtype)
+        rest = (target, weight, statistics, scale, 1, *options)
+        torch.library.opcheck(ops.cross_entropy_backward.default, (grad, x, *rest), test_utils=tests)
+        torch.library.opcheck(ops.cross_entropy_backward_.default, (grad, x.clone(), *rest), test_utils=tests)
+        grads = torch.rand(2, 3, 4).to(dtype)
+        curvature = (x.clone(), grads, x, target, weight, statistics, *options)
+        torch.library.opcheck(ops.cross_entropy_curvature.default, curvature, test_utils=tests)
+
+
+def test_kernels_refuse_what_does_not_match():
+    ops = torch.ops.torchnotes
+    x, target = problem((4, 5), torch.float32, False)
+    options = (-100, 0.0, 0.0, 0.0)
+    _, statistics, scale = ops.cross_entropy(x, target, None, 0, *options, False)
+    with pytest.raises(RuntimeError, match="gradient is needed for every row"):
+        ops.cross_entropy_backward(torch.ones(3), x, target, None, statistics, scale, 0, *options)
+    with pytest.raises(RuntimeError, match="gradient is needed for every row"):
+        ops.cross_entropy_backward(torch.ones(()), x, target, None, statistics, None, 1, *options)
+    with pytest.raises(RuntimeError, match="statistics"):
+        ops.cross_entropy_backward(torch.ones(4), x, target, None, statistics[:2], scale, 0, *options)
+    with pytest.raises(RuntimeError, match="statistics"):
+        ops.cross_entropy_backward(torch.ones(4), x, target, None, statistics.double(), scale, 0, *options)
+    with pytest.raises(RuntimeError, match="size"):
+        ops.cross_entropy_curvature(x[:2], torch.ones(4), x, target, None, statistics, *options)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        ops.cross_entropy_backward(torch.ones(4).double(), x, target, None, statistics, scale, 0, *options)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
+    from torchnotes import _C
+
+    if _C.cuda:
+        pytest.skip("this build has CUDA")
+    kernel = getattr(torch.ops.torchnotes, name).default
+    tensor = torch.ones(2, 3)
+    arguments = [tensor if "Tensor" in str(a.type) else 0 for a in kernel._schema.arguments]
+    with pytest.raises(NotImplementedError, match="built without CUDA"):
+        kernel.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *arguments)
+
+
+def test_opinfo_samples(dtype):
+    (info,) = (op for op in op_db() if op.name == "nn.functional.cross_entropy")
+    for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
+        arguments, keywords = (sample.input, *sample.args), sample.kwargs
+        half = dtype in (torch.bfloat16, torch.float16)
+        ours, theirs = F.cross_entropy(*arguments, **keywords), builtin(*arguments, **keywords)
+        tolerance = dict(rtol=8 * EPS[dtype], atol=8 * EPS[dtype]) if half else {}  # torch rounds the log-softmax
+        torch.testing.assert_close(ours, theirs, **tolerance)
+        gradients = [torch.autograd.grad(loss.sum(), sample.input) for loss in (ours, theirs)]
+        torch.testing.assert_close(*gradients, **tolerance)
+
+
+# errors
+
+
+def test_a_class_that_there_is_not_is_named_with_its_place():
+    x = torch.randn(2, 5, 3, requires_grad=True)
+    target = torch.tensor([[0, 1, 2], [3, 7, -1]])
+    with pytest.raises(IndexError, match=r"Target 7 is out of bounds: at \[1, 1\].* 5 classes or ignore_index = -100"):
+        F.cross_entropy(x, target)
+    with pytest.raises(IndexError, match=r"Target -1 is out of bounds: at \[1, 2\]"):
+        F.cross_entropy(x, target, ignore_index=7)
+    with pytest.raises(IndexError, match=r"Target 255 is out of bounds: at \[0\]"):
+        F.cross_entropy(x[:1, :, 0], torch.tensor([255], dtype=torch.uint8))
+
+
+def test_bad_arguments_raise_what_torch_raises():
+    x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
+    q, weight = x.softmax(1), torch.rand(5)
+    for arguments in (
+        (x, t.int()),
+        (x, t.float()),
+        (x, t[:3]),
+        (x, t[:, None]),
+        (x, t[0]),
+        (torch.tensor(1.0), torch.tensor(0)),
+        (torch.tensor(1.0), torch.tensor(1.0)),
+        (torch.randn(4, 5, 6), torch.randint(5, (4, 7))),
+        (torch.randn(4, 5, 6), torch.randint(5, (4,))),
+        (x, t, weight[:3]),
+        (x, q, weight[:3]),
+        (x, t, weight[None]),
+        (x, t, torch.ones(5).long()),
+        (x, t, "w"),
+        (x, t, 1.0),
+        (x, torch.zeros(4, 5).long()),
+        (x[0], t[:2]),
+        (x[0], t[:1, None]),
+        (x[:, :0], t),
+        (x.long(), t),
+        (x + 0j, t),
+        (x, None),
+        (None, t),
+        ("x", t),
+        (x, t.to("meta")),
+    ):
+        assert outcome(F.cross_entropy, *arguments)[0] is outcome(builtin, *arguments)[0], arguments
+    for keywords in (
+        {"label_smoothing": 1.5},
+        {"label_smoothing": "x"},
+        {"label_smoothing": None},
+        {"ignore_index": 1.5},
+        {"ignore_index": None},
+        {"reduction": "x"},
+        {"reduction": None},
+        {"nonsense": 1},
+    ):
+        assert outcome(F.cross_entropy, x, t, **keywords)[0] is outcome(builtin, x, t, **keywords)[0], keywords
+    assert outcome(F.cross_entropy, x, q, ignore_index=1) == outcome(builtin, x, q, ignore_index=1)
+    with pytest.raises(RuntimeError, match=r"label_smoothing must be between 0.0 and 1.0. Got: -0.5"):
+        F.cross_entropy(x, t, label_smoothing=-0.5)
+
+
+def test_bad_options_of_our_own():
+    x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
+    for cap in (0, -1.0):
+        with pytest.raises(ValueError, match="logit_softcap must be positive"):
+            F.cross_entropy(x, t, logit_softcap=cap)
+    with pytest.raises(ValueError, match="empty must be 'nan' or 'zero'"):
+        F.cross_entropy(x, t, empty="x")
+    with pytest.raises(TypeError):
+        F.cross_entropy(x, t, z_loss="x")
+    with pytest.raises(TypeError, match="dense floating-point input, got torch.complex64"):
+        F.cross_entropy(x + 0j, t, z_loss=0.1)
+
+
+# the notes
+
+
+def test_the_gradient_and_the_hessian_of_the_notes():
+    """dL/dz = y^ - y and H = diag(y^) - y^ y^T (rows 14 and 15)"""
+    z = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    y = torch.zeros(6, dtype=torch.float64)
+    y[2] = 1
+    predicted = F.softmax(z, 0)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(z, torch.tensor(2)), z)
+    torch.testing.assert_close(gradient, predicted - y, rtol=1e-14, atol=1e-16)
+    hessian = torch.func.hessian(lambda z: F.cross_entropy(z, torch.tensor(2)))(z)
+    torch.testing.assert_close(hessian, torch.diag(predicted) - torch.outer(predicted, predicted), rtol=1e-13, atol=1e-16)
+
+
+def test_the_cross_entropy_is_convex():
+    """v^T H v = sum y^ v^2 - (sum y^ v)^2 >= 0, and no eigenvalue of H is negative (row 15)."""
+    for scale in (0.1, 1.0, 10.0):
+        z, v = scale * torch.randn(200, 7, dtype=torch.float64), torch.randn(200, 7, dtype=torch.float64)
+        target = torch.randint(7, (200,))
+        hessians = torch.func.vmap(torch.func.hessian(F.cross_entropy))(z, target)
+        assert torch.linalg.eigvalsh(hessians).min() > -1e-14
+        quadratic = torch.einsum("ni,nij,nj->n", v, hessians, v)
+        predicted = F.softmax(z, 1)
+        exact = (predicted * v**2).sum(1) - (predicted * v).sum(1) ** 2
+        torch.testing.assert_close(quadratic, exact, rtol=1e-10, atol=1e-14)
+        assert (exact > -1e-15).all()
+
+
+def test_the_two_layer_classifier():
+    """z1 -> leaky ReLU 0.1 -> mask -> z2 -> softmax -> cross-entropy: dL/dz2 = y^ - y, dL/da1 = (y^ - y) W2^T M (row 10)"""
+    x, mask = torch.randn(8, 5, dtype=torch.float64), torch.rand(8, 6).gt(0.5).double()
+    w1, w2 = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 6), (6, 4)))
+    target = torch.randint(4, (8,))
+    z1 = x @ w1
+    a1 = F.leaky_relu(z1, 0.1)
+    z2 = (a1 * mask) @ w2
+    for tensor in (z1, a1, z2):
+        tensor.retain_grad()
+    F.cross_entropy(z2, target, reduction="sum").backward()
+    delta = F.softmax(z2, 1) - torch.nn.functional.one_hot(target, 4)
+    torch.testing.assert_close(z2.grad, delta, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(a1.grad, delta @ w2.T * mask, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(z1.grad, torch.where(z1 > 0, a1.grad, 0.1 * a1.grad), rtol=1e-14, atol=1e-16)
+    torch.testing.assert_close(w2.grad, (a1 * mask).T @ delta, rtol=1e-12, atol=1e-14)
