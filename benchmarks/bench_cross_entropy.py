@@ -1,0 +1,70 @@
+"""cross_entropy and what torch has for it: forward and backward, and the product of its Hessian with a vector."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import torchnotes
+
+from .activation import compiled
+from .classes import Contest, case
+from .timing import OURS
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+SHAPES = ((128, 10), (64, 1000), (8192, 1000), (1024, 32000))
+
+ours = torchnotes.functional.cross_entropy
+builtin = torch.nn.functional.cross_entropy
+
+
+def logits_and_targets(rows: int, classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    logits = torch.randn(rows, classes, dtype=dtype, device=device, requires_grad=True)
+    return logits, torch.randint(classes, (rows,), device=device)
+
+
+def forward_backward(loss: Loss) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def step(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        value = loss(x, target)
+        (gradient,) = torch.autograd.grad(value, x)
+        return value, gradient
+
+    return step
+
+
+def in_place(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of a step are the gradients of the one before: their values do not matter to the time."""
+    logits = x.view_as(x)
+    value = ours(logits, target, inplace_backward=True)
+    (gradient,) = torch.autograd.grad(value, logits)
+    return value, gradient
+
+
+def hessian_vector(loss: Loss) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor]]:
+    def step(x: Tensor, target: Tensor, v: Tensor) -> tuple[Tensor]:
+        (gradient,) = torch.autograd.grad(loss(x, target), x, create_graph=True)
+        return torch.autograd.grad(gradient, x, v)
+
+    return step
+
+
+def with_vector(rows: int, classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    x, target = logits_and_targets(rows, classes, dtype, device)
+    return x, target, torch.randn_like(x, requires_grad=False)
+
+
+def rivals(make: Callable[[Loss], Callable], **more: Loss) -> dict[str, Callable]:
+    return {name: make(loss) for name, loss in {OURS: ours, "eager": builtin, **more}.items()}
+
+
+BOTH = Contest(
+    rivals(forward_backward, compile=compiled(builtin)), forward_backward(builtin), logits_and_targets, copies_moved=3
+)
+IN_PLACE = Contest(BOTH.steps | {OURS: in_place}, BOTH.reference, logits_and_targets, copies_moved=3)
+CURVATURE = Contest(rivals(hessian_vector), hessian_vector(builtin), with_vector, copies_moved=6)
+
+CASES = (
+    *(case("forward+backward", BOTH, shape, dtype) for dtype in (torch.float32, torch.bfloat16) for shape in SHAPES),
+    *(case("in place", IN_PLACE, SHAPES[-1], dtype) for dtype in (torch.float32, torch.bfloat16)),
+    case("Hessian-vector", CURVATURE, SHAPES[-1]),
+)

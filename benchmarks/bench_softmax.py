@@ -1,0 +1,14 @@
+"""softmax and what torch has for it."""
+
+import torch
+
+import torchnotes
+
+from .activation import compiled
+from .classes import softmax_like
+
+CASES = softmax_like(
+    ours=torchnotes.functional.softmax,
+    builtin=torch.nn.functional.softmax,
+    compiled=compiled(torch.nn.functional.softmax),
+)

@@ -1,0 +1,62 @@
+"""What is measured of operations on rows of logits: forward and backward, for numbers of rows and of classes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .timing import OURS, Case, Contender, Problem
+
+Step = Callable[..., Sequence[Tensor]]  # of what `inputs` makes
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The steps of rivals, all on the same inputs, and what a step moves at least, in copies of the logits."""
+
+    steps: dict[str, Step]
+    reference: Step
+    inputs: Callable[[int, int, torch.dtype, torch.device], tuple[Tensor, ...]]
+    copies_moved: int
+
+
+def case(name: str, contest: Contest, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Case:
+    rows, classes = shape
+    suffix = "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
+    return Case(f"{name} {rows:,} x {classes:,}{suffix}", (rows * classes,), partial(_problem, contest, shape), dtype)
+
+
+def _problem(
+    contest: Contest, shape: tuple[int, int], size: int, dtype: torch.dtype, device: torch.device
+) -> Problem:
+    inputs = contest.inputs(*shape, dtype, device)
+    in_double = tuple(in_double_precision(x) for x in inputs)
+
+    def call(step: Step, inputs: tuple[Tensor, ...]) -> Contender:
+        return lambda: step(*inputs)
+
+    contenders = {name: call(step, inputs) for name, step in contest.steps.items()}
+    return Problem(contenders, call(contest.reference, in_double), contest.copies_moved * inputs[0].nbytes)
+
+
+def in_double_precision(x: Tensor) -> Tensor:
+    return x.detach().double().requires_grad_(x.requires_grad) if x.is_floating_point() else x
+
+
+def softmax_like(ours: Callable, builtin: Callable, compiled: Callable) -> tuple[Case, ...]:
+    def forward_backward(function: Callable) -> Step:
+        def step(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+            y = function(x, 1)
+            return y, *torch.autograd.grad(y, x, g)
+
+        return step
+
+    def inputs(rows: int, classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        x = torch.randn(rows, classes, dtype=dtype, device=device, requires_grad=True)
+        return x, torch.randn_like(x, requires_grad=False)
+
+    steps = {name: forward_backward(f) for name, f in ((OURS, ours), ("eager", builtin), ("compile", compiled))}
+    contest = Contest(steps, forward_backward(builtin), inputs, copies_moved=5)
+    return tuple(case("forward+backward", contest, shape) for shape in ((128, 10), (8192, 1000), (1024, 32000)))
