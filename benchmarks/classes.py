@@ -20,6 +20,7 @@ class Contest:
     reference: Step
     inputs: Callable[[int, int, torch.dtype, torch.device], tuple[Tensor, ...]]
     copies_moved: int
+    each_its_own: bool = False  # the steps write over their inputs
 
 
 def case(name: str, contest: Contest, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Case:
@@ -35,6 +36,8 @@ def _problem(
     in_double = tuple(in_double_precision(x) for x in inputs)
 
     def call(step: Step, inputs: tuple[Tensor, ...]) -> Contender:
+        if contest.each_its_own:
+            inputs = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
         return lambda: step(*inputs)
 
     contenders = {name: call(step, inputs) for name, step in contest.steps.items()}

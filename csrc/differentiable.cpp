@@ -295,14 +295,9 @@ Tensor call_with_graph(const Rule& rule, Stack arguments) {
 
 // The gradient takes x's memory, which must then be nobody else's.
 void check_x_can_be_given_up(const Rule& rule, const Tensor& x) {
+  torch::autograd::check_inplace(x, /*requires_grad=*/true);  // refuses leaves and their views
   TORCH_CHECK(
-      !x.is_leaf(),
-      rule.name,
-      ": a leaf Variable that requires grad keeps its memory: only an intermediate result can be written over by its "
-      "gradient."
-  );
-  TORCH_CHECK(
-      !x.is_inference() && x.is_non_overlapping_and_dense(),
+      x.is_non_overlapping_and_dense(),
       rule.name,
       ": the gradient can be written over a dense tensor only, no element of which shares memory with another."
   );

@@ -504,8 +504,9 @@ def test_inplace_backward_raises_where_it_would_be_wrong():
     F.cross_entropy(logits, target, inplace_backward=True).backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         other.backward()
-    with pytest.raises(RuntimeError, match="leaf Variable"):
-        F.cross_entropy(leaf, target, inplace_backward=True)
+    for given in (leaf, leaf.view(4, 5)):
+        with pytest.raises(RuntimeError, match="leaf Variable"):
+            F.cross_entropy(given, target, inplace_backward=True)
     with pytest.raises(RuntimeError, match="dense"):
         F.cross_entropy((leaf * 1)[:1].expand(4, 5), target, inplace_backward=True)
     with torch.no_grad():  # nothing to give up
