@@ -1,4 +1,4 @@
-// logistic, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and
+// logistic, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and
 // without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
 #pragma once
 
@@ -16,6 +16,11 @@ inline Vectorized<T> where(const Vectorized<T>& mask, const Vectorized<T>& a, co
 template <class T>
 inline Vectorized<T> exp(const Vectorized<T>& x) {
   return x.exp();
+}
+
+template <class T>
+inline Vectorized<T> abs(const Vectorized<T>& x) {
+  return x.abs();
 }
 
 template <class T>
@@ -47,8 +52,32 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
   return at::vec::cast<double>(n + Vectorized<int64_t>(1023LL << 52));
 }
 
-// 1 / (1 + e^-z) with e^-z = 2^n e^-r, n = round(-z / ln 2), r = z + n ln 2, |r| <= ln(2)/2, and e^-r = 1 - t, where
-// t = r - r^2 q(r) and q is the minimax polynomial of relative error 2^-28. The denominator is rounded once,
+namespace detail {
+
+// e^-z = 2^n e^-r = 2^n (1 - t) with n = round(-z / ln 2), r = z + n ln 2, |r| <= ln(2)/2, and t = r - r^2 q(r), where q
+// is the minimax polynomial of relative error 2^-28. Scaled by 2^shift, and as two factors:
+struct ScaledExponential {
+  Vectorized<float> scale;    // 2^(n + shift), which must be a normal number
+  Vectorized<float> minus_t;  // -t
+};
+
+template <int shift>
+C10_ALWAYS_INLINE ScaledExponential exponential_of_minus(const Vectorized<float>& z) {
+  using V = Vectorized<float>;
+  const V bits = fma(z, V(-1.44269504f), V(kRoundFloat + shift));
+  const V n = bits - V(kRoundFloat + shift);
+  const V r = fma(n, V(-2.12194440e-4f), fma(n, V(0.693359375f), z));  // ln 2 in two parts, n times the first exact
+  V q = V(0.00138145395f);
+  q = fma(q, r, V(-0.00836874545f));
+  q = fma(q, r, V(0.041668389f));
+  q = fma(q, r, V(-0.166665211f));
+  q = fma(q, r, V(0.49999994f));
+  return {power_of_two(bits), fma(r * r, q, V(0.0f) - r)};
+}
+
+}  // namespace detail
+
+// 1 / (1 + e^-z). The denominator is rounded once,
 //
 //   1 + e^-z = (1 + 2^n) - 2^n t,     1 + 2^n exact for |n| < 24,
 //
@@ -56,22 +85,31 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
 C10_ALWAYS_INLINE Vectorized<float> logistic(const Vectorized<float>& z) {
   using V = Vectorized<float>;
   const V c = at::vec::clamp(z, V(-105.0f), V(43.0f));  // 0 below, 1 above; NaN stays
-  const V bits = fma(c, V(-1.44269504f), V(kRoundFloat - 64.0f));
-  const V n = bits - V(kRoundFloat - 64.0f);
-  const V r = fma(n, V(-2.12194440e-4f), fma(n, V(0.693359375f), c));  // ln 2 in two parts, n times the first exact
-  V q = V(0.00138145395f);
-  q = fma(q, r, V(-0.00836874545f));
-  q = fma(q, r, V(0.041668389f));
-  q = fma(q, r, V(-0.166665211f));
-  q = fma(q, r, V(0.49999994f));
-  const V minus_t = fma(r * r, q, V(0.0f) - r);
-  const V scale = power_of_two(bits);
+  const auto [scale, minus_t] = detail::exponential_of_minus<-64>(c);
   const V one = V(0x1p-64f);
   return one / fma(scale, minus_t, one + scale);
 }
 inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
 }
+
+// log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / (1 + e/2), s^2 <= 4/9, and Q the minimax
+// polynomial of relative error 2^-31. e^z is scaled by 2^64, so that it goes through the denormal numbers to 0.
+C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {
+  using V = Vectorized<float>;
+  const V c = at::vec::clamp_max(V(0.0f) - z, V(105.0f));  // NaN stays
+  const auto [scale, minus_t] = detail::exponential_of_minus<64>(c);
+  const V e = fma(scale, minus_t, scale) * V(0x1p-64f);
+  const V s = e / fma(e, V(0.5f), V(1.0f));
+  const V u = s * s;
+  V q = V(0.000113400045f);
+  q = fma(q, u, V(0.0004239565586f));
+  q = fma(q, u, V(0.002233777968f));
+  q = fma(q, u, V(0.01249990823f));
+  q = fma(q, u, V(0.08333333415f));
+  return fma(s * u, q, s);
+}
+inline Vectorized<double> log1p_exp(const Vectorized<double>& z) { return z.exp().log1p(); }
 
 namespace detail {
 

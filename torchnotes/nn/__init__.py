@@ -4,3 +4,6 @@ from .activation import LeakyReLU as LeakyReLU
 from .activation import ReLU as ReLU
 from .activation import Sigmoid as Sigmoid
 from .activation import Tanh as Tanh
+from .loss import BCEWithLogitsLoss as BCEWithLogitsLoss
+from .loss import MSELoss as MSELoss
+from .loss import PinballLoss as PinballLoss
