@@ -327,7 +327,9 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
     }
   }
   const Tensor x = arguments[0].toTensor();
-  if (rule.heeds_autocast && at::autocast::is_autocast_enabled(x.device().type())) {
+  const auto device = x.device().type();
+  if (rule.heeds_autocast && at::autocast::is_autocast_available(device) &&
+      at::autocast::is_autocast_enabled(device)) {
     return otherwise();
   }
   Tensor y;

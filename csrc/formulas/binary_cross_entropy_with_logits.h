@@ -38,13 +38,13 @@ struct BinaryCrossEntropy : Labels {
   template <class T>
   C10_HOST_DEVICE Weighted<T> operator()(T x, T label) const {
     const T y = smooth(label), a = abs(x);
-    return counted(label, a * where(x < T(0), y, T(1) - y) + log1p_exp(T(0) - a));
+    return counted(label, fma(a, where(x < T(0), y, T(1) - y), log1p_exp(T(0) - a)));
   }
   template <class T>
   C10_HOST_DEVICE Weighted<T> operator()(T x, T label, T w, T p) const {
     const T y = smooth(label), a = abs(x);
-    const T l = (p - T(1)) * y + T(1);
-    return counted(label, w * (a * where(x < T(0), p * y, T(1) - y) + l * log1p_exp(T(0) - a)));
+    const T l = fma(p - T(1), y, T(1));
+    return counted(label, w * fma(a, where(x < T(0), p * y, T(1) - y), l * log1p_exp(T(0) - a)));
   }
   template <class T>
   C10_HOST_DEVICE Weighted<T> counted(T label, T loss) const {
@@ -61,7 +61,7 @@ struct BinaryCrossEntropyBackward : Labels {
   template <class T>
   C10_HOST_DEVICE T operator()(T g, T x, T label, T w, T p) const {
     const T y = smooth(label);
-    const T lt = ((p - T(1)) * y + T(1)) * logistic(T(0) - abs(x));
+    const T lt = fma(p - T(1), y, T(1)) * logistic(T(0) - abs(x));
     return where(label == T(ignored), T(0), g * (w * where(x < T(0), lt - p * y, (T(1) - y) - lt)));
   }
 };

@@ -93,21 +93,30 @@ inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
 }
 
-// log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / (1 + e/2), s^2 <= 4/9, and Q the minimax
-// polynomial of relative error 2^-31. e^z is scaled by 2^64, so that it goes through the denormal numbers to 0.
+// log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / d, d = 1 + e/2, s^2 <= 4/9, and Q the minimax
+// polynomial of relative error 2^-31. What rounding takes from e, d and s is added to the small second term, by
+// 1/d = 1 - s/2, so that nothing but the last addition counts: below 0.6 ulp. e^z is scaled by 2^64, so that it goes
+// through the denormal numbers to 0.
 C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {
   using V = Vectorized<float>;
   const V c = at::vec::clamp_max(V(0.0f) - z, V(105.0f));  // NaN stays
   const auto [scale, minus_t] = detail::exponential_of_minus<64>(c);
-  const V e = fma(scale, minus_t, scale) * V(0x1p-64f);
-  const V s = e / fma(e, V(0.5f), V(1.0f));
+  const V scaled = fma(scale, minus_t, scale);
+  const V e = scaled * V(0x1p-64f);
+  const V e_lacks = fma(scale, minus_t, scale - scaled) * V(0x1p-64f);
+  const V d = fma(e, V(0.5f), V(1.0f));
+  const V d_lacks = fma(e_lacks, V(0.5f), fma(e, V(0.5f), V(1.0f) - d));
+  const V s = e / d;
+  const V minus_s = V(0.0f) - s;
+  const V remainder = fma(minus_s, d_lacks, fma(minus_s, d, e) + e_lacks);
+  const V s_lacks = remainder * fma(s, V(-0.5f), V(1.0f));
   const V u = s * s;
   V q = V(0.000113400045f);
   q = fma(q, u, V(0.0004239565586f));
   q = fma(q, u, V(0.002233777968f));
   q = fma(q, u, V(0.01249990823f));
   q = fma(q, u, V(0.08333333415f));
-  return fma(s * u, q, s);
+  return s + fma(s * u, q, s_lacks);
 }
 inline Vectorized<double> log1p_exp(const Vectorized<double>& z) { return z.exp().log1p(); }
 

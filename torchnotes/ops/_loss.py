@@ -32,9 +32,13 @@ def native_together(input: Any, *others: Any) -> bool:
 
 
 def autocasting(*tensors: Any) -> bool:
-    """Whether these would be native together if autocast made float32 of them first."""
-    kind = tensors[0].device.type if isinstance(tensors[0], Tensor) else ""
-    return bool(kind) and torch.is_autocast_enabled(kind) and native_together(*map(widened, tensors))
+    """Whether these would be native together if autocast, which is on, made float32 of them first."""
+    return isinstance(tensors[0], Tensor) and _autocasts(tensors[0]) and native_together(*map(widened, tensors))
+
+
+def _autocasts(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def widened(x: Any) -> Any:
@@ -46,10 +50,9 @@ def heeding_autocast(function: Callable[..., Tensor], again: Callable[..., Calla
     """function, but under autocast again() of what autocast makes of the arguments."""
 
     def call(input: Tensor, *rest: Any) -> Tensor:
-        kind = input.device.type
-        if not torch.is_autocast_enabled(kind):
+        if not _autocasts(input):
             return function(input, *rest)
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(input.device.type, enabled=False):
             return again()(*map(widened, (input, *rest)))
 
     return call

@@ -23,9 +23,7 @@ from ._loss import (
 )
 
 torch.library.register_fake("torchnotes::mse_loss", lambda x, y, w, reduction: fake_loss(x, reduction))
-torch.library.register_fake(
-    "torchnotes::mse_loss_backward", lambda g, x, y, w, scale, reduction: torch.empty_like(x)
-)
+torch.library.register_fake("torchnotes::mse_loss_backward", lambda g, x, y, w, scale, reduction: torch.empty_like(x))
 _forward, _backward = kernel("mse_loss"), kernel("mse_loss_backward")
 
 

@@ -124,9 +124,7 @@ def _reduced(loss: Tensor, w: Tensor | None, reduction: int) -> Tensor:
     return reduced(loss * w, reduction, w.expand_as(loss).sum())
 
 
-def _composed(
-    f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float
-) -> Tensor:
+def _composed(f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float) -> Tensor:
     return _reduced(Pinball.apply(f, y.expand_as(f), quantiles, h), w, reduction)
 
 
