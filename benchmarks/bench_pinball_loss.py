@@ -36,12 +36,14 @@ def our_nine(input: Tensor, target: Tensor, reduction: str) -> Tensor:
     return torchnotes.functional.pinball_loss(input, target, NINE, reduction=reduction)
 
 
+def rows_of_nine(size: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(size // 9, 9), torch.randn(size // 9)
+
+
 CASES = (
     *elementwise_loss(our_one, one, lambda n: (torch.randn(n), torch.randn(n))),
     *(
         dataclasses.replace(case, name=case.name.replace(",", " of 9 quantiles,"))
-        for case in elementwise_loss(
-            our_nine, nine, lambda n: (torch.randn(n // 9, 9), torch.randn(n // 9)), (9_000_000,)
-        )
+        for case in elementwise_loss(our_nine, nine, rows_of_nine, (9_000_000,))
     ),
 )

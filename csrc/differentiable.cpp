@@ -221,9 +221,8 @@ struct Node final : torch::autograd::Node {
     };
     const auto& compiler = getPyCompilerInterface();
     const auto self = saved.get_py_compiler();
-    const auto function = compiler->bind_function(
-        self, name(), backward, types, /*is_custom_function=*/true, /*is_traceable=*/true
-    );
+    const auto function =
+        compiler->bind_function(self, name(), backward, types, /*is_custom_function=*/true, /*is_traceable=*/true);
     using Outputs = std::vector<std::optional<torch::autograd::InputMetadata>>;
     const auto outputs = IValuePacker<Outputs>::pack(get_input_metadata(next_edges()));
     auto result = compiler->call_function(self, "apply_functional", function, gradients, tensors, outputs);
@@ -328,8 +327,7 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
   }
   const Tensor x = arguments[0].toTensor();
   const auto device = x.device().type();
-  if (rule.heeds_autocast && at::autocast::is_autocast_available(device) &&
-      at::autocast::is_autocast_enabled(device)) {
+  if (rule.heeds_autocast && at::autocast::is_autocast_available(device) && at::autocast::is_autocast_enabled(device)) {
     return otherwise();
   }
   Tensor y;

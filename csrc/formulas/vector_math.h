@@ -1,5 +1,6 @@
-// logistic, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and
-// without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
+// logistic, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in flight at
+// once, and without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they
+// promise.
 #pragma once
 
 #include <ATen/cpu/vec/vec.h>
@@ -54,8 +55,8 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
 
 namespace detail {
 
-// e^-z = 2^n e^-r = 2^n (1 - t) with n = round(-z / ln 2), r = z + n ln 2, |r| <= ln(2)/2, and t = r - r^2 q(r), where q
-// is the minimax polynomial of relative error 2^-28. Scaled by 2^shift, and as two factors:
+// e^-z = 2^n e^-r = 2^n (1 - t) with n = round(-z / ln 2), r = z + n ln 2, |r| <= ln(2)/2, and t = r - r^2 q(r), where
+// q is the minimax polynomial of relative error 2^-28. Scaled by 2^shift, and as two factors:
 struct ScaledExponential {
   Vectorized<float> scale;    // 2^(n + shift), which must be a normal number
   Vectorized<float> minus_t;  // -t
@@ -93,8 +94,8 @@ inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
 }
 
-// log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / d, d = 1 + e/2, s^2 <= 4/9, and Q the minimax
-// polynomial of relative error 2^-31. What rounding takes from e, d and s is added to the small second term, by
+// log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / d, d = 1 + e/2, s^2 <= 4/9, and Q the
+// minimax polynomial of relative error 2^-31. What rounding takes from e, d and s is added to the small second term, by
 // 1/d = 1 - s/2, so that nothing but the last addition counts: below 0.6 ulp. e^z is scaled by 2^64, so that it goes
 // through the denormal numbers to 0.
 C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {

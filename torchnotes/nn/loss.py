@@ -1,4 +1,4 @@
-"""torch.nn's losses, computed by torchnotes: same constructor, attributes, repr and state_dict; and the pinball loss."""
+"""torch.nn's losses, computed by torchnotes: same constructor, attributes and state_dict; and the pinball loss."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What all losses share: the arguments by which torch's say how the elements become one number, and the rules for it."""
+"""What all losses share: the arguments by which torch's say how the elements become one number, and what follows."""
 
 from collections.abc import Callable
 from typing import Any

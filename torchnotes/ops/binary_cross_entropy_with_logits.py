@@ -163,7 +163,7 @@ def _composed_backward(
     return LogitsLossBackward.apply(g.where(counts, 0), x, _smooth(y, smoothing), p)
 
 
-_loss = differentiable(
+_loss: Callable[..., Tensor] = differentiable(
     "BCEWithLogitsLoss",
     "binary_cross_entropy_with_logits",
     "binary_cross_entropy_with_logits_backward",

@@ -4,6 +4,7 @@ l = w (x - y)^2,    dl/dx = 2w (x - y) = -dl/dy,    d2l/dx2 = 2w
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def _composed_backward(g: Tensor, x: Tensor, y: Tensor, w: Tensor | None, scale:
     return SquaredErrorBackward.apply(g if w is None else g * w, x, y)
 
 
-_loss = differentiable(
+_loss: Callable[..., Tensor] = differentiable(
     "MSELoss",
     "mse_loss",
     "mse_loss_backward",
@@ -102,12 +103,12 @@ def mse_loss(
 ) -> Tensor:
     """(input - target)^2, reduced, as torch.nn.functional.mse_loss."""
     if not (native_together(input, target, weight) or autocasting(input, target, weight)):
-        return builtin(input, target, size_average, reduce, reduction, weight)
+        return builtin(input, target, size_average, reduce, reduction, weight)  # type: ignore[call-arg] # stubs lag
     if input.shape == target.shape:
         if weight is not None and weight.shape != input.shape:
             raise ValueError("Weights and input must have the same size.")
     elif weight is not None:  # torch sums up the weights before they broadcast
-        return builtin(input, target, size_average, reduce, reduction, weight)
+        return builtin(input, target, size_average, reduce, reduction, weight)  # type: ignore[call-arg] # stubs lag
     else:
         warnings.warn(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}). "

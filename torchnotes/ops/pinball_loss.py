@@ -5,7 +5,7 @@ within a window of half-width h around r = 0:    drho/df = 1/2 - tau - r/(2h),  
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ class Pinball(Elementwise):
         return PinballBackward.apply(f_t - y_t, *ctx.saved_tensors, ctx.quantiles, ctx.h)
 
 
-def _plain(f: Tensor, y: Tensor, tau: Tensor | float, h: float) -> Tensor:
+def _plain(f: Tensor, y: Tensor, tau: Tensor, h: float) -> Tensor:
     r = y - f
     if h == 0:
         return torch.where(r >= 0, tau * r, (tau - 1) * r)
@@ -132,11 +132,13 @@ def _composed_of_plain_operations(
     f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float
 ) -> Tensor:
     dtype = torch.promote_types(f.dtype, torch.float32)
+    tau = torch.tensor(quantiles, dtype=dtype, device=f.device)
+    if len(quantiles) == 1:
+        tau = tau.squeeze()
     if worthwhile(f) and f.dtype == y.dtype:
-        tau = torch.tensor(quantiles, dtype=dtype, device=f.device)
-        return _reduced(CompiledPinball.apply(f, y.expand_as(f), tau, h).to(f.dtype), w, reduction)
-    tau = quantiles[0] if len(quantiles) == 1 else torch.tensor(quantiles, dtype=dtype, device=f.device)
-    loss = _plain(f, y, tau, h)
+        loss = CompiledPinball.apply(f, y.expand_as(f), tau, h)
+    else:
+        loss = _plain(f, y, tau, h)
     return _reduced(loss.to(torch.promote_types(f.dtype, y.dtype)) if f.is_floating_point() else loss, w, reduction)
 
 
@@ -154,7 +156,7 @@ def _composed_backward(
     return PinballBackward.apply(g if w is None else g * w, f, y.expand_as(f), quantiles, h)
 
 
-_loss = differentiable(
+_loss: Callable[..., Tensor] = differentiable(
     "PinballLoss",
     "pinball_loss",
     "pinball_loss_backward",
@@ -185,7 +187,7 @@ def pinball_loss(
         if not isinstance(x, Tensor):
             raise TypeError(f"pinball_loss(): argument '{name}' must be Tensor, not {type(x).__name__}")
     several = not isinstance(quantiles, (float, int))
-    taus = tuple(float(tau) for tau in quantiles) if several else (quantiles,)  # type: ignore[union-attr]
+    taus = (quantiles,) if isinstance(quantiles, (float, int)) else tuple(map(float, quantiles))
     for tau in taus:
         if not 0 < tau < 1:
             raise ValueError(f"quantiles must lie between 0 and 1, got {tau}")
