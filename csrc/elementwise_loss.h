@@ -8,8 +8,13 @@
 #include <ATen/core/Reduction.h>
 #include <ATen/ops/empty.h>
 
+#include <limits>
+#include <optional>
 #include <tuple>
+#include <type_traits>
 
+#include "formulas/portable.h"
+#include "formulas/weighted.h"
 #include "repeated.h"
 
 namespace torchnotes {
@@ -46,23 +51,34 @@ struct GradientEach {
   C10_HOST_DEVICE F operator()() const { return f; }
 };
 
+// A factor known to twice the precision of T: multiplying by a rounded 1/n would err more than dividing by n. Both
+// parts have one sign and neither is 0, so that infinity times the one less infinity times the other does not come up.
+template <class T>
+struct Factor {
+  T high, low;
+  C10_HOST_DEVICE friend T operator*(const Factor& g, const T& x) { return fma(x, g.high, x * g.low); }
+};
+
 // A backward formula for elements that share one gradient, read from the device.
 template <class F, class scalar_t>
 struct GradientShared {
   using acc_t = at::opmath_type<scalar_t>;
   struct Formula {
     F f;
-    acc_t g;
+    acc_t high, low;
     template <class... T>
     C10_HOST_DEVICE auto operator()(T... x) const {
-      return f(std::common_type_t<T...>(g), x...);
+      using V = std::common_type_t<T...>;
+      return f(Factor<V>{V(high), V(low)}, x...);
     }
   };
   F f;
   const scalar_t* g;
   const double* scale;
   C10_HOST_DEVICE Formula operator()() const {
-    return {f, static_cast<acc_t>(static_cast<double>(static_cast<acc_t>(*g)) * *scale)};
+    const double exact = static_cast<double>(static_cast<acc_t>(*g)) * *scale;
+    const acc_t high = static_cast<acc_t>(exact * (1 - 2.0 * std::numeric_limits<acc_t>::epsilon()));
+    return {f, high, high - high == 0 ? static_cast<acc_t>(exact - static_cast<double>(high)) : high};
   }
 };
 

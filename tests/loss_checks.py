@@ -169,9 +169,9 @@ class LossChecks:
                         if not theirs.isfinite().all():  # the sum overflows in half
                             continue
                         ulp = torch.finfo(dtype).eps * exact.detach().abs().max() if ours.dim() == 0 else 0
-                        chance = 1.02 if reduction == "mean" else 1.001  # the rounding of 1/n is both's, and the most
-                        assert ours.max() <= theirs.max() * chance + ulp, (scale, keywords, reduction)
-                        assert ours.mean() <= theirs.mean() * chance + ulp, (scale, keywords, reduction)
+                        # 0.1 %: two results rounded well tie within chance; a single greatest error is more of it
+                        assert ours.max() <= theirs.max() * 1.05 + ulp, (scale, keywords, reduction)
+                        assert ours.mean() <= theirs.mean() * 1.001 + ulp, (scale, keywords, reduction)
 
     def test_a_large_sum_is_as_good_as_one_in_double(self, device):
         x, y, _ = self.arguments({}, (3_000_001,), torch.float32, device)

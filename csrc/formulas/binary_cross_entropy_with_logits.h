@@ -53,16 +53,17 @@ struct BinaryCrossEntropy : Labels {
 };
 
 struct BinaryCrossEntropyBackward : Labels {
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T x, T label) const {
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T label) const {
     const T y = smooth(label), t = logistic(T(0) - abs(x));
     return where(label == T(ignored), T(0), g * where(x < T(0), t - y, (T(1) - y) - t));
   }
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T x, T label, T w, T p) const {
-    const T y = smooth(label);
-    const T lt = fma(p - T(1), y, T(1)) * logistic(T(0) - abs(x));
-    return where(label == T(ignored), T(0), g * (w * where(x < T(0), lt - p * y, (T(1) - y) - lt)));
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T label, T w, T p) const {
+    const T y = smooth(label), t = logistic(T(0) - abs(x));
+    const T l = fma(p - T(1), y, T(1));
+    const T slope = where(x < T(0), fma(T(0) - p, y, l * t), fma(T(0) - l, t, T(1) - y));
+    return where(label == T(ignored), T(0), g * (w * slope));
   }
 };
 

@@ -26,13 +26,13 @@ struct SquaredError {
 };
 
 struct SquaredErrorBackward {
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T x, T y) const {
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T y) const {
     const T r = x - y;
     return g * (r + r);
   }
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T x, T y, T w) const {
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T y, T w) const {
     const T r = x - y;
     return g * ((r + r) * w);
   }

@@ -47,14 +47,18 @@ struct Pinball {
 struct PinballBackward {
   double smoothing;
   template <class T>
-  C10_HOST_DEVICE T operator()(T g, T f, T y, T tau) const {
+  C10_HOST_DEVICE T slope(T f, T y, T tau) const {
     const T h = T(smoothing), r = y - f;
     const T inside = (T(0.5) - tau) - r / (h + h);
-    return g * where(r >= h, T(0) - tau, where(r <= T(0) - h, T(1) - tau, inside));
+    return where(r >= h, T(0) - tau, where(r <= T(0) - h, T(1) - tau, inside));
   }
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T f, T y, T tau, T w) const {
-    return (*this)(g * w, f, y, tau);
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T f, T y, T tau) const {
+    return g * slope(f, y, tau);
+  }
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T f, T y, T tau, T w) const {
+    return g * (w * slope(f, y, tau));
   }
 };
 
