@@ -91,6 +91,9 @@ pybind11::object to_python(const IValue& value) {
   if (value.isDouble()) {
     return pybind11::float_(value.toDouble());
   }
+  if (value.isDoubleList()) {
+    return pybind11::cast(value.toDoubleVector());
+  }
   if (value.isBool()) {
     return pybind11::bool_(value.toBool());
   }
@@ -118,6 +121,8 @@ IValue from_python(PyObject* value, const c10::Argument& argument, const std::st
       return THPUtils_unpackDouble(value);
     case c10::TypeKind::BoolType:
       return value == Py_True;
+    case c10::TypeKind::ListType:
+      return pybind11::cast<std::vector<double>>(pybind11::handle(value));
     default:
       TORCH_CHECK_TYPE(THPUtils_checkLong(value), wrong_type(name, argument, "an int", value));
       return static_cast<int64_t>(THPUtils_unpackLong(value));
@@ -193,6 +198,8 @@ struct Node final : torch::autograd::Node {
         args.collect(*one.tensor, one.is_output);
       } else if (one.constant.isDouble()) {
         args.collect(std::vector<double>{one.constant.toDouble()});
+      } else if (one.constant.isDoubleList()) {
+        args.collect(one.constant.toDoubleVector());
       } else {
         args.collect(one.constant.isNone() ? std::string("none") : std::to_string(one.constant.toScalar().toLong()));
       }
@@ -222,9 +229,8 @@ struct Node final : torch::autograd::Node {
     };
     const auto& compiler = getPyCompilerInterface();
     const auto self = saved.get_py_compiler();
-    const auto function = compiler->bind_function(
-        self, name(), backward, types, /*is_custom_function=*/true, /*is_traceable=*/true
-    );
+    const auto function =
+        compiler->bind_function(self, name(), backward, types, /*is_custom_function=*/true, /*is_traceable=*/true);
     using Outputs = std::vector<std::optional<torch::autograd::InputMetadata>>;
     const auto outputs = IValuePacker<Outputs>::pack(get_input_metadata(next_edges()));
     auto result = compiler->call_function(self, "apply_functional", function, gradients, tensors, outputs);

@@ -6,9 +6,8 @@
 
 namespace torchnotes {
 
-// Broadcasting is the caller's. To be called before anything is allocated or written.
-inline void check_same(const at::Tensor& a, const at::Tensor& b) {
-  TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: operands differ in size: ", a.sizes(), " and ", b.sizes());
+// To be called before anything is allocated or written.
+inline void check_alike(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(
       a.scalar_type() == b.scalar_type(),
       "torchnotes: operands differ in dtype: ",
@@ -19,6 +18,12 @@ inline void check_same(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(
       a.device() == b.device(), "torchnotes: operands are on different devices: ", a.device(), " and ", b.device()
   );
+}
+
+// The same where broadcasting is the caller's.
+inline void check_same(const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: operands differ in size: ", a.sizes(), " and ", b.sizes());
+  check_alike(a, b);
 }
 
 // The fast path: one dense block of memory each, laid out alike. (Not for empty tensors, whose

@@ -1,6 +1,6 @@
 // torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of differentiable operators
-// (differentiable.cpp); and two questions of every call, which in Python would cost more than the kernel does on a small
-// tensor. Importing it also registers the schemas (schemas.cpp).
+// (differentiable.cpp); and two questions of every call, which in Python would cost more than the kernel does on a
+// small tensor. Importing it also registers the schemas (schemas.cpp).
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/python_variable.h>
 

@@ -35,6 +35,17 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "cross_entropy_curvature(Tensor tangent, Tensor grad, Tensor input, Tensor target, Tensor? weight, "
     "Tensor statistics, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) -> "
     "(Tensor, Tensor)",
+    "mse_loss(Tensor input, Tensor target, Tensor? weight, int reduction) -> (Tensor loss, Tensor scale)",
+    "mse_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor? scale, int reduction) "
+    "-> Tensor",
+    "binary_cross_entropy_with_logits(Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, int reduction, "
+    "float label_smoothing, float? ignore_index) -> (Tensor loss, Tensor scale)",
+    "binary_cross_entropy_with_logits_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, "
+    "Tensor? pos_weight, Tensor? scale, int reduction, float label_smoothing, float? ignore_index) -> Tensor",
+    "pinball_loss(Tensor input, Tensor target, Tensor? weight, float[] quantiles, int reduction, float smoothing) "
+    "-> (Tensor loss, Tensor scale)",
+    "pinball_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor? scale, float[] quantiles, "
+    "int reduction, float smoothing) -> Tensor",
 };
 
 std::string name_of(const std::string& schema) { return schema.substr(0, schema.find('(')); }

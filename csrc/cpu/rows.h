@@ -29,8 +29,8 @@ template <class V, class State, class F>
 inline State zip_members(State a, const State& b, const F& f) {
   std::array<V, sizeof(State) / sizeof(V)> x, y;
   static_assert(std::is_trivially_copyable_v<State> && sizeof(x) == sizeof(State), "a State consists of Ts");
-  std::memcpy(&x, &a, sizeof(State));
-  std::memcpy(&y, &b, sizeof(State));
+  std::memcpy(static_cast<void*>(&x), &a, sizeof(State));
+  std::memcpy(static_cast<void*>(&y), &b, sizeof(State));
   for (size_t i = 0; i < x.size(); ++i) {
     x[i] = f(x[i], y[i]);
   }

@@ -1,7 +1,7 @@
 // The words a formula may use, meaning the same for float, double and SIMD vectors of them:
 //   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
-//   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a
-//   exp_nonpositive(x) = e^x for x <= 0 (and for what rounding makes of 0)
+//   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a   abs(x)
+//   exp_nonpositive(x) = e^x and log1p_exp(x) = log(1 + e^x), for x <= 0
 //   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
 //   greatest_lane(v) and sum_of_lanes(v), of SIMD vectors only
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
@@ -27,6 +27,12 @@ C10_HOST_DEVICE inline double tanh(double x) { return ::tanh(x); }
 
 C10_HOST_DEVICE inline float exp(float x) { return ::expf(x); }
 C10_HOST_DEVICE inline double exp(double x) { return ::exp(x); }
+
+C10_HOST_DEVICE inline float log1p_exp(float z) { return ::log1pf(::expf(z)); }
+C10_HOST_DEVICE inline double log1p_exp(double z) { return ::log1p(::exp(z)); }
+
+C10_HOST_DEVICE inline float abs(float x) { return ::fabsf(x); }
+C10_HOST_DEVICE inline double abs(double x) { return ::fabs(x); }
 
 C10_HOST_DEVICE inline float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 C10_HOST_DEVICE inline double fma(double a, double b, double c) { return ::fma(a, b, c); }

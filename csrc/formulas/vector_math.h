@@ -1,5 +1,6 @@
-// logistic, tanh, exp, exp_nonpositive, max and where for SIMD vectors: inlined, so that several vectors are in flight at once, and
-// without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and what they promise.
+// logistic, exp_nonpositive, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in
+// flight at once, and without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and
+// what they promise.
 #pragma once
 
 #include <ATen/cpu/vec/functional.h>
@@ -17,6 +18,11 @@ inline Vectorized<T> where(const Vectorized<T>& mask, const Vectorized<T>& a, co
 template <class T>
 inline Vectorized<T> exp(const Vectorized<T>& x) {
   return x.exp();
+}
+
+template <class T>
+inline Vectorized<T> abs(const Vectorized<T>& x) {
+  return x.abs();
 }
 
 template <class T>
@@ -63,8 +69,32 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
   return at::vec::cast<double>(n + Vectorized<int64_t>(1023LL << 52));
 }
 
-// 1 / (1 + e^-z) with e^-z = 2^n e^-r, n = round(-z / ln 2), r = z + n ln 2, |r| <= ln(2)/2, and e^-r = 1 - t, where
-// t = r - r^2 q(r) and q is the minimax polynomial of relative error 2^-28. The denominator is rounded once,
+namespace detail {
+
+// e^-z = 2^n e^-r = 2^n (1 - t) with n = round(-z / ln 2), r = z + n ln 2, |r| <= ln(2)/2, and t = r - r^2 q(r), where
+// q is the minimax polynomial of relative error 2^-28. Scaled by 2^shift, and as two factors:
+struct ScaledExponential {
+  Vectorized<float> scale;    // 2^(n + shift), which must be a normal number
+  Vectorized<float> minus_t;  // -t
+};
+
+template <int shift>
+C10_ALWAYS_INLINE ScaledExponential exponential_of_minus(const Vectorized<float>& z) {
+  using V = Vectorized<float>;
+  const V bits = fma(z, V(-1.44269504f), V(kRoundFloat + shift));
+  const V n = bits - V(kRoundFloat + shift);
+  const V r = fma(n, V(-2.12194440e-4f), fma(n, V(0.693359375f), z));  // ln 2 in two parts, n times the first exact
+  V q = V(0.00138145395f);
+  q = fma(q, r, V(-0.00836874545f));
+  q = fma(q, r, V(0.041668389f));
+  q = fma(q, r, V(-0.166665211f));
+  q = fma(q, r, V(0.49999994f));
+  return {power_of_two(bits), fma(r * r, q, V(0.0f) - r)};
+}
+
+}  // namespace detail
+
+// 1 / (1 + e^-z). The denominator is rounded once,
 //
 //   1 + e^-z = (1 + 2^n) - 2^n t,     1 + 2^n exact for |n| < 24,
 //
@@ -72,16 +102,7 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
 C10_ALWAYS_INLINE Vectorized<float> logistic(const Vectorized<float>& z) {
   using V = Vectorized<float>;
   const V c = at::vec::clamp(z, V(-105.0f), V(43.0f));  // 0 below, 1 above; NaN stays
-  const V bits = fma(c, V(-1.44269504f), V(kRoundFloat - 64.0f));
-  const V n = bits - V(kRoundFloat - 64.0f);
-  const V r = fma(n, V(-2.12194440e-4f), fma(n, V(0.693359375f), c));  // ln 2 in two parts, n times the first exact
-  V q = V(0.00138145395f);
-  q = fma(q, r, V(-0.00836874545f));
-  q = fma(q, r, V(0.041668389f));
-  q = fma(q, r, V(-0.166665211f));
-  q = fma(q, r, V(0.49999994f));
-  const V minus_t = fma(r * r, q, V(0.0f) - r);
-  const V scale = power_of_two(bits);
+  const auto [scale, minus_t] = detail::exponential_of_minus<-64>(c);
   const V one = V(0x1p-64f);
   return one / fma(scale, minus_t, one + scale);
 }
@@ -89,23 +110,41 @@ inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
 }
 
-// e^x = 2^n e^r with n = round(x / ln 2), r = x - n ln 2, |r| <= ln(2)/2, and e^r = 1 + r + r^2 q(r), where q is the
-// minimax polynomial of relative error 2^-26. Computed as 2^64 e^x, which is a normal number where e^x no longer is.
+// e^x, computed as 2^64 e^x, which is a normal number where e^x no longer is.
 C10_ALWAYS_INLINE Vectorized<float> exp_nonpositive(const Vectorized<float>& x) {
   using V = Vectorized<float>;
-  const V c = at_least(x, V(-105.0f));  // 0 below; NaN stays
-  const V bits = fma(c, V(1.44269504f), V(kRoundFloat + 64.0f));
-  const V n = bits - V(kRoundFloat + 64.0f);
-  const V r = fma(n, V(2.12194440e-4f), fma(n, V(-0.693359375f), c));  // ln 2 in two parts, n times the first exact
-  V q = V(0.00138145395f);
-  q = fma(q, r, V(0.00836874545f));
-  q = fma(q, r, V(0.041668389f));
-  q = fma(q, r, V(0.166665211f));
-  q = fma(q, r, V(0.49999994f));
-  const V e = fma(r * r, q, r) + V(1.0f);
-  return e * power_of_two(bits) * V(0x1p-64f);
+  const V c = at_most(V(0.0f) - x, V(105.0f));  // 0 above; NaN stays
+  const auto [scale, minus_t] = detail::exponential_of_minus<64>(c);
+  return fma(scale, minus_t, scale) * V(0x1p-64f);
 }
 inline Vectorized<double> exp_nonpositive(const Vectorized<double>& x) { return x.exp(); }
+
+// log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / d, d = 1 + e/2, s^2 <= 4/9, and Q the
+// minimax polynomial of relative error 2^-31. What rounding takes from e, d and s is added to the small second term, by
+// 1/d = 1 - s/2, so that nothing but the last addition counts: below 0.6 ulp. e^z is scaled by 2^64, so that it goes
+// through the denormal numbers to 0.
+C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {
+  using V = Vectorized<float>;
+  const V c = at_most(V(0.0f) - z, V(105.0f));  // NaN stays
+  const auto [scale, minus_t] = detail::exponential_of_minus<64>(c);
+  const V scaled = fma(scale, minus_t, scale);
+  const V e = scaled * V(0x1p-64f);
+  const V e_lacks = fma(scale, minus_t, scale - scaled) * V(0x1p-64f);
+  const V d = fma(e, V(0.5f), V(1.0f));
+  const V d_lacks = fma(e_lacks, V(0.5f), fma(e, V(0.5f), V(1.0f) - d));
+  const V s = e / d;
+  const V minus_s = V(0.0f) - s;
+  const V remainder = fma(minus_s, d_lacks, fma(minus_s, d, e) + e_lacks);
+  const V s_lacks = remainder * fma(s, V(-0.5f), V(1.0f));
+  const V u = s * s;
+  V q = V(0.000113400045f);
+  q = fma(q, u, V(0.0004239565586f));
+  q = fma(q, u, V(0.002233777968f));
+  q = fma(q, u, V(0.01249990823f));
+  q = fma(q, u, V(0.08333333415f));
+  return s + fma(s * u, q, s_lacks);
+}
+inline Vectorized<double> log1p_exp(const Vectorized<double>& z) { return z.exp().log1p(); }
 
 namespace detail {
 

@@ -16,6 +16,7 @@
 
 #include "../check_classes.h"
 #include "../class_rows.h"
+#include "../formulas/weighted.h"
 #include "../operands.h"
 
 namespace torchnotes {
@@ -222,16 +223,6 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
 };
 
 // The sum of the losses, or their mean, and what the gradient of that is multiplied by.
-template <class T>
-struct LossAndWeight {
-  T loss, weight;
-  C10_HOST_DEVICE void add(T l, T w) { merge({l, w}); }
-  C10_HOST_DEVICE void merge(LossAndWeight other) {
-    loss = loss + other.loss;
-    weight = weight + other.weight;
-  }
-};
-
 template <class acc_t, class scalar_t>
 struct ReduceLosses {
   bool mean, zero_if_empty;
@@ -239,14 +230,14 @@ struct ReduceLosses {
   acc_t* scale;
 
   template <class T>
-  C10_HOST_DEVICE LossAndWeight<T> start(int64_t) const {
+  C10_HOST_DEVICE Weighted<T> start(int64_t) const {
     return {T(0), T(0)};
   }
   template <class T>
-  C10_HOST_DEVICE void add(LossAndWeight<T>& state, T loss, T weight) const {
-    state.add(loss, weight);
+  C10_HOST_DEVICE void add(Weighted<T>& state, T loss, T weight) const {
+    state.merge({loss, weight});
   }
-  C10_HOST_DEVICE void finish(int64_t, const LossAndWeight<acc_t>& all) const {
+  C10_HOST_DEVICE void finish(int64_t, const Weighted<acc_t>& all) const {
     const bool empty = mean && zero_if_empty && all.weight == 0;
     *loss = static_cast<scalar_t>(empty ? acc_t(0) : mean ? all.loss / all.weight : all.loss);
     *scale = empty ? acc_t(0) : mean ? acc_t(1) / all.weight : acc_t(1);

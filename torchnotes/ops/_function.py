@@ -48,8 +48,9 @@ def differentiable(
 
     Its node hands the native operator `backward` the gradient and what the latter's further arguments name: arguments
     or results of `operator`, `renamed` where the names differ. Where a graph of the backward is wanted it calls
-    `differentiable_backward` instead. `otherwise` takes the call over wherever C++ does not do: under a transform, where
-    another argument wants a gradient, and under autocast for an operator that heeds it. See csrc/differentiable.cpp.
+    `differentiable_backward` instead. `otherwise` takes the call over wherever C++ does not do: under a transform,
+    where another argument wants a gradient, and under autocast for an operator that heeds it. See
+    csrc/differentiable.cpp.
     """
     arguments = getattr(torch.ops.torchnotes, backward).default._schema.arguments[1:]
     kept = [renamed.get(argument.name, argument.name) for argument in arguments]

@@ -1,6 +1,14 @@
-"""What all losses share: the arguments by which torch's say how the elements become one number."""
+"""What all losses share: the arguments by which torch's say how the elements become one number, and what follows."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
 from torch.nn import _reduction
+
+from .._native import dense_float
+from ._function import autocasts, native
 
 NONE, MEAN, SUM = (_reduction.get_enum(reduction) for reduction in ("none", "mean", "sum"))
 _ENUM = {"none": NONE, "mean": MEAN, "sum": SUM}
@@ -11,3 +19,56 @@ def reduction_enum(size_average: bool | None, reduce: bool | None, reduction: st
     if size_average is not None or reduce is not None:
         return _reduction.legacy_get_enum(size_average, reduce)
     return _ENUM[reduction] if reduction in _ENUM else _reduction.get_enum(reduction)
+
+
+def native_together(input: Any, *others: Any) -> bool:
+    """Whether our kernels take these tensors, of which all but the first may be None, in one call."""
+    if not native(input):
+        return False
+    for x in others:
+        if x is not None and not (dense_float(x) and x.dtype == input.dtype and x.device == input.device):
+            return False
+    return True
+
+
+def autocasting(*tensors: Any) -> bool:
+    """Whether these would be native together if autocast, which is on, made float32 of them first."""
+    return isinstance(tensors[0], Tensor) and autocasts(tensors[0]) and native_together(*map(widened, tensors))
+
+
+def widened(x: Any) -> Any:
+    """What autocast makes of an argument of an operation that it lets compute in float32."""
+    return x.float() if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
+
+
+def heeding_autocast(function: Callable[..., Tensor], again: Callable[..., Callable[..., Tensor]]) -> Callable:
+    """function, but under autocast again() of what autocast makes of the arguments."""
+
+    def call(input: Tensor, *rest: Any) -> Tensor:
+        if not autocasts(input):
+            return function(input, *rest)
+        with torch.autocast(input.device.type, enabled=False):
+            return again()(*map(widened, (input, *rest)))
+
+    return call
+
+
+def reduced(loss: Tensor, reduction: int, count: Tensor | None = None) -> Tensor:
+    """The losses of the elements as one number, or as they are. `count`: by what to divide for a mean, if not by n."""
+    if reduction == NONE:
+        return loss
+    if reduction == SUM:
+        return loss.sum()
+    return loss.mean() if count is None else loss.sum() / count
+
+
+def gradient_of_elements(g: Tensor, scale: Tensor, reduction: int, like: Tensor) -> Tensor:
+    """The gradient of each element's loss from that of the reduced loss."""
+    return g if reduction == NONE else (g * scale).to(like.dtype).expand_as(like)
+
+
+def fake_loss(input: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
+    """What the operator of a loss returns: the loss, and the scale of a reduced one."""
+    if reduction == NONE:
+        return torch.empty_like(input), input.new_empty(0, dtype=torch.float64)
+    return input.new_empty(()), input.new_empty((), dtype=torch.float64)

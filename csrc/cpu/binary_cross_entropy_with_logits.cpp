@@ -1,0 +1,3 @@
+#include "elements.h"
+
+#include "../operators/binary_cross_entropy_with_logits.h"

@@ -1,0 +1,219 @@
+// The driver of elementwise operations whose operands may broadcast (repeated.h): map_elements writes F(a_i, b_i, ...)
+// for every element, sum_elements adds them up without writing them.
+//
+// Blocks of elements go through the vector code of map.h, in float for bfloat16 and half. Of an operand that does not
+// lie there as such a block it takes a copy, which stays in the cache, and for the next block too where the repetition
+// fits into one. The order of additions is fixed by the shape: pieces of a fixed size are added up in vectors, lane by
+// lane, and the sums of the pieces in double.
+#pragma once
+
+#include <ATen/OpMathType.h>
+#include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
+
+#include <array>
+#include <numeric>
+#include <tuple>
+#include <vector>
+
+#include "../formulas/weighted.h"
+#include "../repeated.h"
+#include "rows.h"
+
+namespace torchnotes {
+namespace {
+
+constexpr int64_t kElements = 1024;  // of a block, at most
+constexpr int64_t kBlocks = 4;       // of a piece
+
+// Side by side as numbers for the arithmetic; up to a vector behind the last is written too.
+template <class T>
+inline void widen(const T* from, int64_t n, at::opmath_type<T>* to) {
+  constexpr int64_t kSize = Lanes<T>::size();
+  int64_t i = 0;
+  for (; i + kSize <= n; i += kSize) {
+    load_lanes(from + i).store(to + i);
+  }
+  if (i < n) {
+    load_lanes(from + i, n - i).store(to + i);
+  }
+}
+
+template <class T>
+inline void narrow(const float* from, int64_t n, T* to) {
+  using V = Vectorized<float>;
+  constexpr int64_t kSize = V::size();
+  int64_t i = 0;
+  for (; i + 2 * kSize <= n; i += 2 * kSize) {
+    at::vec::convert_from_float<T>(V::loadu(from + i), V::loadu(from + i + kSize)).store(to + i);
+  }
+  if (i < n) {  // the memory behind `from` is there to be read
+    at::vec::convert_from_float<T>(V::loadu(from + i), V::loadu(from + i + kSize)).store(to + i, n - i);
+  }
+}
+
+template <class acc_t>
+using Block = std::array<acc_t, kElements + 2 * Vectorized<acc_t>::size()>;
+
+// An operand, block by block.
+template <class T>
+class Source {
+  using acc_t = at::opmath_type<T>;
+  using V = Vectorized<acc_t>;
+
+ public:
+  explicit Source(const Repeated<T>& x) : x_(x) {}
+
+  // The elements [i, i + n) side by side, until the next call.
+  const acc_t* block(int64_t i, int64_t n) {
+    const int64_t first = i / x_.each % x_.count;
+    if constexpr (!is_half<T>) {
+      if (x_.each == 1 && first + n <= x_.count) {
+        return x_.data + first;
+      }
+    }
+    if (x_.each == 1 && (first != first_ || n > n_)) {
+      copy_in_turn(first, n);
+    } else if (x_.each != 1) {
+      copy_each(first, i % x_.each, n);
+    }
+    first_ = first;
+    n_ = n;
+    return copy_.data();
+  }
+
+ private:
+  void copy_in_turn(int64_t at, int64_t n) {
+    for (int64_t done = 0; done < n; at = 0) {
+      const int64_t some = std::min(x_.count - at, n - done);
+      widen(x_.data + at, some, copy_.data() + done);
+      done += some;
+    }
+  }
+
+  // A vector is stored at once, over what comes behind it: the next numbers are stored over that in their turn.
+  void copy_each(int64_t at, int64_t passed, int64_t n) {
+    for (int64_t done = 0; done < n;) {
+      const V number(static_cast<acc_t>(x_.data[at]));
+      const int64_t some = std::min(x_.each - passed, n - done);
+      for (int64_t i = 0; i < some; i += V::size()) {
+        number.store(copy_.data() + done + i);
+      }
+      done += some;
+      passed = 0;
+      at = at + 1 < x_.count ? at + 1 : 0;
+    }
+  }
+
+  Repeated<T> x_;
+  int64_t first_ = -1, n_ = 0;
+  Block<acc_t> copy_;
+};
+
+// The size of blocks: where an operand repeats itself within one, so many that each block is like the one before, and
+// whole vectors if they fit.
+template <class acc_t, class... T>
+int64_t block_size(const Repeated<T>&... in) {
+  int64_t period = 1;
+  for (const int64_t count : {in.each * in.count...}) {
+    period = count <= kElements ? std::max(period, count) : period;
+  }
+  const int64_t whole = std::lcm(period, Vectorized<acc_t>::size());
+  return whole <= kElements ? kElements / whole * whole : kElements / period * period;
+}
+
+template <class F, class acc_t, size_t... I>
+inline void map_block(
+    const F& f, acc_t* out, int64_t n, std::array<const acc_t*, sizeof...(I)> in, std::index_sequence<I...> inputs
+) {
+  map_contiguous<sizeof...(I), acc_t>(f, {out, const_cast<acc_t*>(in[I])...}, n, inputs);
+}
+
+// make() is F.
+template <class Make, class scalar_t, class... T>
+void map_elements(c10::Device, const Make& make, int64_t n, scalar_t* out, const Repeated<T>&... in) {
+  using acc_t = at::opmath_type<scalar_t>;
+  const auto f = make();
+  const int64_t size = block_size<acc_t>(in...);
+  at::parallel_for(0, at::ceil_div(n, size), at::ceil_div(at::internal::GRAIN_SIZE, size), [&](int64_t b, int64_t end) {
+    std::tuple<Source<T>...> sources(in...);
+    Block<acc_t> result;
+    for (; b < end; ++b) {
+      const int64_t i = b * size, m = std::min(size, n - i);
+      const std::array<const acc_t*, sizeof...(T)> blocks =
+          std::apply([&](auto&... source) { return std::array{source.block(i, m)...}; }, sources);
+      const auto inputs = std::make_index_sequence<sizeof...(T)>{};
+      if constexpr (is_half<scalar_t>) {
+        map_block(f, result.data(), m, blocks, inputs);
+        narrow(result.data(), m, out + i);
+      } else {
+        map_block(f, out + i, m, blocks, inputs);
+      }
+    }
+  });
+}
+
+template <class V, class F, class... In>
+inline void add_block(const F& f, std::array<Weighted<V>, kStates>& result, int64_t n, const In*... in) {
+  constexpr int64_t kSize = V::size();
+  auto sums = result;  // a copy that nothing else can point to, for the registers
+  int64_t i = 0;
+  for (; i + kStates * kSize <= n; i += kStates * kSize) {
+    for (int k = 0; k < kStates; ++k) {
+      sums[k].merge(f(V::loadu(in + i + k * kSize)...));
+    }
+  }
+  int k = 0;
+  for (; i + kSize <= n; i += kSize) {
+    sums[k++].merge(f(V::loadu(in + i)...));
+  }
+  if (i < n) {
+    const Weighted<V> last = f(V::loadu(in + i, n - i)...);
+    sums[k].merge({V::set(V(0), last.loss, n - i), V::set(V(0), last.weight, n - i)});
+  }
+  result = sums;
+}
+
+// finish(sum) takes the sum of the Weighted numbers F(a_i, b_i, ...).
+template <class F, class Finish, class... T>
+void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, const Repeated<T>&... in) {
+  using acc_t = std::common_type_t<at::opmath_type<T>...>;
+  using V = Vectorized<acc_t>;
+  const int64_t size = block_size<acc_t>(in...), piece = kBlocks * size;
+  const auto sum_piece = [&](std::tuple<Source<T>...>& sources, int64_t begin) {
+    constexpr Weighted<acc_t> kNothing{0, 0};
+    const Weighted<V> nothing{V(0), V(0)};
+    std::array<Weighted<V>, kStates> sums;
+    sums.fill(nothing);
+    for (int64_t i = begin; i < std::min(begin + piece, n); i += size) {
+      const int64_t m = std::min(size, n - i);
+      std::apply([&](auto&... source) { add_block<V>(f, sums, m, source.block(i, m)...); }, sources);
+    }
+    for (int k = 1; k < kStates; ++k) {
+      sums[0].merge(sums[k]);
+    }
+    Weighted<acc_t> all = kNothing;
+    merge_lanes<V>(sums[0], nothing, all, 0);
+    return Weighted<double>{all.loss, all.weight};
+  };
+  Weighted<double> all{0, 0};
+  if (n <= piece) {
+    std::tuple<Source<T>...> sources(in...);
+    all = sum_piece(sources, 0);
+  } else {
+    std::vector<Weighted<double>> pieces(at::ceil_div(n, piece));
+    at::parallel_for(0, pieces.size(), at::ceil_div(at::internal::GRAIN_SIZE, piece), [&](int64_t i, int64_t end) {
+      std::tuple<Source<T>...> sources(in...);
+      for (; i < end; ++i) {
+        pieces[i] = sum_piece(sources, i * piece);
+      }
+    });
+    for (const auto& one : pieces) {
+      all.merge(one);
+    }
+  }
+  finish(all);
+}
+
+}  // namespace
+}  // namespace torchnotes

@@ -1,0 +1,3 @@
+#include "elements.h"
+
+#include "../operators/mse_loss.h"

@@ -1,0 +1,3 @@
+#include "elements.h"
+
+#include "../operators/pinball_loss.h"

@@ -1,0 +1,3 @@
+#include "elements.cuh"
+
+#include "../operators/binary_cross_entropy_with_logits.h"

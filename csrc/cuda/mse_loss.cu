@@ -1,0 +1,3 @@
+#include "elements.cuh"
+
+#include "../operators/mse_loss.h"

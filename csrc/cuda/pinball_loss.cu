@@ -1,0 +1,3 @@
+#include "elements.cuh"
+
+#include "../operators/pinball_loss.h"

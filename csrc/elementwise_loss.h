@@ -1,0 +1,143 @@
+// What the operators of all elementwise losses do around their formulas, on either device. Included after its driver.
+//
+// Reduced or not, the loss comes with `scale`: what the gradient of a sum is multiplied by, a number on the device, so
+// that the backward waits for nothing; or nothing at all where there is no reduction.
+#pragma once
+
+#include <ATen/Dispatch.h>
+#include <ATen/core/Reduction.h>
+#include <ATen/ops/empty.h>
+
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+
+#include "formulas/portable.h"
+#include "formulas/weighted.h"
+#include "repeated.h"
+
+namespace torchnotes {
+namespace {
+
+inline bool reduces(int64_t reduction) { return reduction != at::Reduction::None; }
+
+template <class scalar_t>
+struct FinishLoss {
+  bool mean;
+  scalar_t* loss;
+  double* scale;
+  C10_HOST_DEVICE void operator()(const Weighted<double>& all) const {
+    *loss = static_cast<scalar_t>(mean ? all.loss / all.weight : all.loss);
+    *scale = mean ? 1 / all.weight : 1;
+  }
+};
+
+// The formula of the elements without their weights in a mean.
+template <class F>
+struct LossAlone {
+  F f;
+  C10_HOST_DEVICE LossAlone operator()() const { return *this; }
+  template <class... T>
+  C10_HOST_DEVICE auto operator()(T... x) const {
+    return f(x...).loss;
+  }
+};
+
+// A backward formula for elements that have a gradient each.
+template <class F>
+struct GradientEach {
+  F f;
+  C10_HOST_DEVICE F operator()() const { return f; }
+};
+
+// A factor known to twice the precision of T: multiplying by a rounded 1/n would err more than dividing by n. Both
+// parts have one sign and neither is 0, so that infinity times the one less infinity times the other does not come up.
+template <class T>
+struct Factor {
+  T high, low;
+  C10_HOST_DEVICE friend T operator*(const Factor& g, const T& x) { return fma(x, g.high, x * g.low); }
+};
+
+// A backward formula for elements that share one gradient, read from the device.
+template <class F, class scalar_t>
+struct GradientShared {
+  using acc_t = at::opmath_type<scalar_t>;
+  struct Formula {
+    F f;
+    acc_t high, low;
+    template <class... T>
+    C10_HOST_DEVICE auto operator()(T... x) const {
+      using V = std::common_type_t<T...>;
+      return f(Factor<V>{V(high), V(low)}, x...);
+    }
+  };
+  F f;
+  const scalar_t* g;
+  const double* scale;
+  C10_HOST_DEVICE Formula operator()() const {
+    const double exact = static_cast<double>(static_cast<acc_t>(*g)) * *scale;
+    const acc_t high = static_cast<acc_t>(exact * (1 - 2.0 * std::numeric_limits<acc_t>::epsilon()));
+    return {f, high, high - high == 0 ? static_cast<acc_t>(exact - static_cast<double>(high)) : high};
+  }
+};
+
+template <class F, class... Operands>
+std::tuple<at::Tensor, at::Tensor> loss(
+    const F& f, int64_t reduction, const Elements& elements, const Operands&... operands
+) {
+  const at::Tensor& x = elements.tensor();
+  at::Tensor result, scale;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::loss", [&] {
+    if (reduces(reduction)) {
+      result = at::empty({}, x.options());
+      scale = at::empty({}, x.options().dtype(at::kDouble));
+      const FinishLoss<scalar_t> finish{
+          reduction == at::Reduction::Mean, result.mutable_data_ptr<scalar_t>(), scale.mutable_data_ptr<double>()
+      };
+      sum_elements(x.device(), f, finish, elements.size(), operands.template of<scalar_t>()...);
+    } else {
+      result = empty_like_dense(x);
+      scale = at::empty({0}, x.options().dtype(at::kDouble));
+      scalar_t* const out = result.mutable_data_ptr<scalar_t>();
+      map_elements(x.device(), LossAlone<F>{f}, elements.size(), out, operands.template of<scalar_t>()...);
+    }
+  });
+  return {result, scale};
+}
+
+template <class F, class... Operands>
+at::Tensor loss_backward(
+    const F& f,
+    const at::Tensor& grad,
+    const std::optional<at::Tensor>& scale,
+    int64_t reduction,
+    const Elements& elements,
+    const Operands&... operands
+) {
+  const at::Tensor& x = elements.tensor();
+  TORCH_CHECK(
+      !reduces(reduction) || (grad.numel() == 1 && scale && scale->numel() == 1),
+      "torchnotes: the gradient of a reduced loss and its scale must be one number each, got a gradient of size ",
+      grad.sizes()
+  );
+  const Operand g = reduces(reduction) ? Operand{grad, 1, 1} : elements.operand(grad);
+  check_alike(x, grad);
+  at::Tensor result = empty_like_dense(x);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::loss_backward", [&] {
+    scalar_t* const out = result.mutable_data_ptr<scalar_t>();
+    const auto run = [&](const auto& make, const auto&... in) {
+      map_elements(x.device(), make, elements.size(), out, in.template of<scalar_t>()...);
+    };
+    if (reduces(reduction)) {
+      const GradientShared<F, scalar_t> make{f, grad.const_data_ptr<scalar_t>(), scale->const_data_ptr<double>()};
+      run(make, operands...);
+    } else {
+      run(GradientEach<F>{f}, g, operands...);
+    }
+  });
+  return result;
+}
+
+}  // namespace
+}  // namespace torchnotes

@@ -1,0 +1,70 @@
+// The cross-entropy between a target y in [0, 1] and the probability s(x) of a logit x, s(x) = 1 / (1 + e^-x), where
+// positive examples count p-fold (pos_weight) and the element w-fold
+//
+//   l/w = -p y log s(x) - (1 - y) log(1 - s(x))
+//       = (1 - y) x + L log(1 + e^-x),                  L = 1 + (p - 1) y,  by log(1 - s(x)) = log s(x) - x
+//
+// With a = |x|, log(1 + e^-x) = log(1 + e^-a) + max(-x, 0) and 1 - y - L = -p y this is a sum of two terms >= 0, which
+// neither overflows nor cancels:
+//
+//   l/w = a q + L log(1 + e^-a),                        q = p y for x < 0, 1 - y for x >= 0
+//
+// and so is not the derivative a difference of numbers near 1. With t = s(-a) <= 1/2, t = 1 - s(a):
+//
+//   (dl/dx)/w   = (1 - y) - L s(-x) = L t - p y for x < 0, (1 - y) - L t for x >= 0       = s(x) - y for p = 1
+//   (dl/dy)/w   = -x + (p - 1) log(1 + e^-x)
+//   (dl/dp)/w   = y log(1 + e^-x)
+//   (d2l/dx2)/w = L s (1 - s) >= 0: l is convex in x;   (d2l/dxdy)/w = -1 - (p - 1) s(-x);   (d2l/dxdp)/w = -y s(-x)
+//
+// Label smoothing by e puts y (1 - e) + e/2 in the place of y. An element with y = ignored has no loss, no gradient and
+// no part in the mean, whatever its x; `ignored` is NaN, which equals nothing, where no element is to be ignored. As in
+// torch the mean is over the number of elements, weighted or not.
+#pragma once
+
+#include "portable.h"
+#include "weighted.h"
+
+namespace torchnotes {
+
+struct Labels {
+  double smoothing, ignored;
+  template <class T>
+  C10_HOST_DEVICE T smooth(T y) const {
+    return y * T(1 - smoothing) + T(smoothing / 2);
+  }
+};
+
+struct BinaryCrossEntropy : Labels {
+  template <class T>
+  C10_HOST_DEVICE Weighted<T> operator()(T x, T label) const {
+    const T y = smooth(label), a = abs(x);
+    return counted(label, fma(a, where(x < T(0), y, T(1) - y), log1p_exp(T(0) - a)));
+  }
+  template <class T>
+  C10_HOST_DEVICE Weighted<T> operator()(T x, T label, T w, T p) const {
+    const T y = smooth(label), a = abs(x);
+    const T l = fma(p - T(1), y, T(1));
+    return counted(label, w * fma(a, where(x < T(0), p * y, T(1) - y), l * log1p_exp(T(0) - a)));
+  }
+  template <class T>
+  C10_HOST_DEVICE Weighted<T> counted(T label, T loss) const {
+    return {where(label == T(ignored), T(0), loss), where(label == T(ignored), T(0), T(1))};
+  }
+};
+
+struct BinaryCrossEntropyBackward : Labels {
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T label) const {
+    const T y = smooth(label), t = logistic(T(0) - abs(x));
+    return where(label == T(ignored), T(0), g * where(x < T(0), t - y, (T(1) - y) - t));
+  }
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T label, T w, T p) const {
+    const T y = smooth(label), t = logistic(T(0) - abs(x));
+    const T l = fma(p - T(1), y, T(1));
+    const T slope = where(x < T(0), fma(T(0) - p, y, l * t), fma(T(0) - l, t, T(1) - y));
+    return where(label == T(ignored), T(0), g * (w * slope));
+  }
+};
+
+}  // namespace torchnotes

@@ -1,0 +1,41 @@
+// The squared error of a prediction x for the target y, with weight w
+//
+//   l(x, y)  = w (x - y)^2
+//   dl/dx    = 2w (x - y) = -dl/dy
+//   d2l/dx2  = 2w         = d2l/dy2 = -d2l/dxdy      constant: every third derivative is 0
+//
+// The mean is the weighted one, sum l / sum w, where w = 1 without weights.
+#pragma once
+
+#include "portable.h"
+#include "weighted.h"
+
+namespace torchnotes {
+
+struct SquaredError {
+  template <class T>
+  C10_HOST_DEVICE Weighted<T> operator()(T x, T y) const {
+    const T r = x - y;
+    return {r * r, T(1)};
+  }
+  template <class T>
+  C10_HOST_DEVICE Weighted<T> operator()(T x, T y, T w) const {
+    const T r = x - y;
+    return {r * r * w, w};
+  }
+};
+
+struct SquaredErrorBackward {
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T y) const {
+    const T r = x - y;
+    return g * (r + r);
+  }
+  template <class G, class T>
+  C10_HOST_DEVICE T operator()(G g, T x, T y, T w) const {
+    const T r = x - y;
+    return g * ((r + r) * w);
+  }
+};
+
+}  // namespace torchnotes

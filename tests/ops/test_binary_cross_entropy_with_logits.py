@@ -1,0 +1,187 @@
+"""binary_cross_entropy_with_logits, and row 13 of the notes."""
+
+import pytest
+import torch
+
+import torchnotes.functional as F
+from loss_checks import LossCase, LossChecks
+
+
+def reference(x, y, reduction="mean", weight=None, pos_weight=None, label_smoothing=0.0, ignore_index=None):
+    counts = torch.ones_like(y, dtype=torch.bool) if ignore_index is None else y != ignore_index
+    x, y = torch.where(counts, x, 0), torch.where(counts, y, 0)
+    y = y * (1 - label_smoothing) + label_smoothing / 2
+    log = torch.nn.functional.logsigmoid
+    loss = -(1 if pos_weight is None else pos_weight) * y * log(x) - (1 - y) * log(-x)
+    loss = torch.where(counts, loss * (1 if weight is None else weight), 0)
+    return loss if reduction == "none" else loss.sum() / (counts.sum() if reduction == "mean" else 1)
+
+
+def targets(shape):
+    """Some certain, some not."""
+    y = torch.rand(shape)
+    return torch.where(torch.rand(shape) < 0.5, y.round(), y)
+
+
+def labels(shape):
+    """-1 for those to be ignored. Not all: a mean of none is not a number."""
+    y = targets(shape)
+    return torch.where(torch.rand(shape) < 0.3, -1, y)
+
+
+def last(shape):
+    return 3 * torch.rand(shape[-1:])
+
+
+def rows(shape):
+    return torch.rand((*shape[:-1], 1) if shape else ())
+
+
+def channels(shape):
+    return torch.rand((shape[0], *[1] * (len(shape) - 1)) if shape else ())
+
+
+KERNELS = {
+    "binary_cross_entropy_with_logits": lambda g, x, y, w, scale, reduction: (x, y, w, w, reduction, 0.1, None),
+    "binary_cross_entropy_with_logits_backward": lambda g, x, y, w, scale, reduction: (
+        *(g, x, y, w, w, scale, reduction, 0.1, None),
+    ),
+}
+EXTREMES = (0.0, -0.0, 1e-30, 1e-42, 1.0, -1.0, 17.0, -17.0, 88.0, -88.0, 104.0, -104.0, 710.0, -710.0, 1e4, -1e4)
+
+
+class TestBinaryCrossEntropyWithLogits(LossChecks):
+    case = LossCase(
+        op=F.binary_cross_entropy_with_logits,
+        reference=reference,
+        builtin=torch.nn.functional.binary_cross_entropy_with_logits,
+        opinfo="nn.functional.binary_cross_entropy_with_logits",
+        keywords=(
+            {},
+            {"weight": torch.rand, "pos_weight": torch.rand},
+            {"pos_weight": last},
+            {"weight": rows},
+            {"weight": channels},
+            {"label_smoothing": 0.1},
+        ),
+        kernels=KERNELS,
+        targets=targets,
+        special=tuple((x, y) for x in (*EXTREMES, float("nan")) for y in (0.0, 1.0, 0.25)),
+        keyword_only=("label_smoothing", "ignore_index"),
+    )
+
+
+class TestIgnoredLabels(LossChecks):
+    case = LossCase(
+        op=F.binary_cross_entropy_with_logits,
+        reference=reference,
+        builtin=None,
+        opinfo=None,
+        keywords=(
+            {"ignore_index": -1},
+            {"ignore_index": -1, "weight": torch.rand, "pos_weight": last, "label_smoothing": 0.2},
+        ),
+        kernels={
+            name: lambda *args, arguments=arguments: (*arguments(*args)[:-1], -1.0)
+            for name, arguments in KERNELS.items()
+        },
+        targets=labels,
+        special=tuple((x, y) for x in (0.0, 1.0, -17.0) for y in (0.0, 1.0, -1.0)),
+    )
+
+    def test_an_ignored_element_has_no_part_whatever_it_is(self, dtype, device):
+        y = torch.tensor([1.0, -100, 0, -100, -100], dtype=dtype, device=device)
+        w = torch.tensor([1.0, float("nan"), 2.0, 1.0, float("inf")], dtype=dtype, device=device)
+        for bad in (float("nan"), float("inf"), float("-inf"), 1e4):
+            x = torch.tensor([0.5, bad, -0.5, bad, 3.0], dtype=dtype, device=device, requires_grad=True)
+            for weight in (None, w):
+                for target in (y, y.clone().requires_grad_()):  # the kernel, and the composition
+                    options = dict(weight=weight, ignore_index=-100)
+                    loss = F.binary_cross_entropy_with_logits(x, target, **options)
+                    rest = None if weight is None else weight[::2][:2]
+                    expected = F.binary_cross_entropy_with_logits(x[[0, 2]], y[[0, 2]], rest)
+                    torch.testing.assert_close(loss, expected)
+                    assert torch.autograd.grad(loss, x)[0][[1, 3, 4]].tolist() == [0, 0, 0]
+
+    def test_a_mean_of_none_is_not_a_number_and_its_gradient_is_0(self, device):
+        x = torch.randn(3, device=device, requires_grad=True)
+        loss = F.binary_cross_entropy_with_logits(x, torch.full_like(x, -1), ignore_index=-1)
+        assert loss.isnan()
+        assert torch.autograd.grad(loss, x)[0].tolist() == [0, 0, 0]
+
+
+def test_infinite_logits(dtype, device):
+    """As in torch, but for a certain loss of infinity that it takes for inf - inf."""
+    inf = float("inf")
+    x = torch.tensor([inf, inf, inf, -inf, -inf, -inf], dtype=dtype, device=device, requires_grad=True)
+    y = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.5], dtype=dtype, device=device)
+    loss = F.binary_cross_entropy_with_logits(x, y, reduction="none")
+    expected = torch.tensor([inf, torch.nan, inf, torch.nan, inf, inf], dtype=dtype, device=device)
+    torch.testing.assert_close(loss, expected, equal_nan=True)
+    gradient = torch.tensor([1.0, 0.0, 0.5, 0.0, -1.0, -0.5], dtype=dtype, device=device)
+    assert torch.equal(torch.autograd.grad(loss.sum(), x)[0], gradient)
+
+
+def test_what_is_no_smoothing_is_refused():
+    x = torch.ones(2)
+    for bad in (-0.1, 1.1, float("nan")):
+        with pytest.raises(RuntimeError, match="label_smoothing must be between"):
+            F.binary_cross_entropy_with_logits(x, x, label_smoothing=bad)
+
+
+# Row 13: logistic regression, y^ = s(w x + b), E the sum of the cross-entropies.
+
+
+@pytest.fixture
+def problem():
+    x = torch.randn(200, 4, dtype=torch.float64)
+    w = torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
+    return x, (torch.rand(200, dtype=torch.float64) < torch.sigmoid(x @ w + 0.3)).double()
+
+
+def energy(w, x, y):
+    """E of the weights and the bias, which come last."""
+    return F.binary_cross_entropy_with_logits(x @ w[:-1] + w[-1], y, reduction="sum")
+
+
+def test_the_gradient_of_the_notes(problem):
+    x, y = problem
+    w = torch.randn(5, dtype=torch.float64)
+    residual = torch.sigmoid(x @ w[:-1] + w[-1]) - y
+    expected = torch.cat((residual @ x, residual.sum()[None]))
+    torch.testing.assert_close(torch.func.grad(energy)(w, x, y), expected)
+
+
+def test_the_hessian_of_the_notes_is_positive_semidefinite(problem):
+    x, y = problem
+    ones = torch.ones(200, 1, dtype=torch.float64)
+    for scale in (0.1, 1, 20):
+        w = scale * torch.randn(5, dtype=torch.float64)
+        p = torch.sigmoid(x @ w[:-1] + w[-1])
+        hessian = torch.func.hessian(energy)(w, x, y)
+        inputs = torch.cat((x, ones), 1)
+        torch.testing.assert_close(hessian, inputs.T * (p * (1 - p)) @ inputs)
+        assert torch.linalg.eigvalsh(hessian).min() > -1e-9 * hessian.norm()
+
+
+def test_the_energy_is_convex(problem):
+    x, y = problem
+    for _ in range(50):
+        a, b = 5 * torch.randn(2, 5, dtype=torch.float64)
+        for t in (0.1, 0.5, 0.8):
+            chord = t * energy(a, x, y) + (1 - t) * energy(b, x, y)
+            assert energy(t * a + (1 - t) * b, x, y) <= chord * (1 + 1e-12)
+
+
+def test_gradient_descent_reaches_the_global_minimum(problem):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    x, y = problem
+    fitted = linear_model.LogisticRegression(C=float("inf"), tol=1e-10, max_iter=10_000).fit(x.numpy(), y.numpy())
+    best = torch.cat((torch.from_numpy(fitted.coef_[0]), torch.from_numpy(fitted.intercept_)))
+    for start in (torch.zeros(5, dtype=torch.float64), 3 * torch.randn(5, dtype=torch.float64)):
+        w = start.requires_grad_()
+        for _ in range(4000):
+            (gradient,) = torch.autograd.grad(energy(w, x, y), w)
+            w = (w - 0.01 * gradient).detach().requires_grad_()  # 1/L: L <= |x|^2/4, the greatest curvature
+        torch.testing.assert_close(w.detach(), best, rtol=1e-4, atol=1e-5)
+        assert energy(w, x, y) <= energy(best, x, y) * (1 + 1e-9)

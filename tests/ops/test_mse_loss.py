@@ -1,0 +1,77 @@
+"""mse_loss, and row 12 of the notes."""
+
+import pytest
+import torch
+
+import torchnotes.functional as F
+from loss_checks import LossCase, LossChecks
+
+
+def reference(x, y, reduction="mean", weight=None):
+    weight = torch.ones_like(x) if weight is None else weight
+    loss = weight * (x - y) ** 2
+    return loss if reduction == "none" else loss.sum() / (weight.sum() if reduction == "mean" else 1)
+
+
+class TestMSELoss(LossChecks):
+    case = LossCase(
+        op=F.mse_loss,
+        reference=reference,
+        builtin=torch.nn.functional.mse_loss,
+        opinfo="nn.functional.mse_loss",
+        keywords=({}, {"weight": torch.rand}),
+        kernels={
+            "mse_loss": lambda g, x, y, w, scale, reduction: (x, y, w, reduction),
+            "mse_loss_backward": lambda g, x, y, w, scale, reduction: (g, x, y, w, scale, reduction),
+        },
+        special=(
+            *((a, b) for a in (0.0, -0.0, 1e-30, -3.0, 200.0) for b in (0.0, 1e-42, 1.0, -200.0)),
+            *((a, 1.0) for a in (1e19, -1e30, float("inf"), float("-inf"), float("nan"))),
+            (1.0, float("inf")),
+            (float("inf"), float("inf")),
+            (1.0, float("nan")),
+        ),
+    )
+
+
+def test_the_worked_example_of_the_notes():
+    """Row 5: y^ = 1/2, y = 1: L = 1/4, dL/dy^ = -1, dL/dy = 1."""
+    prediction, y = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.5, 1.0))
+    loss = F.mse_loss(prediction, y)
+    assert loss == 0.25
+    assert torch.autograd.grad(loss, (prediction, y)) == (-1, 1)
+
+
+def test_the_root_of_the_sum_of_squares_is_the_distance():
+    x, y = torch.randn(2, 1000, dtype=torch.float64)
+    torch.testing.assert_close(F.mse_loss(x, y, reduction="sum").sqrt(), torch.linalg.vector_norm(x - y))
+
+
+def test_the_second_derivative_is_twice_the_weight():
+    x, y, w = torch.randn(3, 5, dtype=torch.float64)
+    hessian = torch.func.hessian(lambda x: F.mse_loss(x, y, reduction="sum", weight=w))(x)
+    torch.testing.assert_close(hessian, torch.diag(2 * w))
+
+
+def test_sizes_that_broadcast_are_warned_of():
+    x, y = torch.randn(4, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    for a, b in ((x, y), (y, x)):
+        a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+        results = []
+        for function in (F.mse_loss, torch.nn.functional.mse_loss):
+            with pytest.warns(UserWarning, match="target size") as caught:
+                loss = function(a, b)
+            assert caught[0].filename == __file__ or function is not F.mse_loss
+            results.append((str(caught[0].message), loss, *torch.autograd.grad(loss, (a, b))))
+        assert results[0][0] == results[1][0]
+        torch.testing.assert_close(results[0][1:], results[1][1:])
+
+
+def test_deprecated_reductions():
+    x, y = torch.randn(2, 4)
+    for size_average, reduce in ((True, True), (False, True), (True, False)):
+        with pytest.warns(UserWarning, match="deprecated"):
+            ours = F.mse_loss(x, y, size_average, reduce)
+        with pytest.warns(UserWarning, match="deprecated"):
+            theirs = torch.nn.functional.mse_loss(x, y, size_average, reduce)
+        torch.testing.assert_close(ours, theirs)

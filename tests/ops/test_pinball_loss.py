@@ -1,0 +1,177 @@
+"""pinball_loss, and row 16 of the notes."""
+
+import pytest
+import torch
+
+import torchnotes.functional as F
+from loss_checks import LossCase, LossChecks
+
+TENTHS = tuple(i / 10 for i in range(1, 10))
+
+
+def reference(f, y, quantiles=0.5, weight=None, reduction="mean", smoothing=0.0):
+    tau = torch.tensor(quantiles, dtype=torch.float64, device=f.device)
+    if tau.dim():
+        y, weight = y.unsqueeze(-1), None if weight is None else weight.unsqueeze(-1)
+    r = y - f
+    loss = torch.where(r >= 0, tau * r, (tau - 1) * r)
+    if smoothing:
+        inside = r.clamp(-smoothing, smoothing)
+        parabola = (tau - 0.5) * inside + (inside**2 + smoothing**2) / (4 * smoothing)
+        loss = torch.where(r.abs() < smoothing, parabola, loss)
+    weight = (torch.ones_like(loss) if weight is None else weight).expand_as(loss)
+    loss = loss * weight
+    return loss if reduction == "none" else loss.sum() / (weight.sum() if reduction == "mean" else 1)
+
+
+def away_from_the_kinks(f, y):
+    """At r = 0, and at the ends of the window of 0.7, where the second derivative jumps."""
+    r = y - f
+    for kink in (0.0, 0.7, -0.7):
+        r = torch.where((r - kink).abs() < 0.02, kink + 0.05, r)
+    return y - r
+
+
+class TestPinballLoss(LossChecks):
+    case = LossCase(
+        op=F.pinball_loss,
+        reference=reference,
+        builtin=None,
+        opinfo=None,
+        keywords=(
+            {},
+            {"quantiles": (0.1, 0.5, 0.9)},
+            {"quantiles": 0.9, "weight": torch.rand},
+            {"quantiles": TENTHS, "weight": torch.rand},
+            {"quantiles": [0.3], "smoothing": 0.7},
+            {"quantiles": 0.2, "smoothing": 0.7},
+        ),
+        kernels={
+            "pinball_loss": lambda g, x, y, w, scale, reduction: (x, y, w, [0.3], reduction, 0.1),
+            "pinball_loss_backward": lambda g, x, y, w, scale, reduction: (g, x, y, w, scale, [0.3], reduction, 0.1),
+        },
+        special=(
+            *((a, b) for a in (0.0, -0.0, 1e-30, 1e-42, 1.0, -1.0, 3e4) for b in (0.0, -0.0, 1.0, -3e4)),
+            *((float("inf"), b) for b in (0.0, 1.0)),
+            *((float("-inf"), b) for b in (0.0, 1.0)),
+        ),
+        smooth=away_from_the_kinks,
+    )
+
+
+@pytest.mark.parametrize("h", (0.0, 0.5))
+def test_not_a_number(h, dtype, device):
+    f = torch.tensor([float("nan"), 1.0, float("inf")], dtype=dtype, device=device, requires_grad=True)
+    y = torch.tensor([1.0, float("nan"), float("inf")], dtype=dtype, device=device)
+    loss = F.pinball_loss(f, y, 0.3, reduction="none", smoothing=h)
+    assert loss.isnan().all()
+    assert torch.autograd.grad(loss.sum(), f)[0].isnan().all()
+
+
+def test_at_the_kink_the_subgradient_of_the_upper_branch_is_taken(dtype, device):
+    for zero in (0.0, -0.0):
+        f = torch.tensor([zero, 1.0, -7.0], dtype=dtype, device=device, requires_grad=True)
+        y = torch.tensor([-zero, 1.0, -7.0], dtype=dtype, device=device)
+        for compiled in (False, True):
+            op = torch.compile(F.pinball_loss, backend="aot_eager") if compiled else F.pinball_loss
+            loss = op(f, y, 0.3, reduction="sum")
+            assert loss == 0
+            (gradient,) = torch.autograd.grad(loss, f)
+            torch.testing.assert_close(gradient, torch.full_like(f, -0.3))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("n", (1, 31, 5000))
+@pytest.mark.parametrize("quantiles", (1, 2, 3, 7, 16, 17, 40, 1500))
+def test_any_number_of_quantiles(quantiles, n, dtype, device):
+    """Fewer than a vector has lanes, more, and more than a block of elements."""
+    if quantiles * n > 200_000:
+        return
+    taus = torch.linspace(0.01, 0.99, quantiles).tolist()
+    f = torch.randn(n, quantiles).to(device, dtype).requires_grad_()
+    y, w = torch.randn(n).to(device, dtype), torch.rand(n).to(device, dtype)
+    f64 = f.detach().double().requires_grad_()
+    for reduction in ("none", "mean"):
+        loss = F.pinball_loss(f, y, taus, weight=w, reduction=reduction)
+        exact = reference(f64, y.double(), taus, w.double(), reduction)
+        tolerance = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+        torch.testing.assert_close(loss.double(), exact, rtol=tolerance, atol=tolerance)
+        grads = torch.autograd.grad(loss.sum(), f)[0].double(), torch.autograd.grad(exact.sum(), f64)[0]
+        torch.testing.assert_close(*grads, rtol=tolerance, atol=tolerance / 1000)
+
+
+def test_the_smoothed_loss_is_convex_and_tends_to_the_loss():
+    r = torch.linspace(-3, 3, 60_001, dtype=torch.float64)
+    f = torch.zeros_like(r).requires_grad_()
+    for tau in (0.1, 0.5, 0.9):
+        rho = F.pinball_loss(f, r, tau, reduction="none")
+        for h in (1.0, 0.1, 1e-3, 1e-9, 5e-324):
+            smoothed = F.pinball_loss(f, r, tau, reduction="none", smoothing=h)
+            assert ((smoothed - rho) >= -1e-16).all()
+            assert ((smoothed - rho) <= h / 4 + 1e-15).all()
+            (slope,) = torch.autograd.grad(smoothed.sum(), f)
+            assert (slope.diff() <= 1e-15).all(), "convex: by f the slope rises, by r = y - f it falls"
+            assert slope.diff().abs().max() <= 1e-4 / (2 * h) + 1e-12 or h < 1e-4, "and without a jump"
+
+
+def test_bad_arguments():
+    f, y = torch.randn(4, 3), torch.randn(4)
+    for bad in (0.0, 1.0, -0.5, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"quantiles must lie between 0 and 1, got {bad}"):
+            F.pinball_loss(y, y, bad)
+        with pytest.raises(ValueError, match=f"got {bad}"):
+            F.pinball_loss(f, y, (0.5, bad, 0.2))
+    for shapes in ((f, y, 0.5), (y, y, (0.1, 0.5)), (f, y, (0.1, 0.5)), (y, f, 0.5)):
+        with pytest.raises(ValueError, match="Input size"):
+            F.pinball_loss(*shapes)
+    with pytest.raises(ValueError, match="Weight size"):
+        F.pinball_loss(f, y, (0.1, 0.5, 0.9), weight=f)
+    for bad in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="smoothing"):
+            F.pinball_loss(y, y, smoothing=bad)
+    for args, name in (((None, y), "input"), ((y, [1.0]), "target")):
+        with pytest.raises(TypeError, match=name):
+            F.pinball_loss(*args)
+    with pytest.raises((TypeError, ValueError)):
+        F.pinball_loss(y, y, "0.5")
+
+
+# Row 16
+
+
+def test_the_minimiser_is_the_empirical_quantile():
+    y = torch.randn(101, dtype=torch.float64)
+    candidates = y.sort().values
+    for tau in (0.05, 0.25, 0.5, 0.77, 0.99):
+        losses = F.pinball_loss(candidates[:, None].expand(-1, 101), y.expand(101, -1), tau, reduction="none").mean(1)
+        assert candidates[losses.argmin()] == torch.quantile(y, tau, interpolation="higher")
+
+
+def test_the_derivative_of_the_expected_loss_is_the_distribution_function_less_tau():
+    y = torch.randn(1000, dtype=torch.float64)
+    for f in (-1.0, 0.0, 0.5):
+        prediction = torch.full((), f, dtype=torch.float64, requires_grad=True)
+        loss = F.pinball_loss(prediction.expand(1000), y, 0.3)
+        torch.testing.assert_close(torch.autograd.grad(loss, prediction)[0], (y < f).double().mean() - 0.3)
+
+
+def test_quantile_regression_agrees_with_statsmodels():
+    statsmodels = pytest.importorskip("statsmodels.api")
+    x = torch.cat((torch.ones(300, 1), torch.randn(300, 2)), 1).double()
+    y = x @ torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64) + (1 + x[:, 1].abs()) * torch.randn(300).double()
+    taus = (0.1, 0.5, 0.9)
+    w = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    for h in (1.0, 0.1, 0.01, 1e-3):  # ever closer to the loss itself
+        optimizer = torch.optim.LBFGS([w], max_iter=300, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+        def closure(optimizer=optimizer, h=h):
+            optimizer.zero_grad()
+            loss = F.pinball_loss(x @ w, y, taus, smoothing=h)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    fits = [statsmodels.QuantReg(y.numpy(), x.numpy()).fit(q=tau, max_iter=5000, p_tol=1e-9).params for tau in taus]
+    theirs = torch.stack([torch.from_numpy(fit) for fit in fits], 1)
+    torch.testing.assert_close(w.detach(), theirs, rtol=0, atol=5e-3)
+    assert F.pinball_loss(x @ w, y, taus) <= F.pinball_loss(x @ theirs, y, taus) * (1 + 1e-4)

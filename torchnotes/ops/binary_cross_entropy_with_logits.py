@@ -1,0 +1,205 @@
+"""The cross-entropy of a binary target and the probability of a logit. The formulas and their derivation:
+csrc/formulas/binary_cross_entropy_with_logits.h.
+
+l = (1 - y) x + L log(1 + e^-x),    L = 1 + (p - 1) y
+dl/dx = (1 - y) - L s(-x),    dl/dy = -x + (p - 1) log(1 + e^-x),    dl/dp = y log(1 + e^-x)
+d2l/dx2 = L s (1 - s),    d2l/dxdy = -1 - (p - 1) s(-x),    d2l/dxdp = -y s(-x)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits as builtin
+from torch.nn.functional import logsigmoid
+
+from ._function import Elementwise, differentiable, kernel
+from ._loss import (
+    NONE,
+    autocasting,
+    fake_loss,
+    gradient_of_elements,
+    heeding_autocast,
+    native_together,
+    reduced,
+    reduction_enum,
+)
+
+torch.library.register_fake(
+    "torchnotes::binary_cross_entropy_with_logits",
+    lambda x, y, w, p, reduction, smoothing, ignored: fake_loss(x, reduction),
+)
+torch.library.register_fake(
+    "torchnotes::binary_cross_entropy_with_logits_backward",
+    lambda g, x, y, w, p, scale, reduction, smoothing, ignored: torch.empty_like(x),
+)
+_forward = kernel("binary_cross_entropy_with_logits")
+_backward = kernel("binary_cross_entropy_with_logits_backward")
+
+
+class LogitsLossBackward(Elementwise):
+    """g ((1 - y) - L s(-x)), with p a tensor or None for 1"""
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, y: Tensor, p: Tensor | None) -> Tensor:
+        return _backward(g, x, y, None, p, None, NONE, 0.0, None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @classmethod
+    def backward(cls, ctx: Any, v: Tensor) -> tuple:
+        g, x, y, p = ctx.saved_tensors
+        d_g = cls.apply(v, x, y, p) if ctx.needs_input_grad[0] else None
+        return d_g, *(None if slope is None else v * g * slope for slope in cls.slopes(x, y, p))
+
+    @classmethod
+    def tangent(cls, ctx: Any, g_t: Tensor, x_t: Tensor, y_t: Tensor, p_t: Tensor | None) -> Tensor:
+        g, x, y, p = ctx.saved_tensors
+        by_x, by_y, by_p = cls.slopes(x, y, p)
+        along = by_x * x_t + by_y * y_t
+        return cls.apply(g_t, x, y, p) + g * (along if p_t is None else along + by_p * p_t)
+
+    @staticmethod
+    def slopes(x: Tensor, y: Tensor, p: Tensor | None) -> tuple:
+        """The second derivatives d2l/dx2, d2l/dxdy and d2l/dxdp."""
+        s, t = torch.sigmoid(x), torch.sigmoid(-x)
+        if p is None:
+            return s * t, -torch.ones_like(x), None
+        return (1 + (p - 1) * y) * (s * t), -1 - (p - 1) * t, -y * t
+
+
+class LogitsLoss(Elementwise):
+    """(1 - y) x + L log(1 + e^-x), with p a tensor or None for 1"""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor, p: Tensor | None) -> Tensor:
+        return _forward(x, y, None, p, NONE, 0.0, None)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @classmethod
+    def backward(cls, ctx: Any, g: Tensor) -> tuple:
+        x, y, p = ctx.saved_tensors
+        d_x = LogitsLossBackward.apply(g, x, y, p) if ctx.needs_input_grad[0] else None
+        if not any(ctx.needs_input_grad[1:]):
+            return d_x, None, None
+        return d_x, *(None if slope is None else g * slope for slope in cls.slopes(x, y, p))
+
+    @classmethod
+    def tangent(cls, ctx: Any, x_t: Tensor, y_t: Tensor, p_t: Tensor | None) -> Tensor:
+        x, y, p = ctx.saved_tensors
+        by_y, by_p = cls.slopes(x, y, p)
+        along = LogitsLossBackward.apply(x_t, x, y, p) + by_y * y_t
+        return along if p_t is None else along + by_p * p_t
+
+    @staticmethod
+    def slopes(x: Tensor, y: Tensor, p: Tensor | None) -> tuple:
+        """dl/dy and dl/dp."""
+        if p is None:
+            return -x, None
+        softplus = -logsigmoid(x)
+        return (p - 1) * softplus - x, y * softplus
+
+
+def _composed(
+    of_elements: Callable[..., Tensor],
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    p: Tensor | None,
+    reduction: int,
+    smoothing: float,
+    ignored: float | None,
+) -> Tensor:
+    """The loss, given that of the elements for x, y and p alone."""
+    if ignored is None:
+        loss = of_elements(x, _smooth(y, smoothing), p)
+        return reduced(loss if w is None else loss * w, reduction)
+    counts = y != ignored
+    loss = of_elements(x.where(counts, 0), _smooth(y.where(counts, 0), smoothing), p)
+    loss = (loss if w is None else loss * w).where(counts, 0)
+    return reduced(loss, reduction, counts.sum())
+
+
+def _smooth(y: Tensor, smoothing: float) -> Tensor:
+    return y * (1 - smoothing) + smoothing / 2 if smoothing else y
+
+
+def _composed_of_kernels(*args: Any) -> Tensor:
+    def of_elements(x: Tensor, y: Tensor, p: Tensor | None) -> Tensor:
+        return LogitsLoss.apply(x, y, None if p is None else p.expand_as(x))
+
+    return _composed(of_elements, *args)
+
+
+def _composed_of_the_builtin(*args: Any) -> Tensor:
+    return _composed(lambda x, y, p: builtin(x, y, pos_weight=p, reduction="none"), *args)
+
+
+def _composed_backward(
+    g: Tensor,
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    p: Tensor | None,
+    scale: Tensor,
+    reduction: int,
+    smoothing: float,
+    ignored: float | None,
+) -> Tensor:
+    g = gradient_of_elements(g, scale, reduction, x)
+    if w is not None:
+        g = g * w
+    p = None if p is None else p.expand_as(x)
+    if ignored is None:
+        return LogitsLossBackward.apply(g, x, _smooth(y, smoothing), p)
+    counts = y != ignored
+    x, y = x.where(counts, 0), y.where(counts, 0)
+    return LogitsLossBackward.apply(g.where(counts, 0), x, _smooth(y, smoothing), p)
+
+
+_loss: Callable[..., Tensor] = differentiable(
+    "BCEWithLogitsLoss",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    heeding_autocast(_composed_of_kernels, lambda: _loss),
+    _composed_backward,
+    heeds_autocast=True,
+)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: float | None = None,
+) -> Tensor:
+    """The binary cross-entropy of target and sigmoid(input), as torch.nn.functional.binary_cross_entropy_with_logits.
+
+    label_smoothing: the target t becomes t (1 - label_smoothing) + label_smoothing / 2.
+    ignore_index: elements whose target equals it have no loss and no gradient, and do not count in the mean.
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    tensors = (input, target, weight, pos_weight)
+    if native_together(*tensors) or autocasting(*tensors):
+        loss = _loss
+    elif label_smoothing == 0 and ignore_index is None:
+        return builtin(input, target, weight, size_average, reduce, reduction, pos_weight)
+    else:
+        loss = _composed_of_the_builtin
+    enum = reduction_enum(size_average, reduce, reduction)
+    if target.shape != input.shape:
+        raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+    return loss(input, target, weight, pos_weight, enum, label_smoothing, ignore_index)

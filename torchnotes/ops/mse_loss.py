@@ -1,0 +1,120 @@
+"""The squared error. The formulas and their derivation: csrc/formulas/mse_loss.h.
+
+l = w (x - y)^2,    dl/dx = 2w (x - y) = -dl/dy,    d2l/dx2 = 2w
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss as builtin
+
+from ._function import Elementwise, differentiable, kernel
+from ._loss import (
+    NONE,
+    autocasting,
+    fake_loss,
+    gradient_of_elements,
+    heeding_autocast,
+    native_together,
+    reduced,
+    reduction_enum,
+)
+
+torch.library.register_fake("torchnotes::mse_loss", lambda x, y, w, reduction: fake_loss(x, reduction))
+torch.library.register_fake("torchnotes::mse_loss_backward", lambda g, x, y, w, scale, reduction: torch.empty_like(x))
+_forward, _backward = kernel("mse_loss"), kernel("mse_loss_backward")
+
+
+class SquaredErrorBackward(Elementwise):
+    """2 g (x - y), linear in g and in x - y"""
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return _backward(g, x, y, None, None, NONE)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @classmethod
+    def backward(cls, ctx: Any, v: Tensor) -> tuple:
+        g, x, y = ctx.saved_tensors
+        d_g = cls.apply(v, x, y) if ctx.needs_input_grad[0] else None
+        d_x = 2 * v * g
+        return d_g, d_x, -d_x
+
+    @classmethod
+    def tangent(cls, ctx: Any, g_t: Tensor, x_t: Tensor, y_t: Tensor) -> Tensor:
+        g, x, y = ctx.saved_tensors
+        return cls.apply(g_t, x, y) + 2 * g * (x_t - y_t)
+
+
+class SquaredError(Elementwise):
+    """(x - y)^2"""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return _forward(x, y, None, NONE)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        d_x = SquaredErrorBackward.apply(g, *ctx.saved_tensors)
+        return d_x, -d_x
+
+    @staticmethod
+    def tangent(ctx: Any, x_t: Tensor, y_t: Tensor) -> Tensor:
+        return SquaredErrorBackward.apply(x_t - y_t, *ctx.saved_tensors)
+
+
+def _composed(x: Tensor, y: Tensor, w: Tensor | None, reduction: int) -> Tensor:
+    loss = SquaredError.apply(x, y)
+    return reduced(loss, reduction) if w is None else reduced(loss * w, reduction, w.sum())
+
+
+def _composed_backward(g: Tensor, x: Tensor, y: Tensor, w: Tensor | None, scale: Tensor, reduction: int) -> Tensor:
+    g = gradient_of_elements(g, scale, reduction, x)
+    return SquaredErrorBackward.apply(g if w is None else g * w, x, y)
+
+
+_loss: Callable[..., Tensor] = differentiable(
+    "MSELoss",
+    "mse_loss",
+    "mse_loss_backward",
+    heeding_autocast(_composed, lambda: _loss),
+    _composed_backward,
+    heeds_autocast=True,
+)
+
+
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """(input - target)^2, reduced, as torch.nn.functional.mse_loss."""
+    if not (native_together(input, target, weight) or autocasting(input, target, weight)):
+        return builtin(input, target, size_average, reduce, reduction, weight)  # type: ignore[call-arg] # stubs lag
+    if input.shape == target.shape:
+        if weight is not None and weight.shape != input.shape:
+            raise ValueError("Weights and input must have the same size.")
+    elif weight is not None:  # torch sums up the weights before they broadcast
+        return builtin(input, target, size_average, reduce, reduction, weight)  # type: ignore[call-arg] # stubs lag
+    else:
+        warnings.warn(
+            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}). "
+            "This will likely lead to incorrect results due to broadcasting. "
+            "Please ensure they have the same size.",
+            stacklevel=2,
+        )
+        input, target = torch.broadcast_tensors(input, target)
+    return _loss(input, target, weight, reduction_enum(size_average, reduce, reduction))

@@ -1,0 +1,208 @@
+"""The pinball loss. The formulas and their derivation: csrc/formulas/pinball_loss.h.
+
+rho = tau r for r = y - f >= 0, else (tau - 1) r,    drho/df = -tau, else 1 - tau = -drho/dy
+within a window of half-width h around r = 0:    drho/df = 1/2 - tau - r/(2h),    d2rho/df2 = 1/(2h)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._compiled import worthwhile
+from ._function import Elementwise, differentiable, kernel
+from ._loss import (
+    NONE,
+    autocasting,
+    fake_loss,
+    gradient_of_elements,
+    heeding_autocast,
+    native_together,
+    reduced,
+    reduction_enum,
+)
+
+torch.library.register_fake(
+    "torchnotes::pinball_loss", lambda f, y, w, quantiles, reduction, h: fake_loss(f, reduction)
+)
+torch.library.register_fake(
+    "torchnotes::pinball_loss_backward", lambda g, f, y, w, scale, quantiles, reduction, h: torch.empty_like(f)
+)
+_forward, _backward = kernel("pinball_loss"), kernel("pinball_loss_backward")
+
+
+class PinballBackward(Elementwise):
+    """g drho/df"""
+
+    @staticmethod
+    def forward(g: Tensor, f: Tensor, y: Tensor, quantiles: Sequence[float], h: float) -> Tensor:
+        return _backward(g, f, y, None, None, quantiles, NONE, h)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.quantiles, ctx.h = inputs
+        ctx.save_for_backward(*tensors)
+
+    @classmethod
+    def backward(cls, ctx: Any, v: Tensor) -> tuple:
+        g, f, y = ctx.saved_tensors
+        d_g = cls.apply(v, f, y, ctx.quantiles, ctx.h) if ctx.needs_input_grad[0] else None
+        if ctx.h == 0:
+            return d_g, None, None, None, None
+        d_f = v * g * cls.curvature(f, y, ctx.h)
+        return d_g, d_f, -d_f, None, None
+
+    @classmethod
+    def tangent(cls, ctx: Any, g_t: Tensor, f_t: Tensor, y_t: Tensor, *constants: Any) -> Tensor:
+        g, f, y = ctx.saved_tensors
+        along_g = cls.apply(g_t, f, y, ctx.quantiles, ctx.h)
+        return along_g + g * cls.curvature(f, y, ctx.h) * (f_t - y_t) if ctx.h else along_g
+
+    @staticmethod
+    def curvature(f: Tensor, y: Tensor, h: float) -> Tensor:
+        """d2rho/df2"""
+        return ((y - f).abs() < h).to(f.dtype) / (2 * h)
+
+
+class Pinball(Elementwise):
+    """rho"""
+
+    @staticmethod
+    def forward(f: Tensor, y: Tensor, quantiles: Sequence[float], h: float) -> Tensor:
+        return _forward(f, y, None, quantiles, NONE, h)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.quantiles, ctx.h = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        d_f = PinballBackward.apply(g, *ctx.saved_tensors, ctx.quantiles, ctx.h)
+        return d_f, -d_f, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, f_t: Tensor, y_t: Tensor, *constants: Any) -> Tensor:
+        return PinballBackward.apply(f_t - y_t, *ctx.saved_tensors, ctx.quantiles, ctx.h)
+
+
+def _plain(f: Tensor, y: Tensor, tau: Tensor, h: float) -> Tensor:
+    r = y - f
+    if h == 0:
+        return torch.where(r >= 0, tau * r, (tau - 1) * r)
+    c = r.clamp(-h, h)
+    return (tau - 0.5) * r + (r.abs() - c.abs() + c * c / (2 * h) + h / 2) / 2
+
+
+class CompiledPinball(torch.autograd.Function):
+    """The same with a backward that keeps no mask (see _compiled.py): where r >= 0 is told by limiting r/h for a
+    window of next to no width, moved by its half so that r = 0 lies on its end."""
+
+    @staticmethod
+    def forward(f: Tensor, y: Tensor, tau: Tensor, h: float) -> Tensor:
+        return _plain(f, y, tau, h)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        f, y, tau, ctx.h = inputs
+        ctx.save_for_backward(f, y, tau)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        f, y, tau = ctx.saved_tensors
+        r = (y - f).to(tau.dtype)
+        c = r / ctx.h if ctx.h else r * torch.finfo(r.dtype).max + 1
+        d_f = (g * (0.5 - tau - 0.5 * c.clamp(-1, 1))).to(g.dtype)
+        return d_f, -d_f, None, None
+
+
+def _reduced(loss: Tensor, w: Tensor | None, reduction: int) -> Tensor:
+    if w is None:
+        return reduced(loss, reduction)
+    return reduced(loss * w, reduction, w.expand_as(loss).sum())
+
+
+def _composed(f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float) -> Tensor:
+    return _reduced(Pinball.apply(f, y.expand_as(f), quantiles, h), w, reduction)
+
+
+def _composed_of_plain_operations(
+    f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float
+) -> Tensor:
+    dtype = torch.promote_types(f.dtype, torch.float32)
+    tau = torch.tensor(quantiles, dtype=dtype, device=f.device)
+    if len(quantiles) == 1:
+        tau = tau.squeeze()
+    if worthwhile(f) and f.dtype == y.dtype:
+        loss = CompiledPinball.apply(f, y.expand_as(f), tau, h)
+    else:
+        loss = _plain(f, y, tau, h)
+    return _reduced(loss.to(torch.promote_types(f.dtype, y.dtype)) if f.is_floating_point() else loss, w, reduction)
+
+
+def _composed_backward(
+    g: Tensor,
+    f: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    scale: Tensor,
+    quantiles: Sequence[float],
+    reduction: int,
+    h: float,
+) -> Tensor:
+    g = gradient_of_elements(g, scale, reduction, f)
+    return PinballBackward.apply(g if w is None else g * w, f, y.expand_as(f), quantiles, h)
+
+
+_loss: Callable[..., Tensor] = differentiable(
+    "PinballLoss",
+    "pinball_loss",
+    "pinball_loss_backward",
+    heeding_autocast(_composed, lambda: _loss),
+    _composed_backward,
+    heeds_autocast=True,
+)
+
+
+def pinball_loss(
+    input: Tensor,
+    target: Tensor,
+    quantiles: float | Sequence[float] = 0.5,
+    *,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    smoothing: float = 0.0,
+) -> Tensor:
+    """The loss by which `input` becomes the tau-quantile of `target`: tau (target - input), or tau - 1 times it where
+    target < input.
+
+    quantiles: tau, with input and target of one shape; or several, for the last dimension of input, which target lacks.
+    weight: of target's shape; the mean is the weighted one.
+    smoothing: the half-width of the window around target = input in which the loss is a parabola.
+    At target = input, unsmoothed, the gradient for input is -tau.
+    """
+    for name, x in (("input", input), ("target", target)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"pinball_loss(): argument '{name}' must be Tensor, not {type(x).__name__}")
+    several = not isinstance(quantiles, (float, int))
+    taus = (quantiles,) if isinstance(quantiles, (float, int)) else tuple(map(float, quantiles))
+    for tau in taus:
+        if not 0 < tau < 1:
+            raise ValueError(f"quantiles must lie between 0 and 1, got {tau}")
+    if not 0 <= smoothing < math.inf:
+        raise ValueError(f"smoothing must not be negative or infinite, got {smoothing}")
+    enum = reduction_enum(None, None, reduction)
+    if input.shape != ((*target.shape, len(taus)) if several else target.shape):
+        raise ValueError(
+            f"Input size ({input.size()}) must be that of the target ({target.size()})"
+            + (f" and a last dimension of the {len(taus)} quantiles" if several else "")
+        )
+    if weight is not None and weight.shape != target.shape:
+        raise ValueError(f"Weight size ({weight.size()}) must be the same as target size ({target.size()})")
+    if several:
+        target, weight = target.unsqueeze(-1), None if weight is None else weight.unsqueeze(-1)
+    tensors = (input, target, weight)
+    takes = native_together(*tensors) or autocasting(*tensors)
+    return (_loss if takes else _composed_of_plain_operations)(input, target, weight, taus, enum, smoothing)
