@@ -150,6 +150,8 @@ class LossChecks:
         case = self.case
         if case.builtin is None or dtype == torch.float64:
             return
+        # The one greatest of 200,000 errors is a matter of chance. Without SIMD there is no fused multiply-add either.
+        most = 1.3 if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 1.05
         for scale in (0.1, 3.0, 30.0):
             for keywords in case.keywords:
                 if set(keywords) & set(case.keyword_only):
@@ -169,8 +171,8 @@ class LossChecks:
                         if not theirs.isfinite().all():  # the sum overflows in half
                             continue
                         ulp = torch.finfo(dtype).eps * exact.detach().abs().max() if ours.dim() == 0 else 0
-                        # 0.1 %: two results rounded well tie within chance; a single greatest error is more of it
-                        assert ours.max() <= theirs.max() * 1.05 + ulp, (scale, keywords, reduction)
+                        # 0.1 %: two results that are rounded well tie within chance.
+                        assert ours.max() <= theirs.max() * most + ulp, (scale, keywords, reduction)
                         assert ours.mean() <= theirs.mean() * 1.001 + ulp, (scale, keywords, reduction)
 
     def test_a_large_sum_is_as_good_as_one_in_double(self, device):
