@@ -2,6 +2,7 @@
 
 from .ops.cross_entropy import cross_entropy as cross_entropy
 from .ops.leaky_relu import leaky_relu as leaky_relu
+from .ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .ops.log_softmax import log_softmax as log_softmax
 from .ops.relu import relu as relu
 from .ops.sigmoid import sigmoid as sigmoid
