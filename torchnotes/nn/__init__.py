@@ -8,5 +8,6 @@ from .activation import Softmax as Softmax
 from .activation import Tanh as Tanh
 from .loss import BCEWithLogitsLoss as BCEWithLogitsLoss
 from .loss import CrossEntropyLoss as CrossEntropyLoss
+from .loss import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from .loss import MSELoss as MSELoss
 from .loss import PinballLoss as PinballLoss

@@ -46,7 +46,8 @@ def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options)
 def losses(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     u, a = capped(input, options), mass(input, target, weight, options)
     lse = torch.logsumexp(u, 1)
-    nll = (a * torch.where(a == 0, 0, lse.unsqueeze(1) - u)).sum(1)
+    gap = lse.unsqueeze(1) - u
+    nll = (a * torch.where((a == 0) & gap.isinf(), 0, gap)).sum(1)  # the gap is the slope by a, where a = 0 too
     return nll + options.z_loss * a.sum(1) * lse**2
 
 

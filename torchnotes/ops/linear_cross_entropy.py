@@ -1,0 +1,239 @@
+"""The cross-entropy of the logits X = x W^T + b, of which only a chunk of rows exists at a time.
+
+With G = dL/dX, for each row g (k p - a) c (csrc/formulas/cross_entropy.h), of a chunk of rows at a time:
+
+  dL/dx = G W,    dL/dW = G^T x,    dL/db = G^T 1
+
+The second derivative: let v_x, v_W, v_b be gradients for these three. They see G along V, the derivative of the logits
+along the v, and with H = dG/dX of each row:
+
+  v_x . dL/dx + v_W . dL/dW + v_b . dL/db = G . V,    V = v_x W^T + x v_W^T + v_b
+  for g: dG/dg . V,    for x: (H V) W + G v_W,    for W: (H V)^T x + G^T v_x,    for b: (H V)^T 1
+
+The gradient of a mean or a sum is computed with the loss, for dL = 1: three products of matrices in all, where going
+through the chunks again in the backward would take four. The losses of rows each have their own g, and take the four.
+
+Transforms, the third derivative, the second by the targets and the derivative by the weight of the classes are those
+of the whole composition, logits and all. A compiler sees one opaque operator, torchnotes::linear_cross_entropy.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from .._native import DIRECT, TRANSFORM, call_mode, dense_float
+from ._function import Function, autocasts
+from ._linear_cross_entropy import (
+    Operands,
+    Options,
+    composed,
+    composed_gradients,
+    compute,
+    compute_second,
+    operator,
+    pull_back,
+    scale,
+)
+from ._loss import reduction_enum
+
+LOGITS_OF_CHUNK = 1 << 20
+MOST_ROWS = 512
+
+
+def _compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], options: Options) -> tuple[Tensor, ...]:
+    if is_compiling():
+        return tuple(operator(*operands, g, wanted, *options))
+    if g is not None and _batched(g):
+        return g, *composed_gradients(operands, g, wanted, options)
+    return tuple(compute(operands, g, wanted, options))
+
+
+def _batched(*tensors: Tensor) -> bool:
+    """Whether these are gradients of torch.vmap, or of autograd's is_grads_batched."""
+    return call_mode() == TRANSFORM or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
+
+
+class LinearCrossEntropyBackward(Function):
+    """The gradients that are wanted, for x, W, b and the target, with g for the losses of the rows."""
+
+    @staticmethod
+    def forward(g: Any, x: Any, W: Any, b: Any, target: Any, weight: Any, wanted: Any, options: Any) -> Any:
+        return _compute(Operands(x, W, b, target, weight), g, wanted, options._replace(reduction="none"))[1:]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:6])
+        ctx.wanted, ctx.options = inputs[6:]
+
+    @staticmethod
+    def backward(ctx: Any, *v: Tensor) -> tuple:
+        g, *operands = ctx.saved_tensors
+        if torch.is_grad_enabled() or ctx.needs_input_grad[4] or ctx.wanted[3] or _batched(*v):
+
+            def gradients(g: Tensor, *operands: Any) -> tuple[Tensor, ...]:
+                return composed_gradients(Operands(*operands), g, ctx.wanted, ctx.options)
+
+            moving = ctx.needs_input_grad[:5]
+            pulled = iter(pull_back(gradients, (g, *operands), moving, v))
+            return *(next(pulled) if moves else None for moves in moving), None, None, None
+        given = iter(v)
+        v_of = [next(given) if want else None for want in ctx.wanted[:3]]
+        to = compute_second(Operands(*operands), g, v_of, ctx.needs_input_grad[:4], ctx.options)
+        return *to, *(None,) * 4
+
+    @classmethod
+    def _under_transform(cls, g: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        *tensors, wanted, options = args
+        return composed_gradients(Operands(*tensors), g, wanted, options)
+
+
+class LinearCrossEntropy(Function):
+    """The loss, and the gradients that are wanted for a reduced one, where dL = 1."""
+
+    @staticmethod
+    def forward(x: Any, W: Any, b: Any, target: Any, weight: Any, wanted: Any, options: Any) -> Any:
+        return _compute(Operands(x, W, b, target, weight), None, wanted, options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:5], *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # the gradients have none, which would be as large as they are
+        ctx.wanted, ctx.options = inputs[5:]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
+        if g is None:
+            return (None,) * 7
+        saved = ctx.saved_tensors
+        operands, gradients = Operands(*saved[:5]), saved[5:]
+        wanted = ctx.wanted
+        if not gradients or (torch.is_grad_enabled() and not is_compiling()):
+            wanted = ctx.needs_input_grad[:4]
+            of_rows = (g * scale(operands, ctx.options)).to(g.dtype).expand(operands.shape_of_losses)
+            gradients = LinearCrossEntropyBackward.apply(of_rows, *operands, wanted, ctx.options)
+        elif is_compiling() or _batched(g) or torch._C._autograd._get_current_graph_task_keep_graph():
+            gradients = [d * g for d in gradients]
+        elif not (g.is_cpu and g == 1):  # asking another device would be waiting for it
+            gradients = [d.mul_(g) for d in gradients]
+        of = iter(gradients)
+        moving = zip(operands[:4], wanted, strict=True)
+        return *(next(of).to(t.dtype) if want and t is not None else None for t, want in moving), *(None,) * 3
+
+
+def _rows_of_chunk(logits_of_row: int, in_features: int) -> int:
+    """As many as make the products of matrices efficient, in no more memory than linear_weight takes."""
+    return max(LOGITS_OF_CHUNK // max(logits_of_row, 1), min(in_features, MOST_ROWS), 1)
+
+
+def _check_shapes(x: Tensor, W: Tensor, b: Tensor | None, target: Tensor, ignore_index: int | None) -> None:
+    """In the words of torch."""
+    if not 1 <= x.dim() <= 2:
+        raise RuntimeError(f"expected input with dimensionality 1 or 2, got {x.dim()}")
+    if W.dim() < 2:
+        raise RuntimeError(f"expected linear_weight with dimensionality at least 2, got {W.dim()}")
+    if x.shape[-1] != W.shape[-1]:
+        raise RuntimeError(
+            "expected equal input and linear_weight last dimensions (in_features), "
+            f"got {x.shape[-1]} and {W.shape[-1]}, respectively"
+        )
+    if b is not None and b.shape != W.shape[:-1]:
+        raise RuntimeError(f"expected linear_bias shape {tuple(W.shape[:-1])}, got {tuple(b.shape)}")
+    if x.dim() == 1 and W.dim() > 2:
+        raise RuntimeError(
+            f"K-dimensional loss defined by linear_weight shape {tuple(W.shape)} requires"
+            f" batched input, (N, {x.shape[-1]}), got unbatched input with shape {tuple(x.shape)}"
+        )
+    if target.shape == (*x.shape[:-1], *W.shape[:-1]):
+        if ignore_index is not None:
+            raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
+        if not target.is_floating_point():
+            raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
+        return
+    expected = (*x.shape[:-1], *W.shape[1:-1])
+    if target.shape == expected or (x.dim() == 1 and target.shape == (1,)):
+        if target.dtype not in (torch.int64, torch.uint8):
+            raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype}")
+        return
+    if W.dim() == 2 and target.dim() <= 1:
+        rows = x.shape[0] if x.dim() > 1 else 1
+        raise ValueError(f"Expected input batch_size ({rows}) to match target batch_size ({target.numel()}).")
+    raise RuntimeError(f"Expected target size {list(expected)}, got {list(target.shape)}")
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: Any = None,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    empty: str = "nan",
+) -> Tensor:
+    """cross_entropy(linear(input, linear_weight, linear_bias), target, ...) in the memory of a few rows of logits, as
+    torch.nn.functional.linear_cross_entropy, and with the z_loss, logit_softcap and empty of our cross_entropy.
+
+    Of torch's LinearCrossEntropyOptions the batch_chunk_size is heeded. The rest is as it is everywhere here: all that
+    cross_entropy takes is computed by chunks, sums are float32 for half precision, and a graph can be retained.
+    """
+    reduction_enum(None, None, reduction)  # refuses what is none
+    if empty not in ("nan", "zero"):
+        raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
+    if logit_softcap is not None and not logit_softcap > 0:
+        raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
+    _check_shapes(input, linear_weight, linear_bias, target, ignore_index)
+    x, W, b = input, linear_weight, linear_bias
+    chunk = options.batch_chunk_size if options is not None else None
+    if chunk is None:
+        chunk = _rows_of_chunk(math.prod(W.shape[:-1]), W.shape[-1])
+    index = -100 if ignore_index is None else ignore_index
+    settings = Options(reduction, empty, chunk, index, label_smoothing, z_loss, logit_softcap or 0.0)
+    if target.dtype == torch.uint8:
+        target = target.long()
+    if x.dim() == 1:
+        x = x.unsqueeze(0)
+        target = target.unsqueeze(0) if target.is_floating_point() else target.reshape(1)
+    dtype = torch.promote_types(x.dtype, target.dtype) if target.is_floating_point() else x.dtype
+    if autocasts(x):
+        dtype = torch.promote_types(dtype, torch.float32)
+        x, W, b = _autocast(x), _autocast(W), None if b is None else _autocast(b)
+    loss = _loss(Operands(x, W, b, target, weight), settings).to(dtype)
+    return loss.squeeze(0) if input.dim() == 1 and reduction == "none" else loss
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """As for torch.nn.functional.linear."""
+    cast = x.is_floating_point() and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(x.device.type)) if cast else x
+
+
+def _loss(operands: Operands, options: Options) -> Tensor:
+    x, W, b, _, weight = operands
+    if any(t is not None and (t.dtype, t.device) != (x.dtype, x.device) for t in (W, b)):
+        of = [f"{t.dtype} on {t.device}" for t in (x, W, b) if t is not None]
+        raise RuntimeError(f"expected input, linear_weight and linear_bias of one dtype on one device, got {of}")
+    compiling = is_compiling()
+    chunked = all(t is None or (t.layout == torch.strided if compiling else dense_float(t)) for t in (x, W, b))
+    if compiling:
+        transforming = torch._C._are_functorch_transforms_active()
+    else:
+        mode = call_mode(*operands)
+        transforming = mode == TRANSFORM
+    if not chunked or transforming or (weight is not None and weight.requires_grad and torch.is_grad_enabled()):
+        return composed(operands, options)
+    if not compiling and mode == DIRECT:
+        return LinearCrossEntropy.forward(*operands, (), options)[0]
+    wanted: tuple[bool, ...] = ()
+    if options.reduction != "none" and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        wanted = tuple(t is not None and t.requires_grad for t in operands[:4])
+    return LinearCrossEntropy.apply(*operands, wanted, options)[0]
