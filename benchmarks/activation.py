@@ -29,7 +29,7 @@ def activation(ours: Function, builtin: Function) -> tuple[Case | Accuracy, ...]
     )
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """For one shape, and with an error instead of a silent fall back to eager mode."""
     return torch.compile(function, dynamic=False, fullgraph=True)
 

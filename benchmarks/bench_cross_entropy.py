@@ -50,8 +50,8 @@ def in_place(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return value, gradient
 
 
-def hessian_vector(loss: Loss) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor]]:
-    def step(x: Tensor, target: Tensor, v: Tensor) -> tuple[Tensor]:
+def hessian_vector(loss: Loss) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
+    def step(x: Tensor, target: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         (gradient,) = torch.autograd.grad(loss(x, target), x, create_graph=True)
         return torch.autograd.grad(gradient, x, v)
 
@@ -70,9 +70,7 @@ def rivals(make: Callable[[Loss], Callable], **more: Loss) -> dict[str, Callable
 BOTH = Contest(
     rivals(forward_backward, compile=compiled(builtin)), forward_backward(builtin), logits_and_targets, copies_moved=3
 )
-IN_PLACE = Contest(
-    BOTH.steps | {OURS: in_place}, BOTH.reference, logits_and_targets, copies_moved=3, each_its_own=True
-)
+IN_PLACE = Contest(BOTH.steps | {OURS: in_place}, BOTH.reference, logits_and_targets, copies_moved=3, each_its_own=True)
 CURVATURE = Contest(rivals(hessian_vector), hessian_vector(builtin), with_vector, copies_moved=6)
 
 CASES = (

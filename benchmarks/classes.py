@@ -29,9 +29,7 @@ def case(name: str, contest: Contest, shape: tuple[int, int], dtype: torch.dtype
     return Case(f"{name} {rows:,} x {classes:,}{suffix}", (rows * classes,), partial(_problem, contest, shape), dtype)
 
 
-def _problem(
-    contest: Contest, shape: tuple[int, int], size: int, dtype: torch.dtype, device: torch.device
-) -> Problem:
+def _problem(contest: Contest, shape: tuple[int, int], size: int, dtype: torch.dtype, device: torch.device) -> Problem:
     inputs = contest.inputs(*shape, dtype, device)
     in_double = tuple(in_double_precision(x) for x in inputs)
 

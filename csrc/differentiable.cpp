@@ -100,9 +100,7 @@ pybind11::object to_python(const IValue& value) {
   return value.isInt() ? pybind11::object(pybind11::int_(value.toInt())) : pybind11::none();
 }
 
-std::string wrong_type(
-    const std::string& name, const c10::Argument& argument, const char* expected, PyObject* value
-) {
+std::string wrong_type(const std::string& name, const c10::Argument& argument, const char* expected, PyObject* value) {
   return name + ": the " + argument.name() + " must be " + expected + ", not " + Py_TYPE(value)->tp_name;
 }
 

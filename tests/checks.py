@@ -537,7 +537,8 @@ class OpChecks:
     def test_opinfo_samples(self, device):
         infos = [op for op in op_db() if op.name == self.case.opinfo]
         assert infos
-        for info, dtype in ((info, dtype) for info in infos for dtype in sorted(info.supported_dtypes(device), key=str)):
+        samples = [(info, dtype) for info in infos for dtype in info.supported_dtypes(device)]
+        for info, dtype in sorted(samples, key=str):
             if dtype.is_complex and info.variant_test_name == "with_dtype":
                 continue  # torch warns of what these do
             differentiable = dtype in info.supported_backward_dtypes(device)

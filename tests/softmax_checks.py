@@ -1,6 +1,6 @@
 """The checks of operations along a dimension, of which every element of a row depends on every other."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -32,7 +32,9 @@ def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
 
 class SoftmaxChecks(OpChecks):
     # The kept output is rounded, by eps at most, and the gradient, a product with it, is wrong by as much times g.
-    sample_tolerance = {dtype: dict(rtol=2 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps) for dtype in HALF}
+    sample_tolerance: ClassVar = {
+        dtype: dict(rtol=2 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps) for dtype in HALF
+    }
     test_the_bits_do_not_depend_on_the_place_in_memory = None  # vectors begin elsewhere: sums are rounded otherwise
 
     def assert_agrees(self, keywords: dict, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +105,9 @@ class SoftmaxChecks(OpChecks):
             torch.testing.assert_close(y, y_builtin)
             torch.testing.assert_close(*(torch.autograd.grad(z.pow(2).sum(), x) for z in (y, y_builtin)))
         integers = torch.arange(6, device=device).view(2, 3)
-        assert torch.equal(self.case.op(integers, 1, dtype=torch.float32), self.case.builtin(integers, 1, dtype=torch.float32))
+        assert torch.equal(
+            self.case.op(integers, 1, dtype=torch.float32), self.case.builtin(integers, 1, dtype=torch.float32)
+        )
 
     def test_a_dimension_that_is_not_there(self, device):
         x = values((3, 5), torch.float32, device)

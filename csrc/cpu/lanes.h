@@ -1,5 +1,5 @@
-// The row drivers for rows that lie across the vectors, each in a lane of its own: rows that are interleaved, and rows so
-// short that they would not fill a vector, whose elements are copied into that order.
+// The row drivers for rows that lie across the vectors, each in a lane of its own: rows that are interleaved, and rows
+// so short that they would not fill a vector, whose elements are copied into that order.
 #pragma once
 
 #include <ATen/OpMathType.h>

@@ -276,11 +276,7 @@ void reduce_rows(c10::Device, const RowShape& shape, const Op& op, const RowOper
 
 template <class Op, class scalar_t, class... In>
 void map_rows(
-    c10::Device,
-    const RowShape& shape,
-    const Op& op,
-    const RowOperand<scalar_t>& out,
-    const RowOperand<const In>&... in
+    c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
 ) {
   if (lie_across(shape)) {
     map_lanes(shape, op, out, in...);
@@ -291,11 +287,7 @@ void map_rows(
 
 template <class Op, class scalar_t, class... In>
 void transform_rows(
-    c10::Device,
-    const RowShape& shape,
-    const Op& op,
-    const RowOperand<scalar_t>& out,
-    const RowOperand<const In>&... in
+    c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
 ) {
   if (lie_across(shape)) {
     transform_lanes(shape, op, out, in...);

@@ -57,9 +57,7 @@ __device__ inline void for_own_rows(const RowShape& shape, const F& f) {
 }
 
 template <class Op, class... In>
-__global__ void __launch_bounds__(kLaneThreads) reduce_lanes_kernel(
-    RowShape shape, Op op, RowOperand<const In>... in
-) {
+__global__ void __launch_bounds__(kLaneThreads) reduce_lanes_kernel(RowShape shape, Op op, RowOperand<const In>... in) {
   for_own_rows(shape, [&](int64_t row) { op.finish(row, reduce_lane(shape, op, row, in...)); });
 }
 

@@ -96,9 +96,7 @@ struct MassedLogSumExp {
   }
 
  private:
-  C10_HOST_DEVICE void rise(T high) {
-    along = along - where(mass == T(0), T(0), mass * (high - logits.greatest));
-  }
+  C10_HOST_DEVICE void rise(T high) { along = along - where(mass == T(0), T(0), mass * (high - logits.greatest)); }
 };
 
 // Of a row, in double: there is little to compute, and much to cancel.

@@ -1,6 +1,6 @@
-// logistic, exp_nonpositive, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are in
-// flight at once, and without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words and
-// what they promise.
+// logistic, exp_nonpositive, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are
+// in flight at once, and without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words
+// and what they promise.
 #pragma once
 
 #include <ATen/cpu/vec/functional.h>

@@ -5,8 +5,8 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
-#include <ATen/core/Reduction.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/Reduction.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <torch/library.h>
@@ -384,9 +384,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(
     double logit_softcap,
     bool zero_if_empty
 ) {
-  const CrossEntropyProblem problem(
-      input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
-  );
+  const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
   const RowShape& shape = problem.rows.shape;
   const Tensor statistics = problem.empty_statistics(), scale = problem.per_row({});
   const Tensor losses_of_rows = problem.per_row(shape_of_losses(input)), weights_of_rows = problem.per_row(shape.rows);
@@ -469,9 +467,7 @@ Tensor cross_entropy_backward(
     double z_loss,
     double logit_softcap
 ) {
-  const CrossEntropyProblem problem(
-      input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
-  );
+  const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
   const Tensor out = problem.empty_gradient(input);
   write_gradient(problem, grad, statistics, scale, reduction, out);
   return out;
@@ -490,9 +486,7 @@ void cross_entropy_backward_(
     double z_loss,
     double logit_softcap
 ) {
-  const CrossEntropyProblem problem(
-      input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
-  );
+  const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
   const bool copied = !problem.rows.dense.is_alias_of(input);
   const Tensor out = copied ? problem.rows.dense : input;
   write_gradient(problem, grad, statistics, scale, reduction, out);
@@ -515,9 +509,7 @@ std::tuple<Tensor, Tensor> cross_entropy_curvature(
     double logit_softcap
 ) {
   check_same(tangent, input);
-  const CrossEntropyProblem problem(
-      input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap
-  );
+  const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
   const RowShape& shape = problem.rows.shape;
   const Tensor statistics = problem.checked_statistics(given_statistics);
   const Tensor v = problem.rows.alike(tangent), per_row = grad.reshape({-1}).contiguous();

@@ -54,9 +54,7 @@ struct LogSoftmaxBackwardOfRows {
 TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
   using namespace torchnotes;
   using at::Tensor;
-  m.impl("log_softmax", [](const Tensor& input, int64_t dim) {
-    return transform_along<LogSoftmaxOfRows>(dim, input);
-  });
+  m.impl("log_softmax", [](const Tensor& input, int64_t dim) { return transform_along<LogSoftmaxOfRows>(dim, input); });
   m.impl("log_softmax_backward", [](const Tensor& grad, const Tensor& output, int64_t dim) {
     return transform_along<LogSoftmaxBackwardOfRows>(dim, grad, output);
   });

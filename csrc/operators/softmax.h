@@ -54,9 +54,7 @@ struct SoftmaxBackwardOfRows {
 TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
   using namespace torchnotes;
   using at::Tensor;
-  m.impl("softmax", [](const Tensor& input, int64_t dim) {
-    return transform_along<SoftmaxOfRows>(dim, input);
-  });
+  m.impl("softmax", [](const Tensor& input, int64_t dim) { return transform_along<SoftmaxOfRows>(dim, input); });
   m.impl("softmax_backward", [](const Tensor& grad, const Tensor& output, int64_t dim) {
     return transform_along<SoftmaxBackwardOfRows>(dim, grad, output);
   });

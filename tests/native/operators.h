@@ -14,7 +14,8 @@ namespace {
 
 using at::Tensor;
 
-// A matrix has a row for each of its own; in (N, C, L) a row is a channel; in (1, N, C, S) the N S rows are interleaved.
+// A matrix has a row for each of its own; in (N, C, L) a row is a channel; in (1, N, C, S) the N S rows are
+// interleaved.
 RowShape shape_of(const Tensor& x) {
   if (x.dim() == 4) {
     return {x.size(1) * x.size(3), 1, x.size(2), x.size(3)};

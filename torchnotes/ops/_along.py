@@ -53,7 +53,7 @@ def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Call
 
     call = differentiable(cls.__name__, cls.operator, slope.operator, otherwise, slope.apply, heeds_autocast=True)
 
-    def operation(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
+    def operation(input: Tensor, dim: int | None, _stacklevel: int, dtype: torch.dtype | None) -> Tensor:
         if not (native(input) and type(dim) is int and -input.dim() <= dim < input.dim()):
             return builtin(input, dim, _stacklevel, dtype)
         if dtype is not None:

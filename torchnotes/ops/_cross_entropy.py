@@ -1,7 +1,7 @@
 """cross_entropy in plain torch operations, for what no kernel of ours computes: the third derivative, the gradient for
 the targets and for the weight. Each function here is differentiable to every order, by every argument.
 
-The logits are of shape (N, C, ...); a loss is that of a row, not reduced. csrc/formulas/cross_entropy.h has the formulas.
+The logits are of shape (N, C, ...); a loss is that of a row, not reduced. The formulas: csrc/formulas/cross_entropy.h.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,11 @@ class Options(NamedTuple):
 
 def has_probabilities(input: Tensor, target: Tensor) -> bool:
     return input.shape == target.shape
+
+
+def transpose(function: Callable[..., Any], *primals: Tensor) -> Callable[..., Any]:
+    """The transposed derivative at the primals: from a gradient of the result to the gradients of the arguments."""
+    return torch.func.vjp(function, *primals)[1]
 
 
 def capped(input: Tensor, options: Options) -> Tensor:
@@ -51,26 +56,21 @@ def losses(input: Tensor, target: Tensor, weight: Tensor | None, options: Option
     return nll + options.z_loss * a.sum(1) * lse**2
 
 
-def gradient(
-    g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options
-) -> Tensor:
+def gradient(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     """G, the gradient for the logits, with g for the loss of each row."""
-    _, pull = torch.func.vjp(lambda x: losses(x, target, weight, options), input)
-    return pull(g)[0]
+    return transpose(lambda x: losses(x, target, weight, options), input)(g)[0]
 
 
 def curvature(
     v: Tensor, g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options
 ) -> tuple[Tensor, Tensor]:
     """(dG.v/dg, H v)"""
-    _, pull = torch.func.vjp(lambda g, x: gradient(g, x, target, weight, options), g, input)
-    return pull(v)
+    return transpose(lambda g, x: gradient(g, x, target, weight, options), g, input)(v)
 
 
 def target_gradient(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     """For probabilities: g w_j (1 - eps) (lse + z lse^2 - u_j)"""
-    _, pull = torch.func.vjp(lambda q: losses(input, q, weight, options), target)
-    return pull(g)[0]
+    return transpose(lambda q: losses(input, q, weight, options), target)(g)[0]
 
 
 def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *constants: Any) -> Any:
@@ -86,7 +86,6 @@ def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *cons
             everything[i] = x
         return function(*everything, *constants)
 
-    result, pull = torch.func.vjp(of_moving, *(primals[i] for i in moving))
+    result, pull, *_ = torch.func.vjp(of_moving, *(primals[i] for i in moving))
     anywhere = torch.utils._pytree.tree_map(torch.zeros_like, result)  # pull is linear
-    _, transpose = torch.func.vjp(lambda g: pull(g), anywhere)
-    return transpose(tuple(tangents[i] for i in moving))[0]
+    return transpose(pull, anywhere)(tuple(tangents[i] for i in moving))[0]

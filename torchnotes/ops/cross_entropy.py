@@ -1,6 +1,6 @@
 """The cross-entropy of a softmax against class indices or probabilities. Its formulas: csrc/formulas/cross_entropy.h.
 
-l = sum_j a_j (lse - u_j) + z m lse^2,    dl/du_j = k p_j - a_j,    d2l/du_i du_j = k p_i ([i = j] - p_j) + 2 z m p_i p_j
+l = sum_j a_j (lse - u_j) + z m lse^2,    dl/du_j = k p_j - a_j,    d2l/du_idu_j = k p_i ([i = j] - p_j) + 2 z m p_i p_j
 
 The native operators reduce; the Functions are those of the losses of rows, which plain operations reduce where the
 C++ call (csrc/differentiable.cpp) does not take the whole. Beyond the second derivative everything is composed of
@@ -29,8 +29,15 @@ def _classes_first(x: Tensor) -> Tensor:
     return x.movedim(1, 0) if x.dim() > 1 else x
 
 
-@torch.library.register_fake("torchnotes::cross_entropy")
-def _(input, target, weight, reduction, ignore_index, label_smoothing, z_loss, logit_softcap, zero_if_empty):
+def _fake(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
     torch._check(target.device == input.device, lambda: f"Expected a target on {input.device}, got {target.device}")
     losses = _classes_first(input)[0]
     statistic = torch.promote_types(input.dtype, torch.float32)
@@ -40,26 +47,32 @@ def _(input, target, weight, reduction, ignore_index, label_smoothing, z_loss, l
     return loss, statistics, input.new_empty((), dtype=statistic)
 
 
-@torch.library.register_fake("torchnotes::cross_entropy_backward")
-def _(grad, input, *rest):
-    return torch.empty_like(input)
-
-
-@torch.library.register_fake("torchnotes::cross_entropy_backward_")
-def _(grad, input, *rest):
-    return None
-
-
-@torch.library.register_fake("torchnotes::cross_entropy_curvature")
-def _(tangent, grad, input, *rest):
+def _fake_curvature(tangent: Tensor, grad: Tensor, input: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return input.new_empty(_classes_first(input)[0].shape), torch.empty_like(input)
+
+
+torch.library.register_fake("torchnotes::cross_entropy", _fake)
+torch.library.register_fake("torchnotes::cross_entropy_backward", lambda grad, input, *rest: torch.empty_like(input))
+torch.library.register_fake("torchnotes::cross_entropy_backward_", lambda *arguments: None)
+torch.library.register_fake("torchnotes::cross_entropy_curvature", _fake_curvature)
 
 
 class CrossEntropyCurvature(Function):
     """(dG.v/dg, H v) of (v, g, input, target, weight, statistics, *options)"""
 
     @staticmethod
-    def forward(v, g, input, target, weight, statistics, ignore_index, label_smoothing, z_loss, logit_softcap):
+    def forward(
+        v: Tensor,
+        g: Tensor,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        statistics: Tensor,
+        ignore_index: int,
+        label_smoothing: float,
+        z_loss: float,
+        logit_softcap: float,
+    ) -> tuple[Tensor, Tensor]:
         options = ignore_index, label_smoothing, z_loss, logit_softcap
         return _curvature(v, g, input, target, weight, statistics, *options)
 
@@ -71,7 +84,7 @@ class CrossEntropyCurvature(Function):
     @staticmethod
     def backward(ctx: Any, to_g: Tensor, to_x: Tensor) -> tuple:
         v, g, input, target, weight, _ = ctx.saved_tensors
-        _, pull = torch.func.vjp(lambda v, g, x: plain.curvature(v, g, x, target, weight, ctx.options), v, g, input)
+        pull = plain.transpose(lambda v, g, x: plain.curvature(v, g, x, target, weight, ctx.options), v, g, input)
         return *pull((to_g, to_x)), *(None,) * 7
 
     @staticmethod
@@ -90,7 +103,17 @@ class CrossEntropyBackward(Function):
     """G of (g, input, target, weight, statistics, *options)"""
 
     @staticmethod
-    def forward(g, input, target, weight, statistics, ignore_index, label_smoothing, z_loss, logit_softcap):
+    def forward(
+        g: Tensor,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        statistics: Tensor,
+        ignore_index: int,
+        label_smoothing: float,
+        z_loss: float,
+        logit_softcap: float,
+    ) -> Tensor:
         options = ignore_index, label_smoothing, z_loss, logit_softcap
         return _backward(g, input, target, weight, statistics, None, NONE, *options)
 
@@ -105,8 +128,7 @@ class CrossEntropyBackward(Function):
         d_g, d_x = CrossEntropyCurvature.apply(v, g, input, target, weight, statistics, *ctx.options)
         d_q = None
         if ctx.needs_input_grad[2]:
-            _, pull = torch.func.vjp(lambda q: plain.gradient(g, input, q, weight, ctx.options), target)
-            (d_q,) = pull(v)
+            (d_q,) = plain.transpose(lambda q: plain.gradient(g, input, q, weight, ctx.options), target)(v)
         return d_g, d_x, d_q, *(None,) * 6
 
     @staticmethod
@@ -125,10 +147,21 @@ class CrossEntropyBackward(Function):
 
 
 class CrossEntropy(Function):
-    """(losses, statistics) of (input, target, weight, *options)"""
+    """(losses, statistics) of (input, target, weight, *options)
+
+    The arguments are spelled out, which the compiler asks of a Function that is called within a backward.
+    """
 
     @staticmethod
-    def forward(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap):
+    def forward(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        ignore_index: int,
+        label_smoothing: float,
+        z_loss: float,
+        logit_softcap: float,
+    ) -> tuple[Tensor, Tensor]:
         options = ignore_index, label_smoothing, z_loss, logit_softcap
         loss, statistics, _ = _forward(input, target, weight, NONE, *options, False)
         return loss, statistics
@@ -178,7 +211,8 @@ def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> list:
     tensors = [batched(x, dim) for x, dim in zip(args, in_dims, strict=True)][: -len(Options._fields)]
     if weight_dim is not None:
         input, target = tensors[leading], tensors[leading + 1]
-        tensors[leading + 1] = torch.vmap(lambda x, t, w: plain.mass(x, t, w, options))(input, target, tensors[leading + 2])
+        mass = torch.vmap(lambda x, t, w: plain.mass(x, t, w, options))
+        tensors[leading + 1] = mass(input, target, tensors[leading + 2])
         weight, options = None, options._replace(label_smoothing=0.0, ignore_index=-100)
     merged = [x.flatten(0, 1) for i, x in enumerate(tensors) if i != leading + 2]
     merged.insert(leading + 2, weight)
@@ -189,19 +223,24 @@ def _split(info: Any, x: Tensor) -> Tensor:
     return x.unflatten(0, (info.batch_size, -1))
 
 
+def _as_one_row(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits without a batch, with one."""
+    return input.unsqueeze(0), target.unsqueeze(0) if has_probabilities(input, target) else target.reshape(1)
+
+
 def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: int, *options: Any) -> Tensor:
     """The same as the native call, by the Functions of rows."""
     *numbers, zero_if_empty = options
     of_rows = Options(*numbers)
     if input.dim() == 1:
-        target = target.reshape(1) if not has_probabilities(input, target) else target.unsqueeze(0)
-        loss = _by_rows(input.unsqueeze(0), target, weight, reduction, *options)
+        loss = _by_rows(*_as_one_row(input, target), weight, reduction, *options)
         return loss.squeeze(0) if reduction == NONE else loss
     if autocasts(input) and input.dtype in (torch.bfloat16, torch.float16):
         input = input.float()
         target = target.float() if target.is_floating_point() else target
     # The compiler does not see Functions under its transforms.
-    if (weight is not None and weight.requires_grad) or (is_compiling() and torch._C._are_functorch_transforms_active()):
+    compiling_transform = is_compiling() and torch._C._are_functorch_transforms_active()
+    if compiling_transform or (weight is not None and weight.requires_grad):
         losses = plain.losses(input, target, weight, of_rows)
     else:
         losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
@@ -224,10 +263,19 @@ def _weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, option
     return torch.where(counts, weight[torch.where(counts, target, 0).long()], 0)
 
 
-def _differentiable_backward(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, statistics: Tensor, scale: Tensor, reduction: int, *options: Any) -> Tensor:
+def _differentiable_backward(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    statistics: Tensor,
+    scale: Tensor,
+    reduction: int,
+    *options: Any,
+) -> Tensor:
     if input.dim() == 1:
-        target = target.reshape(1) if not has_probabilities(input, target) else target.unsqueeze(0)
-        return _differentiable_backward(g, input.unsqueeze(0), target, weight, statistics, scale, reduction, *options).squeeze(0)
+        row = _as_one_row(input, target)
+        return _differentiable_backward(g, *row, weight, statistics, scale, reduction, *options).squeeze(0)
     if reduction != NONE:
         g = (g * scale).to(input.dtype).expand(input.select(1, 0).shape)
     return CrossEntropyBackward.apply(g.reshape(input.select(1, 0).shape), input, target, weight, statistics, *options)
@@ -259,9 +307,9 @@ def cross_entropy(
     z_loss            adds z_loss * lse^2 to the loss of a row, weighted as the row is
     logit_softcap     replaces the logits x by s tanh(x / s)
     empty             what the mean is where every row is ignored: "nan", as in torch, or "zero"
-    inplace_backward  lets the gradient take the memory of the logits, which must be an intermediate result. Whoever else
-                      needs their values in the backward gets an error, as after every write in place. A backward with
-                      create_graph and torch.func write nothing in place.
+    inplace_backward  lets the gradient take the memory of the logits, which must be an intermediate result. Whoever
+                      else needs their values in the backward gets an error, as after every write in place. A backward
+                      with create_graph, torch.func and torch.compile write nothing in place.
     """
     compiling = is_compiling()
     if not (isinstance(target, Tensor) and (_traceable(input) if compiling else dense_float(input))):

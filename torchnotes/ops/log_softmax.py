@@ -52,6 +52,8 @@ class LogSoftmax(AlongDimension):
 _log_softmax = public(LogSoftmax, LogSoftmaxBackward, builtin)
 
 
-def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
+def log_softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Tensor:
     """The logarithm of softmax(input, dim), as torch.nn.functional.log_softmax."""
     return _log_softmax(input, dim, _stacklevel + 2, dtype)
