@@ -66,15 +66,20 @@ def problem(dtype=torch.float64, n=N, dims=(), probabilities=False, device="cpu"
 
 
 def leaves(tensors: tuple) -> tuple[Tensor, ...]:
-    return tuple(t for t in tensors if t.requires_grad)
+    return tuple(t for t in tensors if t is not None and t.requires_grad)
 
 
 def double(tensors: tuple) -> tuple[Tensor, ...]:
-    return tuple(t.detach().double().requires_grad_(t.requires_grad) if t.is_floating_point() else t for t in tensors)
+    floating = (t is not None and t.is_floating_point() for t in tensors)
+    return tuple(
+        t.detach().double().requires_grad_(t.requires_grad) if f else t for t, f in zip(tensors, floating, strict=True)
+    )
 
 
 def call(function, tensors: tuple, **keywords: Any) -> Tensor:
+    """By chunks of 3 rows, if nothing else is said."""
     x, W, b, t = tensors
+    keywords.setdefault("options", Chunk(3) if function is linear_cross_entropy else None)
     return function(x, W, t, linear_bias=b, **keywords)
 
 
@@ -96,15 +101,16 @@ def assert_agrees(tensors: tuple, rtol: float = 1e-11, **keywords: Any) -> None:
 # values
 
 
+@pytest.mark.parametrize("rows", (3, None))
 @pytest.mark.parametrize("reduction", ("mean", "sum", "none"))
 @pytest.mark.parametrize("dims", SHAPES, ids=str)
 @pytest.mark.parametrize("probabilities", (False, True))
-def test_every_option_agrees_with_float64(probabilities, dims, reduction, device):
+def test_every_option_agrees_with_float64(probabilities, dims, reduction, rows, device):
     for extension, smoothing, weighted in itertools.product(EXTENSIONS, (0.0, 0.2), (False, True)):
         tensors = problem(dims=dims, probabilities=probabilities, device=device)
         weight = torch.rand(C, dtype=torch.float64, device=device) if weighted else None
         keywords = dict(reduction=reduction, label_smoothing=smoothing, weight=weight, **extension)
-        assert_agrees(tensors, options=Chunk(3), **keywords)
+        assert_agrees(tensors, options=Chunk(rows), **keywords)
 
 
 @pytest.mark.parametrize("rows", range(1, N + 2))
@@ -133,6 +139,13 @@ def test_half_precision_is_rounded_once():
     exact = reference(x.double(), W.double(), t)
     (ours,), (theirs,) = (torch.autograd.grad(of * 2.0**14, W) for of in (loss, exact))
     torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-3, atol=1e-6)
+
+
+def test_our_own_choice_of_chunks():
+    """Of a problem that is not small: 2 chunks, of 512 rows and a rest."""
+    x, W = torch.randn(520, 600, dtype=torch.float64), torch.randn(2100, 600, dtype=torch.float64) / 25
+    t = torch.randint(0, 2100, (520,))
+    assert_agrees((x.requires_grad_(), W.requires_grad_(), None, t), options=None)
 
 
 def test_one_row_without_a_batch():

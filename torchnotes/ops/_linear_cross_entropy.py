@@ -221,7 +221,8 @@ def logits(operands: Operands) -> Tensor:
     """All of them."""
     x, W, b, _, _ = operands
     b = None if b is None else b.flatten().to(operands.dtype)
-    return linear(x.to(operands.dtype), W.flatten(0, -2).to(operands.dtype), b).unflatten(1, W.shape[:-1])
+    X = linear(x.to(operands.dtype), W.flatten(0, -2).to(operands.dtype), b)
+    return X if W.dim() == 2 else X.unflatten(1, W.shape[:-1])
 
 
 def check_in_range(target: Tensor, classes: int, ignore_index: int) -> None:

@@ -17,7 +17,6 @@ Transforms, the third derivative, the second by the targets and the derivative b
 of the whole composition, logits and all. A compiler sees one opaque operator, torchnotes::linear_cross_entropy.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +39,10 @@ from ._linear_cross_entropy import (
 )
 from ._loss import reduction_enum
 
-LOGITS_OF_CHUNK = 1 << 20
+# A chunk: as many rows as make the products of matrices efficient, in no more memory than linear_weight takes or than
+# is small; so few logits are computed as a whole, for that has less overhead.
 MOST_ROWS = 512
+SMALL = 1 << 20
 
 
 def _compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], options: Options) -> tuple[Tensor, ...]:
@@ -125,11 +126,6 @@ class LinearCrossEntropy(Function):
         return *(next(of).to(t.dtype) if want and t is not None else None for t, want in moving), *(None,) * 3
 
 
-def _rows_of_chunk(logits_of_row: int, in_features: int) -> int:
-    """As many as make the products of matrices efficient, in no more memory than linear_weight takes."""
-    return max(LOGITS_OF_CHUNK // max(logits_of_row, 1), min(in_features, MOST_ROWS), 1)
-
-
 def _check_shapes(x: Tensor, W: Tensor, b: Tensor | None, target: Tensor, ignore_index: int | None) -> None:
     """In the words of torch."""
     if not 1 <= x.dim() <= 2:
@@ -193,9 +189,12 @@ def linear_cross_entropy(
         raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
     _check_shapes(input, linear_weight, linear_bias, target, ignore_index)
     x, W, b = input, linear_weight, linear_bias
-    chunk = options.batch_chunk_size if options is not None else None
+    chunk = None if options is None else options.batch_chunk_size
+    whole = False
     if chunk is None:
-        chunk = _rows_of_chunk(math.prod(W.shape[:-1]), W.shape[-1])
+        logits_of_row = W.shape[:-1].numel()
+        chunk = max(SMALL // max(logits_of_row, 1), min(W.shape[-1], MOST_ROWS))
+        whole = not is_compiling() and x.shape[:-1].numel() * logits_of_row <= SMALL
     index = -100 if ignore_index is None else ignore_index
     settings = Options(reduction, empty, chunk, index, label_smoothing, z_loss, logit_softcap or 0.0)
     if target.dtype == torch.uint8:
@@ -204,20 +203,23 @@ def linear_cross_entropy(
         x = x.unsqueeze(0)
         target = target.unsqueeze(0) if target.is_floating_point() else target.reshape(1)
     dtype = torch.promote_types(x.dtype, target.dtype) if target.is_floating_point() else x.dtype
-    if autocasts(x):
+    if autocasts(x):  # x, W and b are rounded as for linear, the logits are not
         dtype = torch.promote_types(dtype, torch.float32)
         x, W, b = _autocast(x), _autocast(W), None if b is None else _autocast(b)
-    loss = _loss(Operands(x, W, b, target, weight), settings).to(dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            loss = _loss(Operands(x, W, b, target, weight), whole, settings)
+    else:
+        loss = _loss(Operands(x, W, b, target, weight), whole, settings)
+    loss = loss.to(dtype)
     return loss.squeeze(0) if input.dim() == 1 and reduction == "none" else loss
 
 
 def _autocast(x: Tensor) -> Tensor:
-    """As for torch.nn.functional.linear."""
     cast = x.is_floating_point() and x.dtype != torch.float64
     return x.to(torch.get_autocast_dtype(x.device.type)) if cast else x
 
 
-def _loss(operands: Operands, options: Options) -> Tensor:
+def _loss(operands: Operands, whole: bool, options: Options) -> Tensor:
     x, W, b, _, weight = operands
     if any(t is not None and (t.dtype, t.device) != (x.dtype, x.device) for t in (W, b)):
         of = [f"{t.dtype} on {t.device}" for t in (x, W, b) if t is not None]
@@ -229,7 +231,12 @@ def _loss(operands: Operands, options: Options) -> Tensor:
     else:
         mode = call_mode(*operands)
         transforming = mode == TRANSFORM
-    if not chunked or transforming or (weight is not None and weight.requires_grad and torch.is_grad_enabled()):
+    if (
+        whole
+        or not chunked
+        or transforming
+        or (weight is not None and weight.requires_grad and torch.is_grad_enabled())
+    ):
         return composed(operands, options)
     if not compiling and mode == DIRECT:
         return LinearCrossEntropy.forward(*operands, (), options)[0]
