@@ -188,7 +188,8 @@ def test_targets_of_bytes_and_the_class_that_wraps_to_ignore_index():
     W = torch.randn(200, F)
     x, t = torch.randn(4, F), torch.tensor([156, 1, 199, 156])
     expected = reference(x, W, t)
-    torch.testing.assert_close(linear_cross_entropy(x, W, t.to(torch.uint8)), expected)
+    for rows in (2, None):
+        torch.testing.assert_close(linear_cross_entropy(x, W, t.to(torch.uint8), options=Chunk(rows)), expected)
 
 
 def test_probabilities_that_are_zero_have_a_gradient():
@@ -498,6 +499,18 @@ def test_memory_does_not_grow_with_the_rows(reduction):
     few, many = beyond_what_grows(32), beyond_what_grows(1024)
     assert few > 16 * classes * 4
     assert many - few <= 1024 * 64, "a few numbers for each row"
+
+
+def test_memory_is_that_of_the_gradients_and_one_chunk():
+    x, W = torch.randn(128, 512, requires_grad=True), torch.randn(2000, 512, requires_grad=True)
+    t = torch.randint(0, 2000, (128,))
+
+    def step() -> None:
+        linear_cross_entropy(x, W, t, options=Chunk(32)).backward()
+        x.grad = W.grad = None
+
+    step()
+    assert memory.peak_bytes(step, torch.device("cpu")) < W.nbytes + x.nbytes + 32 * 2000 * 4 + 50_000
 
 
 def test_second_derivative_in_the_memory_of_chunks():

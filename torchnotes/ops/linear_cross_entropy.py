@@ -1,13 +1,13 @@
 """The cross-entropy of the logits X = x W^T + b, of which only a chunk of rows exists at a time.
 
-With G = dL/dX, for each row g (k p - a) c (csrc/formulas/cross_entropy.h), of a chunk of rows at a time:
+X takes G = dL/dX, of each row g (k p - a) c (csrc/formulas/cross_entropy.h), to
 
   dL/dx = G W,    dL/dW = G^T x,    dL/db = G^T 1
 
-The second derivative: let v_x, v_W, v_b be gradients for these three. They see G along V, the derivative of the logits
-along the v, and with H = dG/dX of each row:
+Let v_x, v_W and v_b be gradients for these three in turn. They meet in V, the derivative of the logits along them, and
+with H = dG/dX of each row it follows that
 
-  v_x . dL/dx + v_W . dL/dW + v_b . dL/db = G . V,    V = v_x W^T + x v_W^T + v_b
+  v_x . dL/dx + v_W . dL/dW + v_b . dL/db = G . V,    V = v_x W^T + x v_W^T + 1 v_b^T
   for g: dG/dg . V,    for x: (H V) W + G v_W,    for W: (H V)^T x + G^T v_x,    for b: (H V)^T 1
 
 The gradient of a mean or a sum is computed with the loss, for dL = 1: three products of matrices in all, where going
