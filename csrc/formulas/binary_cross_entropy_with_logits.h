@@ -56,13 +56,15 @@ struct BinaryCrossEntropyBackward : Labels {
   template <class G, class T>
   C10_HOST_DEVICE T operator()(G g, T x, T label) const {
     const T y = smooth(label), t = logistic(T(0) - abs(x));
-    return where(label == T(ignored), T(0), g * where(x < T(0), t - y, (T(1) - y) - t));
+    const T no = T(1) - y, lost = (T(1) - no) - y;  // what rounding 1 - y has lost
+    return where(label == T(ignored), T(0), g * where(x < T(0), t - y, (no - t) + lost));
   }
   template <class G, class T>
   C10_HOST_DEVICE T operator()(G g, T x, T label, T w, T p) const {
     const T y = smooth(label), t = logistic(T(0) - abs(x));
     const T l = fma(p - T(1), y, T(1));
-    const T slope = where(x < T(0), fma(T(0) - p, y, l * t), fma(T(0) - l, t, T(1) - y));
+    const T no = T(1) - y, lost = (T(1) - no) - y;
+    const T slope = where(x < T(0), fma(T(0) - p, y, l * t), fma(T(0) - l, t, no) + lost);
     return where(label == T(ignored), T(0), g * (w * slope));
   }
 };

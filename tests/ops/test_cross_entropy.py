@@ -127,9 +127,10 @@ def test_every_number_of_classes(classes, dtype):
                 assert_agrees(x, target, True, **filled(keywords, classes, dtype))
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16), ids=str)
 def test_error_is_not_above_the_builtins(dtype):
     """At logits of every size, up to 1e4, and rows of -inf but for one. (Of float64 there is no wider type at hand.)"""
+    if dtype == torch.float64:
+        return
     x = rows_of_every_kind().to(dtype)
     target = torch.randint(x.shape[1], x.shape[:1])
     target[-4:] = torch.tensor((0, 500, 998, 999))
