@@ -334,6 +334,13 @@ def test_gradient_for_the_weight():
     assert gradcheck(lambda x, w: F.cross_entropy(x, target, w, label_smoothing=0.1), (x, weight))
 
 
+def test_gradient_for_probabilities_that_are_zero():
+    """w_j (lse - u_j), however little there is of q_j."""
+    x, q = torch.randn(3, 5, dtype=torch.float64), torch.eye(5, dtype=torch.float64)[:3].requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(x, q, reduction="sum"), q)
+    torch.testing.assert_close(gradient, -log_softmax(x))
+
+
 # transforms and modes
 
 
