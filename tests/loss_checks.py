@@ -152,7 +152,7 @@ class LossChecks:
         if case.builtin is None or dtype == torch.float64:
             return
         # The one greatest of 200,000 errors is a matter of chance, and of fused multiply-adds, which there are none of
-        # without SIMD. The harness's scalar functions err more than SIMD ones; on CUDA, for which they stand, so do torch's.
+        # without SIMD. The harness has scalar functions, which err more; on CUDA, for which they stand, torch has too.
         harness = "TORCHNOTES_KERNELS" in os.environ
         most = 1.3 if harness or torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 1.05
         mean = 1.15 if harness else 1.001  # 0.1 %: two good roundings tie within chance
