@@ -5,10 +5,23 @@
 #include <ATen/WrapDimUtils.h>
 
 #include "class_rows.h"
+#include "formulas/softmax.h"
 #include "operands.h"
 
 namespace torchnotes {
 namespace {
+
+// The first pass over logits.
+struct LogSumExpOfRows {
+  template <class T>
+  C10_HOST_DEVICE LogSumExp<T> start(int64_t) const {
+    return LogSumExp<T>::start();
+  }
+  template <class T>
+  C10_HOST_DEVICE void add(LogSumExp<T>& state, T x) const {
+    state.add(x);
+  }
+};
 
 // Runs a transformation of rows along a dimension of operands that lie alike into a new tensor.
 template <class Op, class... Rest>

@@ -10,15 +10,7 @@
 namespace torchnotes {
 namespace {
 
-struct SoftmaxOfRows {
-  template <class T>
-  C10_HOST_DEVICE LogSumExp<T> start(int64_t) const {
-    return LogSumExp<T>::start();
-  }
-  template <class T>
-  C10_HOST_DEVICE void add(LogSumExp<T>& state, T x) const {
-    state.add(x);
-  }
+struct SoftmaxOfRows : LogSumExpOfRows {
   template <class T>
   C10_HOST_DEVICE Normaliser<T> finish(int64_t, const LogSumExp<T>& all) const {
     return normaliser(all);
