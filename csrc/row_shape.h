@@ -19,6 +19,14 @@
 //   T value(Formula<T>, T x...)    one element of the output
 //   amend(row, Formula<acc>)       optional, called when the row is written: for an element of its own, like a target
 //
+// A State that is cheaper to add to once something is known of all elements may have it found out, in a pass over some
+// thousand elements at a time, each time followed by their addition to a State that knows it (on the CPU, where they
+// stay in cache meanwhile):
+//
+//   Survey<T> survey<T>()                  nothing seen yet: merged as a State is
+//   look(Survey<T>&, T x...)               one element of each input
+//   Known<T> start<T>(row, Survey<acc>)    a State to which these elements can be added; a State<acc>, when it is done
+//
 // A second pass alone has Formula<acc> of(row) in place of the first four.
 //
 // Statistics (acc) are in float for float, bfloat16 and half, in double for double. The order of additions and merges

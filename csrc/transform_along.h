@@ -18,7 +18,19 @@ struct LogSumExpOfRows {
     return LogSumExp<T>::start();
   }
   template <class T>
-  C10_HOST_DEVICE void add(LogSumExp<T>& state, T x) const {
+  Greatest<T> survey() const {
+    return Greatest<T>::start();
+  }
+  template <class T, class Scalar>
+  LogSumExpBelow<T> start(int64_t, Greatest<Scalar> known) const {
+    return LogSumExpBelow<T>::start(known);
+  }
+  template <class T>
+  void look(Greatest<T>& survey, T x) const {
+    survey.add(x);
+  }
+  template <class State, class T>
+  C10_HOST_DEVICE void add(State& state, T x) const {
     state.add(x);
   }
 };

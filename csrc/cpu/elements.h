@@ -193,7 +193,7 @@ void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, cons
       sums[0].merge(sums[k]);
     }
     Weighted<acc_t> all = kNothing;
-    merge_lanes<V>(sums[0], nothing, all, 0);
+    merge_lanes<V>(sums[0], all, 0);
     return Weighted<double>{all.loss, all.weight};
   };
   Weighted<double> all{0, 0};

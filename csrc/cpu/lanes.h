@@ -17,7 +17,7 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kShort = 64;  // elements; merging the lanes of a vector costs as much as adding some hundred
+constexpr int64_t kShort = 48;  // elements; merging the lanes of a vector costs as much as adding some hundred
 
 template <class scalar_t>
 using Lanes = Vectorized<at::opmath_type<scalar_t>>;
@@ -38,9 +38,13 @@ inline Lanes<scalar_t> load_lanes(const scalar_t* p) {
 
 template <class scalar_t>
 inline Lanes<scalar_t> load_lanes(const scalar_t* p, int64_t n) {
-  std::array<scalar_t, Lanes<scalar_t>::size()> block{};
-  std::copy_n(p, n, block.begin());
-  return load_lanes(block.data());
+  if constexpr (is_half<scalar_t>) {
+    std::array<scalar_t, Lanes<scalar_t>::size()> block{};
+    std::copy_n(p, n, block.begin());
+    return load_lanes(block.data());
+  } else {
+    return Lanes<scalar_t>::loadu(p, n);
+  }
 }
 
 // The first n lanes of x, of which as many are stored as make a vector of scalar_t.

@@ -20,69 +20,94 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kPiece = 32768;  // elements; so many that merging lanes does not count
-constexpr int kStates = 4;         // vectors of states in flight: an addition need not wait for the one before
-constexpr int64_t kBlock = 256;    // elements; shorter segments are gathered, so that they fill the vectors
+constexpr int64_t kPiece = 32768;    // elements; so many that merging lanes does not count
+constexpr int64_t kSurveyed = 4096;  // elements; so few that the first cache keeps them
+constexpr int64_t kBlock = 256;      // elements; shorter segments are gathered, so that they fill the vectors
+constexpr int kStates = 4;           // vectors of states in flight: an addition need not wait for the one before
 
-// a with the members f(a.member, b.member), for States of vectors V.
-template <class V, class State, class F>
-inline State zip_members(State a, const State& b, const F& f) {
+template <class Op, class = void>
+inline constexpr bool surveys = false;
+template <class Op>
+inline constexpr bool surveys<Op, std::void_t<decltype(std::declval<const Op&>().template survey<float>())>> = true;
+
+// The first n lanes of `added`, the others of `old`, for States of vectors V.
+template <class V, class State>
+inline State blend_lanes(const State& old, const State& added, int64_t n) {
   std::array<V, sizeof(State) / sizeof(V)> x, y;
   static_assert(std::is_trivially_copyable_v<State> && sizeof(x) == sizeof(State), "a State consists of Ts");
-  std::memcpy(static_cast<void*>(&x), &a, sizeof(State));
-  std::memcpy(static_cast<void*>(&y), &b, sizeof(State));
+  std::memcpy(static_cast<void*>(&x), &old, sizeof(State));
+  std::memcpy(static_cast<void*>(&y), &added, sizeof(State));
   for (size_t i = 0; i < x.size(); ++i) {
-    x[i] = f(x[i], y[i]);
+    x[i] = V::set(x[i], y[i], n);
   }
-  std::memcpy(static_cast<void*>(&a), &x, sizeof(State));
-  return a;
+  State result = old;
+  std::memcpy(static_cast<void*>(&result), &x, sizeof(State));
+  return result;
 }
 
-// Merges all lanes into a State of scalars: as the State itself knows to do it, or halving them by turns.
-template <class V, class Result, class State>
-inline auto merge_lanes(const State& all, const State&, Result& result, int) -> decltype(all.merge_lanes(result)) {
+// Merges all lanes into a State of scalars: as the State itself knows to do it, or one by one.
+template <class V, class State, class Result>
+inline auto merge_lanes(const State& all, Result& result, int) -> decltype(all.merge_lanes(result)) {
   all.merge_lanes(result);
 }
-template <class V, class Result, class State>
-inline void merge_lanes(State all, const State& empty, Result& result, long) {
-  using T = typename V::value_type;
-  for (int half = V::size() / 2; half > 0; half /= 2) {
-    all.merge(zip_members<V>(all, empty, [half](const V& x, const V& none) {
-      std::array<T, 2 * V::size()> lanes;
-      x.store(lanes.data());
-      none.store(lanes.data() + V::size());
-      return V::loadu(lanes.data() + half);
-    }));
+template <class V, class State, class Result>
+inline void merge_lanes(const State& all, Result& result, long) {
+  for (const Result& lane : to_scalars<V>(all, std::array<Result, V::size()>())) {
+    result.merge(lane);
   }
-  std::array<std::array<T, V::size()>, sizeof(State) / sizeof(V)> members;
-  std::array<T, sizeof(State) / sizeof(V)> first;
-  static_assert(sizeof(members) == sizeof(State) && sizeof(first) == sizeof(Result));
-  std::memcpy(&members, &all, sizeof(State));
-  std::transform(members.begin(), members.end(), first.begin(), [](const auto& lanes) { return lanes[0]; });
-  std::memcpy(static_cast<void*>(&result), &first, sizeof(Result));
 }
 
-template <class V, class Op, class State, class... In>
-inline void add_segment(const Op& op, std::array<State, kStates>& result, int64_t n, const In*... in) {
-  constexpr int64_t kSize = V::size();
-  auto states = result;  // a copy that nothing else can point to, for the registers
-  int64_t i = 0;
-  for (; i + kStates * kSize <= n; i += kStates * kSize) {
-    for (int k = 0; k < kStates; ++k) {
-      op.add(states[k], load_lanes(in + i + k * kSize)...);
+// A State for each lane of kStates vectors V.
+template <class V, class State>
+class VectorStates {
+ public:
+  explicit VectorStates(const State& empty) { states_.fill(empty); }
+
+  // Calls f(state, x...) for n elements, and perhaps fetches as many that follow.
+  template <bool fetch_ahead = false, class F, class... In>
+  [[gnu::flatten]] void add(const F& f, int64_t n, const In*... in) {
+    constexpr int64_t kSize = V::size();
+    auto states = states_;  // a copy that nothing else can point to, for the registers
+    int64_t i = 0;
+    for (; i + kStates * kSize <= n; i += kStates * kSize) {
+      for (int k = 0; k < kStates; ++k) {
+        if constexpr (fetch_ahead) {
+          (__builtin_prefetch(in + n + i + k * kSize), ...);
+        }
+        f(states[k], load_lanes(in + i + k * kSize)...);
+      }
     }
+    all_used_ = all_used_ || i > 0;
+    for (; i + kSize <= n; i += kSize) {
+      f(states[0], load_lanes(in + i)...);
+    }
+    if (i < n) {
+      State added = states[0];
+      f(added, load_lanes(in + i, n - i)...);
+      states[0] = blend_lanes<V>(states[0], added, n - i);
+    }
+    states_ = states;
   }
-  for (; i + kSize <= n; i += kSize) {
-    op.add(states[0], load_lanes(in + i)...);
+
+  template <class Result>
+  [[gnu::flatten]] Result merged_into(Result result) {
+    for (int half = kStates / 2; half > 0 && all_used_; half /= 2) {
+      for (int k = 0; k < half; ++k) {
+        states_[k].merge(states_[k + half]);
+      }
+    }
+    merge_lanes<V>(states_[0], result, 0);
+    return result;
   }
-  if (i < n) {
-    State all_lanes = states[0];
-    op.add(all_lanes, load_lanes(in + i, n - i)...);
-    states[0] = zip_members<V>(states[0], all_lanes, [m = n - i](const V& old, const V& added) {
-      return V::set(old, added, m);
-    });
-  }
-  result = states;
+
+ private:
+  std::array<State, kStates> states_;
+  bool all_used_ = false;  // not the first alone
+};
+
+template <class V, class State>
+inline VectorStates<V, State> vector_states(const State& empty) {
+  return VectorStates<V, State>(empty);
 }
 
 // Calls f(segment, offset, n) for the contiguous parts of the elements [begin, end) of a row.
@@ -115,35 +140,69 @@ struct Gathered {
   }
 };
 
+// Calls f(n, in...) for the elements [begin, end) of a row, in contiguous parts of at most `limit`.
+template <class F, class... In>
+inline void for_parts(
+    const RowShape& shape,
+    int64_t row,
+    int64_t begin,
+    int64_t end,
+    int64_t limit,
+    const F& f,
+    const RowOperand<const In>&... in
+) {
+  if (shape.segments > 1 && shape.length < kBlock) {
+    for (int64_t i = begin; i < end; i += kBlock) {
+      const int64_t n = std::min(kBlock, end - i);
+      f(n, Gathered<In>(shape, in, row, i, n).block.data()...);
+    }
+  } else {
+    for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t n) {
+      for (int64_t i = 0; i < n; i += limit) {
+        f(std::min(limit, n - i), (in.at(row, segment) + offset + i)...);
+      }
+    });
+  }
+}
+
 template <class Op, class... In>
 auto reduce_piece(
     const RowShape& shape, const Op& op, int64_t row, int64_t begin, int64_t end, const RowOperand<const In>&... in
 ) {
   using acc_t = AccOf<In...>;
   using V = Vectorized<acc_t>;
-  const StateOf<Op, V> empty = op.template start<V>(row);
-  std::array<StateOf<Op, V>, kStates> states;
-  states.fill(empty);
-  if (shape.length < kBlock) {
-    for (int64_t i = begin; i < end; i += kBlock) {
-      const int64_t n = std::min(kBlock, end - i);
-      add_segment<V>(op, states, n, Gathered<In>(shape, in, row, i, n).block.data()...);
-    }
+  const auto add = [&](auto& state, const auto&... x) { op.add(state, x...); };
+  StateOf<Op, acc_t> all = op.template start<acc_t>(row);
+  if constexpr (surveys<Op>) {
+    const auto look = [&](auto& survey, const auto&... x) { op.look(survey, x...); };
+    const auto reduce_part = [&](int64_t n, const In*... x) {
+      auto surveys = vector_states<V>(op.template survey<V>());
+      surveys.add(look, n, x...);
+      const auto survey = surveys.merged_into(op.template survey<acc_t>());
+      auto states = vector_states<V>(op.template start<V>(row, survey));
+      states.template add<true>(add, n, x...);
+      return states.merged_into(op.template start<acc_t>(row, survey));
+    };
+    bool first = true;
+    for_parts(
+        shape,
+        row,
+        begin,
+        end,
+        kSurveyed,
+        [&](int64_t n, const In*... x) {
+          const StateOf<Op, acc_t> part = reduce_part(n, x...);
+          first ? void(all = part) : all.merge(part);
+          first = false;
+        },
+        in...
+    );
+    return all;
   } else {
-    for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t n) {
-      add_segment<V>(op, states, n, (in.at(row, segment) + offset)...);
-    });
+    auto states = vector_states<V>(op.template start<V>(row));
+    for_parts(shape, row, begin, end, kPiece, [&](int64_t n, const In*... x) { states.add(add, n, x...); }, in...);
+    return states.merged_into(all);
   }
-  if (end - begin >= kStates * V::size()) {  // the others have seen something
-    for (int half = kStates / 2; half > 0; half /= 2) {
-      for (int k = 0; k < half; ++k) {
-        states[k].merge(states[k + half]);
-      }
-    }
-  }
-  auto all = op.template start<acc_t>(row);
-  merge_lanes<V>(states[0], empty, all, 0);
-  return all;
 }
 
 template <class Op, class Formula, class scalar_t, class... In>

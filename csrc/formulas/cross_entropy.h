@@ -99,6 +99,34 @@ struct MassedLogSumExp {
   C10_HOST_DEVICE void rise(T high) { along = along - where(mass == T(0), T(0), mass * (high - logits.greatest)); }
 };
 
+// Of logits the greatest of which is known.
+template <class T>
+struct MassedLogSumExpBelow : MassedLogSumExp<T> {
+  using MassedLogSumExp<T>::logits, MassedLogSumExp<T>::mass, MassedLogSumExp<T>::along;
+
+  template <class Scalar>
+  static C10_HOST_DEVICE MassedLogSumExpBelow start(Greatest<Scalar> known) {
+    return {{LogSumExpBelow<T>::start(known), T(0), T(0)}};
+  }
+  C10_HOST_DEVICE void add(T u, T a) {
+    const T below = u - logits.greatest;
+    logits.sum = logits.sum + exp_nonpositive(below);
+    along = fma(a, below, along);
+    mass = mass + a;
+  }
+  C10_HOST_DEVICE void merge(MassedLogSumExpBelow other) {
+    logits.sum = logits.sum + other.logits.sum;
+    along = along + other.along;
+    mass = mass + other.mass;
+  }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(MassedLogSumExpBelow<Scalar>& result) const {
+    result.logits.sum = sum_of_lanes(logits.sum);
+    result.along = sum_of_lanes(along);
+    result.mass = sum_of_lanes(mass);
+  }
+};
+
 // Of a row, in double: there is little to compute, and much to cancel.
 C10_HOST_DEVICE inline double cross_entropy_of_row(
     double m, double s, double mass, double along, double a_t, double u_t, double z

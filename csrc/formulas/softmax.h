@@ -48,6 +48,37 @@ struct LogSumExp {
   }
 };
 
+// The greatest of logits. NaN may pass unnoticed.
+template <class T>
+struct Greatest {
+  T value;
+
+  static C10_HOST_DEVICE Greatest start() { return {LogSumExp<T>::start().greatest}; }
+  C10_HOST_DEVICE void add(T x) { value = at_least(x, value); }
+  C10_HOST_DEVICE void merge(Greatest other) { add(other.value); }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(Greatest<Scalar>& result) const {
+    result.value = greatest_lane(value);
+  }
+};
+
+// Of logits the greatest of which is known.
+template <class T>
+struct LogSumExpBelow : LogSumExp<T> {
+  using LogSumExp<T>::sum;
+
+  template <class Scalar>
+  static C10_HOST_DEVICE LogSumExpBelow start(Greatest<Scalar> known) {
+    return {{T(known.value), T(0)}};
+  }
+  C10_HOST_DEVICE void add(T x) { sum = sum + exp_nonpositive(x - this->greatest); }
+  C10_HOST_DEVICE void merge(LogSumExpBelow other) { sum = sum + other.sum; }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(LogSumExpBelow<Scalar>& result) const {
+    result.sum = sum_of_lanes(sum);
+  }
+};
+
 // What makes probabilities of a row's logits.
 template <class T>
 struct Normaliser {

@@ -71,40 +71,41 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
 
 namespace detail {
 
-// e^-z = 2^n e^-r = 2^n (1 - t) with n = round(-z / ln 2), r = z + n ln 2, |r| <= ln(2)/2, and t = r - r^2 q(r), where
-// q is the minimax polynomial of relative error 2^-28. Scaled by 2^shift, and as two factors:
+// e^z = 2^n e^r = 2^n (1 + t) with n = round(z / ln 2), r = z - n ln 2, |r| <= ln(2)/2, and t = r + r^2 q(-r), where q
+// is the minimax polynomial of relative error 2^-28; or, with sign -1, the same of e^-z with -r for r, so that neither
+// sign costs a step. Scaled by 2^shift, and as two factors:
 struct ScaledExponential {
-  Vectorized<float> scale;    // 2^(n + shift), which must be a normal number
-  Vectorized<float> minus_t;  // -t
+  Vectorized<float> scale;  // 2^(n + shift), which must be a normal number
+  Vectorized<float> t;
 };
 
-template <int shift>
-C10_ALWAYS_INLINE ScaledExponential exponential_of_minus(const Vectorized<float>& z) {
+template <int sign, int shift>
+C10_ALWAYS_INLINE ScaledExponential exponential(const Vectorized<float>& z) {
   using V = Vectorized<float>;
-  const V bits = fma(z, V(-1.44269504f), V(kRoundFloat + shift));
+  const V bits = fma(z, V(sign * 1.44269504f), V(kRoundFloat + shift));
   const V n = bits - V(kRoundFloat + shift);
-  const V r = fma(n, V(-2.12194440e-4f), fma(n, V(0.693359375f), z));  // ln 2 in two parts, n times the first exact
+  const V r = fma(n, V(sign * 2.12194440e-4f), fma(n, V(sign * -0.693359375f), z));  // ln 2 in two, n times one exact
   V q = V(0.00138145395f);
-  q = fma(q, r, V(-0.00836874545f));
+  q = fma(q, r, V(sign * 0.00836874545f));
   q = fma(q, r, V(0.041668389f));
-  q = fma(q, r, V(-0.166665211f));
+  q = fma(q, r, V(sign * 0.166665211f));
   q = fma(q, r, V(0.49999994f));
-  return {power_of_two(bits), fma(r * r, q, V(0.0f) - r)};
+  return {power_of_two(bits), fma(r * r, q, sign > 0 ? r : V(0.0f) - r)};
 }
 
 }  // namespace detail
 
 // 1 / (1 + e^-z). The denominator is rounded once,
 //
-//   1 + e^-z = (1 + 2^n) - 2^n t,     1 + 2^n exact for |n| < 24,
+//   1 + e^-z = (1 + 2^n) + 2^n t,     1 + 2^n exact for |n| < 24,
 //
 // and everything is scaled by 2^-64, so that it neither overflows nor stops short of 0. Below 1.6 ulp everywhere.
 C10_ALWAYS_INLINE Vectorized<float> logistic(const Vectorized<float>& z) {
   using V = Vectorized<float>;
   const V c = at::vec::clamp(z, V(-105.0f), V(43.0f));  // 0 below, 1 above; NaN stays
-  const auto [scale, minus_t] = detail::exponential_of_minus<-64>(c);
+  const auto [scale, t] = detail::exponential<-1, -64>(c);
   const V one = V(0x1p-64f);
-  return one / fma(scale, minus_t, one + scale);
+  return one / fma(scale, t, one + scale);
 }
 inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
@@ -113,9 +114,9 @@ inline Vectorized<double> logistic(const Vectorized<double>& z) {
 // e^x, computed as 2^64 e^x, which is a normal number where e^x no longer is.
 C10_ALWAYS_INLINE Vectorized<float> exp_nonpositive(const Vectorized<float>& x) {
   using V = Vectorized<float>;
-  const V c = at_most(V(0.0f) - x, V(105.0f));  // 0 above; NaN stays
-  const auto [scale, minus_t] = detail::exponential_of_minus<64>(c);
-  return fma(scale, minus_t, scale) * V(0x1p-64f);
+  const V c = at_least(x, V(-105.0f));  // 0 below; NaN stays
+  const auto [scale, t] = detail::exponential<1, 64>(c);
+  return fma(scale, t, scale) * V(0x1p-64f);
 }
 inline Vectorized<double> exp_nonpositive(const Vectorized<double>& x) { return x.exp(); }
 
@@ -125,11 +126,11 @@ inline Vectorized<double> exp_nonpositive(const Vectorized<double>& x) { return 
 // through the denormal numbers to 0.
 C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {
   using V = Vectorized<float>;
-  const V c = at_most(V(0.0f) - z, V(105.0f));  // NaN stays
-  const auto [scale, minus_t] = detail::exponential_of_minus<64>(c);
-  const V scaled = fma(scale, minus_t, scale);
+  const V c = at_least(z, V(-105.0f));  // NaN stays
+  const auto [scale, t] = detail::exponential<1, 64>(c);
+  const V scaled = fma(scale, t, scale);
   const V e = scaled * V(0x1p-64f);
-  const V e_lacks = fma(scale, minus_t, scale - scaled) * V(0x1p-64f);
+  const V e_lacks = fma(scale, t, scale - scaled) * V(0x1p-64f);
   const V d = fma(e, V(0.5f), V(1.0f));
   const V d_lacks = fma(e_lacks, V(0.5f), fma(e, V(0.5f), V(1.0f) - d));
   const V s = e / d;

@@ -81,20 +81,30 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   acc_t* weight;
 
   template <class T>
-  C10_HOST_DEVICE auto start(int64_t) const {
-    if constexpr (with_operand) {
-      return MassedLogSumExp<T>::start();
-    } else {
-      return LogSumExp<T>::start();
-    }
+  using State = std::conditional_t<with_operand, MassedLogSumExp<T>, LogSumExp<T>>;
+  template <class T>
+  using StateBelow = std::conditional_t<with_operand, MassedLogSumExpBelow<T>, LogSumExpBelow<T>>;
+
+  template <class T>
+  C10_HOST_DEVICE State<T> start(int64_t) const {
+    return State<T>::start();
   }
   template <class T>
-  C10_HOST_DEVICE void add(LogSumExp<T>& state, T x) const {
-    state.add(this->softcap(x));
+  Greatest<T> survey() const {
+    return Greatest<T>::start();
   }
+  template <class T, class... Q>
+  void look(Greatest<T>& survey, T x, Q...) const {
+    survey.add(x);
+  }
+  // The cap is monotonous.
   template <class T>
-  C10_HOST_DEVICE void add(MassedLogSumExp<T>& state, T x, T q) const {
-    state.add(this->softcap(x), this->mass(q));
+  StateBelow<T> start(int64_t, Greatest<acc_t> known) const {
+    return StateBelow<T>::start(Greatest<T>{this->softcap(T(known.value))});
+  }
+  template <class Any, class T, class... Q>
+  C10_HOST_DEVICE void add(Any& state, T x, Q... q) const {
+    state.add(this->softcap(x), this->mass(q)...);
   }
   C10_HOST_DEVICE void finish(int64_t row, const LogSumExp<acc_t>& all) const { write(row, all, 0, 0); }
   C10_HOST_DEVICE void finish(int64_t row, const MassedLogSumExp<acc_t>& all) const {
