@@ -6,11 +6,10 @@ from pathlib import Path
 
 from . import plot, results
 from .results import Row
-from .timing import OURS
+from .timing import COPY, OURS
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-RIVALS = ("eager", "compile")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -38,40 +37,53 @@ def section(rows: list[Row], picture: str, source: str) -> str:
     return f"""
 ### {rows[0]["machine"]}
 
-Median time of the best rival (torch eager or torch.compile) over that of torchnotes: above 1 torchnotes is faster, in
-**bold** it is slower. float32, {origins}, `{source}`.
+Median time of the best rival (torch eager, torch.compile, or another that is named below) over that of torchnotes:
+above 1 torchnotes is faster, in **bold** it is slower. float32 but where it says otherwise; {origins},
+`{source}`.
 
-{ratios(benchmarks, timed)}
-![Speed of forward+backward relative to torch eager]({picture})
+{"".join(ratios(group, timed) for group in with_the_same_cases(timed))}![Speed of forward+backward relative to torch eager]({picture})
 
 Largest error against float64, torchnotes / torch eager, **bold** where torchnotes errs more. Outputs in ulp, gradients
 in ulp of 1; inputs are 0, ±1e-30, ±88, ±1e4 and normal points of standard deviation 0.001 to 100.
 
-{errors(benchmarks, accurate)}
+{errors(accurate)}
 <details>
 <summary>Times and memory, case by case</summary>
 {details}
 Time in µs, median (20th to 80th percentile). Copy: the bytes per second of torchnotes over those of `Tensor.copy_` at
-the same size. Peak: the most that a call of torchnotes / eager / compile allocates at a time, and in parentheses what
-autograd keeps for backward. Fresh: every result comes in new pages, as glibc has it above 32 MiB; warm: results
-come in recycled memory.
+the same size. Peak: the most that a call of each of them allocates at a time, and in parentheses what autograd keeps
+for backward. Fresh: every result comes in new pages, as glibc has it above 32 MiB; warm: results come in recycled
+memory.
 </details>
 """
 
 
+def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
+    """The benchmarks, those together that one table can hold."""
+    works: dict[str, dict[tuple[str, str], None]] = {}
+    for row in rows:
+        works.setdefault(row["benchmark"], {})[work(row)] = None
+    groups: dict[tuple, list[str]] = {}
+    for benchmark, kinds in works.items():
+        groups.setdefault(tuple(kinds), []).append(benchmark)
+    return list(groups.values())
+
+
 def ratios(benchmarks: list[str], rows: list[Row]) -> str:
+    """A table of benchmarks with the same cases."""
     ours = {(row["benchmark"], *work(row)): row for row in rows if row["contender"] == OURS}
-    kinds = dict.fromkeys(work(row) for row in rows)
+    kinds = dict.fromkeys(work(row) for row in rows if row["benchmark"] == benchmarks[0])
 
     def cell(benchmark: str, kind: tuple[str, str]) -> str:
-        row = ours.get((benchmark, *kind))
-        return judged(f"{float(row['ratio_to_best_rival']):.2f}", loses(row)) if row else ""
+        row = ours[benchmark, *kind]
+        return judged(f"{float(row['ratio_to_best_rival']):.2f}", loses(row))
 
     body = ([kind[0], count(kind[1]), *(cell(benchmark, kind) for benchmark in benchmarks)] for kind in kinds)
-    return table(["case", "elements", *benchmarks], body)
+    return f"{table(['case', 'elements', *benchmarks], body)}\n"
 
 
-def errors(benchmarks: list[str], rows: list[Row]) -> str:
+def errors(rows: list[Row]) -> str:
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     found = {(row["case"], row["dtype"], row["benchmark"], row["contender"]): float(row["max_error"]) for row in rows}
 
     def cell(case: str, dtype: str, benchmark: str) -> str:
@@ -87,11 +99,11 @@ def errors(benchmarks: list[str], rows: list[Row]) -> str:
 
 
 def times(benchmark: str, rows: list[Row]) -> str:
-    contenders = (OURS, *RIVALS)
+    rows = [row for row in rows if row["benchmark"] == benchmark]
+    contenders = list(dict.fromkeys(row["contender"] for row in rows if row["contender"] != COPY))
     by_work: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        if row["benchmark"] == benchmark:
-            by_work.setdefault(work(row), {})[row["contender"]] = row
+        by_work.setdefault(work(row), {})[row["contender"]] = row
 
     def line(kind: tuple[str, str], of: dict[str, Row]) -> list[str]:
         ours = of[OURS]

@@ -26,17 +26,17 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "softmax_backward(Tensor grad, Tensor output, int dim) -> Tensor",
     "log_softmax(Tensor input, int dim) -> (Tensor output)",
     "log_softmax_backward(Tensor grad, Tensor output, int dim) -> Tensor",
-    "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, float "
-    "label_smoothing, "
-    "float z_loss, float logit_softcap, bool zero_if_empty) -> (Tensor loss, Tensor statistics, Tensor scale)",
-    "cross_entropy_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor statistics, Tensor? "
-    "scale, "
-    "int reduction, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) -> Tensor",
+    "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "
+    "float label_smoothing, float z_loss, float logit_softcap, bool zero_if_empty) "
+    "-> (Tensor loss, Tensor statistics, Tensor scale)",
+    "cross_entropy_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor statistics, "
+    "Tensor? scale, int reduction, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) "
+    "-> Tensor",
     "cross_entropy_backward_(Tensor grad, Tensor(a!) input, Tensor target, Tensor? weight, Tensor statistics, "
     "Tensor? scale, int reduction, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) -> ()",
     "cross_entropy_curvature(Tensor tangent, Tensor grad, Tensor input, Tensor target, Tensor? weight, "
-    "Tensor statistics, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) -> "
-    "(Tensor, Tensor)",
+    "Tensor statistics, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) "
+    "-> (Tensor, Tensor)",
     "mse_loss(Tensor input, Tensor target, Tensor? weight, int reduction) -> (Tensor loss, Tensor scale)",
     "mse_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor? scale, int reduction) "
     "-> Tensor",

@@ -1,4 +1,4 @@
-"""What the C++ node of an activation owes to torch, beside the derivatives that checks.py looks at."""
+"""What the C++ node of an operation owes to torch, beside the derivatives that checks.py looks at."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,11 +10,24 @@ from torch import Tensor
 import torchnotes.functional as F
 from torchnotes.ops.sigmoid import SigmoidBackward
 
-ACTIVATIONS = {
+OPERATIONS = {
     "sigmoid": (F.sigmoid, torch.sigmoid),
     "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), lambda x: torch.nn.functional.leaky_relu(x, 0.2)),
     "falling leaky_relu": (lambda x: F.leaky_relu(x, -0.3), lambda x: torch.nn.functional.leaky_relu(x, -0.3)),
     "relu in place": (lambda x: F.relu(x * 1, inplace=True), torch.relu),
+    "softmax": (lambda x: F.softmax(x, 0), lambda x: torch.softmax(x, 0)),
+    "cross_entropy": (
+        lambda x: F.cross_entropy(x, torch.tensor(1), label_smoothing=0.1),
+        lambda x: torch.nn.functional.cross_entropy(x, torch.tensor(1), label_smoothing=0.1),
+    ),
+    "mse_loss": (
+        lambda x: F.mse_loss(x, torch.ones_like(x)),
+        lambda x: torch.nn.functional.mse_loss(x, torch.ones_like(x)),
+    ),
+    "pinball_loss": (
+        lambda x: F.pinball_loss(x[:, None].expand(-1, 2), torch.zeros_like(x), (0.2, 0.8)),
+        lambda x: x.abs().mean() / 2,
+    ),
 }
 
 
@@ -92,7 +105,7 @@ def test_anomaly_mode_names_the_line_of_the_forward(x):
 
     with pytest.warns(UserWarning, match="Error detected in SigmoidBackward") as caught:
         backward_of_nan()
-    assert "test_activation_node.py" in str(caught[0].message)
+    assert "test_differentiable_node.py" in str(caught[0].message)
 
 
 def test_an_undefined_gradient_stays_undefined(x):
@@ -161,10 +174,10 @@ compiles_backward = pytest.mark.filterwarnings("ignore:The .grad attribute of a 
 
 @compiles_backward
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_compiled_autograd(name, backend):
-    ours, theirs = ACTIVATIONS[name]
+    ours, theirs = OPERATIONS[name]
     for n in (5, 5, 9):
         x = torch.randn(n, requires_grad=True)
         (expected,) = torch.autograd.grad(theirs(x).pow(2).sum(), x)
@@ -178,6 +191,9 @@ def test_compiled_autograd_tells_numbers_apart():
     for slope in (0.1, 0.3, 0.1):
         g = by_compiled_autograd(lambda x, slope=slope: F.leaky_relu(x, slope), x, "eager")
         torch.testing.assert_close(g, torch.full((3,), -2 * slope**2))
+    for tau in (0.1, 0.3, 0.1):
+        g = by_compiled_autograd(lambda x, tau=tau: F.pinball_loss(x, torch.zeros(3), tau, reduction="sum"), x, "eager")
+        torch.testing.assert_close(g, torch.full((3,), -6 * tau**2))
 
 
 def test_the_input_must_be_a_tensor():

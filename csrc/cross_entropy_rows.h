@@ -1,0 +1,244 @@
+// What cross-entropy does to one row, in the terms of row_shape.h.
+#pragma once
+
+#include <type_traits>
+
+#include "formulas/cross_entropy.h"
+#include "formulas/weighted.h"
+#include "row_shape.h"
+
+namespace torchnotes {
+namespace {
+
+// The targets of rows: classes, or none where the target is a probability for each class.
+template <class acc_t>
+struct Targets {
+  const int64_t* index;
+  const acc_t* weight;
+  int64_t classes, ignore_index;
+  acc_t share;  // 1 - eps
+
+  C10_HOST_DEVICE bool counts(int64_t row) const { return !index || index[row] != ignore_index; }
+  C10_HOST_DEVICE bool has_class(int64_t row) const {
+    return index && counts(row) && index[row] >= 0 && index[row] < classes;
+  }
+  // What the row counts for in a mean. A class that there is not makes the row NaN, where it has not been refused.
+  C10_HOST_DEVICE acc_t weight_of(int64_t row) const {
+    if (!index || !counts(row)) {
+      return counts(row) ? acc_t(1) : acc_t(0);
+    }
+    return !has_class(row) ? acc_t(NAN) : weight ? weight[index[row]] : acc_t(1);
+  }
+  // a_t
+  C10_HOST_DEVICE acc_t mass(int64_t row) const { return index ? share * weight_of(row) : acc_t(0); }
+
+  template <class scalar_t>
+  C10_HOST_DEVICE acc_t at(const RowOperand<const scalar_t>& x, int64_t row) const {
+    return has_class(row) ? static_cast<acc_t>(x.among_others(row)[index[row] * x.interleaved]) : acc_t(0);
+  }
+};
+
+// What every pass over the rows knows. a = slope q + shift is what the operand q makes of the target mass.
+template <class acc_t, class scalar_t, bool capped>
+struct CrossEntropyRows {
+  Targets<acc_t> targets;
+  RowOperand<const scalar_t> x;
+  Softcap<capped> softcap;
+  double z;
+  acc_t slope, shift;
+  acc_t* statistics;  // of each row: its normaliser, and with an operand m
+  int64_t columns;
+
+  template <class T>
+  C10_HOST_DEVICE T mass(T q) const {
+    return fma(T(slope), q, T(shift));
+  }
+  C10_HOST_DEVICE Normaliser<acc_t> normaliser_of(int64_t row) const {
+    return {statistics[row * columns], statistics[row * columns + 1]};
+  }
+  C10_HOST_DEVICE acc_t mass_of(int64_t row) const {
+    return columns == 3 ? statistics[row * columns + 2] : targets.mass(row);
+  }
+};
+
+template <class acc_t, class scalar_t, bool capped, bool with_operand>
+struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
+  acc_t* loss;
+  acc_t* weight;
+
+  template <class T>
+  using State = std::conditional_t<with_operand, MassedLogSumExp<T>, LogSumExp<T>>;
+  template <class T>
+  using StateBelow = std::conditional_t<with_operand, MassedLogSumExpBelow<T>, LogSumExpBelow<T>>;
+
+  template <class T>
+  C10_HOST_DEVICE State<T> start(int64_t) const {
+    return State<T>::start();
+  }
+  template <class T>
+  Greatest<T> survey() const {
+    return Greatest<T>::start();
+  }
+  template <class T, class... Q>
+  void look(Greatest<T>& survey, T x, Q...) const {
+    survey.add(x);
+  }
+  // The cap is monotonous.
+  template <class T>
+  StateBelow<T> start(int64_t, Greatest<acc_t> known) const {
+    return StateBelow<T>::start(Greatest<T>{this->softcap(T(known.value))});
+  }
+  template <class Any, class T, class... Q>
+  C10_HOST_DEVICE void add(Any& state, T x, Q... q) const {
+    state.add(this->softcap(x), this->mass(q)...);
+  }
+  C10_HOST_DEVICE void finish(int64_t row, const LogSumExp<acc_t>& all) const { write(row, all, 0, 0); }
+  C10_HOST_DEVICE void finish(int64_t row, const MassedLogSumExp<acc_t>& all) const {
+    this->statistics[row * this->columns + 2] = all.mass + this->targets.mass(row);
+    write(row, all.logits, all.mass, all.along);
+  }
+
+ private:
+  C10_HOST_DEVICE void write(int64_t row, const LogSumExp<acc_t>& logits, acc_t mass, acc_t along) const {
+    const Normaliser<acc_t> of_row = normaliser(logits);
+    this->statistics[row * this->columns] = of_row.greatest;
+    this->statistics[row * this->columns + 1] = of_row.inverse;
+    const acc_t u_t = this->softcap(this->targets.at(this->x, row));
+    const acc_t a_t = this->targets.mass(row);
+    const double nll = cross_entropy_of_row(logits.greatest, logits.sum, mass, along, a_t, u_t, this->z);
+    loss[row] = this->targets.counts(row) ? static_cast<acc_t>(nll) : acc_t(0);
+    weight[row] = this->targets.weight_of(row);
+  }
+};
+
+// The gradient of the loss of each row: of all the same number times a scale, or of each its own.
+template <class acc_t, class scalar_t>
+struct GradientOfLoss {
+  const scalar_t* grad;
+  int64_t stride;
+  const acc_t* scale;
+  C10_HOST_DEVICE acc_t operator()(int64_t row) const {
+    return static_cast<acc_t>(grad[row * stride]) * (stride == 0 ? *scale : acc_t(1));
+  }
+};
+
+template <class acc_t, class scalar_t, bool capped>
+struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
+  GradientOfLoss<acc_t, scalar_t> grad;
+  RowOperand<scalar_t> out;
+  RowOperand<const acc_t> of_classes;  // the operand, where it serves all rows
+
+  C10_HOST_DEVICE CrossEntropyGradient<acc_t> of(int64_t row) const {
+    const Normaliser<acc_t> kept = this->normaliser_of(row);
+    const acc_t g = this->targets.counts(row) ? grad(row) : acc_t(0);
+    const acc_t k = total_mass(kept, this->mass_of(row), this->z);
+    return {{kept.greatest, g * k * kept.inverse}, g, this->targets.at(this->x, row)};
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x) const {
+    const V u = this->softcap(x);
+    return this->softcap.times_slope(u, f(u));
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x, V q) const {
+    const V u = this->softcap(x);
+    return this->softcap.times_slope(u, f(u, this->mass(q)));
+  }
+  C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyGradient<acc_t>& f) const {
+    if (!this->targets.has_class(row)) {
+      return;
+    }
+    const int64_t t = this->targets.index[row];
+    const acc_t q = of_classes.data ? of_classes.data[t] : acc_t(0), u = this->softcap(f.x_t);
+    const acc_t a = this->mass(q) + this->targets.mass(row);
+    out.among_others(row)[t * out.interleaved] = static_cast<scalar_t>(this->softcap.times_slope(u, f(u, a)));
+  }
+};
+
+template <class acc_t, class scalar_t, bool capped>
+struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
+  GradientOfLoss<acc_t, scalar_t> grad;
+  RowOperand<const scalar_t> v;
+  RowOperand<scalar_t> out;
+  RowOperand<const acc_t> of_classes;
+  scalar_t* along_grad;  // dG.v/dg of each row
+
+  template <class T>
+  C10_HOST_DEVICE CrossEntropyProjection<T> start(int64_t row) const {
+    const Normaliser<acc_t> kept = this->normaliser_of(row);
+    return {{T(kept.greatest), T(kept.inverse)}, T(0), T(0)};
+  }
+  template <class T>
+  C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v, T q) const {
+    const T u = this->softcap(x);
+    state.add(u, this->softcap.times_slope(u, v), this->mass(q));
+  }
+  template <class T>
+  C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v) const {
+    const T u = this->softcap(x);
+    state.add(u, this->softcap.times_slope(u, v), T(0));
+  }
+  C10_HOST_DEVICE CrossEntropyCurvature<acc_t> finish(int64_t row, const CrossEntropyProjection<acc_t>& all) const {
+    const bool counts = this->targets.counts(row);
+    const acc_t g = counts ? grad(row) : acc_t(0), m = this->mass_of(row);
+    const acc_t k = total_mass(all.row, m, this->z);
+    const acc_t x_t = this->targets.at(this->x, row), v_t = this->targets.at(v, row);
+    const acc_t at_target = this->targets.mass(row) * this->softcap.times_slope(this->softcap(x_t), v_t);
+    along_grad[row] = static_cast<scalar_t>(counts ? k * all.on_p - (all.on_a + at_target) : acc_t(0));
+    const acc_t d = g * (k - static_cast<acc_t>(2 * this->z) * m) * all.on_p;
+    return {all.row, g * k, d, g, x_t, v_t};
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const CrossEntropyCurvature<T>& f, V x, V v) const {
+    return of_mass(f, x, v, V(0));
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const CrossEntropyCurvature<T>& f, V x, V v, V q) const {
+    return of_mass(f, x, v, this->mass(q));
+  }
+  C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyCurvature<acc_t>& f) const {
+    if (!capped || !this->targets.has_class(row)) {
+      return;  // without a cap a_t has no part in the curvature
+    }
+    const int64_t t = this->targets.index[row];
+    const acc_t q = of_classes.data ? of_classes.data[t] : acc_t(0);
+    out.among_others(row)[t * out.interleaved] =
+        static_cast<scalar_t>(of_mass(f, f.x_t, f.v_t, this->mass(q) + this->targets.mass(row)));
+  }
+
+ private:
+  template <class T, class V>
+  C10_HOST_DEVICE V of_mass(const CrossEntropyCurvature<T>& f, V x, V v, V a) const {
+    const V u = this->softcap(x);
+    if constexpr (capped) {
+      return f(u, v, a, this->softcap.slope(u), this->softcap.slope_of_slope(u));
+    } else {
+      return f(u, v);
+    }
+  }
+};
+
+// The sum of the losses, or their mean, and what the gradient of that is multiplied by.
+template <class acc_t, class scalar_t>
+struct ReduceLosses {
+  bool mean, zero_if_empty;
+  scalar_t* loss;
+  acc_t* scale;
+
+  template <class T>
+  C10_HOST_DEVICE Weighted<T> start(int64_t) const {
+    return {T(0), T(0)};
+  }
+  template <class T>
+  C10_HOST_DEVICE void add(Weighted<T>& state, T loss, T weight) const {
+    state.merge({loss, weight});
+  }
+  C10_HOST_DEVICE void finish(int64_t, const Weighted<acc_t>& all) const {
+    const bool empty = mean && zero_if_empty && all.weight == 0;
+    *loss = static_cast<scalar_t>(empty ? acc_t(0) : mean ? all.loss / all.weight : all.loss);
+    *scale = empty ? acc_t(0) : mean ? acc_t(1) / all.weight : acc_t(1);
+  }
+};
+
+}  // namespace
+}  // namespace torchnotes
