@@ -1,4 +1,4 @@
-"""The error of an elementwise function and of its gradient against float64, in units in the last place."""
+"""The error of a function and of its gradient against float64, in units in the last place."""
 
 import math
 from collections.abc import Callable
@@ -10,17 +10,29 @@ from torch import Tensor
 from .memory import Regime
 from .results import Row
 
+Function = Callable[[Tensor], Tensor]
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 EDGES = (0.0, 1e-30, -1e-30, 88.0, -88.0, 1e4, -1e4)
 SCALES = (1e-3, 1.0, 10.0, 100.0)
+
+
+def points(size: int) -> Tensor:
+    """The edges, then normal points of every scale in turn."""
+    scales = torch.tensor(SCALES, dtype=torch.float64).repeat(math.ceil(size / len(SCALES)))[:size]
+    x = scales * torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[: len(EDGES)] = torch.tensor(EDGES[:size])
+    return x
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """`functions` are compared with `reference`, called in float64."""
 
-    functions: dict[str, Callable[[Tensor], Tensor]]
-    reference: Callable[[Tensor], Tensor]
+    functions: dict[str, Function]
+    reference: Function
+    points: Callable[[int], Tensor] = points
+    output_gradient: Function = torch.ones_like
     name: str = "accuracy"
     sizes: tuple[int, ...] = (4_000_000,)
 
@@ -31,13 +43,13 @@ class Accuracy:
         return [row for dtype in DTYPES for row in self._errors(size, dtype, device)]
 
     def _errors(self, size: int, dtype: torch.dtype, device: torch.device) -> list[Row]:
-        x = points(size).to(device, dtype)
-        y, slope = value_and_slope(self.reference, x.double())
+        x = self.points(size).to(device, dtype)
+        y, slope = self._value_and_slope(self.reference, x.double())
         rows = []
         for name, function in self.functions.items():
-            got, got_slope = value_and_slope(function, x)
+            got, got_slope = self._value_and_slope(function, x)
             errors = {
-                "forward": (got - y).abs() / ulp(y, dtype),
+                "forward": (got - y).abs().where(got != y, 0) / ulp(y, dtype),  # infinities may be right
                 # A slope is a factor of the gradient: next to 1 it is exact to an ulp of 1, however small it is.
                 "gradient": (got_slope - slope).abs() / torch.finfo(dtype).eps,
             }
@@ -55,20 +67,11 @@ class Accuracy:
             ]
         return rows
 
-
-def points(size: int) -> Tensor:
-    """The edges, then normal points of every scale in turn."""
-    scales = torch.tensor(SCALES, dtype=torch.float64).repeat(math.ceil(size / len(SCALES)))[:size]
-    x = scales * torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x[: len(EDGES)] = torch.tensor(EDGES[:size])
-    return x
-
-
-def value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.clone().requires_grad_()
-    y = function(x)
-    (slope,) = torch.autograd.grad(y, x, torch.ones_like(y))
-    return y.detach(), slope
+    def _value_and_slope(self, function: Function, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        y = function(x)
+        (slope,) = torch.autograd.grad(y, x, self.output_gradient(y.detach()))
+        return y.detach(), slope
 
 
 def ulp(y: Tensor, dtype: torch.dtype) -> Tensor:

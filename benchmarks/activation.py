@@ -6,10 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .accuracy import Accuracy
+from .accuracy import Accuracy, Function
 from .timing import OURS, Case, Contender, Problem
-
-Function = Callable[[Tensor], Tensor]
 
 SIZES = (64, 10_000, 100_000, 1_000_000, 4_000_000, 10_000_000, 32_000_000)
 FORWARD = 2  # tensors moved: reads x, writes y

@@ -8,11 +8,12 @@ from torch import Tensor
 
 import torchnotes
 
+from .accuracy import Function
 from .activation import compiled
-from .classes import Contest, case
+from .classes import Contest, accuracy, case
 from .timing import OURS
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
 SHAPES = ((128, 10), (64, 1000), (8192, 1000), (1024, 32000))
 
 ours = torchnotes.functional.cross_entropy
@@ -67,6 +68,16 @@ def rivals(make: Callable[[Loss], Callable], **more: Loss) -> dict[str, Callable
     return {name: make(loss) for name, loss in {OURS: ours, "eager": builtin, **more}.items()}
 
 
+def of_each_row(loss: Loss) -> Function:
+    """At classes that differ, and are the one there is where all logits are -inf but one."""
+
+    def losses(x: Tensor) -> Tensor:
+        row = torch.arange(len(x))
+        return loss(x, torch.where(row % 100 == 0, 0, 7 * row % x.shape[1]), reduction="none")
+
+    return losses
+
+
 BOTH = Contest(
     rivals(forward_backward, compile=compiled(builtin)), forward_backward(builtin), logits_and_targets, copies_moved=3
 )
@@ -77,4 +88,5 @@ CASES = (
     *(case("forward+backward", BOTH, shape, dtype) for dtype in (torch.float32, torch.bfloat16) for shape in SHAPES),
     *(case("in place", IN_PLACE, SHAPES[-1], dtype) for dtype in (torch.float32, torch.bfloat16)),
     case("Hessian-vector", CURVATURE, SHAPES[-1]),
+    accuracy(of_each_row(ours), of_each_row(builtin)),
 )

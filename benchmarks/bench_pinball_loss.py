@@ -1,31 +1,44 @@
-"""pinball_loss, for one quantile and for nine, and what one writes for it in torch, which has none."""
+"""pinball_loss, for one quantile and for nine, and what one writes for it in torch, which has none: with where, or,
+compiled, with the maximum."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 import torchnotes
 
-from .loss import elementwise_loss
+from .loss import Loss, accuracy, elementwise_loss
+
+Quantiles = float | Tensor
+Form = Callable[[Tensor, Quantiles], Tensor]
 
 NINE = tuple(i / 10 for i in range(1, 10))
 
 
-def plain(input: Tensor, target: Tensor, quantiles: float | Sequence[float], reduction: str) -> Tensor:
-    tau = quantiles if isinstance(quantiles, float) else torch.tensor(quantiles, dtype=input.dtype, device=input.device)
-    r = (target if isinstance(quantiles, float) else target[:, None]) - input
-    loss = torch.maximum(tau * r, (tau - 1) * r)
-    return loss if reduction == "none" else loss.mean()
+def choice(r: Tensor, tau: Quantiles) -> Tensor:
+    return torch.where(r >= 0, tau * r, (tau - 1) * r)
 
 
-def one(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-    return plain(input, target, 0.9, reduction)
+def maximum(r: Tensor, tau: Quantiles) -> Tensor:
+    return torch.maximum(tau * r, (tau - 1) * r)
 
 
-def nine(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-    return plain(input, target, NINE, reduction)
+def one(form: Form) -> Loss:
+    def loss(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        rho = form(target - input, 0.9)
+        return rho if reduction == "none" else rho.mean()
+
+    return loss
+
+
+def nine(form: Form) -> Loss:
+    def loss(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        rho = form(target[:, None] - input, torch.tensor(NINE, dtype=input.dtype, device=input.device))
+        return rho if reduction == "none" else rho.mean()
+
+    return loss
 
 
 def our_one(input: Tensor, target: Tensor, reduction: str) -> Tensor:
@@ -41,9 +54,10 @@ def rows_of_nine(size: int) -> tuple[Tensor, Tensor]:
 
 
 CASES = (
-    *elementwise_loss(our_one, one, lambda n: (torch.randn(n), torch.randn(n))),
+    *elementwise_loss(our_one, one(choice), lambda n: (torch.randn(n), torch.randn(n)), maximum=one(maximum)),
     *(
         dataclasses.replace(case, name=case.name.replace(",", " of 9 quantiles,"))
-        for case in elementwise_loss(our_nine, nine, rows_of_nine, (9_000_000,))
+        for case in elementwise_loss(our_nine, nine(choice), rows_of_nine, (9_000_000,), maximum=nine(maximum))
     ),
+    accuracy(our_one, one(choice)),
 )

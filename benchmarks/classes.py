@@ -1,5 +1,6 @@
 """What is measured of operations on rows of logits: forward and backward, for numbers of rows and of classes."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .accuracy import Accuracy, Function
 from .timing import OURS, Case, Contender, Problem
 
 Step = Callable[..., Sequence[Tensor]]  # of what `inputs` makes
@@ -46,7 +48,25 @@ def in_double_precision(x: Tensor) -> Tensor:
     return x.detach().double().requires_grad_(x.requires_grad) if x.is_floating_point() else x
 
 
-def softmax_like(ours: Callable, builtin: Callable, compiled: Callable) -> tuple[Case, ...]:
+def rows_of_every_scale(size: int) -> Tensor:
+    """Rows of 1000 logits; in each hundredth all are -inf but one."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(size // 1000, 1000, dtype=torch.float64, generator=generator)
+    x *= torch.tensor((0.001, 1, 100, 2500), dtype=torch.float64).repeat(len(x) // 4)[:, None]
+    x[::100, 1:] = -math.inf
+    return x
+
+
+def quarters(y: Tensor) -> Tensor:
+    """Numbers that every dtype has."""
+    return (torch.randint(-8, 9, y.shape, generator=torch.Generator().manual_seed(1)) / 4).to(y)
+
+
+def accuracy(ours: Function, builtin: Function) -> Accuracy:
+    return Accuracy({OURS: ours, "eager": builtin}, builtin, rows_of_every_scale, quarters, sizes=(1_000_000,))
+
+
+def softmax_like(ours: Callable, builtin: Callable, compiled: Callable) -> tuple[Case | Accuracy, ...]:
     def forward_backward(function: Callable) -> Step:
         def step(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
             y = function(x, 1)
@@ -60,4 +80,7 @@ def softmax_like(ours: Callable, builtin: Callable, compiled: Callable) -> tuple
 
     steps = {name: forward_backward(f) for name, f in ((OURS, ours), ("eager", builtin), ("compile", compiled))}
     contest = Contest(steps, forward_backward(builtin), inputs, copies_moved=5)
-    return tuple(case("forward+backward", contest, shape) for shape in ((128, 10), (8192, 1000), (1024, 32000)))
+    return (
+        *(case("forward+backward", contest, shape) for shape in ((128, 10), (8192, 1000), (1024, 32000))),
+        accuracy(lambda x: ours(x, 1), lambda x: builtin(x, 1)),
+    )

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .accuracy import Accuracy, Function
 from .activation import compiled
 from .timing import OURS, Case, Contender, Problem
 
@@ -16,12 +17,23 @@ SIZES = (64, 10_000, 100_000, 1_000_000, 10_000_000)
 READS = 2  # input and target, once forward and once backward
 
 
-def elementwise_loss(ours: Loss, builtin: Loss, inputs: Inputs, sizes: tuple[int, ...] = SIZES) -> tuple[Case, ...]:
+def elementwise_loss(
+    ours: Loss, builtin: Loss, inputs: Inputs, sizes: tuple[int, ...] = SIZES, **more: Loss
+) -> tuple[Case, ...]:
+    """`more`: other ways to write it, compiled."""
     rivals = {OURS: ours, "eager": builtin, "compile": compiled(builtin)}
+    rivals |= {name: compiled(loss) for name, loss in more.items()}
     return tuple(
         Case(f"forward+backward, {reduction}", sizes, partial(forward_backward, rivals, builtin, inputs, reduction))
         for reduction in ("mean", "none")
     )
+
+
+def accuracy(ours: Loss, builtin: Loss) -> Accuracy:
+    def of_each(loss: Loss) -> Function:
+        return lambda x: loss(x, torch.full_like(x, 0.25), reduction="none")
+
+    return Accuracy({OURS: of_each(ours), "eager": of_each(builtin)}, of_each(builtin))
 
 
 def forward_backward(

@@ -75,7 +75,8 @@ def ratios(benchmarks: list[str], rows: list[Row]) -> str:
     kinds = dict.fromkeys(work(row) for row in rows if row["benchmark"] == benchmarks[0])
 
     def cell(benchmark: str, kind: tuple[str, str]) -> str:
-        row = ours[benchmark, *kind]
+        key = (benchmark, *kind)
+        row = ours[key]
         return judged(f"{float(row['ratio_to_best_rival']):.2f}", loses(row))
 
     body = ([kind[0], count(kind[1]), *(cell(benchmark, kind) for benchmark in benchmarks)] for kind in kinds)

@@ -1,10 +1,11 @@
-// The pinball loss of a prediction f of the quantile 0 < tau < 1 of y, with weight w. With r = y - f
+// The pinball loss of a prediction f of the quantile 0 < tau < 1 of y, with weight w. With r = y - f and sigma = 1 -
+// tau (a number of its own here, as tau may be rounded)
 //
-//   rho(r) = tau r for r >= 0, (tau - 1) r for r < 0 = (tau - 1/2) r + |r|/2
+//   rho(r) = tau r for r >= 0, -sigma r for r < 0 = (tau - sigma) r/2 + |r|/2
 //
 // E rho(y - f) is least where its derivative by f, P(y < f) - tau, is 0: at the tau-quantile of y.
 //
-//   drho/df = -tau for r >= 0, 1 - tau for r < 0 = -drho/dy;    d2rho/df2 = 0
+//   drho/df = -tau for r >= 0, sigma for r < 0 = -drho/dy;    d2rho/df2 = 0
 //
 // At the kink r = 0 the subgradient -tau of the branch r >= 0 is taken.
 //
@@ -12,7 +13,7 @@
 // rho is, and has a continuous derivative. E|r + h U| is |r| for |r| >= h and (r^2 + h^2) / (2h) for |r| < h, so that
 // outside of the window rho_h = rho, and inside
 //
-//   rho_h(r) = (tau - 1/2) r + r^2/(4h) + h/4,    drho_h/df = 1/2 - tau - r/(2h),    d2rho_h/df2 = 1/(2h)
+//   rho_h(r) = (tau - sigma) r/2 + r^2/(4h) + h/4,   drho_h/df = (sigma - tau)/2 - r/(2h),   d2rho_h/df2 = 1/(2h)
 //
 // 0 <= rho_h - rho <= h/4, the greatest at r = 0: rho_h -> rho as h -> 0, and the code is one for both. In it only NaN
 // comes inside of a window of width 0; it gives NaN.
@@ -28,37 +29,37 @@ namespace torchnotes {
 struct Pinball {
   double smoothing;
   template <class T>
-  C10_HOST_DEVICE T rho(T f, T y, T tau) const {
+  C10_HOST_DEVICE T rho(T f, T y, T tau, T sigma) const {
     const T h = T(smoothing), r = y - f;
     const T q = r / (h + h);
-    const T inside = (tau - T(0.5)) * r + h * (q * q + T(0.25));
-    return where(r >= h, tau * r, where(r <= T(0) - h, (tau - T(1)) * r, inside));
+    const T inside = T(0.5) * (tau - sigma) * r + h * (q * q + T(0.25));
+    return where(r >= h, tau * r, where(r <= T(0) - h, (T(0) - sigma) * r, inside));
   }
   template <class T>
-  C10_HOST_DEVICE Weighted<T> operator()(T f, T y, T tau) const {
-    return {rho(f, y, tau), T(1)};
+  C10_HOST_DEVICE Weighted<T> operator()(T f, T y, T tau, T sigma) const {
+    return {rho(f, y, tau, sigma), T(1)};
   }
   template <class T>
-  C10_HOST_DEVICE Weighted<T> operator()(T f, T y, T tau, T w) const {
-    return {w * rho(f, y, tau), w};
+  C10_HOST_DEVICE Weighted<T> operator()(T f, T y, T tau, T sigma, T w) const {
+    return {w * rho(f, y, tau, sigma), w};
   }
 };
 
 struct PinballBackward {
   double smoothing;
   template <class T>
-  C10_HOST_DEVICE T slope(T f, T y, T tau) const {
+  C10_HOST_DEVICE T slope(T f, T y, T tau, T sigma) const {
     const T h = T(smoothing), r = y - f;
-    const T inside = (T(0.5) - tau) - r / (h + h);
-    return where(r >= h, T(0) - tau, where(r <= T(0) - h, T(1) - tau, inside));
+    const T inside = T(0.5) * (sigma - tau) - r / (h + h);
+    return where(r >= h, T(0) - tau, where(r <= T(0) - h, sigma, inside));
   }
   template <class G, class T>
-  C10_HOST_DEVICE T operator()(G g, T f, T y, T tau) const {
-    return g * slope(f, y, tau);
+  C10_HOST_DEVICE T operator()(G g, T f, T y, T tau, T sigma) const {
+    return g * slope(f, y, tau, sigma);
   }
   template <class G, class T>
-  C10_HOST_DEVICE T operator()(G g, T f, T y, T tau, T w) const {
-    return g * (w * slope(f, y, tau));
+  C10_HOST_DEVICE T operator()(G g, T f, T y, T tau, T sigma, T w) const {
+    return g * (w * slope(f, y, tau, sigma));
   }
 };
 

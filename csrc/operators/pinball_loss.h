@@ -5,22 +5,33 @@
 #include "../formulas/pinball_loss.h"
 
 #include <ATen/OpMathType.h>
+#include <ATen/ops/tensor.h>
 #include <torch/library.h>
+
+#include <vector>
 
 namespace torchnotes {
 namespace {
 
-// The quantiles along the last dimension of the elements, or the one of them all.
-inline PreciseOperand quantile_of_each(const Elements& elements, at::ArrayRef<double> quantiles) {
-  const auto dtype = at::toOpMathType(elements.tensor().scalar_type());
-  const int64_t count = quantiles.size();
-  const at::Tensor numbers = at::empty(count == 1 ? at::DimVector{} : at::DimVector{count}, dtype);
-  if (dtype == at::kDouble) {
-    std::copy(quantiles.begin(), quantiles.end(), numbers.mutable_data_ptr<double>());
-  } else {
-    std::copy(quantiles.begin(), quantiles.end(), numbers.mutable_data_ptr<float>());
+// Numbers along the last dimension of the elements, or the one for them all.
+inline PreciseOperand along_last(const Elements& elements, const std::vector<double>& numbers) {
+  const at::Tensor exact = at::tensor(numbers, at::kDouble).squeeze();
+  return elements.precise_operand(
+      exact.to(elements.tensor().device(), at::toOpMathType(elements.tensor().scalar_type()))
+  );
+}
+
+// Calls f(tau, sigma, weight) or, without weights, f(tau, sigma).
+template <class F>
+auto with_quantiles(
+    const Elements& elements, at::ArrayRef<double> quantiles, const std::optional<at::Tensor>& weight, const F& f
+) {
+  std::vector<double> rest;
+  for (const double tau : quantiles) {
+    rest.push_back(1 - tau);
   }
-  return elements.precise_operand(numbers.to(elements.tensor().device()));
+  const PreciseOperand tau = along_last(elements, quantiles.vec()), sigma = along_last(elements, rest);
+  return weight ? f(tau, sigma, elements.operand(*weight)) : f(tau, sigma);
 }
 
 }  // namespace
@@ -41,9 +52,9 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
         const Pinball f{smoothing};
         const Elements elements(input);
         const Operand x = elements.operand(), y = elements.operand(target);
-        const auto tau = quantile_of_each(elements, quantiles);
-        return weight ? loss(f, reduction, elements, x, y, tau, elements.operand(*weight))
-                      : loss(f, reduction, elements, x, y, tau);
+        return with_quantiles(elements, quantiles, weight, [&](const auto&... rest) {
+          return loss(f, reduction, elements, x, y, rest...);
+        });
       }
   );
   m.impl(
@@ -59,9 +70,9 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
         const PinballBackward f{smoothing};
         const Elements elements(input);
         const Operand x = elements.operand(), y = elements.operand(target);
-        const auto tau = quantile_of_each(elements, quantiles);
-        return weight ? loss_backward(f, grad, scale, reduction, elements, x, y, tau, elements.operand(*weight))
-                      : loss_backward(f, grad, scale, reduction, elements, x, y, tau);
+        return with_quantiles(elements, quantiles, weight, [&](const auto&... rest) {
+          return loss_backward(f, grad, scale, reduction, elements, x, y, rest...);
+        });
       }
   );
 }

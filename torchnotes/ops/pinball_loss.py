@@ -1,7 +1,7 @@
 """The pinball loss. The formulas and their derivation: csrc/formulas/pinball_loss.h.
 
-rho = tau r for r = y - f >= 0, else (tau - 1) r,    drho/df = -tau, else 1 - tau = -drho/dy
-within a window of half-width h around r = 0:    drho/df = 1/2 - tau - r/(2h),    d2rho/df2 = 1/(2h)
+rho = tau r for r = y - f >= 0, else -sigma r,    drho/df = -tau, else sigma = -drho/dy,    sigma = 1 - tau
+within a window of half-width h around r = 0:    drho/df = (sigma - tau)/2 - r/(2h),    d2rho/df2 = 1/(2h)
 """
 
 import math
@@ -88,12 +88,12 @@ class Pinball(Elementwise):
         return PinballBackward.apply(f_t - y_t, *ctx.saved_tensors, ctx.quantiles, ctx.h)
 
 
-def _plain(f: Tensor, y: Tensor, tau: Tensor, h: float) -> Tensor:
+def _plain(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor:
     r = y - f
     if h == 0:
-        return torch.where(r >= 0, tau * r, (tau - 1) * r)
+        return torch.where(r >= 0, tau * r, -sigma * r)
     c = r.clamp(-h, h)
-    return (tau - 0.5) * r + (r.abs() - c.abs() + c * c / (2 * h) + h / 2) / 2
+    return ((tau - sigma) * r + (r.abs() - c.abs() + c * c / (2 * h) + h / 2)) / 2
 
 
 class CompiledPinball(torch.autograd.Function):
@@ -101,21 +101,21 @@ class CompiledPinball(torch.autograd.Function):
     window of next to no width, moved by its half so that r = 0 lies on its end."""
 
     @staticmethod
-    def forward(f: Tensor, y: Tensor, tau: Tensor, h: float) -> Tensor:
-        return _plain(f, y, tau, h)
+    def forward(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor:
+        return _plain(f, y, tau, sigma, h)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        f, y, tau, ctx.h = inputs
-        ctx.save_for_backward(f, y, tau)
+        *tensors, ctx.h = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
-        f, y, tau = ctx.saved_tensors
+        f, y, tau, sigma = ctx.saved_tensors
         r = (y - f).to(tau.dtype)
         c = r / ctx.h if ctx.h else r * torch.finfo(r.dtype).max + 1
-        d_f = (g * (0.5 - tau - 0.5 * c.clamp(-1, 1))).to(g.dtype)
-        return d_f, -d_f, None, None
+        d_f = (g * 0.5 * (sigma - tau - c.clamp(-1, 1))).to(g.dtype)
+        return d_f, -d_f, None, None, None
 
 
 def _reduced(loss: Tensor, w: Tensor | None, reduction: int) -> Tensor:
@@ -132,13 +132,12 @@ def _composed_of_plain_operations(
     f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float
 ) -> Tensor:
     dtype = torch.promote_types(f.dtype, torch.float32)
-    tau = torch.tensor(quantiles, dtype=dtype, device=f.device)
-    if len(quantiles) == 1:
-        tau = tau.squeeze()
+    exact = torch.tensor(quantiles, dtype=torch.float64, device=f.device).squeeze()
+    tau, sigma = exact.to(dtype), (1 - exact).to(dtype)
     if worthwhile(f) and f.dtype == y.dtype:
-        loss = CompiledPinball.apply(f, y.expand_as(f), tau, h)
+        loss = CompiledPinball.apply(f, y.expand_as(f), tau, sigma, h)
     else:
-        loss = _plain(f, y, tau, h)
+        loss = _plain(f, y, tau, sigma, h)
     return _reduced(loss.to(torch.promote_types(f.dtype, y.dtype)) if f.is_floating_point() else loss, w, reduction)
 
 
