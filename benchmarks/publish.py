@@ -34,6 +34,7 @@ def section(rows: list[Row], picture: str, source: str) -> str:
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     origins = " and ".join(dict.fromkeys(f"torch {row['torch']}, commit {row['commit']}" for row in rows))
     details = "".join(times(benchmark, timed) for benchmark in benchmarks)
+    tables = "\n".join(ratios(group, timed) for group in with_the_same_cases(timed))
     return f"""
 ### {rows[0]["machine"]}
 
@@ -41,7 +42,8 @@ Median time of the best rival (torch eager, torch.compile, or another that is na
 above 1 torchnotes is faster, in **bold** it is slower. float32 but where it says otherwise; {origins},
 `{source}`.
 
-{"".join(ratios(group, timed) for group in with_the_same_cases(timed))}![Speed of forward+backward relative to torch eager]({picture})
+{tables}
+![Speed of forward+backward relative to torch eager]({picture})
 
 Largest error against float64, torchnotes / torch eager, **bold** where torchnotes errs more. Outputs in ulp, gradients
 in ulp of 1; inputs are 0, ±1e-30, ±88, ±1e4 and normal points of standard deviation 0.001 to 100.
@@ -80,7 +82,7 @@ def ratios(benchmarks: list[str], rows: list[Row]) -> str:
         return judged(f"{float(row['ratio_to_best_rival']):.2f}", loses(row))
 
     body = ([kind[0], count(kind[1]), *(cell(benchmark, kind) for benchmark in benchmarks)] for kind in kinds)
-    return f"{table(['case', 'elements', *benchmarks], body)}\n"
+    return table(["case", "elements", *benchmarks], body)
 
 
 def errors(rows: list[Row]) -> str:
