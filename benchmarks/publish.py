@@ -113,10 +113,10 @@ def times(benchmark: str, rows: list[Row]) -> str:
         return [
             kind[0],
             f"{count(kind[1])} {ours['regime']}",
-            *(duration(of[contender]) for contender in contenders),
+            *(duration(of[contender]) if contender in of else "" for contender in contenders),
             judged(f"{float(ours['ratio_to_best_rival']):.2f}", loses(ours)),
             f"{float(ours['copy_fraction']):.2f}",
-            " / ".join(memory(of[contender]) for contender in contenders),
+            " / ".join(memory(of[contender]) for contender in contenders if contender in of),
         ]
 
     header = ["case", "elements", *contenders, "ratio", "copy", "peak (kept)"]

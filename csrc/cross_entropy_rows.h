@@ -83,7 +83,7 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   void look(Greatest<T>& survey, T x, Q...) const {
     survey.add(x);
   }
-  // The cap is monotonous.
+  // A cap keeps the order.
   template <class T>
   StateBelow<T> start(int64_t, Greatest<acc_t> known) const {
     return StateBelow<T>::start(Greatest<T>{this->softcap(T(known.value))});

@@ -110,7 +110,7 @@ struct MassedLogSumExpBelow : MassedLogSumExp<T> {
   }
   C10_HOST_DEVICE void add(T u, T a) {
     const T below = u - logits.greatest;
-    logits.sum = logits.sum + exp_nonpositive(below);
+    logits.sum = add_exp_nonpositive(logits.sum, below);
     along = fma(a, below, along);
     mass = mass + a;
   }

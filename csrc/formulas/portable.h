@@ -1,7 +1,7 @@
 // The words a formula may use, meaning the same for float, double and SIMD vectors of them:
 //   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
 //   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a   abs(x)
-//   exp_nonpositive(x) = e^x and log1p_exp(x) = log(1 + e^x), for x <= 0
+//   exp_nonpositive(x) = e^x, add_exp_nonpositive(s, x) = s + e^x, and log1p_exp(x) = log(1 + e^x), for x <= 0
 //   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
 //   greatest_lane(v) and sum_of_lanes(v), of SIMD vectors only
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
@@ -48,6 +48,9 @@ C10_HOST_DEVICE inline double at_most(double a, double high) { return a > high ?
 
 C10_HOST_DEVICE inline float exp_nonpositive(float x) { return ::expf(x); }
 C10_HOST_DEVICE inline double exp_nonpositive(double x) { return ::exp(x); }
+
+C10_HOST_DEVICE inline float add_exp_nonpositive(float sum, float x) { return sum + ::expf(x); }
+C10_HOST_DEVICE inline double add_exp_nonpositive(double sum, double x) { return sum + ::exp(x); }
 
 template <class T>
 C10_HOST_DEVICE inline T where(bool condition, T a, T b) {

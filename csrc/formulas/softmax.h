@@ -18,7 +18,9 @@
 // m starts at the lowest number (not at -inf, from which -inf would differ by NaN), s at 0. NaN anywhere makes s NaN; a
 // row of -inf alone, or with +inf, has the softmax NaN, as in torch.
 //
-// and y_k = e^(x_k - m) / s, the first factor being exact to the last place however large the logits are.
+// Where m is found out beforehand, s is a plain sum.
+//
+// y_k = e^(x_k - m) / s, the first factor being exact to the last place however large the logits are.
 #pragma once
 
 #include <limits>
@@ -71,7 +73,7 @@ struct LogSumExpBelow : LogSumExp<T> {
   static C10_HOST_DEVICE LogSumExpBelow start(Greatest<Scalar> known) {
     return {{T(known.value), T(0)}};
   }
-  C10_HOST_DEVICE void add(T x) { sum = sum + exp_nonpositive(x - this->greatest); }
+  C10_HOST_DEVICE void add(T x) { sum = add_exp_nonpositive(sum, x - this->greatest); }
   C10_HOST_DEVICE void merge(LogSumExpBelow other) { sum = sum + other.sum; }
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(LogSumExpBelow<Scalar>& result) const {

@@ -1,6 +1,6 @@
-// logistic, exp_nonpositive, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so that several vectors are
-// in flight at once, and without a scalar copy. Double precision goes to at::vec (Sleef). See portable.h for the words
-// and what they promise.
+// logistic, exp_nonpositive, add_exp_nonpositive, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so
+// that several vectors are in flight at once, and without a scalar copy. Double precision goes to at::vec (Sleef). See
+// portable.h for the words and what they promise.
 #pragma once
 
 #include <ATen/cpu/vec/functional.h>
@@ -111,14 +111,27 @@ inline Vectorized<double> logistic(const Vectorized<double>& z) {
   return Vectorized<double>(1.0) / (Vectorized<double>(1.0) + z.neg().exp());
 }
 
-// e^x, computed as 2^64 e^x, which is a normal number where e^x no longer is.
+namespace detail {
+
+// 2^64 e^x, which is a normal number where e^x no longer is.
+C10_ALWAYS_INLINE Vectorized<float> large_exp_nonpositive(const Vectorized<float>& x) {
+  const auto [scale, t] = exponential<1, 64>(at_least(x, Vectorized<float>(-105.0f)));  // 0 below; NaN stays
+  return fma(scale, t, scale);
+}
+
+}  // namespace detail
+
 C10_ALWAYS_INLINE Vectorized<float> exp_nonpositive(const Vectorized<float>& x) {
-  using V = Vectorized<float>;
-  const V c = at_least(x, V(-105.0f));  // 0 below; NaN stays
-  const auto [scale, t] = detail::exponential<1, 64>(c);
-  return fma(scale, t, scale) * V(0x1p-64f);
+  return detail::large_exp_nonpositive(x) * Vectorized<float>(0x1p-64f);
 }
 inline Vectorized<double> exp_nonpositive(const Vectorized<double>& x) { return x.exp(); }
+
+C10_ALWAYS_INLINE Vectorized<float> add_exp_nonpositive(const Vectorized<float>& sum, const Vectorized<float>& x) {
+  return fma(detail::large_exp_nonpositive(x), Vectorized<float>(0x1p-64f), sum);
+}
+inline Vectorized<double> add_exp_nonpositive(const Vectorized<double>& sum, const Vectorized<double>& x) {
+  return sum + x.exp();
+}
 
 // log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / d, d = 1 + e/2, s^2 <= 4/9, and Q the
 // minimax polynomial of relative error 2^-31. What rounding takes from e, d and s is added to the small second term, by
