@@ -79,10 +79,10 @@ class Elements {
     }
     TORCH_CHECK(
         at::is_expandable_to(x.sizes(), dense_.sizes()),
-        "torchnotes: operands differ in size: ",
-        dense_.sizes(),
-        " and ",
-        x.sizes()
+        "torchnotes: an operand of size ",
+        x.sizes(),
+        " cannot be broadcast to the input's ",
+        dense_.sizes()
     );
     at::Tensor y = x.expand(dense_.sizes());
     if (!outermost_first_.empty()) {

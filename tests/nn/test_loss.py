@@ -56,3 +56,6 @@ def test_pinball():
         expected = torchnotes.functional.pinball_loss(f, y, (0.1, 0.5, 0.9), weight=w, reduction="sum", smoothing=0.2)
         assert again(f, y, w) == expected
     assert torchnotes.nn.PinballLoss()(y, y) == 0
+    for wrong in ({"quantiles": 0.0}, {"quantiles": (0.5, 1.0)}, {"smoothing": -1.0}):
+        with pytest.raises(ValueError, match="must"):
+            torchnotes.nn.PinballLoss(**wrong)

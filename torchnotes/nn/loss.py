@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..ops.pinball_loss import checked_quantiles
 
 
 class MSELoss(torch.nn.MSELoss):
@@ -154,6 +155,7 @@ class PinballLoss(torch.nn.modules.loss._Loss):
         self, quantiles: float | Sequence[float] = 0.5, *, reduction: str = "mean", smoothing: float = 0.0
     ) -> None:
         super().__init__(reduction=reduction)
+        checked_quantiles(quantiles, smoothing)
         self.quantiles = quantiles
         self.smoothing = smoothing
 

@@ -165,6 +165,16 @@ _loss: Callable[..., Tensor] = differentiable(
 )
 
 
+def checked_quantiles(quantiles: float | Sequence[float], smoothing: float) -> tuple[float, ...]:
+    taus = (quantiles,) if isinstance(quantiles, (float, int)) else tuple(map(float, quantiles))
+    for tau in taus:
+        if not 0 < tau < 1:
+            raise ValueError(f"quantiles must lie between 0 and 1, got {tau}")
+    if not 0 <= smoothing < math.inf:
+        raise ValueError(f"smoothing must not be negative or infinite, got {smoothing}")
+    return taus
+
+
 def pinball_loss(
     input: Tensor,
     target: Tensor,
@@ -186,12 +196,7 @@ def pinball_loss(
         if not isinstance(x, Tensor):
             raise TypeError(f"pinball_loss(): argument '{name}' must be Tensor, not {type(x).__name__}")
     several = not isinstance(quantiles, (float, int))
-    taus = (quantiles,) if isinstance(quantiles, (float, int)) else tuple(map(float, quantiles))
-    for tau in taus:
-        if not 0 < tau < 1:
-            raise ValueError(f"quantiles must lie between 0 and 1, got {tau}")
-    if not 0 <= smoothing < math.inf:
-        raise ValueError(f"smoothing must not be negative or infinite, got {smoothing}")
+    taus = checked_quantiles(quantiles, smoothing)
     enum = reduction_enum(None, None, reduction)
     if input.shape != ((*target.shape, len(taus)) if several else target.shape):
         raise ValueError(
