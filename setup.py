@@ -31,7 +31,7 @@ COMMON = [
     "-Wno-maybe-uninitialized",
 ]
 NVCC = ["-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
+SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
 def with_cuda() -> bool:

@@ -30,6 +30,14 @@ inline constexpr bool surveys = false;
 template <class Op>
 inline constexpr bool surveys<Op, std::void_t<decltype(std::declval<const Op&>().template survey<float>())>> = true;
 
+// All that a function calls becomes part of it, for the registers; but not with the checks of the sanitizers, of which a
+// compiler would make minutes.
+#ifdef __SANITIZE_ADDRESS__
+#define TORCHNOTES_FLATTEN
+#else
+#define TORCHNOTES_FLATTEN [[gnu::flatten]]
+#endif
+
 // The first n lanes of `added`, the others of `old`, for States of vectors V.
 template <class V, class State>
 inline State blend_lanes(const State& old, const State& added, int64_t n) {
@@ -65,7 +73,7 @@ class VectorStates {
 
   // Calls f(state, x...) for n elements, and perhaps fetches as many that follow.
   template <bool fetch_ahead = false, class F, class... In>
-  [[gnu::flatten]] void add(const F& f, int64_t n, const In*... in) {
+  TORCHNOTES_FLATTEN void add(const F& f, int64_t n, const In*... in) {
     constexpr int64_t kSize = V::size();
     auto states = states_;  // a copy that nothing else can point to, for the registers
     int64_t i = 0;
@@ -90,7 +98,7 @@ class VectorStates {
   }
 
   template <class Result>
-  [[gnu::flatten]] Result merged_into(Result result) {
+  TORCHNOTES_FLATTEN Result merged_into(Result result) {
     for (int half = kStates / 2; half > 0 && all_used_; half /= 2) {
       for (int k = 0; k < half; ++k) {
         states_[k].merge(states_[k + half]);
