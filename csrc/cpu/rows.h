@@ -30,8 +30,8 @@ inline constexpr bool surveys = false;
 template <class Op>
 inline constexpr bool surveys<Op, std::void_t<decltype(std::declval<const Op&>().template survey<float>())>> = true;
 
-// All that a function calls becomes part of it, for the registers; but not with the checks of the sanitizers, of which a
-// compiler would make minutes.
+// All that a function calls becomes part of it, for the registers; but not with the checks of the sanitizers, of which
+// a compiler would make minutes.
 #ifdef __SANITIZE_ADDRESS__
 #define TORCHNOTES_FLATTEN
 #else
