@@ -72,7 +72,7 @@ def of_each_row(loss: Loss) -> Function:
     """At classes that differ, and are the one there is where all logits are -inf but one."""
 
     def losses(x: Tensor) -> Tensor:
-        row = torch.arange(len(x))
+        row = torch.arange(len(x), device=x.device)
         return loss(x, torch.where(row % 100 == 0, 0, 7 * row % x.shape[1]), reduction="none")
 
     return losses

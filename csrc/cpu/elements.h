@@ -153,27 +153,6 @@ void map_elements(c10::Device, const Make& make, int64_t n, scalar_t* out, const
   });
 }
 
-template <class V, class F, class... In>
-inline void add_block(const F& f, std::array<Weighted<V>, kStates>& result, int64_t n, const In*... in) {
-  constexpr int64_t kSize = V::size();
-  auto sums = result;  // a copy that nothing else can point to, for the registers
-  int64_t i = 0;
-  for (; i + kStates * kSize <= n; i += kStates * kSize) {
-    for (int k = 0; k < kStates; ++k) {
-      sums[k].merge(f(V::loadu(in + i + k * kSize)...));
-    }
-  }
-  int k = 0;
-  for (; i + kSize <= n; i += kSize) {
-    sums[k++].merge(f(V::loadu(in + i)...));
-  }
-  if (i < n) {
-    const Weighted<V> last = f(V::loadu(in + i, n - i)...);
-    sums[k].merge({V::set(V(0), last.loss, n - i), V::set(V(0), last.weight, n - i)});
-  }
-  result = sums;
-}
-
 // finish(sum) takes the sum of the Weighted numbers F(a_i, b_i, ...).
 template <class F, class Finish, class... T>
 void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, const Repeated<T>&... in) {
@@ -181,19 +160,13 @@ void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, cons
   using V = Vectorized<acc_t>;
   const int64_t size = block_size<acc_t>(in...), piece = kBlocks * size;
   const auto sum_piece = [&](std::tuple<Source<T>...>& sources, int64_t begin) {
-    constexpr Weighted<acc_t> kNothing{0, 0};
-    const Weighted<V> nothing{V(0), V(0)};
-    std::array<Weighted<V>, kStates> sums;
-    sums.fill(nothing);
+    auto sums = vector_states<V>(Weighted<V>{V(0), V(0)});
+    const auto add = [&f](Weighted<V>& sum, const auto&... x) { sum.merge(f(x...)); };
     for (int64_t i = begin; i < std::min(begin + piece, n); i += size) {
       const int64_t m = std::min(size, n - i);
-      std::apply([&](auto&... source) { add_block<V>(f, sums, m, source.block(i, m)...); }, sources);
+      std::apply([&](auto&... source) { sums.add(add, m, source.block(i, m)...); }, sources);
     }
-    for (int k = 1; k < kStates; ++k) {
-      sums[0].merge(sums[k]);
-    }
-    Weighted<acc_t> all = kNothing;
-    merge_lanes<V>(sums[0], all, 0);
+    const auto all = sums.merged_into(Weighted<acc_t>{0, 0});
     return Weighted<double>{all.loss, all.weight};
   };
   Weighted<double> all{0, 0};

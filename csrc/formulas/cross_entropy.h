@@ -101,27 +101,28 @@ struct MassedLogSumExp {
 
 // Of logits the greatest of which is known.
 template <class T>
-struct MassedLogSumExpBelow : MassedLogSumExp<T> {
-  using MassedLogSumExp<T>::logits, MassedLogSumExp<T>::mass, MassedLogSumExp<T>::along;
+struct MassedLogSumExpBelow {
+  LogSumExpBelow<T> logits;
+  T mass, along;
 
   template <class Scalar>
   static C10_HOST_DEVICE MassedLogSumExpBelow start(Greatest<Scalar> known) {
-    return {{LogSumExpBelow<T>::start(known), T(0), T(0)}};
+    return {LogSumExpBelow<T>::start(known), T(0), T(0)};
   }
+  C10_HOST_DEVICE operator MassedLogSumExp<T>() const { return {logits, mass, along}; }
   C10_HOST_DEVICE void add(T u, T a) {
-    const T below = u - logits.greatest;
-    logits.sum = add_exp_nonpositive(logits.sum, below);
-    along = fma(a, below, along);
+    logits.add(u);
+    along = fma(a, u - logits.greatest, along);
     mass = mass + a;
   }
   C10_HOST_DEVICE void merge(MassedLogSumExpBelow other) {
-    logits.sum = logits.sum + other.logits.sum;
+    logits.merge(other.logits);
     along = along + other.along;
     mass = mass + other.mass;
   }
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(MassedLogSumExpBelow<Scalar>& result) const {
-    result.logits.sum = sum_of_lanes(logits.sum);
+    logits.merge_lanes(result.logits);
     result.along = sum_of_lanes(along);
     result.mass = sum_of_lanes(mass);
   }

@@ -132,8 +132,8 @@ def _composed_of_plain_operations(
     f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float
 ) -> Tensor:
     dtype = torch.promote_types(f.dtype, torch.float32)
-    exact = torch.tensor(quantiles, dtype=torch.float64, device=f.device).squeeze()
-    tau, sigma = exact.to(dtype), (1 - exact).to(dtype)
+    exact = (quantiles, [1 - tau for tau in quantiles])
+    tau, sigma = (torch.tensor(numbers, dtype=dtype, device=f.device).squeeze() for numbers in exact)
     if worthwhile(f) and f.dtype == y.dtype:
         loss = CompiledPinball.apply(f, y.expand_as(f), tau, sigma, h)
     else:
