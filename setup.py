@@ -29,6 +29,7 @@ COMMON = [
     "-Wno-unknown-pragmas",
     "-Wno-uninitialized",
     "-Wno-maybe-uninitialized",
+    "-Wno-psabi",  # notes on every vector that is passed without AVX
 ]
 NVCC = ["-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]

@@ -16,6 +16,7 @@ Contender = Callable[[], Sequence[Tensor]]
 
 OURS = "torchnotes"
 COPY = "copy"
+AT_A_KINK = 1e-5  # the share of numbers that may be wrong where rounding decides the side of a kink, and a sum or two
 SAMPLE_SECONDS = 2e-3  # short calls are timed in groups of about this length
 
 
@@ -24,6 +25,7 @@ class Problem:
     contenders: dict[str, Contender]
     reference: Contender  # the same work in float64
     bytes_moved: int  # the least that the work can read and write
+    allowed: float | None = None  # an error of all but some numbers, relative to the greatest; None: assert_close's
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,16 @@ def check(problem: Problem) -> None:
     """Nobody is timed who computes something else."""
     expected = problem.reference()
     for name, call in problem.contenders.items():
-        try:
-            torch.testing.assert_close(list(call()), list(expected), check_dtype=False)
-        except AssertionError as error:
-            raise AssertionError(f"{name} computes something else") from error
+        if problem.allowed is None:
+            try:
+                torch.testing.assert_close(list(call()), list(expected), check_dtype=False)
+            except AssertionError as error:
+                raise AssertionError(f"{name} computes something else") from error
+        else:
+            for got, exact in zip(call(), expected, strict=True):
+                near = (got.double() - exact).abs() <= problem.allowed * exact.abs().max()
+                if (~near).sum() > max(2, AT_A_KINK * near.numel()):
+                    raise AssertionError(f"{name} computes something else")
 
 
 def copy_contender(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Contender, int]:

@@ -1,7 +1,10 @@
 // torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of differentiable operators
 // (differentiable.cpp); and two questions of every call, which in Python would cost more than the kernel does on a
 // small tensor. Importing it also registers the schemas (schemas.cpp).
+#include <ATen/MemoryOverlap.h>
 #include <pybind11/pybind11.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include "call_mode.h"
@@ -40,8 +43,19 @@ PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) {
   return PyLong_FromLong(mode);
 }
 
+// check_in_place(x): raises where x must not be written over.
+PyObject* check_in_place(PyObject*, PyObject* x) {
+  HANDLE_TH_ERRORS
+  const at::Tensor& tensor = THPVariable_Unpack(x);
+  torch::autograd::check_inplace(tensor, /*requires_grad=*/true);  // refuses leaves and their views
+  at::assert_no_internal_overlap(tensor);
+  Py_RETURN_NONE;
+  END_HANDLE_TH_ERRORS
+}
+
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
+    {"check_in_place", check_in_place, METH_O, nullptr},
     {"call_mode", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_mode)), METH_FASTCALL, nullptr},
     {"differentiable", torchnotes::differentiable, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},

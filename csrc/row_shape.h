@@ -1,4 +1,5 @@
-// What the row drivers (cpu/rows.h, cuda/rows.cuh) say of rows: where they lie, and what an operation on one is.
+// What the row drivers (rows.h and columns.h of cpu and cuda) say of rows: where they lie, and what an operation on one
+// is.
 //
 // A row is made of segments, and the rows may be interleaved:
 //
@@ -27,9 +28,15 @@
 //   look(Survey<T>&, T x...)               one element of each input
 //   Known<T> start<T>(row, Survey<acc>)    a State to which these elements can be added; a State<acc>, when it is done
 //
+// An operation may have what it knows of a row before its first pass handed to that:
+//
+//   Known<acc> before(row)
+//   add(State<T>&, Known<T>, T x...)       in place of add(State<T>&, T x...); Known<acc> on the way through one row
+//
 // A second pass alone has Formula<acc> of(row) in place of the first four.
 //
-// Statistics (acc) are in float for float, bfloat16 and half, in double for double. The order of additions and merges
+// Statistics (acc) are in float for float, bfloat16 and half, in double for double. A State or a Formula whose members
+// are of another type than T says so: State::Number. The order of additions and merges
 // is fixed by the shape: not by the number of threads.
 #pragma once
 
@@ -38,6 +45,8 @@
 
 #include <cstdint>
 #include <tuple>
+#include <type_traits>
+#include <utility>
 
 namespace torchnotes {
 
@@ -74,6 +83,32 @@ struct RowShape {
     return {data, 0, 0};
   }
 };
+
+template <class Op, class = void>
+inline constexpr bool knows_before = false;
+template <class Op>
+inline constexpr bool knows_before<Op, std::void_t<decltype(std::declval<const Op&>().before(0))>> = true;
+
+struct Nothing {};
+
+template <class Op>
+C10_HOST_DEVICE inline auto before_row(const Op& op, int64_t row) {
+  if constexpr (knows_before<Op>) {
+    return op.before(row);
+  } else {
+    return Nothing();
+  }
+}
+
+// op.add, with what is known before where the operation wants it.
+template <class Op, class State, class Known, class... T>
+C10_HOST_DEVICE inline void add_elements(const Op& op, State& state, const Known& known, const T&... x) {
+  if constexpr (knows_before<Op>) {
+    op.add(state, known, x...);
+  } else {
+    op.add(state, x...);
+  }
+}
 
 template <class Op, class Formula>
 C10_HOST_DEVICE inline auto amend(const Op& op, int64_t row, const Formula& f, int) -> decltype(op.amend(row, f)) {

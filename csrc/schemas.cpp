@@ -26,6 +26,15 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "softmax_backward(Tensor grad, Tensor output, int dim) -> Tensor",
     "log_softmax(Tensor input, int dim) -> (Tensor output)",
     "log_softmax_backward(Tensor grad, Tensor output, int dim) -> Tensor",
+    "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, "
+    "float eps, int activation, float negative_slope, bool center_only) "
+    "-> (Tensor output, Tensor statistics, Tensor batch_mean, Tensor batch_var)",
+    "batch_norm_(Tensor(a!) input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
+    "bool training, float eps, int activation, float negative_slope, bool center_only) "
+    "-> (Tensor statistics, Tensor batch_mean, Tensor batch_var, Tensor channels, Tensor kept)",
+    "batch_norm_backward(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
+    "bool training, bool from_output, int activation, float negative_slope, bool center_only) "
+    "-> (Tensor, Tensor, Tensor)",
     "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "
     "float label_smoothing, float z_loss, float logit_softcap, bool zero_if_empty) "
     "-> (Tensor loss, Tensor statistics, Tensor scale)",

@@ -1,4 +1,4 @@
-"""The row drivers, csrc/cpu/rows.h and csrc/cuda/rows.cuh, with the operations of tests/native."""
+"""The row drivers, rows.h and columns.h of csrc/cpu and csrc/cuda, with the operations of tests/native."""
 
 import pytest
 import torch
@@ -70,7 +70,11 @@ def test_transform_in_place_and_amend(rows, length, dtype):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 3, 1), (5, 3, 1), (2, 5, 3), (7, 1, 49), (3, 2, 64), (2, 40, 129), (4, 2, 33_000), (70_001, 1, 1)]
+    "shape",
+    [
+        *((1, 3, 1), (5, 3, 1), (2, 5, 3), (7, 1, 49), (3, 2, 64), (2, 40, 129), (4, 2, 33_000), (70_001, 1, 1)),
+        *((50, 3, 49), (9, 4, 1500), (30, 2, 200), (3, 300, 130)),
+    ],
 )
 def test_statistics_over_segments(rows, shape, dtype):
     x = (torch.randn(shape) + 10_000).to(dtype)
@@ -118,6 +122,24 @@ def test_interleaved_rows(rows, shape, dtype):
     rows.softmax_less_target_(x, target)
     expected = alone.double().softmax(1) - torch.nn.functional.one_hot(target, shape[2])
     close(x[0].transpose(1, 2).flatten(0, 1), expected, 4 * ROUNDING[dtype])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (40, 70), (1000, 64), (70_001, 5), (3, 1000), (300, 257)])
+def test_columns(rows, shape, dtype):
+    x = (5 * torch.randn(shape) + 3).to(dtype)
+    exact, as_columns = x.double().t(), x[None, None, None]
+    greatest, total = rows.max_sum(as_columns)
+    assert torch.equal(greatest.double(), exact.amax(1))
+    close(total, (exact - exact.amax(1, keepdim=True)).exp().sum(1), 8 * EPSILON[dtype])
+    scale = torch.rand(shape[1], dtype=torch.promote_types(dtype, torch.float32))
+    centered, mean, variance = rows.center(as_columns, scale)
+    close(mean, exact.mean(1), 4 * EPSILON[dtype])
+    close(variance, exact.var(1, correction=0), 1e-3 if dtype != torch.float64 else 1e-11)
+    close(centered[0, 0, 0].t(), (exact - mean[:, None].double()) * scale[:, None].double(), 4 * ROUNDING[dtype])
+    g = torch.randn(shape).to(dtype)
+    total, along = rows.project(g[None, None, None], as_columns, mean)
+    close(total / shape[0], g.double().t().mean(1), EPSILON[dtype])
+    close(along / shape[0], (g.double().t() * (exact - mean[:, None].double())).mean(1), 16 * EPSILON[dtype])
 
 
 def test_unaligned(rows, dtype):

@@ -55,7 +55,7 @@ LIBRARY = _kernel_library()
 _load_kernels(LIBRARY)
 
 DIRECT, GRAPH, TRANSFORM = _C.DIRECT, _C.GRAPH, _C.TRANSFORM
-call_mode, dense_float = _C.call_mode, _C.dense_float
+call_mode, check_in_place, dense_float = _C.call_mode, _C.check_in_place, _C.dense_float
 
 
 def build_info() -> str:

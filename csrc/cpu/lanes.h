@@ -17,7 +17,7 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kShort = 48;  // elements; merging the lanes of a vector costs as much as adding some hundred
+constexpr int64_t kShort = 48;  // elements; from some more on it is faster to go through the rows one by one
 
 template <class scalar_t>
 using Lanes = Vectorized<at::opmath_type<scalar_t>>;
@@ -63,12 +63,24 @@ inline bool lie_across(const RowShape& shape) {
   return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
 }
 
-// The members of lanes, each a struct of Ts, as one struct of vectors; and back.
+// The members of lanes, each a struct of Ts (or of what it says its Number is), as one struct of vectors; and back.
+template <class Scalars, class T, class = void>
+struct NumberIn {
+  using type = T;
+};
+template <class Scalars, class T>
+struct NumberIn<Scalars, T, std::void_t<typename Scalars::Number>> {
+  using type = typename Scalars::Number;
+};
+
 template <class V, class Vectors, class Scalars>
 inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
-  using T = typename V::value_type;
+  using T = typename NumberIn<Scalars, typename V::value_type>::type;
   constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
-  static_assert(sizeof(Vectors) == kMembers * sizeof(V) && std::is_trivially_copyable_v<Scalars>);
+  static_assert(
+      sizeof(Vectors) == kMembers * V::size() * sizeof(T) && std::is_trivially_copyable_v<Scalars>,
+      "a struct consists of one type"
+  );
   std::array<std::array<T, V::size()>, kMembers> members;
   for (int lane = 0; lane < V::size(); ++lane) {
     std::array<T, kMembers> one;
@@ -84,9 +96,9 @@ inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
 
 template <class V, class Scalars, class Vectors>
 inline std::array<Scalars, V::size()> to_scalars(const Vectors& vectors, std::array<Scalars, V::size()> lanes) {
-  using T = typename V::value_type;
+  using T = typename NumberIn<Scalars, typename V::value_type>::type;
   constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
-  static_assert(sizeof(Vectors) == kMembers * sizeof(V) && std::is_trivially_copyable_v<Vectors>);
+  static_assert(sizeof(Vectors) == kMembers * V::size() * sizeof(T) && std::is_trivially_copyable_v<Vectors>);
   std::array<std::array<T, V::size()>, kMembers> members;
   std::memcpy(&members, &vectors, sizeof(vectors));
   for (int lane = 0; lane < V::size(); ++lane) {
@@ -103,6 +115,20 @@ inline std::array<Scalars, V::size()> to_scalars(const Vectors& vectors, std::ar
 template <class V, template <class> class Formula, class T, size_t n>
 inline Formula<V> across(const std::array<Formula<T>, n>& lanes) {
   return to_vectors<V, Formula<V>>(lanes);
+}
+
+// What is known before of n rows from `row` on.
+template <class V, class Op>
+inline auto before_lanes(const Op& op, int64_t row, int64_t n) {
+  if constexpr (knows_before<Op>) {
+    std::array<decltype(op.before(row)), V::size()> lanes;
+    for (int64_t lane = 0; lane < V::size(); ++lane) {
+      lanes[lane] = op.before(row + std::min(lane, n - 1));
+    }
+    return across<V>(lanes);
+  } else {
+    return Nothing();
+  }
 }
 
 // Element by element, what n rows from `row` on hold.
@@ -183,8 +209,9 @@ auto finished_lanes(const RowShape& shape, const Op& op, int64_t row, int64_t n,
     states[lane] = op.template start<acc_t>(row + std::min(lane, n - 1));
   }
   auto all = to_vectors<V, StateOf<Op, V>>(states);
+  const auto known = before_lanes<V>(op, row, n);
   for (int64_t j = 0; j < shape.length; ++j) {
-    op.add(all, in(j)...);
+    add_elements(op, all, known, in(j)...);
   }
   states = to_scalars<V>(all, states);
   if constexpr (std::is_void_v<decltype(op.finish(row, states[0]))>) {

@@ -21,8 +21,11 @@ namespace torchnotes {
 namespace {
 
 constexpr int64_t kPiece = 32768;    // elements; so many that merging lanes does not count
+constexpr int64_t kWoven = 1024;     // elements of a row that has many segments
 constexpr int64_t kSurveyed = 4096;  // elements; so few that the first cache keeps them
-constexpr int64_t kBlock = 256;      // elements; shorter segments are gathered, so that they fill the vectors
+constexpr int64_t kFetched = 1024;   // elements
+constexpr int64_t kGathered = 128;   // elements; shorter segments are gathered, so that they fill the vectors,
+constexpr int64_t kBlock = 256;      // up to so many
 constexpr int kStates = 4;           // vectors of states in flight: an addition need not wait for the one before
 
 template <class Op, class = void>
@@ -41,12 +44,15 @@ inline constexpr bool surveys<Op, std::void_t<decltype(std::declval<const Op&>()
 // The first n lanes of `added`, the others of `old`, for States of vectors V.
 template <class V, class State>
 inline State blend_lanes(const State& old, const State& added, int64_t n) {
-  std::array<V, sizeof(State) / sizeof(V)> x, y;
+  using Number = Vectorized<typename NumberIn<State, typename V::value_type>::type>;  // less than V in one vector
+  std::array<Number, sizeof(State) / sizeof(Number)> x, y;
   static_assert(std::is_trivially_copyable_v<State> && sizeof(x) == sizeof(State), "a State consists of Ts");
   std::memcpy(static_cast<void*>(&x), &old, sizeof(State));
   std::memcpy(static_cast<void*>(&y), &added, sizeof(State));
   for (size_t i = 0; i < x.size(); ++i) {
-    x[i] = V::set(x[i], y[i], n);
+    const int64_t passed = i * Number::size() % V::size();
+    const Number first(static_cast<typename Number::value_type>(n - passed));
+    x[i] = Number::blendv(x[i], y[i], Number::arange(0, 1) < first);
   }
   State result = old;
   std::memcpy(static_cast<void*>(&result), &x, sizeof(State));
@@ -71,17 +77,15 @@ class VectorStates {
  public:
   explicit VectorStates(const State& empty) { states_.fill(empty); }
 
-  // Calls f(state, x...) for n elements, and perhaps fetches as many that follow.
-  template <bool fetch_ahead = false, class F, class... In>
-  TORCHNOTES_FLATTEN void add(const F& f, int64_t n, const In*... in) {
+  // Calls f(state, x...) for n elements, and fetches those that stand so many ahead.
+  template <class F, class... In>
+  TORCHNOTES_FLATTEN void add(const F& f, int64_t n, int64_t ahead, const In*... in) {
     constexpr int64_t kSize = V::size();
     auto states = states_;  // a copy that nothing else can point to, for the registers
     int64_t i = 0;
     for (; i + kStates * kSize <= n; i += kStates * kSize) {
       for (int k = 0; k < kStates; ++k) {
-        if constexpr (fetch_ahead) {
-          (__builtin_prefetch(in + n + i + k * kSize), ...);
-        }
+        (__builtin_prefetch(in + ahead + i + k * kSize), ...);
         f(states[k], load_lanes(in + i + k * kSize)...);
       }
     }
@@ -116,6 +120,24 @@ class VectorStates {
 template <class V, class State>
 inline VectorStates<V, State> vector_states(const State& empty) {
   return VectorStates<V, State>(empty);
+}
+
+inline int64_t elements(const RowShape& shape) { return shape.segments * shape.length; }
+
+// Segments of many rows in turn.
+inline bool woven(const RowShape& shape) {
+  return shape.segments > 1 && shape.rows > 1 && shape.length > 0 && shape.length < kPiece;
+}
+
+inline int64_t piece_length(const RowShape& shape) {
+  return woven(shape) ? std::max<int64_t>(1, kWoven / shape.length) * shape.length : kPiece;
+}
+inline int64_t pieces(const RowShape& shape) { return at::ceil_div(elements(shape), piece_length(shape)); }
+
+// Whether the pieces go to the threads one by one: where there are more threads than rows, and where rows are woven, to
+// go through the memory in its order. (Their second pass finds less in the nearest cache then, and is faster still.)
+inline bool split_rows(const RowShape& shape) {
+  return woven(shape) || (pieces(shape) > 1 && shape.rows < at::get_num_threads());
 }
 
 // Calls f(segment, offset, n) for the contiguous parts of the elements [begin, end) of a row.
@@ -159,7 +181,7 @@ inline void for_parts(
     const F& f,
     const RowOperand<const In>&... in
 ) {
-  if (shape.segments > 1 && shape.length < kBlock) {
+  if (shape.segments > 1 && shape.length < kGathered) {
     for (int64_t i = begin; i < end; i += kBlock) {
       const int64_t n = std::min(kBlock, end - i);
       f(n, Gathered<In>(shape, in, row, i, n).block.data()...);
@@ -179,16 +201,17 @@ auto reduce_piece(
 ) {
   using acc_t = AccOf<In...>;
   using V = Vectorized<acc_t>;
-  const auto add = [&](auto& state, const auto&... x) { op.add(state, x...); };
+  const auto known = before_row(op, row);
+  const auto add = [&](auto& state, const auto&... x) { add_elements(op, state, known, x...); };
   StateOf<Op, acc_t> all = op.template start<acc_t>(row);
   if constexpr (surveys<Op>) {
     const auto look = [&](auto& survey, const auto&... x) { op.look(survey, x...); };
     const auto reduce_part = [&](int64_t n, const In*... x) {
       auto surveys = vector_states<V>(op.template survey<V>());
-      surveys.add(look, n, x...);
+      surveys.add(look, n, 0, x...);
       const auto survey = surveys.merged_into(op.template survey<acc_t>());
       auto states = vector_states<V>(op.template start<V>(row, survey));
-      states.template add<true>(add, n, x...);
+      states.add(add, n, n, x...);
       return states.merged_into(op.template start<acc_t>(row, survey));
     };
     bool first = true;
@@ -208,7 +231,9 @@ auto reduce_piece(
     return all;
   } else {
     auto states = vector_states<V>(op.template start<V>(row));
-    for_parts(shape, row, begin, end, kPiece, [&](int64_t n, const In*... x) { states.add(add, n, x...); }, in...);
+    const int64_t ahead = woven(shape) ? shape.length : kFetched;  // the next row's
+    const auto add_part = [&](int64_t n, const In*... x) { states.add(add, n, ahead, x...); };
+    for_parts(shape, row, begin, end, kPiece, add_part, in...);
     return states.merged_into(all);
   }
 }
@@ -249,10 +274,6 @@ void map_piece(
   });
 }
 
-inline int64_t elements(const RowShape& shape) { return shape.segments * shape.length; }
-inline int64_t pieces(const RowShape& shape) { return at::ceil_div(elements(shape), kPiece); }
-inline bool split_rows(const RowShape& shape) { return shape.rows < at::get_num_threads() && pieces(shape) > 1; }
-
 // Calls f(row) for every row, in parallel.
 template <class F>
 void for_rows(const RowShape& shape, const F& f) {
@@ -264,14 +285,17 @@ void for_rows(const RowShape& shape, const F& f) {
   });
 }
 
-// Calls f(i, row, begin, end) for every piece, the i-th of all, in parallel.
+// Calls f(row, i, begin, end) for the i-th part of every row, of a length, in parallel. Woven rows have their parts in
+// turn.
 template <class F>
-void for_pieces(const RowShape& shape, const F& f) {
-  const int64_t per_row = pieces(shape);
-  at::parallel_for(0, shape.rows * per_row, 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t begin = i % per_row * kPiece;
-      f(i, i / per_row, begin, std::min(begin + kPiece, elements(shape)));
+void for_parts_of_rows(const RowShape& shape, int64_t length, const F& f) {
+  const int64_t per_row = at::ceil_div(elements(shape), length);
+  const int64_t grain = at::ceil_div(at::internal::GRAIN_SIZE, length);
+  at::parallel_for(0, shape.rows * per_row, grain, [&](int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; ++at) {
+      const int64_t row = woven(shape) ? at % shape.rows : at / per_row;
+      const int64_t i = woven(shape) ? at / shape.rows : at % per_row;
+      f(row, i, i * length, std::min((i + 1) * length, elements(shape)));
     }
   });
 }
@@ -284,14 +308,15 @@ auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&
   std::vector<StateOf<Op, acc_t>> parts;
   if (split_rows(shape)) {
     parts.resize(shape.rows * pieces(shape));
-    for_pieces(shape, [&](int64_t i, int64_t row, int64_t begin, int64_t end) {
-      parts[i] = reduce_piece(shape, op, row, begin, end, in...);
+    for_parts_of_rows(shape, piece_length(shape), [&](int64_t row, int64_t i, int64_t begin, int64_t end) {
+      parts[row * pieces(shape) + i] = reduce_piece(shape, op, row, begin, end, in...);
     });
   }
   return [=, parts = std::move(parts)](int64_t row) {
+    const int64_t length = piece_length(shape);
     const auto part = [&](int64_t i) {
       return parts.empty()
-                 ? reduce_piece(shape, op, row, i * kPiece, std::min((i + 1) * kPiece, elements(shape)), in...)
+                 ? reduce_piece(shape, op, row, i * length, std::min((i + 1) * length, elements(shape)), in...)
                  : parts[row * pieces(shape) + i];
     };
     auto all = part(0);
@@ -313,10 +338,12 @@ void map_rows_by(
 ) {
   if (split_rows(shape)) {
     std::vector<decltype(formula_of(int64_t(0)))> formulas;
+    formulas.reserve(shape.rows);
     for (int64_t row = 0; row < shape.rows; ++row) {
       formulas.push_back(formula_of(row));
     }
-    for_pieces(shape, [&](int64_t, int64_t row, int64_t begin, int64_t end) {
+    const int64_t length = woven(shape) ? shape.length : kPiece;
+    for_parts_of_rows(shape, length, [&](int64_t row, int64_t, int64_t begin, int64_t end) {
       map_piece(shape, op, formulas[row], row, begin, end, out, in...);
     });
     for (int64_t row = 0; row < shape.rows; ++row) {

@@ -27,8 +27,9 @@ __device__ inline auto reduce_lane(
     const RowShape& shape, const Op& op, int64_t row, const RowOperand<const In>&... in
 ) {
   auto state = op.template start<AccOf<In...>>(row);
+  const auto known = before_row(op, row);
   for (int64_t j = 0; j < shape.length; ++j) {
-    op.add(state, element(in, row, j)...);
+    add_elements(op, state, known, element(in, row, j)...);
   }
   return state;
 }

@@ -92,12 +92,13 @@ template <int n, class Op, class... In>
 __device__ inline auto reduce_row(const RowShape& shape, const Op& op, int64_t row, const RowOperand<const In>&... in) {
   using acc_t = AccOf<In...>;
   const auto empty = op.template start<acc_t>(row);
+  const auto known = before_row(op, row);
   auto state = empty;
   for_packets<n>(shape, [&](int64_t segment, int64_t offset) {
     const auto add = [&](const Packet<In, n>&... x) {
 #pragma unroll
       for (int i = 0; i < n; ++i) {
-        op.add(state, static_cast<acc_t>(x.lane[i])...);
+        add_elements(op, state, known, static_cast<acc_t>(x.lane[i])...);
       }
     };
     add(load<n>(in.at(row, segment) + offset)...);

@@ -2,6 +2,7 @@
 //   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
 //   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a   abs(x)
 //   exp_nonpositive(x) = e^x, add_exp_nonpositive(s, x) = s + e^x, and log1p_exp(x) = log(1 + e^x), for x <= 0
+//   widen(x): a Wide<T>, x in double precision, which knows +, * and fma
 //   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
 //   greatest_lane(v) and sum_of_lanes(v), of SIMD vectors only
 // Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
@@ -12,6 +13,7 @@
 #include <c10/macros/Macros.h>
 
 #include <cmath>
+#include <utility>
 
 #ifndef TORCHNOTES_SCALAR_ONLY  // defined for CUDA sources: no SIMD vectors there
 #include "vector_math.h"
@@ -51,6 +53,11 @@ C10_HOST_DEVICE inline double exp_nonpositive(double x) { return ::exp(x); }
 
 C10_HOST_DEVICE inline float add_exp_nonpositive(float sum, float x) { return sum + ::expf(x); }
 C10_HOST_DEVICE inline double add_exp_nonpositive(double sum, double x) { return sum + ::exp(x); }
+
+C10_HOST_DEVICE inline double widen(double x) { return x; }
+
+template <class T>
+using Wide = decltype(widen(std::declval<T>()));
 
 template <class T>
 C10_HOST_DEVICE inline T where(bool condition, T a, T b) {

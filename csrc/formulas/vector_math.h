@@ -55,6 +55,17 @@ inline T sum_of_lanes(const Vectorized<T>& v) {
   return at::vec::vec_reduce_all<T>([](auto a, auto b) { return a + b; }, v);
 }
 
+using WideFloat = at::vec::VectorizedN<double, 2>;
+
+inline WideFloat widen(const Vectorized<float>& x) {
+  return at::vec::convert<double, 2, float, 1>(at::vec::VectorizedN<float, 1>(x));
+}
+inline Vectorized<double> widen(const Vectorized<double>& x) { return x; }
+
+inline WideFloat fma(const WideFloat& a, const WideFloat& b, const WideFloat& c) { return at::vec::fmadd(a, b, c); }
+
+inline double sum_of_lanes(const WideFloat& v) { return sum_of_lanes(v[0] + v[1]); }
+
 // Adding this constant to |t| < 2^21 (2^50) leaves the integer nearest to t in the low bits of the sum.
 inline constexpr float kRoundFloat = 0x1.8p23f;
 inline constexpr double kRoundDouble = 0x1.8p52;
@@ -72,8 +83,8 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
 namespace detail {
 
 // e^z = 2^n e^r = 2^n (1 + t) with n = round(z / ln 2), r = z - n ln 2, |r| <= ln(2)/2, and t = r + r^2 q(-r), where q
-// is the minimax polynomial of relative error 2^-28; or, with sign -1, the same of e^-z with -r for r, so that neither
-// sign costs a step. Scaled by 2^shift, and as two factors:
+// is the minimax polynomial of relative error 2^-28; or, with sign -1, the same of e^-z, where r is z + n ln 2, so that
+// z need not be negated. Scaled by 2^shift, and as two factors:
 struct ScaledExponential {
   Vectorized<float> scale;  // 2^(n + shift), which must be a normal number
   Vectorized<float> t;

@@ -39,20 +39,24 @@ struct Moments {
   }
 };
 
-// Sums of g and g (x - mean), as a normalisation's backward wants them: the state begins with what is known of the row.
+// Sums of g and g (x - mean), as a normalisation's backward wants them: the mean is known before.
 template <class T>
 struct Projection {
-  T mean;
   T sum = T(0), along = T(0);
 
-  C10_HOST_DEVICE void add(T g, T x) {
+  C10_HOST_DEVICE void add(T g, T u) {
     sum = sum + g;
-    along = along + g * (x - mean);
+    along = along + g * u;
   }
   C10_HOST_DEVICE void merge(Projection other) {
     sum = sum + other.sum;
     along = along + other.along;
   }
+};
+
+template <class T>
+struct Mean {
+  T value;
 };
 
 // out = e^(x - m) / sum, less 1 at the target.
@@ -140,13 +144,14 @@ struct Project {
   const acc_t* mean;
   acc_t* sum;
   acc_t* along;
+  C10_HOST_DEVICE Mean<acc_t> before(int64_t row) const { return {mean[row]}; }
   template <class T>
-  C10_HOST_DEVICE Projection<T> start(int64_t row) const {
-    return {T(mean[row])};
+  C10_HOST_DEVICE Projection<T> start(int64_t) const {
+    return {};
   }
-  template <class T>
-  C10_HOST_DEVICE void add(Projection<T>& state, T g, T x) const {
-    state.add(g, x);
+  template <class T, class Known>
+  C10_HOST_DEVICE void add(Projection<T>& state, const Mean<Known>& known, T g, T x) const {
+    state.add(g, x - T(known.value));
   }
   C10_HOST_DEVICE void finish(int64_t row, Projection<acc_t> all) const {
     sum[row] = all.sum;

@@ -15,8 +15,13 @@ namespace {
 using at::Tensor;
 
 // A matrix has a row for each of its own; in (N, C, L) a row is a channel; in (1, N, C, S) the N S rows are
-// interleaved.
+// interleaved; in (1, 1, 1, R, C) the C columns are the rows.
+bool columns(const Tensor& x) { return x.dim() == 5; }
+
 RowShape shape_of(const Tensor& x) {
+  if (columns(x)) {
+    return {x.size(4), 1, x.size(3), x.size(4)};
+  }
   if (x.dim() == 4) {
     return {x.size(1) * x.size(3), 1, x.size(2), x.size(3)};
   }
@@ -37,12 +42,24 @@ auto rows_of(const Tensor& x, scalar_t) {
   return shape_of(x).each(x.const_data_ptr<scalar_t>());
 }
 
+template <class Op, class... Operands>
+void reduce(const Tensor& x, const Op& op, const Operands&... operands) {
+  columns(x) ? reduce_columns(x.device(), shape_of(x), op, operands...)
+             : reduce_rows(x.device(), shape_of(x), op, operands...);
+}
+
+template <class Op, class... Operands>
+void transform(const Tensor& x, const Op& op, const Operands&... operands) {
+  columns(x) ? transform_columns(x.device(), shape_of(x), op, operands...)
+             : transform_rows(x.device(), shape_of(x), op, operands...);
+}
+
 std::tuple<Tensor, Tensor> max_sum(const Tensor& x) {
   Tensor greatest = per_row(x), sum = per_row(x);
   dispatch(x, [&](auto zero) {
     using acc_t = at::opmath_type<decltype(zero)>;
     const WriteMaxSum<acc_t> op{greatest.mutable_data_ptr<acc_t>(), sum.mutable_data_ptr<acc_t>()};
-    reduce_rows(x.device(), shape_of(x), op, rows_of(x, zero));
+    reduce(x, op, rows_of(x, zero));
   });
   return {greatest, sum};
 }
@@ -55,7 +72,7 @@ void softmax_less_target_(Tensor& x, const Tensor& target) {
     const SoftmaxLessTarget<at::opmath_type<scalar_t>, scalar_t> op{
         rows_of(x, zero), shape_of(x).each(data), target.const_data_ptr<int64_t>()
     };
-    transform_rows(x.device(), shape_of(x), op, shape_of(x).each(data), rows_of(x, zero));
+    transform(x, op, shape_of(x).each(data), rows_of(x, zero));
   });
 }
 
@@ -67,7 +84,7 @@ std::tuple<Tensor, Tensor, Tensor> center(const Tensor& x, const Tensor& scale) 
     const Center<acc_t> op{
         mean.mutable_data_ptr<acc_t>(), variance.mutable_data_ptr<acc_t>(), scale.const_data_ptr<acc_t>()
     };
-    transform_rows(x.device(), shape_of(x), op, shape_of(x).each(out.mutable_data_ptr<scalar_t>()), rows_of(x, zero));
+    transform(x, op, shape_of(x).each(out.mutable_data_ptr<scalar_t>()), rows_of(x, zero));
   });
   return {out, mean, variance};
 }
@@ -79,7 +96,7 @@ std::tuple<Tensor, Tensor> project(const Tensor& g, const Tensor& x, const Tenso
     const Project<acc_t> op{
         mean.const_data_ptr<acc_t>(), sum.mutable_data_ptr<acc_t>(), along.mutable_data_ptr<acc_t>()
     };
-    reduce_rows(x.device(), shape_of(x), op, rows_of(g, zero), rows_of(x, zero));
+    reduce(x, op, rows_of(g, zero), rows_of(x, zero));
   });
   return {sum, along};
 }

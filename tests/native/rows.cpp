@@ -1,3 +1,3 @@
-#include "../../csrc/cpu/rows.h"
+#include "../../csrc/cpu/columns.h"
 
 #include "operators.h"

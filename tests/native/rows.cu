@@ -1,3 +1,3 @@
-#include "../../csrc/cuda/rows.cuh"
+#include "../../csrc/cuda/columns.cuh"
 
 #include "operators.h"

@@ -1,5 +1,6 @@
 """The modules under torch.nn's names."""
 
+from . import utils as utils
 from .activation import LeakyReLU as LeakyReLU
 from .activation import LogSoftmax as LogSoftmax
 from .activation import ReLU as ReLU
@@ -11,3 +12,9 @@ from .loss import CrossEntropyLoss as CrossEntropyLoss
 from .loss import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from .loss import MSELoss as MSELoss
 from .loss import PinballLoss as PinballLoss
+from .normalization import BatchNorm1d as BatchNorm1d
+from .normalization import BatchNorm2d as BatchNorm2d
+from .normalization import BatchNorm3d as BatchNorm3d
+from .normalization import LazyBatchNorm1d as LazyBatchNorm1d
+from .normalization import LazyBatchNorm2d as LazyBatchNorm2d
+from .normalization import LazyBatchNorm3d as LazyBatchNorm3d

@@ -4,11 +4,12 @@ the targets and for the weight. Each function here is differentiable to every or
 The logits are of shape (N, C, ...); a loss is that of a row, not reduced. The formulas: csrc/formulas/cross_entropy.h.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ._derivatives import transpose
 
 
 class Options(NamedTuple):
@@ -22,11 +23,6 @@ class Options(NamedTuple):
 
 def has_probabilities(input: Tensor, target: Tensor) -> bool:
     return input.shape == target.shape
-
-
-def transpose(function: Callable[..., Any], *primals: Tensor) -> Callable[..., Any]:
-    """The transposed derivative at the primals: from a gradient of the result to the gradients of the arguments."""
-    return torch.func.vjp(function, *primals)[1]
 
 
 def capped(input: Tensor, options: Options) -> Tensor:
@@ -71,21 +67,3 @@ def curvature(
 def target_gradient(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     """For probabilities: g w_j (1 - eps) (lse + z lse^2 - u_j)"""
     return transpose(lambda q: losses(input, q, weight, options), target)(g)[0]
-
-
-def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *constants: Any) -> Any:
-    """The derivative of function(*primals, *constants) along the tangents, None standing for 0.
-
-    As the transpose of the transpose: torch allows no forward mode within the forward mode of dual numbers.
-    """
-    moving = [i for i, t in enumerate(tangents) if t is not None]
-
-    def of_moving(*moved: Tensor) -> Any:
-        everything = list(primals)
-        for i, x in zip(moving, moved, strict=True):
-            everything[i] = x
-        return function(*everything, *constants)
-
-    result, pull, *_ = torch.func.vjp(of_moving, *(primals[i] for i in moving))
-    anywhere = torch.utils._pytree.tree_map(torch.zeros_like, result)  # pull is linear
-    return transpose(pull, anywhere)(tuple(tangents[i] for i in moving))[0]

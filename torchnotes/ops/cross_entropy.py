@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy as builtin
 from .._native import dense_float
 from . import _cross_entropy as plain
 from ._cross_entropy import Options, has_probabilities
+from ._derivatives import tangent, transpose
 from ._function import Function, autocasts, differentiable
 from ._loss import MEAN, NONE, reduction_enum
 
@@ -84,13 +85,13 @@ class CrossEntropyCurvature(Function):
     @staticmethod
     def backward(ctx: Any, to_g: Tensor, to_x: Tensor) -> tuple:
         v, g, input, target, weight, _ = ctx.saved_tensors
-        pull = plain.transpose(lambda v, g, x: plain.curvature(v, g, x, target, weight, ctx.options), v, g, input)
+        pull = transpose(lambda v, g, x: plain.curvature(v, g, x, target, weight, ctx.options), v, g, input)
         return *pull((to_g, to_x)), *(None,) * 7
 
     @staticmethod
     def tangent(ctx: Any, v_t: Tensor, g_t: Tensor, x_t: Tensor, *others_t: Any) -> tuple:
         v, g, input, target, weight, _ = ctx.saved_tensors
-        return plain.tangent(plain.curvature, (v, g, input), (v_t, g_t, x_t), target, weight, ctx.options)
+        return tangent(plain.curvature, (v, g, input), (v_t, g_t, x_t), target, weight, ctx.options)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -128,7 +129,7 @@ class CrossEntropyBackward(Function):
         d_g, d_x = CrossEntropyCurvature.apply(v, g, input, target, weight, statistics, *ctx.options)
         d_q = None
         if ctx.needs_input_grad[2]:
-            (d_q,) = plain.transpose(lambda q: plain.gradient(g, input, q, weight, ctx.options), target)(v)
+            (d_q,) = transpose(lambda q: plain.gradient(g, input, q, weight, ctx.options), target)(v)
         return d_g, d_x, d_q, *(None,) * 6
 
     @staticmethod
@@ -139,7 +140,7 @@ class CrossEntropyBackward(Function):
             if g_t is None:
                 return along_x
             return along_x + CrossEntropyBackward.apply(g_t, input, target, weight, statistics, *ctx.options)
-        return plain.tangent(plain.gradient, (g, input, target), (g_t, x_t, q_t), weight, ctx.options)
+        return tangent(plain.gradient, (g, input, target), (g_t, x_t, q_t), weight, ctx.options)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -186,7 +187,7 @@ class CrossEntropy(Function):
     def tangent(ctx: Any, x_t: Tensor | None, q_t: Tensor | None, *others_t: Any) -> tuple:
         input, target, weight, statistics = ctx.saved_tensors
         if q_t is not None:
-            along = plain.tangent(plain.losses, (input, target), (x_t, q_t), weight, ctx.options)
+            along = tangent(plain.losses, (input, target), (x_t, q_t), weight, ctx.options)
         else:
             one = torch.ones_like(input.select(1, 0))
             along = (CrossEntropyBackward.apply(one, input, target, weight, statistics, *ctx.options) * x_t).sum(1)

@@ -1,0 +1,110 @@
+// What batch normalisation does to one channel, in the terms of row_shape.h.
+#pragma once
+
+#include "formulas/batch_norm.h"
+#include "row_shape.h"
+
+namespace torchnotes {
+namespace {
+
+// What is known of the channels: of each its parameters, if any, and, kept for the backward, mu and r.
+template <class acc_t>
+struct Channels {
+  const acc_t* weight;
+  const acc_t* bias;
+  double* statistics;  // mu of every channel, then r
+  int64_t count;
+
+  C10_HOST_DEVICE Channel at(int64_t row) const {
+    return {
+        statistics[row],
+        statistics[count + row],
+        weight ? static_cast<double>(weight[row]) : 1.0,
+        bias ? static_cast<double>(bias[row]) : 0.0
+    };
+  }
+};
+
+template <class T>
+struct Shift {
+  T k;
+};
+
+template <class acc_t, class scalar_t>
+struct BatchStatistics {
+  Channels<acc_t> channels;
+  RowOperand<const scalar_t> x;
+  double n, eps;
+  bool center_only;
+  acc_t* batch_mean;  // for the running statistics
+  acc_t* batch_var;   // the unbiased one
+
+  C10_HOST_DEVICE Shift<acc_t> before(int64_t row) const { return {static_cast<acc_t>(*x.among_others(row))}; }
+  template <class T>
+  C10_HOST_DEVICE ChannelSums<T> start(int64_t) const {
+    return ChannelSums<T>::start();
+  }
+  template <class Known, class T>
+  C10_HOST_DEVICE void add(ChannelSums<T>& state, const Shift<Known>& known, T x) const {
+    const Wide<T> d = widen(x) - widen(T(known.k));
+    state.add(d, d);
+  }
+  C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
+    const Moments of = moments(all, before(row).k, n);
+    channels.statistics[row] = of.mean;
+    channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(of.variance + eps);
+    batch_mean[row] = static_cast<acc_t>(of.mean);
+    batch_var[row] = static_cast<acc_t>(of.variance * (n / (n - 1)));
+  }
+};
+
+template <class acc_t, class scalar_t, class Activation>
+struct Normalise : BatchStatistics<acc_t, scalar_t> {
+  Activation f;
+
+  C10_HOST_DEVICE Place<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
+    BatchStatistics<acc_t, scalar_t>::finish(row, all);
+    return of(row);
+  }
+  C10_HOST_DEVICE Place<acc_t> of(int64_t row) const { return FromInput::place<acc_t>(this->channels.at(row)); }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const Place<T>& at, V x) const {
+    return f(FromInput().z(at, x, x - V(at.m)));
+  }
+};
+
+template <class acc_t, class Reference, class Activation>
+struct BatchNormBackward {
+  Channels<acc_t> channels;
+  Reference from;
+  Activation f;
+  double n;  // 0: the statistics are constants
+  bool center_only;
+  acc_t* grad_weight;
+  acc_t* grad_bias;
+
+  C10_HOST_DEVICE Place<acc_t> before(int64_t row) const { return Reference::template place<acc_t>(channels.at(row)); }
+  template <class T>
+  C10_HOST_DEVICE ChannelSums<T> start(int64_t) const {
+    return ChannelSums<T>::start();
+  }
+  template <class Known, class T>
+  C10_HOST_DEVICE void add(ChannelSums<T>& state, const Place<Known>& at, T g, T r) const {
+    const T u = from.level(r) - T(at.m);
+    state.add(widen(f.backward(g, from.z(at, r, u))), widen(u));
+  }
+  C10_HOST_DEVICE ChannelGradient<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
+    const auto result = channel_gradient<Reference>(channels.at(row), all, n, center_only);
+    grad_weight[row] = static_cast<acc_t>(result.grad_gamma);
+    grad_bias[row] = static_cast<acc_t>(result.grad_beta);
+    return result.of_x;
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V value(const ChannelGradient<T>& of_x, V g, V r) const {
+    const V u = from.level(r) - V(of_x.at.m);
+    return of_x(f.backward(g, from.z(of_x.at, r, u)), u);
+  }
+};
+
+}  // namespace
+}  // namespace torchnotes

@@ -1,0 +1,89 @@
+// The channels of a tensor (N, C, ...) as the row and column drivers want them, and numbers that belong to channels.
+#pragma once
+
+#include <ATen/OpMathType.h>
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "row_shape.h"
+
+namespace torchnotes {
+
+// The channels of a tensor (N, C, ...): contiguous memory, or channels last, as torch would have the result.
+class ChannelsOf {
+ public:
+  explicit ChannelsOf(const at::Tensor& x) : format_(x.suggest_memory_format()), dense_(x.contiguous(format_)) {
+    const int64_t channels = x.size(1), batch = x.size(0), n = x.numel() / std::max<int64_t>(1, channels);
+    columns_ = format_ != at::MemoryFormat::Contiguous || n == batch;
+    shape_ = columns_ ? RowShape{channels, 1, n, channels} : RowShape{channels, batch, batch == 0 ? 0 : n / batch};
+  }
+
+  const at::Tensor& dense() const { return dense_; }
+  const RowShape& shape() const { return shape_; }
+  bool columns() const { return columns_; }
+  int64_t count() const { return shape_.rows; }
+  int64_t size() const { return shape_.segments * shape_.length; }  // of each
+  at::Tensor alike(const at::Tensor& x) const { return x.contiguous(format_); }
+
+  template <class scalar_t>
+  RowOperand<const scalar_t> read(const at::Tensor& x) const {
+    return shape_.each(x.const_data_ptr<scalar_t>());
+  }
+  template <class scalar_t>
+  RowOperand<scalar_t> write(const at::Tensor& x) const {
+    return shape_.each(x.mutable_data_ptr<scalar_t>());
+  }
+
+ private:
+  at::MemoryFormat format_;
+  at::Tensor dense_;
+  RowShape shape_;
+  bool columns_;
+};
+
+inline at::ScalarType precise(const at::Tensor& x) { return at::toOpMathType(x.scalar_type()); }
+
+// To be called before anything is written.
+inline void check_channel_numbers(const at::Tensor& x, const char* name, const std::optional<at::Tensor>& numbers) {
+  if (!numbers) {
+    return;
+  }
+  TORCH_CHECK(
+      numbers->dim() == 1 && numbers->numel() == x.size(1),
+      name,
+      " should contain ",
+      x.size(1),
+      " elements not ",
+      numbers->numel()
+  );
+  TORCH_CHECK(
+      numbers->scalar_type() == x.scalar_type() || numbers->scalar_type() == precise(x),
+      "batch_norm: expected ",
+      name,
+      " of dtype ",
+      precise(x),
+      precise(x) == x.scalar_type() ? "" : " or the input's",
+      " for an input of dtype ",
+      x.scalar_type(),
+      ", got ",
+      numbers->scalar_type()
+  );
+  TORCH_CHECK(
+      numbers->device() == x.device(),
+      "Expected ",
+      name,
+      " on the input's device ",
+      x.device(),
+      ", got ",
+      numbers->device()
+  );
+}
+
+// The numbers of each channel in the precision of the arithmetic; an undefined tensor where there are none.
+inline at::Tensor precise_numbers(const at::Tensor& x, const std::optional<at::Tensor>& numbers) {
+  return numbers ? numbers->to(precise(x)).contiguous() : at::Tensor();
+}
+
+}  // namespace torchnotes

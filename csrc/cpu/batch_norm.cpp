@@ -1,0 +1,3 @@
+#include "columns.h"
+
+#include "../operators/batch_norm.h"

@@ -1,0 +1,199 @@
+// The row drivers for the columns of a matrix: rows that are all interleaved, {C, 1, R, C} in the terms of row_shape.h,
+// and as long as a batch is large, as the channels of (N, C) or of images with the channels last.
+//
+// The matrix is read in the order in which it lies. A column is a lane. The columns are added up in chunks of their
+// elements, which go to the threads, and chunks in panels, which stay in cache while a few vectors of columns at a time
+// pass through the registers.
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "rows.h"
+
+namespace torchnotes {
+namespace {
+
+constexpr int64_t kChunks = 64;
+constexpr int64_t kPanel = 32;  // elements of each column
+constexpr int kTile = 4;        // vectors of columns
+
+// The columns of the vector that begins with `first`.
+template <class V>
+inline int64_t width(const RowShape& shape, int64_t first) {
+  return std::min<int64_t>(V::size(), shape.rows - first);
+}
+
+// f(first, n) for each vector of columns.
+template <class V, class F>
+auto of_vectors(const RowShape& shape, const F& f) {
+  std::vector<decltype(f(int64_t(0), int64_t(0)))> result;
+  result.reserve(at::ceil_div<int64_t>(shape.rows, V::size()));
+  for (int64_t first = 0; first < shape.rows; first += V::size()) {
+    result.push_back(f(first, width<V>(shape, first)));
+  }
+  return result;
+}
+
+// Adds `length` elements of the columns of n vectors, of which the last has `lanes`, and fetches those `ahead`.
+template <int n, class V, class Op, class State, class Known, class... In>
+TORCHNOTES_FLATTEN inline void add_tile(
+    const Op& op,
+    State* all,
+    const Known* known,
+    int64_t lanes,
+    int64_t length,
+    int64_t stride,
+    int64_t ahead,
+    const In*... in
+) {
+  std::array<State, n> states;
+  std::copy_n(all, n, states.begin());
+  for (int64_t j = 0; j < length; ++j) {
+    for (int k = 0; k < n; ++k) {
+      const int64_t at = j * stride + k * V::size();
+      (__builtin_prefetch(in + at + ahead), ...);
+      if (lanes == V::size()) {
+        add_elements(op, states[k], known[k], load_lanes(in + at)...);
+      } else {
+        add_elements(op, states[k], known[k], load_lanes(in + at, lanes)...);
+      }
+    }
+  }
+  std::copy_n(states.begin(), n, all);
+}
+
+// The states of all columns for the elements [begin, end).
+template <class V, class Op, class State, class Known, class... In>
+void add_chunk(
+    const RowShape& shape,
+    const Op& op,
+    std::vector<State>& states,
+    const std::vector<Known>& known,
+    int64_t begin,
+    int64_t end,
+    const RowOperand<const In>&... in
+) {
+  const int64_t full = shape.rows / (kTile * V::size()) * kTile;  // vectors in whole tiles
+  for (int64_t j = begin; j < end; j += kPanel) {
+    const int64_t length = std::min(kPanel, end - j), stride = shape.interleaved;
+    for (int64_t v = 0; v < full; v += kTile) {
+      const int64_t at = j * stride + v * V::size(), next = v + kTile == full ? 0 : v + kTile;
+      const int64_t ahead = (next - v) * V::size() + (next == 0 ? kPanel * stride : 0);
+      add_tile<kTile, V>(op, &states[v], &known[v], V::size(), length, stride, ahead, (in.data + at)...);
+    }
+    for (int64_t v = full; v < int64_t(states.size()); ++v) {
+      const int64_t first = v * V::size(), at = j * stride + first;
+      add_tile<1, V>(op, &states[v], &known[v], width<V>(shape, first), length, stride, 0, (in.data + at)...);
+    }
+  }
+}
+
+// What op.finish says of each column.
+template <class Op, class... In>
+auto finished_columns(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+  using acc_t = AccOf<In...>;
+  using V = Vectorized<acc_t>;
+  using State = StateOf<Op, acc_t>;
+  const int64_t columns = shape.rows;
+  const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
+  const int64_t chunks = at::ceil_div(shape.length, chunk);
+  const auto known = of_vectors<V>(shape, [&](int64_t first, int64_t n) { return before_lanes<V>(op, first, n); });
+  std::vector<State> parts(chunks * columns);
+  const int64_t grain = at::ceil_div(at::internal::GRAIN_SIZE, std::max<int64_t>(1, chunk * columns));
+  at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      auto states = of_vectors<V>(shape, [&](int64_t first, int64_t) { return op.template start<V>(first); });
+      add_chunk<V>(shape, op, states, known, i * chunk, std::min((i + 1) * chunk, shape.length), in...);
+      for (size_t v = 0; v < states.size(); ++v) {
+        const int64_t first = v * V::size();
+        const auto lanes = to_scalars<V>(states[v], std::array<State, V::size()>());
+        std::copy_n(lanes.begin(), width<V>(shape, first), &parts[i * columns + first]);
+      }
+    }
+  });
+  for (int64_t i = 1; i < chunks; ++i) {
+    for (int64_t column = 0; column < columns; ++column) {
+      parts[column].merge(parts[i * columns + column]);
+    }
+  }
+  if constexpr (std::is_void_v<decltype(op.finish(0, parts[0]))>) {
+    for (int64_t column = 0; column < columns; ++column) {
+      op.finish(column, parts[column]);
+    }
+  } else {
+    std::vector<decltype(op.finish(0, parts[0]))> formulas(columns);
+    for (int64_t column = 0; column < columns; ++column) {
+      formulas[column] = op.finish(column, parts[column]);
+    }
+    return formulas;
+  }
+}
+
+// formula(column) is what the pass over a column needs.
+template <class Op, class FormulaOf, class scalar_t, class... In>
+void map_columns_by(
+    const RowShape& shape,
+    const Op& op,
+    const FormulaOf& formula,
+    const RowOperand<scalar_t>& out,
+    const RowOperand<const In>&... in
+) {
+  using V = Lanes<scalar_t>;
+  constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // a vector of bfloat16 is two of float
+  constexpr int64_t kStep = kParts * V::size();
+  const int64_t columns = shape.rows;
+  const auto formulas = of_vectors<V>(shape, [&](int64_t first, int64_t n) {
+    std::array<decltype(formula(first)), V::size()> lanes;
+    for (int64_t lane = 0; lane < V::size(); ++lane) {
+      lanes[lane] = formula(first + std::min(lane, n - 1));
+    }
+    return across<V>(lanes);
+  });
+  const int64_t grain = at::ceil_div(at::internal::GRAIN_SIZE, std::max<int64_t>(1, columns));
+  at::parallel_for(0, shape.length, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      const int64_t at = j * shape.interleaved;
+      std::array<V, kParts> y;
+      int64_t i = 0;
+      for (; i + kStep <= columns; i += kStep) {
+        for (int64_t part = 0; part < kParts; ++part) {
+          const int64_t from = i + part * V::size();
+          y[part] = op.value(formulas[from / V::size()], load_lanes(in.data + at + from)...);
+        }
+        store_lanes(out.data + at + i, y);
+      }
+      for (; i < columns; i += V::size()) {
+        const int64_t n = width<V>(shape, i);
+        y[0] = op.value(formulas[i / V::size()], load_lanes(in.data + at + i, n)...);
+        store_lanes(out.data + at + i, y, n);
+      }
+    }
+  });
+}
+
+template <class Op, class... In>
+void reduce_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+  finished_columns(shape, op, in...);
+}
+
+template <class Op, class scalar_t, class... In>
+void map_columns(
+    c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
+) {
+  map_columns_by(shape, op, [&](int64_t column) { return op.of(column); }, out, in...);
+}
+
+template <class Op, class scalar_t, class... In>
+void transform_columns(
+    c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
+) {
+  const auto formulas = finished_columns(shape, op, in...);
+  map_columns_by(shape, op, [&](int64_t column) { return formulas[column]; }, out, in...);
+}
+
+}  // namespace
+}  // namespace torchnotes

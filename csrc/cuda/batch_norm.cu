@@ -1,0 +1,3 @@
+#include "columns.cuh"
+
+#include "../operators/batch_norm.h"

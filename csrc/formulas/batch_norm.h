@@ -1,0 +1,213 @@
+// Batch normalisation of a channel of n numbers x_i, followed by an activation f
+//
+//   mu = sum x_i / n,   v = sum (x_i - mu)^2 / n,   r = 1 / sqrt(v + eps)
+//   x^_i = (x_i - mu) r,   z_i = gamma x^_i + beta,   y_i = f(z_i)
+//
+// With d_i = dL/dy_i f'(z_i) = dL/dz_i, and because x^ depends on every x through mu and r:
+//
+//   dL/dbeta = sum d_i,   dL/dgamma = sum d_i x^_i
+//   dL/dx_i  = gamma r (d_i - 1/n sum_j d_j - x^_i 1/n sum_j d_j x^_j)
+//
+// In the mean-only form r = 1 is a constant, and the last term is not there:
+//
+//   dx^_i/dx_j = [i = j] - 1/n,   dL/dx_i = gamma (d_i - 1/n sum_j d_j)
+//
+// For n = 1 it gives x^ = 0 and the gradient 0; for n -> infinity the gradient tends to gamma d_i. Where mu and v are
+// given (running statistics) they are constants: dL/dx_i = gamma r d_i.
+//
+// The sums are those of differences from some element k of the channel, in double precision:
+//
+//   mu = k + sum (x_i - k) / n,   n v = sum (x_i - k)^2 - (sum (x_i - k))^2 / n
+//
+// At worst (k - mu)^2 = n v, when k alone differs from the rest: then as many of 16 digits are lost as n has. A
+// constant channel has v = 0 exactly. mu and r are kept in double precision, too: x - mu is computed as (x - m) - (mu -
+// m), m being mu rounded to the precision of the arithmetic, so that a large mean costs nothing.
+//
+// In place, when f is piecewise linear with positive slopes and gamma not too small (may_invert), y takes the place of
+// x and
+//
+//   z = f^-1(y),   x - mu = (z - beta) / (gamma r)
+#pragma once
+
+#include "leaky_relu.h"
+#include "portable.h"
+#include "relu.h"
+#include "sigmoid.h"
+#include "tanh.h"
+
+namespace torchnotes {
+
+// The activations, with their backward as a function of z.
+struct ActivationReLU {
+  template <class T>
+  C10_HOST_DEVICE T operator()(T z) const {
+    return ReLU()(z);
+  }
+  template <class T>
+  C10_HOST_DEVICE T backward(T g, T z) const {
+    return ReLUBackward()(z, g);
+  }
+};
+
+struct ActivationLeakyReLU {  // with slope 1 the identity
+  double negative_slope;
+  template <class T>
+  C10_HOST_DEVICE T operator()(T z) const {
+    return LeakyReLU{negative_slope}(z);
+  }
+  template <class T>
+  C10_HOST_DEVICE T backward(T g, T z) const {
+    return LeakyReLUBackward{negative_slope}(z, g);
+  }
+};
+
+struct ActivationSigmoid {
+  template <class T>
+  C10_HOST_DEVICE T operator()(T z) const {
+    return Sigmoid()(z);
+  }
+  template <class T>
+  C10_HOST_DEVICE T backward(T g, T z) const {
+    return SigmoidBackward()(g, Sigmoid()(z));
+  }
+};
+
+struct ActivationTanh {
+  template <class T>
+  C10_HOST_DEVICE T operator()(T z) const {
+    return Tanh()(z);
+  }
+  template <class T>
+  C10_HOST_DEVICE T backward(T g, T z) const {
+    return TanhBackward()(g, Tanh()(z));
+  }
+};
+
+// What is added up of a channel: sum a and sum a b, for a = b = x - k, or a = dL/dz and b = x - m.
+template <class T>
+struct ChannelSums {
+  using Number = double;  // of each lane
+  Wide<T> of_a, of_ab;
+
+  static C10_HOST_DEVICE ChannelSums start() { return {widen(T(0)), widen(T(0))}; }
+  C10_HOST_DEVICE void add(Wide<T> a, Wide<T> b) {
+    of_a = of_a + a;
+    of_ab = fma(a, b, of_ab);
+  }
+  C10_HOST_DEVICE void merge(const ChannelSums& other) {
+    of_a = of_a + other.of_a;
+    of_ab = of_ab + other.of_ab;
+  }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(ChannelSums<Scalar>& result) const {
+    result.merge({sum_of_lanes(of_a), sum_of_lanes(of_ab)});
+  }
+};
+
+struct Moments {
+  double mean, variance;
+};
+
+template <class T>
+C10_HOST_DEVICE inline Moments moments(const ChannelSums<T>& about, double k, double n) {
+  const double squares = about.of_ab - about.of_a * about.of_a / n;
+  return {k + about.of_a / n, (squares < 0 ? 0.0 : squares) / n};
+}
+
+struct Channel {
+  double mean, rstd, gamma, beta;
+};
+
+// How the numbers of a channel lie: u = level - m, where the level is x, or z = f^-1(y) when y is what there is; and
+// z = scale u + offset. Exactly, x - mu = per_unit (u - beyond).
+template <class T>
+struct Place {
+  T m, scale, offset;
+};
+
+struct FromInput {
+  template <class V>
+  C10_HOST_DEVICE V level(V x) const {
+    return x;
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V z(const Place<T>& at, V, V u) const {
+    return fma(u, V(at.scale), V(at.offset));
+  }
+  template <class T>
+  static C10_HOST_DEVICE double beyond(const Channel& c) {
+    return c.mean - static_cast<double>(static_cast<T>(c.mean));
+  }
+  static C10_HOST_DEVICE double per_unit(const Channel&) { return 1; }
+  template <class T>
+  static C10_HOST_DEVICE Place<T> place(const Channel& c) {
+    const double scale = c.gamma * c.rstd;
+    const double offset = c.beta - beyond<T>(c) * scale;
+    return {static_cast<T>(c.mean), static_cast<T>(scale), static_cast<T>(offset)};
+  }
+};
+
+struct FromOutput {
+  double inverse_slope;
+  template <class V>
+  C10_HOST_DEVICE V level(V y) const {
+    return LeakyReLU{inverse_slope}(y);
+  }
+  template <class T, class V>
+  C10_HOST_DEVICE V z(const Place<T>&, V y, V) const {
+    return y;  // has the sign of z, on which alone the slope depends
+  }
+  template <class T>
+  static C10_HOST_DEVICE double beyond(const Channel&) {
+    return 0;
+  }
+  static C10_HOST_DEVICE double per_unit(const Channel& c) { return 1 / (c.gamma * c.rstd); }
+  template <class T>
+  static C10_HOST_DEVICE Place<T> place(const Channel& c) {
+    return {static_cast<T>(c.beta), T(1), T(0)};
+  }
+};
+
+// Whether y tells x exactly enough: (z - beta) / gamma errs by (|x^| + |beta / gamma|) roundings of y.
+C10_HOST_DEVICE inline bool may_invert(double gamma, double beta, double most) {
+  const double size = gamma < 0 ? -gamma : gamma;
+  return size >= 0x1p-60 && (beta < 0 ? -beta : beta) <= most * size;  // and neither is NaN
+}
+
+// dL/dx = p d + q u + t
+template <class T>
+struct ChannelGradient {
+  Place<T> at;
+  T p, q, t;
+
+  template <class V>
+  C10_HOST_DEVICE V operator()(V d, V u) const {
+    return fma(V(p), d, where(V(q) == V(0), V(t), fma(V(q), u, V(t))));  // an infinite u counts where q is not 0
+  }
+};
+
+// Of the sums of d and d u: dL/dgamma and dL/dbeta, and the formula of dL/dx, for n numbers of which mu is the mean;
+// n = 0 when mu and v are given.
+template <class T>
+struct ChannelResult {
+  double grad_gamma, grad_beta;
+  ChannelGradient<T> of_x;
+};
+
+template <class Reference, class T>
+C10_HOST_DEVICE inline ChannelResult<T> channel_gradient(
+    const Channel& c, const ChannelSums<T>& sums, double n, bool center_only
+) {
+  const double beyond = Reference::template beyond<T>(c), per_unit = Reference::per_unit(c);
+  const auto less = [](double a, double b) { return a - a == 0 ? a - b : a; };    // an infinite a stays what it is
+  const double along = less(sums.of_ab, beyond * sums.of_a) * per_unit * c.rstd;  // sum d x^
+  const double p = c.gamma * c.rstd;
+  const double t = n == 0 ? 0.0 : -p * sums.of_a / n;
+  const double q = n == 0 || center_only ? 0.0 : -p * c.rstd * per_unit * along / n;
+  const ChannelGradient<T> of_x{
+      Reference::template place<T>(c), static_cast<T>(p), static_cast<T>(q), static_cast<T>(less(t, q * beyond))
+  };
+  return {along, sums.of_a, of_x};
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,277 @@
+// Included by the kernels of either device, after its row and column drivers.
+#pragma once
+
+#include "../batch_norm_rows.h"
+#include "../channels.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/MemoryOverlap.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/stack.h>
+#include <torch/library.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace torchnotes {
+namespace {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+struct NormOptions {
+  bool training, center_only;
+  double eps;
+  int64_t activation;
+  double negative_slope;
+};
+
+template <class F>
+void with_activation(const NormOptions& options, const F& f) {
+  switch (options.activation) {  // in the order of ACTIVATIONS in torchnotes/ops/batch_norm.py
+    case 0:
+      return f(ActivationLeakyReLU{1});
+    case 1:
+      return f(ActivationReLU());
+    case 2:
+      return f(ActivationLeakyReLU{options.negative_slope});
+    case 3:
+      return f(ActivationSigmoid());
+    case 4:
+      return f(ActivationTanh());
+    default:
+      TORCH_CHECK_VALUE(false, "torchnotes: there is no activation of number ", options.activation);
+  }
+}
+
+template <class acc_t>
+Channels<acc_t> channels_at(const Tensor& weight, const Tensor& bias, const Tensor& statistics) {
+  return {
+      weight.defined() ? weight.const_data_ptr<acc_t>() : nullptr,
+      bias.defined() ? bias.const_data_ptr<acc_t>() : nullptr,
+      statistics.mutable_data_ptr<double>(),
+      statistics.size(1)
+  };
+}
+
+struct Normalised {
+  Tensor statistics, batch_mean, batch_var;
+};
+
+Tensor given_statistics(const Tensor& mean, const OptionalTensor& variance, const NormOptions& options) {
+  const Tensor wide = mean.to(at::kDouble);
+  return at::stack(
+      {wide, options.center_only ? at::ones_like(wide) : (variance->to(at::kDouble) + options.eps).rsqrt()}
+  );
+}
+
+// Writes what becomes of the channels of `in` to `out`, which may be the same memory.
+Normalised normalise(
+    const ChannelsOf& in,
+    const Tensor& out,
+    const OptionalTensor& weight,
+    const OptionalTensor& bias,
+    const OptionalTensor& running_mean,
+    const OptionalTensor& running_var,
+    const NormOptions& options
+) {
+  const Tensor& x = in.dense();
+  const Tensor gamma = precise_numbers(x, weight), beta = precise_numbers(x, bias);
+  const int64_t of_batch = options.training ? in.count() : 0;
+  const auto numbers = x.options().dtype(precise(x));
+  Normalised result{
+      options.training ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
+                       : given_statistics(*running_mean, running_var, options),
+      at::empty({of_batch}, numbers),
+      at::empty({of_batch}, numbers)
+  };
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::batch_norm", [&] {
+    using acc_t = at::opmath_type<scalar_t>;
+    const auto read = in.read<scalar_t>(x);
+    const auto write = in.write<scalar_t>(out);
+    const BatchStatistics<acc_t, scalar_t> of_batch{
+        channels_at<acc_t>(gamma, beta, result.statistics),
+        read,
+        static_cast<double>(in.size()),
+        options.eps,
+        options.center_only,
+        result.batch_mean.mutable_data_ptr<acc_t>(),
+        result.batch_var.mutable_data_ptr<acc_t>()
+    };
+    if (options.training && in.columns()) {
+      reduce_columns(x.device(), in.shape(), of_batch, read);
+    }
+    with_activation(options, [&](const auto& f) {
+      const Normalise<acc_t, scalar_t, std::decay_t<decltype(f)>> op{of_batch, f};
+      if (in.columns()) {
+        map_columns(x.device(), in.shape(), op, write, read);
+      } else if (options.training) {
+        transform_rows(x.device(), in.shape(), op, write, read);
+      } else {
+        map_rows(x.device(), in.shape(), op, write, read);
+      }
+    });
+  });
+  return result;
+}
+
+void check_input(
+    const Tensor& x,
+    const OptionalTensor& weight,
+    const OptionalTensor& bias,
+    const OptionalTensor& running_mean,
+    const OptionalTensor& running_var,
+    const NormOptions& options
+) {
+  TORCH_CHECK(x.dim() >= 2, "batch_norm: expected an input (N, C, ...), got one of size ", x.sizes());
+  check_channel_numbers(x, "weight", weight);
+  check_channel_numbers(x, "bias", bias);
+  check_channel_numbers(x, "running_mean", running_mean);
+  check_channel_numbers(x, "running_var", running_var);
+  TORCH_CHECK(options.training || running_mean, "running_mean must be defined in evaluation mode");
+  TORCH_CHECK(options.training || options.center_only || running_var, "running_var must be defined in evaluation mode");
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
+    const Tensor& input,
+    const OptionalTensor& weight,
+    const OptionalTensor& bias,
+    const OptionalTensor& running_mean,
+    const OptionalTensor& running_var,
+    bool training,
+    double eps,
+    int64_t activation,
+    double negative_slope,
+    bool center_only
+) {
+  const NormOptions options{training, center_only, eps, activation, negative_slope};
+  check_input(input, weight, bias, running_mean, running_var, options);
+  const ChannelsOf in(input);
+  const Tensor out = empty_like_dense(in.dense());
+  auto result = normalise(in, out, weight, bias, running_mean, running_var, options);
+  return {out, result.statistics, result.batch_mean, result.batch_var};
+}
+
+// The channels of which the output does not tell the input exactly enough.
+Tensor channels_to_keep(
+    const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const NormOptions& options
+) {
+  constexpr double kLeastSlope = 0x1p-10;  // what a slope makes of small numbers in half precision must remain normal
+  const bool inverts = options.activation == 0 || (options.activation == 2 && options.negative_slope >= kLeastSlope);
+  const double most = x.element_size() >= 4 ? 16 : 2;  // the greatest |beta / gamma|: what it costs of the precision
+  const int64_t count = x.size(1);
+  const Tensor gamma = weight ? weight->to(at::kCPU, at::kDouble).contiguous() : Tensor();
+  const Tensor beta = bias ? bias->to(at::kCPU, at::kDouble).contiguous() : Tensor();
+  std::vector<int64_t> keep;
+  for (int64_t i = 0; i < count; ++i) {
+    const double of_gamma = weight ? gamma.const_data_ptr<double>()[i] : 1;
+    const double of_beta = bias ? beta.const_data_ptr<double>()[i] : 0;
+    if (!inverts || !may_invert(of_gamma, of_beta, most)) {
+      keep.push_back(i);
+    }
+  }
+  const Tensor result = at::empty({int64_t(keep.size())}, at::TensorOptions(at::kLong));
+  std::copy(keep.begin(), keep.end(), result.mutable_data_ptr<int64_t>());
+  return result.to(x.device());
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
+    Tensor& input,
+    const OptionalTensor& weight,
+    const OptionalTensor& bias,
+    const OptionalTensor& running_mean,
+    const OptionalTensor& running_var,
+    bool training,
+    double eps,
+    int64_t activation,
+    double negative_slope,
+    bool center_only
+) {
+  const NormOptions options{training, center_only, eps, activation, negative_slope};
+  check_input(input, weight, bias, running_mean, running_var, options);
+  at::assert_no_internal_overlap(input);
+  const Tensor channels = channels_to_keep(input, weight, bias, options);
+  const Tensor kept = channels.numel() == input.size(1) ? input.clone() : input.index_select(1, channels);
+  const ChannelsOf in(input);
+  auto result = normalise(in, in.dense(), weight, bias, running_mean, running_var, options);
+  if (!in.dense().is_same(input)) {
+    input.copy_(in.dense());
+  }
+  return {result.statistics, result.batch_mean, result.batch_var, channels, kept};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
+    const Tensor& grad,
+    const Tensor& reference,
+    const OptionalTensor& weight,
+    const OptionalTensor& bias,
+    const Tensor& statistics,
+    bool training,
+    bool from_output,
+    int64_t activation,
+    double negative_slope,
+    bool center_only
+) {
+  const NormOptions options{training, center_only, 0, activation, negative_slope};
+  check_same(reference, grad);
+  check_channel_numbers(reference, "weight", weight);
+  check_channel_numbers(reference, "bias", bias);
+  const ChannelsOf in(reference);
+  TORCH_CHECK(
+      statistics.scalar_type() == at::kDouble && statistics.dim() == 2 && statistics.size(0) == 2 &&
+          statistics.size(1) == in.count(),
+      "batch_norm_backward: expected statistics of size [2, ",
+      in.count(),
+      "] in double precision, got ",
+      statistics.sizes()
+  );
+  const Tensor& r = in.dense();
+  const Tensor numbers_of_channels = statistics.contiguous();
+  const Tensor g = in.alike(grad), gamma = precise_numbers(r, weight), beta = precise_numbers(r, bias);
+  const auto numbers = r.options().dtype(precise(r));
+  const Tensor out = empty_like_dense(r);
+  const Tensor grad_weight = at::empty({in.count()}, numbers), grad_bias = at::empty({in.count()}, numbers);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, r.scalar_type(), "torchnotes::batch_norm_backward", [&] {
+    using acc_t = at::opmath_type<scalar_t>;
+    const auto run = [&](const auto& from, const auto& f) {
+      const BatchNormBackward<acc_t, std::decay_t<decltype(from)>, std::decay_t<decltype(f)>> op{
+          channels_at<acc_t>(gamma, beta, numbers_of_channels),
+          from,
+          f,
+          training ? static_cast<double>(in.size()) : 0.0,
+          center_only,
+          grad_weight.mutable_data_ptr<acc_t>(),
+          grad_bias.mutable_data_ptr<acc_t>()
+      };
+      const auto write = in.write<scalar_t>(out);
+      if (in.columns()) {
+        transform_columns(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
+      } else {
+        transform_rows(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
+      }
+    };
+    if (from_output) {
+      const double slope = activation == 0 ? 1 : negative_slope;
+      run(FromOutput{1 / slope}, ActivationLeakyReLU{slope});
+    } else {
+      with_activation(options, [&](const auto& f) { run(FromInput(), f); });
+    }
+  });
+  const auto like = [&](const Tensor& x, const OptionalTensor& parameter) {
+    return parameter ? x.to(parameter->scalar_type()) : x;
+  };
+  return {out, like(grad_weight, weight), like(grad_bias, bias)};
+}
+
+}  // namespace
+}  // namespace torchnotes
+
+TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
+  m.impl("batch_norm", torchnotes::batch_norm);
+  m.impl("batch_norm_", torchnotes::batch_norm_);
+  m.impl("batch_norm_backward", torchnotes::batch_norm_backward);
+}

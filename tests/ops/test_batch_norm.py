@@ -1,0 +1,820 @@
+"""batch_norm, and rows 17 and 18 of the notes."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as torch_F
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+import torchnotes.functional as F
+from checks import TOLERANCE, op_db, outcome, threads, values
+from layouts import LAYOUTS, channels_last, expanded
+
+ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")
+SHAPES = ((5, 3), (4, 3, 7), (6, 3, 1), (3, 2, 4, 5), (2, 5, 17, 9), (2, 3, 2, 3, 4), (2, 1, 300), (1, 4, 33))
+KERNELS = ("batch_norm", "batch_norm_", "batch_norm_backward")
+HALF = (torch.bfloat16, torch.float16)
+SLOPE = 0.2
+inf, nan = float("inf"), float("nan")
+
+
+def activate(z: Tensor, activation: str | None) -> Tensor:
+    if activation is None:
+        return z
+    if activation == "leaky_relu":
+        return torch_F.leaky_relu(z, SLOPE)
+    return getattr(torch, activation)(z)
+
+
+def builtin(x, mean, var, weight, bias, training=True, momentum=0.1, eps=1e-5, activation=None) -> Tensor:
+    return activate(torch_F.batch_norm(x, mean, var, weight, bias, training, momentum, eps), activation)
+
+
+def ours(*args, **kwargs) -> Tensor:
+    return F.batch_norm(*args, **{"training": True, "negative_slope": SLOPE, **kwargs})
+
+
+def reference(
+    x, mean, var, weight, bias, training=True, momentum=0.1, eps=1e-5, activation=None, center_only=False
+) -> Tensor:
+    """In float64 and plain operations, differentiable to every order."""
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    if training:
+        dims = [0, *range(2, x.dim())]
+        mean = x.mean(dims)
+        var = (x - mean.view(shape)).pow(2).mean(dims)
+    z = x - mean.view(shape)
+    if not center_only:
+        z = z / (var.view(shape) + eps).sqrt()
+    z = z if weight is None else z * weight.view(shape)
+    return activate(z if bias is None else z + bias.view(shape), activation)
+
+
+def inputs(shape: tuple, dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
+    """x, running mean and variance, weight and bias; the numbers in float32 for 16-bit inputs."""
+    numbers = torch.float32 if dtype in HALF else dtype
+    channels = (shape[1],)
+    positive = (torch.rand(channels) + 0.5).to(device, numbers)
+    more = [
+        values(channels, numbers, device),
+        positive,
+        values(channels, numbers, device),
+        values(channels, numbers, device),
+    ]
+    return [values(shape, dtype, device) + 1, *more]
+
+
+def run(function, tensors, grad, **keywords) -> tuple[Tensor, ...]:
+    """Output, the gradients for x, weight and bias, and the running statistics."""
+    x, mean, var, weight, bias = (None if t is None else t.detach() for t in tensors)
+    mean, var = (None if t is None else t.clone() for t in (mean, var))
+    wanted = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
+    y = function(x, mean, var, weight, bias, **keywords)
+    return y.detach(), *torch.autograd.grad(y, wanted, grad), *(t for t in (mean, var) if t is not None)
+
+
+def doubled(tensors) -> list:
+    return [None if t is None else t.detach().double() for t in tensors]
+
+
+def assert_agrees(tensors, grad, **keywords) -> None:
+    """With float64, but for some roundings of the greatest number, or of what is added up, or what the builtin errs."""
+    result, theirs = run(ours, tensors, grad, **keywords), run(builtin, tensors, grad, **keywords)
+    exact = run(builtin, doubled(tensors), grad.double(), **keywords)
+    for mine, other, true in zip(result, theirs, exact, strict=True):
+        assert mine.dtype == other.dtype
+        assert mine.shape == other.shape
+        rtol, atol = TOLERANCE[mine.dtype]
+        scale = grad.double().abs().sum() / len(true) if true.dim() == 1 else true.abs().max()
+        allowed = atol + rtol * (true.abs() + scale) + 1.25 * (other.double() - true).abs()
+        assert ((mine.double() - true).abs() <= allowed).all(), (mine.double() - true).abs().max()
+    assert result[0].stride() == theirs[0].stride()
+
+
+# values and layouts
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_value_gradients_and_running_statistics_agree_with_float64(activation, training, dtype, device):
+    for shape in SHAPES:
+        tensors, grad = inputs(shape, dtype, device), values(shape, dtype, device)
+        assert_agrees(tensors, grad, activation=activation, training=training, momentum=0.3, eps=1e-3)
+
+
+def test_without_parameters_and_without_running_statistics(dtype, device):
+    x, mean, var, weight, bias = inputs((4, 3, 7), dtype, device)
+    grad = values((4, 3, 7), dtype, device)
+    for w, b in itertools.product((weight, None), (bias, None)):
+        assert_agrees([x, None, None, w, b], grad)
+        assert_agrees([x, mean, var, w, b], grad, training=False)
+
+
+@pytest.mark.parametrize("layout_of_grad", (*LAYOUTS, expanded))
+@pytest.mark.parametrize("layout", (*LAYOUTS, expanded))
+def test_layouts(layout, layout_of_grad, dtype, device):
+    for shape in ((3, 4, 5, 6), (6, 35)):
+        if layout is expanded and len(shape) == 2:
+            continue  # constant channels: test_a_constant_channel_has_no_variance
+        x, *numbers = inputs(shape, dtype, device)
+        grad = layout_of_grad(values(shape, dtype, device))
+        assert_agrees([layout(x), *numbers], grad, activation="leaky_relu")
+        assert_agrees([layout(x), *numbers], grad, training=False)
+
+
+def test_every_length_and_every_number_of_channels(dtype, device):
+    for n in (*range(1, 67), 127, 128, 129, 1023, 4097):
+        for shape in ((4, 2, n), (5, n), (n + 4, 3)):
+            assert_agrees(inputs(shape, dtype, device), values(shape, dtype, device), activation="relu")
+
+
+@pytest.mark.parametrize("shape", ((2, 3, 40_000), (1, 1, 70_000), (40, 3, 30, 30), (300, 2, 7, 7), (9000, 5)), ids=str)
+def test_channels_in_several_pieces(shape, dtype, device):
+    for layout in (torch.clone, channels_last):
+        x, *numbers = inputs(shape, dtype, device)
+        assert_agrees([layout(x), *numbers], layout(values(shape, dtype, device)), activation="leaky_relu")
+
+
+def test_mixed_types_are_what_they_are_in_torch(device):
+    for dtype in HALF:
+        x, *numbers = inputs((4, 3, 5), dtype, device)
+        for statistics in (torch.float32, dtype):
+            parameters = [t.to(statistics) for t in numbers]
+            assert_agrees([x, *parameters], values((4, 3, 5), dtype, device), momentum=0.2)
+
+
+# accuracy
+
+
+def hard_inputs(shape: tuple) -> dict[str, Tensor]:
+    ordinary = torch.randn(shape, dtype=torch.float64)
+    spike = ordinary.clone()
+    spike[0, :, 0] = 1e6
+    return {
+        "ordinary": ordinary,
+        "large mean": ordinary + 1e4,
+        "small variance": 1e-4 * ordinary + 1,
+        "tiny": 1e-20 * ordinary,
+        "huge": 1e15 * ordinary,
+        "constant": torch.full(shape, 0.7, dtype=torch.float64),
+        "begins with its greatest": spike,
+        "ramp": torch.linspace(0, 1, shape[0], dtype=torch.float64)[:, None, None] + 1e-3 * ordinary,
+    }
+
+
+@pytest.mark.parametrize("columns", (False, True))
+def test_error_is_not_above_the_builtins(columns, dtype, device):
+    shape = (64, 20, 100)
+    for name, x in hard_inputs(shape).items():
+        if not x.to(dtype).isfinite().all():
+            continue
+        x = x.transpose(1, 2).reshape(-1, 20) if columns else x
+        grad = torch.randn_like(x).to(dtype)
+        numbers = [t.to(torch.float32 if dtype in HALF else dtype) for t in inputs(x.shape)[1:]]
+        tensors = [x.to(dtype), *numbers]
+        exact = run(builtin, doubled(tensors), grad.double())
+        results = [run(f, [t.to(device) for t in tensors], grad.to(device)) for f in (ours, builtin)]
+        if dtype == torch.float64:  # there is no wider type at hand, and the builtin loses digits to a large mean
+            for mine, other in zip(*results, strict=True):
+                scale = grad.abs().sum().item() if other.dim() == 1 else other.abs().max().item()
+                torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10 * scale)
+            continue
+        for i, (mine, other, true) in enumerate(zip(*results, exact, strict=True)):
+            error, builtins = ((t.cpu().double() - true).abs() for t in (mine, other))
+            # One rounding of the greatest number: some of what is compared are a few sums, rounded by chance.
+            rounding = torch.finfo(mine.dtype).eps * true.abs().max()
+            assert error.max() <= builtins.max() + rounding, (name, i)
+            assert error.mean() <= builtins.mean() + 0.5 * rounding, (name, i)
+
+
+def test_a_constant_channel_has_no_variance(dtype, device):
+    x = torch.full((8, 3, 100), 0.3, dtype=dtype, device=device)
+    y = ours(x, None, None)
+    assert torch.equal(y, torch.zeros_like(y))
+
+
+@pytest.mark.parametrize("special", (nan, inf, -inf))
+def test_special_values_stay_in_their_channel(special, dtype, device):
+    for shape, place in (((40, 3), (7, 1)), ((4, 3, 50), (1, 1, 20))):
+        for activation, training in itertools.product(ACTIVATIONS, (True, False)):
+            tensors, grad = inputs(shape, dtype, device), values(shape, dtype, device)
+            for holder in (tensors[0], grad):
+                before = holder[place].item()
+                holder[place] = special
+                results = [run(f, tensors, grad, training=training, activation=activation) for f in (ours, builtin)]
+                for mine, other in zip(*results, strict=True):
+                    assert torch.equal(mine.isnan(), other.isnan())
+                    assert torch.equal(mine.isinf(), other.isinf())
+                holder[place] = before
+
+
+# differentiation
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("center_only", (False, True))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_first_and_second_derivatives(activation, center_only, training):
+    x, mean, var, weight, bias = inputs((3, 2, 4))
+    tensors = [t.requires_grad_() for t in (x, weight, bias)]
+
+    def function(x, weight=None, bias=None):
+        options = dict(training=training, activation=activation, center_only=center_only)
+        return ours(x, mean.clone(), var.clone(), weight, bias, **options)
+
+    for some in (tensors, tensors[:1]):
+        options = dict(check_batched_grad=True)
+        assert gradcheck(function, some, check_forward_ad=True, check_batched_forward_grad=True, **options)
+        assert gradgradcheck(function, some, check_fwd_over_rev=True, check_rev_over_rev=True, **options)
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_second_derivative_by_value(activation, training, dtype, device):
+    for shape in ((5, 3), (2, 3, 5, 4)):
+        tensors = inputs(shape, dtype, device)
+        results = []
+        for function, arguments in ((ours, tensors), (reference, doubled(tensors))):
+            torch.manual_seed(3)
+            x, mean, var, weight, bias = (t.detach() for t in arguments)
+            wanted = [t.requires_grad_() for t in (x, weight, bias)]
+            y = function(x, mean.clone(), var, weight, bias, training=training, activation=activation)
+            first = torch.autograd.grad(y, wanted, values(shape, dtype, device).to(y.dtype), create_graph=True)
+            total = sum((t * values(t.shape, dtype, device).to(t.dtype)).sum() for t in first)
+            results.append(torch.autograd.grad(total, wanted, allow_unused=True))
+        for mine, exact in zip(*results, strict=True):
+            exact = torch.zeros_like(tensors[3]).double() if exact is None else exact
+            mine = torch.zeros_like(exact) if mine is None else mine
+            rtol, atol = TOLERANCE[dtype]  # sums of sums of rounded numbers
+            torch.testing.assert_close(mine.double(), exact, rtol=8 * rtol, atol=8 * (rtol * exact.abs().max() + atol))
+
+
+def test_third_derivative():
+    x, _, _, weight, bias = (t.requires_grad_() for t in inputs((3, 2, 2)))
+
+    def second(x, weight, bias):
+        y = ours(x, None, None, weight, bias, activation="tanh")
+        first = torch.autograd.grad(y.pow(3).sum(), (x, weight), create_graph=True)
+        return torch.autograd.grad(sum(t.pow(2).sum() for t in first), (x, weight), create_graph=True)
+
+    assert gradcheck(second, (x, weight, bias))
+
+
+@pytest.mark.parametrize("order", (1, 2, 3))
+def test_every_composition_of_forward_and_reverse_mode(order):
+    x, _, _, weight, bias = inputs((3, 1, 2))
+    for modes in itertools.product((torch.func.jacfwd, torch.func.jacrev), repeat=order):
+        results = []
+        for function in (ours, reference):
+
+            def derivative(weight, function=function):
+                return function(x * weight, None, None, weight, bias, activation="sigmoid").pow(3).sum()
+
+            for mode in modes:
+                derivative = mode(derivative)
+            results.append(derivative(weight))
+        torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+
+
+def test_every_subset_of_requires_grad(device):
+    grad = values((4, 3, 5), torch.float64, device)
+    for inplace, wanted in itertools.product((False, True), itertools.product((False, True), repeat=3)):
+        if not any(wanted):
+            continue
+        results = []
+        for function in (ours, builtin):
+            torch.manual_seed(1)
+            x, mean, var, weight, bias = inputs((4, 3, 5), device=device)
+            tensors = [t.requires_grad_(want) for t, want in zip((x, weight, bias), wanted, strict=True)]
+            options = {"inplace": True} if inplace and function is ours else {}
+            y = function(x * 1, mean, var, weight, bias, **options)
+            y.backward(grad)
+            results.append([y, *(t.grad for t in tensors)])
+        for mine, other in zip(*results, strict=True):
+            assert (mine is None) == (other is None)
+            if mine is not None:
+                torch.testing.assert_close(mine, other)
+
+
+def test_vmap():
+    """Per-sample gradients with running statistics, and a batch of training batches."""
+    x, mean, var, weight, bias = inputs((6, 4, 3, 5))
+    mean, var, weight, bias = (t[:3] for t in (mean, var, weight, bias))  # as many as channels of a sample
+    x = x[:, :, :3]
+
+    def loss(function, weight, bias, x, training):
+        statistics = (None, None) if training else (mean, var)
+        return function(x, *statistics, weight, bias, training=training, activation="leaky_relu").pow(3).sum()
+
+    weights = torch.stack((weight, weight + 1, weight - 2, bias, mean, var))
+    for training, weight_dim in itertools.product((False, True), (None, 0)):
+        results = []
+        for function in (ours, builtin):
+            gradient = torch.func.grad(lambda w, b, x, f=function, t=training: loss(f, w, b, x, t), (0, 1, 2))
+            per_sample = torch.vmap(gradient, (weight_dim, None, 0))
+            results.append(per_sample(weight if weight_dim is None else weights, bias, x.transpose(1, 2).unsqueeze(1)))
+        torch.testing.assert_close(*results)
+    for dim in range(4):
+        out = torch.vmap(lambda x: ours(x.unsqueeze(0), None, None), in_dims=dim)(x)
+        expected = torch.stack([builtin(t.unsqueeze(0), None, None, None, None) for t in x.unbind(dim)])
+        torch.testing.assert_close(out, expected)
+
+
+def test_running_statistics_under_transforms():
+    x, mean, var, weight, bias = inputs((4, 3, 5))
+    for transform in (torch.func.grad, lambda f: lambda x: torch.func.jvp(f, (x,), (x,))[1]):
+        running = [[mean.clone(), var.clone()] for _ in range(2)]
+        results = [
+            transform(lambda x, f=f, r=r: f(x, *r, weight, bias).pow(3).sum())(x)
+            for f, r in zip((ours, builtin), running, strict=True)
+        ]
+        torch.testing.assert_close(*results)
+        torch.testing.assert_close(*running)
+    batch, kept = torch.stack((x, x + 1)), mean.clone()
+    with pytest.raises(RuntimeError, match="which will be updated in place, were not batched"):
+        torch.vmap(lambda x: ours(x, mean, var))(batch)
+    assert torch.equal(mean, kept)
+    means, variances = torch.stack((mean, mean)), torch.stack((var, var), 1)
+    torch.vmap(lambda x, m, v: ours(x, m, v), in_dims=(0, 0, 1))(batch, means, variances)
+    for i in range(2):
+        expected = [mean.clone(), var.clone()]
+        builtin(batch[i], *expected, None, None)
+        torch.testing.assert_close([means[i], variances[:, i]], expected)
+
+
+# modes of running
+
+
+@pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
+@pytest.mark.parametrize("training", (True, False))
+def test_compile(training, backend):
+    torch._dynamo.reset()
+
+    def function(f, x, *numbers):
+        return f(x * 2 + 1, *numbers, training=training, activation="leaky_relu") * 3
+
+    compiled = torch.compile(lambda *args: function(ours, *args), fullgraph=True, dynamic=True, backend=backend)
+    for shape in ((4, 3, 5, 6), (2, 3, 7, 7)):
+        for layout in (torch.clone, channels_last):
+            x, *numbers = inputs(shape)
+            grad = values(shape, torch.float64, "cpu")
+            arguments = [layout(x), *numbers]
+            expected = run(lambda *args: function(builtin, *args), arguments, grad)
+            for mine, other in zip(run(compiled, arguments, grad), expected, strict=True):
+                torch.testing.assert_close(mine, other)
+    torch._dynamo.reset()
+
+
+def test_compiled_in_place_and_transforms():
+    torch._dynamo.reset()
+    x, mean, var, weight, bias = inputs((4, 3, 5))
+    compiled = torch.compile(lambda x: ours(x * 1, None, None, weight, bias, inplace=True), fullgraph=True)
+    torch.testing.assert_close(compiled(x), builtin(x, None, None, weight, bias))
+
+    def gradient(f):
+        return torch.vmap(torch.func.grad(lambda x: f(x.unsqueeze(0), mean, var, weight, bias, False).pow(2).sum()))
+
+    torch.testing.assert_close(
+        torch.compile(gradient(lambda *args: ours(*args[:5], training=args[5])), backend="aot_eager")(x),
+        gradient(builtin)(x),
+    )
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("training", (True, False))
+def test_export(training):
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(3))
+            self.register_buffer("var", torch.ones(3))
+
+        def forward(self, x):
+            return ours(x, self.mean, self.var, training=training, activation="relu")
+
+    x = values((4, 3, 5, 6), torch.float32, "cpu")
+    dynamic = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC},)
+    exported = torch.export.export(Module(), (x,), dynamic_shapes=dynamic).module(check_guards=False)
+    other = values((2, 3, 9, 6), torch.float32, "cpu")
+    mean, var = torch.zeros(3), torch.ones(3)
+    expected = builtin(other, mean, var, None, None, training, activation="relu")
+    torch.testing.assert_close(exported(other), expected)
+    torch.testing.assert_close([exported.mean, exported.var], [mean, var])
+
+
+def test_autocast_is_torchs(device):
+    for dtype in (torch.float32, torch.bfloat16):
+        x, _, _, weight, bias = inputs((4, 3), dtype, device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            assert ours(x, None, None, weight, bias).dtype == builtin(x, None, None, weight, bias).dtype
+
+
+def test_fake_and_meta_tensors(dtype):
+    for layout in (*LAYOUTS[:-1], expanded):
+        tensors = inputs((2, 3, 5, 4), dtype)
+        tensors[0] = layout(tensors[0])
+        real = ours(*tensors)
+        meta = ours(*(torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta") for t in tensors))
+        assert (meta.shape, meta.dtype, meta.stride()) == (real.shape, real.dtype, real.stride())
+        with torch._subclasses.FakeTensorMode() as mode:
+            fake = ours(*map(mode.from_tensor, tensors))
+        assert (fake.shape, fake.dtype) == (real.shape, real.dtype)  # the builtin, which gets some strides wrong there
+
+
+def test_no_grad_and_inference_mode(device):
+    x, mean, var, weight, bias = inputs((4, 3), torch.float32, device)
+    weight.requires_grad_()
+    expected = ours(x, None, None, weight, bias)
+    assert expected.requires_grad
+    with torch.no_grad():
+        assert not ours(x, mean, var, weight, bias).requires_grad
+    with torch.inference_mode():
+        y = ours(x, mean, var, weight, bias)
+        assert y.is_inference()
+    assert torch.equal(y, expected)
+
+
+def test_hooks_and_checkpointing(device):
+    x, _, _, weight, bias = inputs((4, 3, 5), device=device)
+    x.requires_grad_()
+
+    def block(x):
+        return ours(x * 2, None, None, weight, bias, activation="tanh").pow(2)
+
+    plain = torch.autograd.grad(block(x).sum(), x)[0]
+    out = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], plain)
+    with torch.autograd.graph.save_on_cpu():
+        assert torch.equal(torch.autograd.grad(block(x).sum(), x)[0], plain)
+
+
+@pytest.mark.parametrize("shape", ((16, 7, 50, 41), (3, 2, 50_000), (5000, 37)), ids=str)
+def test_the_bits_do_not_depend_on_the_threads(shape, dtype):
+    for layout in (torch.clone, channels_last):
+        x, *numbers = inputs(shape, dtype)
+        tensors, grad = [layout(x), *numbers], layout(values(shape, dtype, "cpu"))
+        for training in (True, False):
+            with threads(1):
+                expected = run(ours, tensors, grad, training=training, activation="leaky_relu")
+            for n in (2, 3, 5):
+                with threads(n):
+                    again = run(ours, tensors, grad, training=training, activation="leaky_relu")
+                assert all(map(torch.equal, again, expected))
+
+
+# in place
+
+
+def kept_bytes(function) -> int:
+    """Of the tensors that a call saves, each block of memory once."""
+    kept: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        function()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_in_place(activation, training, dtype, device):
+    """The same output and, but for the roundings of the output, the same gradients."""
+    for shape in ((5, 3), (4, 3, 7), (3, 2, 4, 5)):
+        for layout in LAYOUTS:
+            x, mean, var, weight, bias = inputs(shape, dtype, device)
+            grad = values(shape, dtype, device)
+            options = dict(training=training, activation=activation)
+            numbers = [mean, var, weight, bias]
+            inner: list[Tensor] = []
+
+            def in_place(x, *numbers, inner=inner, options=options, layout=layout):
+                inner.append(layout(x * 1))
+                version = inner[-1]._version
+                y = ours(inner[-1], *numbers, inplace=True, **options)
+                assert y is inner[-1]
+                assert y._version > version
+                return y
+
+            result, expected = run(in_place, [x, *numbers], grad), run(ours, [x, *numbers], grad, **options)
+            torch.testing.assert_close(result[0], expected[0], rtol=1e-14, atol=1e-14)  # a view is added up otherwise
+            for mine, other in zip(result[1:], expected[1:], strict=True):
+                rtol = 8 * TOLERANCE[dtype][0]
+                torch.testing.assert_close(mine, other, rtol=rtol, atol=rtol * max(1, other.abs().max().item()))
+
+
+def test_in_place_of_small_weights_is_exact(dtype, device):
+    """Channels of which the output does not tell the input are kept as they are."""
+    x, _, _, weight, bias = inputs((6, 5, 9), dtype, device)
+    weight[0], weight[1], weight[2] = 0.0, 1e-30, -1e-6
+    bias[:3] = torch.tensor([1.0, -2.0, 3.0])
+    grad = values((6, 5, 9), dtype, device)
+    tensors = [x, None, None, weight, bias]
+    result = run(lambda x, *rest: ours(x * 1, *rest, activation="leaky_relu", inplace=True), tensors, grad)
+    expected = run(ours, tensors, grad, activation="leaky_relu")
+    for mine, other, channels in zip(result, expected, (1, 1, 0, 0), strict=True):
+        assert torch.equal(mine.narrow(channels, 0, 3), other.narrow(channels, 0, 3))
+
+
+def test_in_place_keeps_nothing_else(device):
+    x, _, _, weight, bias = inputs((16, 4, 1000), torch.float32, device)
+    weight, bias = weight.abs() + 0.5, bias.clamp(-1, 1)
+    x.requires_grad_()
+    mine = kept_bytes(lambda: ours(x * 1, None, None, weight, bias, activation="leaky_relu", inplace=True))
+    theirs = kept_bytes(lambda: builtin(x * 1, None, None, weight, bias, activation="leaky_relu"))
+    assert x.nbytes <= mine <= x.nbytes + 1000
+    assert mine <= 0.55 * theirs
+
+
+def test_in_place_of_an_expanded_gradient(device):
+    x, _, _, weight, bias = (t.requires_grad_() for t in inputs((6, 5, 9), device=device))
+    results = []
+    for options in ({}, {"inplace": True}):
+        y = ours(x * 1, None, None, weight, bias, **options)
+        results.append(torch.autograd.grad(y.sum(), (x, weight, bias)))
+    torch.testing.assert_close(*results)
+
+
+def test_in_place_has_no_second_derivative():
+    x = inputs((4, 3))[0].requires_grad_()
+    y = ours(x * 1, None, None, inplace=True)
+    with pytest.raises(RuntimeError, match="inplace=False"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+def test_a_changed_output_in_place_raises():
+    x = inputs((4, 3))[0].requires_grad_()
+    y = ours(x * 1, None, None, inplace=True)
+    with torch.no_grad():
+        y.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_in_place_under_transforms():
+    x, mean, var, weight, bias = inputs((4, 3, 5))
+    results = [
+        torch.func.hessian(lambda w, o=options: ours(x * w, None, None, activation="tanh", **o).pow(3).sum())(weight[0])
+        for options in ({}, {"inplace": True})
+    ]
+    torch.testing.assert_close(*results)
+    eval_ = torch.vmap(lambda x: ours(x[None] * 1, mean, var, weight, bias, training=False, inplace=True))
+    torch.testing.assert_close(eval_(x)[:, 0], builtin(x, mean, var, weight, bias, False))
+
+
+def test_in_place_where_torch_refuses_it():
+    def inference() -> Tensor:
+        with torch.inference_mode():
+            return torch.randn(3, 4)
+
+    refused = (
+        lambda: torch.randn(3, 4, requires_grad=True),  # a leaf
+        lambda: torch.randn(4, 4, requires_grad=True)[1:],  # a view of a leaf
+        lambda: torch.randn(3, 1).expand(3, 4),  # an element in many places
+        lambda: (torch.randn(3, 1, requires_grad=True) * 1).expand(3, 4),
+        inference,
+    )
+    mean, var = torch.zeros(4), torch.ones(4)
+    for make in refused:
+        x = make()
+        kept = x.detach().clone()
+        expected = outcome(torch_F.relu, make(), inplace=True)
+        assert outcome(ours, x, mean, var, inplace=True)[0] is expected[0]
+        assert torch.equal(x.detach(), kept)
+        assert torch.equal(mean, torch.zeros(4))
+
+
+# torch's own samples, the registration, errors
+
+
+def test_opinfo_samples(dtype, device):
+    (info,) = (op for op in op_db() if op.name == "nn.functional.batch_norm" and not op.variant_test_name)
+    for sample in info.sample_inputs(device, dtype, requires_grad=True):
+        results = []
+        for function in (F.batch_norm, torch_F.batch_norm):
+            args = [t.clone() if isinstance(t, Tensor) and not t.requires_grad else t for t in sample.args]
+            y = function(sample.input, *args, **sample.kwargs)
+            torch.manual_seed(0)
+            wanted = [t for t in (sample.input, *args, *sample.kwargs.values()) if isinstance(t, Tensor)]
+            wanted = [t for t in wanted if t.requires_grad]
+            results.append([y, *torch.autograd.grad(y, wanted, torch.randn_like(y), allow_unused=True), *args[:2]])
+        for mine, other in zip(*results, strict=True):
+            if isinstance(other, Tensor):
+                tolerance = dict(rtol=2e-2, atol=2e-2) if dtype in HALF else {}  # the builtin rounds between its steps
+                torch.testing.assert_close(mine, other, equal_nan=True, **tolerance)
+
+
+def test_every_dtype_does_what_it_does_in_torch(device):
+    for dtype in (torch.bool, torch.int64, torch.complex64, torch.float8_e4m3fn):
+        x = torch.ones(4, 3, device=device).to(dtype)
+        for training in (True, False):
+            numbers = [torch.ones(3, device=device) for _ in range(4)]
+            assert outcome(ours, x, *numbers, training=training) == outcome(builtin, x, *numbers, training)
+
+
+def test_empty_tensors_do_what_they_do_in_torch():
+    for shape in ((0, 3, 2), (2, 3, 0), (0, 3)):
+        tensors = inputs(shape)
+        for training in (True, False):
+            results = [run(f, tensors, values(shape, torch.float64, "cpu"), training=training) for f in (ours, builtin)]
+            for mine, other in zip(*results, strict=True):
+                torch.testing.assert_close(mine, other)
+
+
+def test_subclasses():
+    class Subclass(torch.Tensor):
+        pass
+
+    x, *numbers = inputs((4, 3))
+    assert type(ours(x.as_subclass(Subclass), *numbers)) is Subclass
+
+
+@pytest.mark.parametrize("shape", ((4, 3), (2, 3, 5, 4)), ids=str)
+def test_opcheck(shape, dtype, device):
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
+    x, mean, var, weight, bias = inputs(shape, dtype, device)
+    forward, in_place, backward = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
+    for layout in (torch.clone, channels_last, expanded):
+        for training in (True, False):
+            numbers = (weight, bias, mean, var, training, 1e-5, 2, 0.1, False)
+            torch.library.opcheck(forward, (layout(x), *numbers), test_utils=tests)
+            if layout is not expanded:
+                torch.library.opcheck(in_place, (layout(x), *numbers), test_utils=("test_schema", "test_faketensor"))
+            statistics = forward(layout(x), *numbers)[1]
+            arguments = (x.clone(), layout(x), weight, bias, statistics, training, False, 2, 0.1, False)
+            torch.library.opcheck(backward, arguments, test_utils=tests)
+
+
+def test_kernels_refuse_what_does_not_match(device):
+    forward, _, backward = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
+    x, mean, var, weight, bias = inputs((4, 3), torch.float32, device)
+    options = (True, 1e-5, 0, 0.1, False)
+    for bad, message in ((weight[:2], "should contain 3 elements not 2"), (weight.double(), "dtype")):
+        for i in range(4):
+            numbers: list = [weight, bias, mean, var]
+            numbers[i] = bad
+            with pytest.raises(RuntimeError, match=message):
+                forward(x, *numbers, *options)
+    statistics = forward(x, weight, bias, mean, var, *options)[1]
+    for bad, message in ((x[:2], "size"), (x.double(), "dtype")):
+        with pytest.raises(RuntimeError, match=message):
+            backward(bad, x, weight, bias, statistics, True, False, 0, 0.1, False)
+    with pytest.raises(RuntimeError, match="statistics"):
+        backward(x, x, weight, bias, statistics[:, :2], True, False, 0, 0.1, False)
+    with pytest.raises(ValueError, match="activation"):
+        forward(x, weight, bias, mean, var, True, 1e-5, 7, 0.1, False)
+    for training, given in ((False, (None, var)), (False, (mean, None))):
+        with pytest.raises(RuntimeError, match="must be defined in evaluation mode"):
+            forward(x, weight, bias, *given, training, 1e-5, 0, 0.1, False)
+
+
+def test_bad_arguments_raise_what_torch_raises():
+    x, mean, var, weight, bias = inputs((4, 3, 5), torch.float32)
+
+    def arguments(**changed):
+        names = ("input", "running_mean", "running_var", "weight", "bias")
+        return {**dict(zip(names, (x, mean, var, weight, bias), strict=True)), **changed}
+
+    longer = torch.ones(4)
+    bad = [{"input": v} for v in (None, "x", 1.0, x[0, 0], torch.tensor(1.0), x.double(), torch.randn(4, 2))]
+    bad += [
+        {name: v}
+        for name in ("running_mean", "running_var", "weight", "bias")
+        for v in (longer, "x", weight.double(), 1.0)
+    ]
+    bad += [{"running_mean": None}, {"running_var": None}, {"eps": -1.0}, {"eps": 0.0, "training": True}]
+    bad += [{"running_mean": mean.clone().requires_grad_()}, {"weight": weight.to("meta")}]
+    bad += [
+        {"momentum": "x", "training": True},
+        {"eps": "x"},
+        {"nonsense": 1},
+        {"input": x[:1, :, :1], "training": True},
+    ]
+    for change in bad:
+        for training in (change["training"],) if "training" in change else (False, True):
+            given = arguments(**{**change, "training": training})
+            kept = mean.clone(), var.clone()
+            theirs = {k: v.clone() if isinstance(v, Tensor) else v for k, v in given.items()}
+            assert outcome(F.batch_norm, **given)[0] is outcome(torch_F.batch_norm, **theirs)[0], change
+            assert torch.equal(mean, kept[0]), "nothing is written"
+            assert torch.equal(var, kept[1]), "nothing is written"
+
+
+def test_bad_options_of_our_own():
+    x = torch.randn(4, 3)
+    for bad in ("gelu", 3, "ReLU"):
+        with pytest.raises(ValueError, match="activation must be one of None, 'relu'"):
+            F.batch_norm(x, None, None, training=True, activation=bad)
+    for keyword in ("negative_slope", "eps"):
+        with pytest.raises((TypeError, ValueError)):
+            F.batch_norm(x, None, None, training=True, activation="leaky_relu", **{keyword: "x"})
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
+    from torchnotes import _C
+
+    if _C.cuda:
+        pytest.skip("this build has CUDA")
+    kernel = getattr(torch.ops.torchnotes, name).default
+    x, n = torch.ones(2, 3), torch.ones(3)
+    rest = (
+        (n, n, n, n, True, 1e-5, 0, 0.1, False)
+        if name != "batch_norm_backward"
+        else (x, n, n, x, True, False, 0, 0.1, False)
+    )
+    with pytest.raises(NotImplementedError, match="built without CUDA"):
+        kernel.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), x, *rest)
+
+
+# the notes
+
+
+def test_every_channel_has_mean_beta_and_deviation_gamma():
+    """Row 17."""
+    x, _, _, weight, bias = inputs((50, 4, 30))
+    y = ours(5 * x + 3, None, None, weight, bias, eps=1e-12)
+    torch.testing.assert_close(y.mean((0, 2)), bias)
+    torch.testing.assert_close(y.std((0, 2), correction=0), weight.abs())
+
+
+def test_small_batches_make_noise():
+    """Row 17: what a sample becomes depends on the others by chance, the more the smaller the batch: by 1/n."""
+    sample, spread = torch.tensor(0.5, dtype=torch.float64), []
+    for n in (8, 32, 128):
+        others = torch.randn(20_000, n - 1, dtype=torch.float64)
+        batches = torch.cat((sample.expand(20_000, 1), others), 1)
+        spread.append(ours(batches.t().contiguous(), None, None)[0].var())
+    assert spread[0] > 3 * spread[1] > 9 * spread[2]
+    # of the first order: (x - mu)/sigma varies by 1/n for mu and x^2/2n for sigma
+    assert spread[2].item() == pytest.approx((1 + 0.5**2 / 2) / 128, rel=0.05)
+
+
+def test_the_mean_only_form():
+    """Row 18: dx^_i/dx_j = [i = j] - 1/n."""
+    n = 6
+    x = torch.randn(n, 1, dtype=torch.float64)
+    jacobian = torch.func.jacrev(lambda x: ours(x, None, None, center_only=True))(x).view(n, n)
+    torch.testing.assert_close(jacobian, torch.eye(n, dtype=torch.float64) - 1 / n)
+    x, _, _, weight, bias = inputs((5, 3, 4))
+    grad = values((5, 3, 4), torch.float64, "cpu")
+    _, dx, *_ = run(ours, [x, None, None, weight, bias], grad, center_only=True)
+    scaled = grad * weight.view(-1, 1)
+    torch.testing.assert_close(dx, scaled - scaled.mean((0, 2), keepdim=True))
+
+
+def test_the_mean_only_form_of_one_number_is_zero_with_gradient_zero(dtype, device):
+    x, mean, var, weight, bias = inputs((1, 3), dtype, device)
+    kept = var.clone()
+    y, dx, dw, db, *_ = run(ours, [x, mean, var, weight, bias], torch.ones_like(x), center_only=True)
+    assert torch.equal(y, bias.to(dtype).view(1, 3))
+    assert not dx.any()
+    assert not dw.any()
+    assert torch.equal(db, torch.ones_like(db))
+    assert torch.equal(var, kept)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        ours(x, None, None)
+
+
+def test_the_gradient_of_the_mean_only_form_tends_to_that_of_y():
+    """Row 18: n -> infinity, for gradients of which the mean tends to 0."""
+    gap = []
+    for n in (10, 1000, 100_000):
+        x, grad = torch.randn(n, 1, dtype=torch.float64), torch.randn(n, 1, dtype=torch.float64)
+        _, dx, *_ = run(ours, [x, None, None, None, None], grad, center_only=True)
+        gap.append((dx - grad).abs().max().item())
+    assert gap[2] < 0.02
+    assert gap[2] < gap[0]
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_mean_only_form_agrees_with_float64(activation, training, dtype, device):
+    for shape in ((5, 3), (4, 3, 70), (3, 2, 4, 5)):
+        tensors, grad = inputs(shape, dtype, device), values(shape, dtype, device)
+        options = dict(training=training, activation=activation, center_only=True)
+        exact = run(reference, doubled(tensors), grad.double(), **options)
+        for inplace in (False, True):
+
+            def function(x, *numbers, options=options, inplace=inplace):
+                return ours(x * 1, *numbers, inplace=inplace, **options)
+
+            for mine, true in zip(run(function, tensors, grad)[:4], exact[:4], strict=True):
+                rtol, atol = TOLERANCE[dtype]
+                torch.testing.assert_close(
+                    mine.double(), true, rtol=8 * rtol, atol=8 * rtol * max(1, true.abs().max()) + atol
+                )
+
+
+def test_the_mean_only_form_updates_the_running_mean_alone():
+    x, mean, var, weight, bias = inputs((5, 3, 4))
+    expected_mean, kept = 0.7 * mean + 0.3 * x.mean((0, 2)), var.clone()
+    ours(x, mean, var, weight, bias, momentum=0.3, center_only=True)
+    torch.testing.assert_close(mean, expected_mean)
+    assert torch.equal(var, kept)
+    ours(x, mean, None, center_only=True)
+    ours(x, mean, None, center_only=True, training=False)

@@ -1,0 +1,125 @@
+"""torch.nn's batch normalisation, computed by torchnotes: same constructor, buffers and state_dict, further options."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional as F
+from ..ops.batch_norm import checked_activation
+
+_DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_only=False)
+
+
+class _Options(torch.nn.modules.batchnorm._BatchNorm):
+    """The options of functional.batch_norm that torch's lacks, as attributes, and forward."""
+
+    activation: str | None = None
+    negative_slope: float = 0.01
+    inplace: bool = False
+    center_only: bool = False
+
+    def _set_options(self, **options: Any) -> None:
+        checked_activation(options["activation"])
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # the average over all batches
+                momentum = 1.0 / float(self.num_batches_tracked)
+        tracked = self.track_running_stats or not self.training
+        return F.batch_norm(
+            input,
+            self.running_mean if tracked else None,
+            self.running_var if tracked else None,
+            self.weight,
+            self.bias,
+            self.training or (self.running_mean is None and self.running_var is None),
+            momentum,
+            self.eps,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+            inplace=self.inplace,
+            center_only=self.center_only,
+        )
+
+    def extra_repr(self) -> str:
+        options = ((name, getattr(self, name)) for name in _DEFAULTS)
+        return super().extra_repr() + "".join(f", {k}={v!r}" for k, v in options if v != _DEFAULTS[k])
+
+
+class _BatchNorm(_Options):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        inplace: bool = False,
+        center_only: bool = False,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)
+        self._set_options(
+            activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only
+        )
+
+
+class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
+    pass
+
+
+class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
+    pass
+
+
+class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
+    pass
+
+
+class _LazyBatchNorm(_Options):
+    def __init__(
+        self,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        inplace: bool = False,
+        center_only: bool = False,
+    ) -> None:
+        super().__init__(eps, momentum, affine, track_running_stats, device, dtype)  # type: ignore[arg-type] # lazy
+        if not bias:
+            self.register_parameter("bias", None)
+        self._set_options(
+            activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only
+        )
+
+
+class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
+    cls_to_become = BatchNorm1d
+
+
+class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
+    cls_to_become = BatchNorm2d
+
+
+class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
+    cls_to_become = BatchNorm3d

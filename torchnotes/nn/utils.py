@@ -1,0 +1,98 @@
+"""Rewriting of models."""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from .activation import LeakyReLU, ReLU, Sigmoid, Tanh
+
+
+def fuse_batch_norm(model: Module) -> Module:
+    """A copy of the model in which batch normalisations in eval mode are part of the Linear or convolution before them.
+
+    The weights of the latter take them up, and their activations, if any, take their place. Folded is what torch.fx
+    shows to be the only use of the output of a layer that is called once, with running statistics of as many features
+    as the layer has outputs. (A BatchNorm1d after a Linear is taken to normalise the features, as for inputs (N, C).)
+    """
+    model = copy.deepcopy(model)
+    for layer, norm_name in list(_pairs(model)):
+        norm = model.get_submodule(norm_name)
+        assert isinstance(norm, _BatchNorm)
+        _fold(layer, norm)
+        parent, _, name = norm_name.rpartition(".")
+        setattr(model.get_submodule(parent), name, _activation_of(norm))
+    return model
+
+
+class _Tracer(torch.fx.Tracer):
+    def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
+        return super().is_leaf_module(m, module_qualified_name) or m.__module__.startswith("torchnotes.")
+
+
+def _pairs(model: Module) -> Iterator[tuple[Module, str]]:
+    """Layers, and the names of the normalisations that can be folded into them."""
+    if isinstance(model, (_BatchNorm, torch.nn.Linear, _ConvNd)):
+        return
+    calls = [node for node in _Tracer().trace(model).nodes if node.op == "call_module"]
+    times = Counter(id(model.get_submodule(str(node.target))) for node in calls)
+    for node in calls:
+        norm, before = model.get_submodule(str(node.target)), node.args[0] if node.args else None
+        if not (isinstance(norm, _BatchNorm) and isinstance(before, torch.fx.Node)):
+            continue
+        if before.op != "call_module" or len(before.users) > 1:
+            continue
+        layer = model.get_submodule(str(before.target))
+        if times[id(norm)] == times[id(layer)] == 1 and _may_fold(layer, norm):
+            yield layer, str(node.target)
+
+
+def _may_fold(layer: Module, norm: _BatchNorm) -> bool:
+    if isinstance(layer, torch.nn.Linear):
+        outputs = layer.out_features
+    elif isinstance(layer, _ConvNd):
+        outputs = layer.out_channels
+    else:
+        return False
+    return not norm.training and norm.running_mean is not None and norm.num_features == outputs
+
+
+def _fold(layer: Any, norm: Any) -> None:
+    """W x + b -> gamma r (W x + b - mu) + beta, in double precision."""
+    scale = torch.ones_like(norm.running_mean, dtype=torch.float64)
+    if not getattr(norm, "center_only", False):
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() if layer.bias is None else layer.bias.detach().double() - norm.running_mean
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
+    weight = layer.weight.detach().double()
+    if isinstance(layer, _ConvTransposeNd):  # (inputs, outputs of a group, ...): of each group its inputs in turn
+        grouped = weight.unflatten(0, (layer.groups, -1))
+        weight = (grouped * scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))).flatten(0, 1)
+    else:
+        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    layer.weight = _replaced(layer.weight, weight)
+    layer.bias = _replaced(layer.bias if layer.bias is not None else layer.weight, shift)
+
+
+def _replaced(old: Tensor, new: Tensor) -> Parameter:
+    return Parameter(new.to(old.dtype), old.requires_grad)
+
+
+def _activation_of(norm: Any) -> Module:
+    name = getattr(norm, "activation", None)
+    if name is None:
+        return torch.nn.Identity()
+    return LeakyReLU(norm.negative_slope) if name == "leaky_relu" else _ACTIVATIONS[name]()
+
+
+_ACTIVATIONS = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}

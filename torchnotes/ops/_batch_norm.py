@@ -1,0 +1,76 @@
+"""Batch normalisation in plain torch operations, for what no kernel of ours computes: the higher derivatives and the
+forward mode. Each function here is differentiable to every order, by every argument. The formulas:
+csrc/formulas/batch_norm.h.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._derivatives import transpose
+
+ACTIVATIONS: dict[str | None, Callable[[Tensor, float], Tensor]] = {  # the native operators count them in this order
+    None: lambda z, slope: z,
+    "relu": lambda z, slope: torch.relu(z),
+    "leaky_relu": torch.nn.functional.leaky_relu,
+    "sigmoid": lambda z, slope: torch.sigmoid(z),
+    "tanh": lambda z, slope: torch.tanh(z),
+}
+_BY_NUMBER = tuple(ACTIVATIONS.values())
+
+
+class Options(NamedTuple):
+    """What has no derivative, in the order of the native operators."""
+
+    training: bool
+    eps: float
+    activation: int
+    negative_slope: float
+    center_only: bool
+
+
+def activate(z: Tensor, options: Options) -> Tensor:
+    return _BY_NUMBER[options.activation](z, options.negative_slope)
+
+
+def output(x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Any, options: Options) -> Tensor:
+    """y, with the mean and 1 / sqrt(variance + eps) of the batch in training, and otherwise with these `statistics`."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    of_channels = (-1, *[1] * (x.dim() - 2))
+    if options.training:
+        variance, mean = torch.var_mean(wide, [0, *range(2, x.dim())], correction=0, keepdim=True)
+        r = torch.rsqrt(variance + options.eps)
+    else:
+        mean, r = (numbers.to(wide.dtype).view(of_channels) for numbers in statistics)
+    z = wide - mean
+    if not options.center_only:
+        z = z * r
+    if weight is not None:
+        z = z * weight.view(of_channels)
+    if bias is not None:
+        z = z + bias.view(of_channels)
+    return activate(z, options).to(x.dtype)
+
+
+def of_tensors(function: Callable[..., object], *tensors: Tensor | None) -> tuple[Callable[..., object], list[Tensor]]:
+    """The function of those of its arguments that are there, and these."""
+    present = [i for i, x in enumerate(tensors) if x is not None]
+
+    def call(*given: Tensor) -> object:
+        everything: list[Tensor | None] = [None] * len(tensors)
+        for i, x in zip(present, given, strict=True):
+            everything[i] = x
+        return function(*everything)
+
+    return call, [x for x in tensors if x is not None]
+
+
+def gradients(
+    g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Tensor, options: Options
+) -> tuple[Tensor, ...]:
+    """The gradients for x, weight and bias, those that are there, with g for y."""
+    function, primals = of_tensors(partial(output, statistics=statistics, options=options), x, weight, bias)
+    return transpose(function, *primals)(g)

@@ -1,0 +1,30 @@
+"""Derivatives of functions that are composed of plain torch operations, right in every mode and to every order."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def transpose(function: Callable[..., Any], *primals: Tensor) -> Callable[..., Any]:
+    """The transposed derivative at the primals: from a gradient of the result to the gradients of the arguments."""
+    return torch.func.vjp(function, *primals)[1]
+
+
+def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *constants: Any) -> Any:
+    """The derivative of function(*primals, *constants) along the tangents, None standing for 0.
+
+    As the transpose of the transpose: torch allows no forward mode within the forward mode of dual numbers.
+    """
+    moving = [i for i, t in enumerate(tangents) if t is not None]
+
+    def of_moving(*moved: Tensor) -> Any:
+        everything = list(primals)
+        for i, x in zip(moving, moved, strict=True):
+            everything[i] = x
+        return function(*everything, *constants)
+
+    result, pull, *_ = torch.func.vjp(of_moving, *(primals[i] for i in moving))
+    anywhere = torch.utils._pytree.tree_map(torch.zeros_like, result)  # pull is linear
+    return transpose(pull, anywhere)(tuple(tangents[i] for i in moving))[0]

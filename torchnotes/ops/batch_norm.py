@@ -1,0 +1,361 @@
+"""Batch normalisation, fused with its activation. The formulas and their derivation: csrc/formulas/batch_norm.h.
+
+x^ = (x - mu) r,    y = f(gamma x^ + beta),    d = f'(z) dL/dy
+dL/dx = gamma r (d - mean d - x^ mean d x^),    dL/dgamma = sum d x^,    dL/dbeta = sum d
+
+Beyond the first derivative everything is composed of plain operations (_batch_norm.py).
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+from torch.nn.functional import batch_norm as builtin
+
+from .._native import TRANSFORM, call_mode, check_in_place, dense_float
+from . import _batch_norm as plain
+from ._batch_norm import ACTIVATIONS, Options
+from ._derivatives import tangent, transpose
+from ._function import Function
+
+_forward = torch.ops.torchnotes.batch_norm.default
+_forward_ = torch.ops.torchnotes.batch_norm_.default
+_backward = torch.ops.torchnotes.batch_norm_backward.default
+
+_NUMBERS = {name: i for i, name in enumerate(ACTIVATIONS)}
+
+
+def _fake(
+    input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *options: Any
+) -> tuple[Tensor, ...]:
+    for x in (weight, bias, mean, variance):
+        alike = x is None or x.device == input.device
+        torch._check(alike, lambda x=x: f"Expected numbers of channels on {input.device}, got {x.device}")
+    precise = torch.promote_types(input.dtype, torch.float32)
+    channels = input.shape[1]
+    of_batch = input.new_empty(channels if training else 0, dtype=precise)
+    output = torch.empty_like(input, memory_format=torch._prims_common.suggest_memory_format(input))
+    return output, input.new_empty((2, channels), dtype=torch.float64), of_batch, torch.empty_like(of_batch)
+
+
+def _fake_in_place(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    keep = torch.library.get_ctx().new_dynamic_size()
+    kept = input.new_empty((input.shape[0], keep, *input.shape[2:]))
+    return *_fake(input, *arguments)[1:], input.new_empty(keep, dtype=torch.int64), kept
+
+
+def _fake_backward(grad: Tensor, reference: Tensor, weight: Any, bias: Any, *options: Any) -> tuple[Tensor, ...]:
+    precise = torch.promote_types(reference.dtype, torch.float32)
+    channels = reference.shape[1]
+    numbers = (reference.new_empty(channels, dtype=precise if p is None else p.dtype) for p in (weight, bias))
+    format = torch._prims_common.suggest_memory_format(reference)
+    return torch.empty_like(reference, memory_format=format), *numbers
+
+
+torch.library.register_fake("torchnotes::batch_norm", _fake)
+torch.library.register_fake("torchnotes::batch_norm_", _fake_in_place)
+torch.library.register_fake("torchnotes::batch_norm_backward", _fake_backward)
+
+
+def _native_backward(
+    g: Tensor,
+    reference: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Tensor,
+    from_output: bool,
+    options: Options,
+) -> tuple[Tensor, Tensor, Tensor]:
+    training, _, *others = options
+    return _backward(g, reference, weight, bias, statistics, training, from_output, *others)
+
+
+class BatchNormBackward(Function):
+    """(dL/dx, dL/dgamma, dL/dbeta) of (dL/dy, x, gamma, beta, statistics, *options)"""
+
+    @staticmethod
+    def forward(
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        statistics: Tensor,
+        training: bool,
+        eps: float,
+        activation: int,
+        negative_slope: float,
+        center_only: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        options = Options(training, eps, activation, negative_slope, center_only)
+        return _native_backward(g, x, weight, bias, statistics, False, options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.options = Options(*inputs[5:])
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple:
+        g, x, weight, bias, statistics = ctx.saved_tensors
+        gradients_of = functools.partial(plain.gradients, statistics=statistics, options=ctx.options)
+        function, primals = plain.of_tensors(gradients_of, g, x, weight, bias)
+        gradients = iter(transpose(function, *primals)(_there(along, weight, bias)))
+        return *(None if p is None else next(gradients) for p in (g, x, weight, bias)), *(None,) * 6
+
+    @staticmethod
+    def tangent(ctx: Any, *tangents: Any) -> tuple:
+        g, x, weight, bias, statistics = ctx.saved_tensors
+        along = iter(tangent(plain.gradients, (g, x, weight, bias), tangents[:4], statistics, ctx.options))
+        of_numbers = (
+            x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)) if p is None else next(along)
+            for p in (weight, bias)
+        )
+        return next(along), *of_numbers
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        d_x, d_weight, d_bias = BatchNormBackward.apply(*_channels_of_all(info, in_dims, args, 2))
+        return (_split(info, d_x, 1), _split(info, d_weight, 0), _split(info, d_bias, 0)), (1, 0, 0)
+
+
+class BatchNorm(Function):
+    """(y, statistics, mean and variance of the batch) of x, gamma, beta, running mean and variance, momentum, options
+
+    In training it updates the running statistics, unless the momentum is None.
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momentum: float | None,
+        training: bool,
+        eps: float,
+        activation: int,
+        negative_slope: float,
+        center_only: bool,
+    ) -> tuple[Tensor, ...]:
+        options = training, eps, activation, negative_slope, center_only
+        results = _forward(input, weight, bias, running_mean, running_var, *options)
+        if training and momentum is not None:
+            _update(running_mean, running_var, results[2:4], momentum, center_only)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+        ctx.save_for_backward(*inputs[:3], outputs[1])
+        ctx.mark_non_differentiable(*outputs[1:])
+        ctx.options = Options(*inputs[6:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
+        x, weight, bias, statistics = ctx.saved_tensors
+        gradients = BatchNormBackward.apply(g, x, weight, bias, statistics, *ctx.options)
+        return *_wanted(ctx, gradients), *(None,) * 8
+
+    @staticmethod
+    def tangent(ctx: Any, *tangents: Any) -> tuple:
+        x, weight, bias, statistics = ctx.saved_tensors
+        return tangent(plain.output, (x, weight, bias), tangents[:3], statistics, ctx.options), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        *_, momentum, training, _, _, _, center_only = args
+        updates = training and momentum is not None and args[3] is not None
+        if updates and None in in_dims[3 : 4 if center_only else 5]:
+            raise RuntimeError(
+                "Batch norm got a batched tensor as input while the running_mean or running_var, which will be updated "
+                "in place, were not batched."
+            )
+        merged = _channels_of_all(info, in_dims, args, 1)
+        merged[5] = None
+        y, statistics, mean, variance = BatchNorm.apply(*merged)
+        of_batch = _split(info, mean, 0), _split(info, variance, 0)
+        if updates:
+            mean, variance = (
+                None if dim is None else x.movedim(dim, 0) for x, dim in zip(args[3:5], in_dims[3:5], strict=True)
+            )
+            _update(mean, variance, of_batch, momentum, center_only)
+        return (_split(info, y, 1), _split(info, statistics, 1), *of_batch), (1, 1, 0, 0)
+
+
+class BatchNormInPlace(Function):
+    """The same, with y in the place of x, from which the backward tells x again.
+
+    Of the channels where y does not tell it exactly enough it keeps x. `forward` returns which these are, too.
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, *options: Any
+    ) -> tuple[Tensor, ...]:
+        training, *_, center_only = options
+        results = _forward_(input, weight, bias, running_mean, running_var, *options)
+        if training:
+            _update(running_mean, running_var, results[1:3], momentum, center_only)
+        return input, *results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+        y, statistics, _, _, channels, kept = outputs
+        ctx.mark_dirty(y)
+        ctx.mark_non_differentiable(*outputs[1:])
+        ctx.save_for_backward(y, *inputs[1:3], statistics, channels, kept)
+        ctx.options = Options(*inputs[6:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "batch_norm: in place the input is gone, and with it the second derivative. Use inplace=False."
+            )
+        y, weight, bias, statistics, channels, kept = ctx.saved_tensors
+        if len(channels) == y.shape[1]:
+            gradients = _native_backward(g, kept, weight, bias, statistics, False, ctx.options)
+        else:
+            gradients = _native_backward(g, y, weight, bias, statistics, True, ctx.options)
+            if len(channels) > 0:
+                weight, bias = (None if p is None else p[channels] for p in (weight, bias))
+                g, statistics = g.index_select(1, channels), statistics[:, channels]
+                of_kept = _native_backward(g, kept, weight, bias, statistics, False, ctx.options)
+                for all_channels, some, dim in zip(gradients, of_kept, (1, 0, 0), strict=True):
+                    all_channels.index_copy_(dim, channels, some)
+        return *_wanted(ctx, gradients), *(None,) * 8
+
+
+def _there(of_all: tuple, weight: Tensor | None, bias: Tensor | None) -> tuple:
+    """Of x, weight and bias, what belongs to those that are there."""
+    return tuple(one for one, p in zip(of_all, (True, weight, bias), strict=True) if p is not None)
+
+
+def _wanted(ctx: Any, gradients: tuple) -> tuple:
+    return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad[:3], strict=True))
+
+
+def _channels_of_all(info: Any, in_dims: tuple, args: tuple, images: int) -> list:
+    """The arguments, of which `images` are of the input's shape, with the channels of the whole batch side by side."""
+
+    def batched(x: Any, dim: int | None) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+    merged = [batched(x, dim) for x, dim in zip(args, in_dims, strict=True)]
+    for i, x in enumerate(merged):
+        if isinstance(x, Tensor):
+            channels_second = i < images or x.dim() == 3  # the statistics have two rows of channels
+            merged[i] = x.movedim(0, 1).flatten(1, 2) if channels_second else x.flatten()
+    return merged
+
+
+def _split(info: Any, x: Tensor, dim: int) -> Tensor:
+    return x.unflatten(dim, (info.batch_size, x.shape[dim] // info.batch_size))
+
+
+@torch.no_grad()
+def _update(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    of_batch: tuple[Tensor, Tensor | None],
+    momentum: float,
+    center_only: bool,
+) -> None:
+    """running <- (1 - momentum) running + momentum (that of the batch)"""
+    for running, new in zip((running_mean, None if center_only else running_var), of_batch, strict=True):
+        if running is None or new is None:
+            continue
+        if running.dtype == new.dtype:
+            running.lerp_(new, momentum)
+        else:
+            running.copy_(torch.lerp(running.to(new.dtype), new, momentum))
+
+
+def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, o: Options) -> Tensor:
+    """By torch's operations, for what our kernels do not take."""
+    if not (o.center_only or is_compiling()):
+        return plain.activate(builtin(input, mean, variance, weight, bias, o.training, momentum, o.eps), o)
+    if not o.training:
+        return plain.output(input, weight, bias, (mean, mean if o.center_only else (variance + o.eps).rsqrt()), o)
+    if mean is not None and input.numel() > 0:
+        var, mu = torch.var_mean(input.detach(), [0, *range(2, input.dim())], correction=0 if o.center_only else 1)
+        _update(mean, variance, (mu, var), momentum, o.center_only)
+    return plain.output(input, weight, bias, None, o)
+
+
+def _ours(input: Any, *numbers: Any) -> bool:
+    """Whether our kernels take these tensors, of which all but the first may be None."""
+    takes = _traceable if is_compiling() else dense_float
+    return takes(input) and all(x is None or takes(x) for x in numbers) and input.numel() > 0
+
+
+def _traceable(x: Any) -> bool:
+    strided = isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided
+    return strided and not torch._C._are_functorch_transforms_active()  # the compiler sees no Functions under these
+
+
+def checked_activation(activation: str | None) -> int:
+    """The number of an activation."""
+    if activation not in _NUMBERS:
+        raise ValueError(f"activation must be one of {', '.join(map(repr, _NUMBERS))}. Got: {activation!r}")
+    return _NUMBERS[activation]
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    inplace: bool = False,
+    center_only: bool = False,
+) -> Tensor:
+    """Each channel of the input normalised over the batch, as torch.nn.functional.batch_norm, and beyond it:
+
+    activation   None, "relu", "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh", in the same pass
+    inplace      lets the output take the memory of the input, which must be an intermediate result. Nothing else is
+                 kept but for those channels whose input the output does not tell: where |weight| is small beside
+                 |bias|, or the activation has no inverse. There is no second derivative then.
+    center_only  subtracts the mean alone: neither the variance nor running_var nor eps has a part in it
+    """
+    number = checked_activation(activation)
+    if training and not center_only:
+        torch.nn.functional._verify_batch_size(input.size())  # type: ignore[attr-defined] # not public
+    if not center_only and (eps < 0 or (training and eps == 0)):
+        kind = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
+    if training and not center_only and (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    options = Options(bool(training), float(eps), number, float(negative_slope), bool(center_only))
+    arguments = weight, bias, running_mean, running_var
+    if not _ours(input, *arguments):
+        y = _composed(input, *arguments, momentum, options)
+        return input.copy_(y) if inplace else y
+    if not isinstance(momentum, (float, int)):
+        raise TypeError(f"batch_norm(): argument 'momentum' must be float, not {type(momentum).__name__}")
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is not None and running.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(f"batch_norm is not differentiable with respect to {name}, which requires grad")
+    if inplace and not is_compiling():
+        check_in_place(input)
+    # A Function with several results cannot write over a view, nor within a transform, and the compiler wants it pure.
+    if inplace and not (is_compiling() or input._is_view() or call_mode() == TRANSFORM):
+        return BatchNormInPlace.apply(input, *arguments, momentum, *options)[0]
+    x = input.clone() if inplace else input
+    if is_compiling():
+        y, _, *of_batch = BatchNorm.apply(x, *arguments, None, *options)
+        if training:
+            _update(running_mean, running_var, of_batch, momentum, center_only)
+    else:
+        y = BatchNorm.apply(x, *arguments, momentum, *options)[0]
+    return input.copy_(y) if inplace else y
