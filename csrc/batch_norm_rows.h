@@ -34,7 +34,7 @@ template <class acc_t, class scalar_t>
 struct BatchStatistics {
   Channels<acc_t> channels;
   RowOperand<const scalar_t> x;
-  double n, eps;
+  double inverse_n, unbiased, eps;  // 1/n, n/(n - 1)
   bool center_only;
   acc_t* batch_mean;  // for the running statistics
   acc_t* batch_var;   // the unbiased one
@@ -50,11 +50,11 @@ struct BatchStatistics {
     state.add(d, d);
   }
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
-    const Moments of = moments(all, before(row).k, n);
+    const Moments of = moments(all, before(row).k, inverse_n);
     channels.statistics[row] = of.mean;
     channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(of.variance + eps);
     batch_mean[row] = static_cast<acc_t>(of.mean);
-    batch_var[row] = static_cast<acc_t>(of.variance * (n / (n - 1)));
+    batch_var[row] = static_cast<acc_t>(of.variance * unbiased);
   }
 };
 
@@ -78,7 +78,7 @@ struct BatchNormBackward {
   Channels<acc_t> channels;
   Reference from;
   Activation f;
-  double n;  // 0: the statistics are constants
+  double inverse_n;  // 1/n; 0: the statistics are constants
   bool center_only;
   acc_t* grad_weight;
   acc_t* grad_bias;
@@ -94,7 +94,7 @@ struct BatchNormBackward {
     state.add(widen(f.backward(g, from.z(at, r, u))), widen(u));
   }
   C10_HOST_DEVICE ChannelGradient<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
-    const auto result = channel_gradient<Reference>(channels.at(row), all, n, center_only);
+    const auto result = channel_gradient<Reference>(channels.at(row), all, inverse_n, center_only);
     grad_weight[row] = static_cast<acc_t>(result.grad_gamma);
     grad_bias[row] = static_cast<acc_t>(result.grad_beta);
     return result.of_x;

@@ -12,9 +12,9 @@
 namespace torchnotes {
 
 // The channels of a tensor (N, C, ...): contiguous memory, or channels last, as torch would have the result.
-class ChannelsOf {
+class ChannelRows {
  public:
-  explicit ChannelsOf(const at::Tensor& x) : format_(x.suggest_memory_format()), dense_(x.contiguous(format_)) {
+  explicit ChannelRows(const at::Tensor& x) : format_(x.suggest_memory_format()), dense_(x.contiguous(format_)) {
     const int64_t channels = x.size(1), batch = x.size(0), n = x.numel() / std::max<int64_t>(1, channels);
     columns_ = format_ != at::MemoryFormat::Contiguous || n == batch;
     shape_ = columns_ ? RowShape{channels, 1, n, channels} : RowShape{channels, batch, batch == 0 ? 0 : n / batch};
@@ -45,7 +45,13 @@ class ChannelsOf {
 
 inline at::ScalarType precise(const at::Tensor& x) { return at::toOpMathType(x.scalar_type()); }
 
-// To be called before anything is written.
+// These are to be called before anything is written.
+inline void check_channels(const at::Tensor& x) {
+  TORCH_CHECK(
+      x.dim() >= 2 && x.numel() > 0, "batch_norm: expected an input (N, C, ...) with elements, got size ", x.sizes()
+  );
+}
+
 inline void check_channel_numbers(const at::Tensor& x, const char* name, const std::optional<at::Tensor>& numbers) {
   if (!numbers) {
     return;

@@ -30,7 +30,7 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "float eps, int activation, float negative_slope, bool center_only) "
     "-> (Tensor output, Tensor statistics, Tensor batch_mean, Tensor batch_var)",
     "batch_norm_(Tensor(a!) input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
-    "bool training, float eps, int activation, float negative_slope, bool center_only) "
+    "bool training, float eps, int activation, float negative_slope, bool center_only, bool keep) "
     "-> (Tensor statistics, Tensor batch_mean, Tensor batch_var, Tensor channels, Tensor kept)",
     "batch_norm_backward(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
     "bool training, bool from_output, int activation, float negative_slope, bool center_only) "

@@ -20,8 +20,8 @@
 //   mu = k + sum (x_i - k) / n,   n v = sum (x_i - k)^2 - (sum (x_i - k))^2 / n
 //
 // At worst (k - mu)^2 = n v, when k alone differs from the rest: then as many of 16 digits are lost as n has. A
-// constant channel has v = 0 exactly. mu and r are kept in double precision, too: x - mu is computed as (x - m) - (mu -
-// m), m being mu rounded to the precision of the arithmetic, so that a large mean costs nothing.
+// constant channel has v = 0 exactly. mu and r are kept in double precision, too. With m for mu rounded to the
+// precision of the arithmetic, x - mu is computed as (x - m) - (mu - m), so that a large mean costs nothing.
 //
 // In place, when f is piecewise linear with positive slopes and gamma not too small (may_invert), y takes the place of
 // x and
@@ -109,9 +109,9 @@ struct Moments {
 };
 
 template <class T>
-C10_HOST_DEVICE inline Moments moments(const ChannelSums<T>& about, double k, double n) {
-  const double squares = about.of_ab - about.of_a * about.of_a / n;
-  return {k + about.of_a / n, (squares < 0 ? 0.0 : squares) / n};
+C10_HOST_DEVICE inline Moments moments(const ChannelSums<T>& about, double k, double inverse_n) {
+  const double mean = about.of_a * inverse_n, variance = about.of_ab * inverse_n - mean * mean;
+  return {k + mean, variance < 0 ? 0.0 : variance};
 }
 
 struct Channel {
@@ -187,7 +187,7 @@ struct ChannelGradient {
 };
 
 // Of the sums of d and d u: dL/dgamma and dL/dbeta, and the formula of dL/dx, for n numbers of which mu is the mean;
-// n = 0 when mu and v are given.
+// 1/n = 0 when mu and v are given.
 template <class T>
 struct ChannelResult {
   double grad_gamma, grad_beta;
@@ -196,14 +196,14 @@ struct ChannelResult {
 
 template <class Reference, class T>
 C10_HOST_DEVICE inline ChannelResult<T> channel_gradient(
-    const Channel& c, const ChannelSums<T>& sums, double n, bool center_only
+    const Channel& c, const ChannelSums<T>& sums, double inverse_n, bool center_only
 ) {
   const double beyond = Reference::template beyond<T>(c), per_unit = Reference::per_unit(c);
   const auto less = [](double a, double b) { return a - a == 0 ? a - b : a; };    // an infinite a stays what it is
   const double along = less(sums.of_ab, beyond * sums.of_a) * per_unit * c.rstd;  // sum d x^
   const double p = c.gamma * c.rstd;
-  const double t = n == 0 ? 0.0 : -p * sums.of_a / n;
-  const double q = n == 0 || center_only ? 0.0 : -p * c.rstd * per_unit * along / n;
+  const double t = inverse_n == 0 ? 0.0 : -p * sums.of_a * inverse_n;
+  const double q = inverse_n == 0 || center_only ? 0.0 : -p * c.rstd * per_unit * along * inverse_n;
   const ChannelGradient<T> of_x{
       Reference::template place<T>(c), static_cast<T>(p), static_cast<T>(q), static_cast<T>(less(t, q * beyond))
   };

@@ -71,7 +71,7 @@ Tensor given_statistics(const Tensor& mean, const OptionalTensor& variance, cons
 
 // Writes what becomes of the channels of `in` to `out`, which may be the same memory.
 Normalised normalise(
-    const ChannelsOf& in,
+    const ChannelRows& in,
     const Tensor& out,
     const OptionalTensor& weight,
     const OptionalTensor& bias,
@@ -81,13 +81,14 @@ Normalised normalise(
 ) {
   const Tensor& x = in.dense();
   const Tensor gamma = precise_numbers(x, weight), beta = precise_numbers(x, bias);
-  const int64_t of_batch = options.training ? in.count() : 0;
+  const int64_t counted = options.training ? in.count() : 0;
+  const auto n = static_cast<double>(in.size());
   const auto numbers = x.options().dtype(precise(x));
   Normalised result{
       options.training ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
                        : given_statistics(*running_mean, running_var, options),
-      at::empty({of_batch}, numbers),
-      at::empty({of_batch}, numbers)
+      at::empty({counted}, numbers),
+      at::empty({counted}, numbers)
   };
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::batch_norm", [&] {
     using acc_t = at::opmath_type<scalar_t>;
@@ -96,7 +97,8 @@ Normalised normalise(
     const BatchStatistics<acc_t, scalar_t> of_batch{
         channels_at<acc_t>(gamma, beta, result.statistics),
         read,
-        static_cast<double>(in.size()),
+        1 / n,
+        n / (n - 1),
         options.eps,
         options.center_only,
         result.batch_mean.mutable_data_ptr<acc_t>(),
@@ -127,7 +129,7 @@ void check_input(
     const OptionalTensor& running_var,
     const NormOptions& options
 ) {
-  TORCH_CHECK(x.dim() >= 2, "batch_norm: expected an input (N, C, ...), got one of size ", x.sizes());
+  check_channels(x);
   check_channel_numbers(x, "weight", weight);
   check_channel_numbers(x, "bias", bias);
   check_channel_numbers(x, "running_mean", running_mean);
@@ -150,7 +152,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
 ) {
   const NormOptions options{training, center_only, eps, activation, negative_slope};
   check_input(input, weight, bias, running_mean, running_var, options);
-  const ChannelsOf in(input);
+  const ChannelRows in(input);
   const Tensor out = empty_like_dense(in.dense());
   auto result = normalise(in, out, weight, bias, running_mean, running_var, options);
   return {out, result.statistics, result.batch_mean, result.batch_var};
@@ -189,14 +191,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
     double eps,
     int64_t activation,
     double negative_slope,
-    bool center_only
+    bool center_only,
+    bool keep
 ) {
   const NormOptions options{training, center_only, eps, activation, negative_slope};
   check_input(input, weight, bias, running_mean, running_var, options);
   at::assert_no_internal_overlap(input);
-  const Tensor channels = channels_to_keep(input, weight, bias, options);
-  const Tensor kept = channels.numel() == input.size(1) ? input.clone() : input.index_select(1, channels);
-  const ChannelsOf in(input);
+  Tensor channels = at::empty({0}, input.options().dtype(at::kLong)), kept = at::empty({0}, input.options());
+  if (keep) {
+    channels = channels_to_keep(input, weight, bias, options);
+    kept = channels.numel() == input.size(1) ? input.clone() : input.index_select(1, channels);
+  }
+  const ChannelRows in(input);
   auto result = normalise(in, in.dense(), weight, bias, running_mean, running_var, options);
   if (!in.dense().is_same(input)) {
     input.copy_(in.dense());
@@ -217,10 +223,11 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     bool center_only
 ) {
   const NormOptions options{training, center_only, 0, activation, negative_slope};
+  check_channels(reference);
   check_same(reference, grad);
   check_channel_numbers(reference, "weight", weight);
   check_channel_numbers(reference, "bias", bias);
-  const ChannelsOf in(reference);
+  const ChannelRows in(reference);
   TORCH_CHECK(
       statistics.scalar_type() == at::kDouble && statistics.dim() == 2 && statistics.size(0) == 2 &&
           statistics.size(1) == in.count(),
@@ -242,7 +249,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
           channels_at<acc_t>(gamma, beta, numbers_of_channels),
           from,
           f,
-          training ? static_cast<double>(in.size()) : 0.0,
+          training ? 1 / static_cast<double>(in.size()) : 0.0,
           center_only,
           grad_weight.mutable_data_ptr<acc_t>(),
           grad_bias.mutable_data_ptr<acc_t>()

@@ -643,7 +643,9 @@ def test_opcheck(shape, dtype, device):
             numbers = (weight, bias, mean, var, training, 1e-5, 2, 0.1, False)
             torch.library.opcheck(forward, (layout(x), *numbers), test_utils=tests)
             if layout is not expanded:
-                torch.library.opcheck(in_place, (layout(x), *numbers), test_utils=("test_schema", "test_faketensor"))
+                for keep in (True, False):
+                    arguments = layout(x), *numbers, keep
+                    torch.library.opcheck(in_place, arguments, test_utils=("test_schema", "test_faketensor"))
             statistics = forward(layout(x), *numbers)[1]
             arguments = (x.clone(), layout(x), weight, bias, statistics, training, False, 2, 0.1, False)
             torch.library.opcheck(backward, arguments, test_utils=tests)
@@ -665,6 +667,9 @@ def test_kernels_refuse_what_does_not_match(device):
             backward(bad, x, weight, bias, statistics, True, False, 0, 0.1, False)
     with pytest.raises(RuntimeError, match="statistics"):
         backward(x, x, weight, bias, statistics[:, :2], True, False, 0, 0.1, False)
+    for empty in (x[:0], x[0]):
+        with pytest.raises(RuntimeError, match=r"\(N, C, ...\) with elements"):
+            forward(empty, weight, bias, mean, var, *options)
     with pytest.raises(ValueError, match="activation"):
         forward(x, weight, bias, mean, var, True, 1e-5, 7, 0.1, False)
     for training, given in ((False, (None, var)), (False, (mean, None))):
@@ -722,11 +727,8 @@ def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
         pytest.skip("this build has CUDA")
     kernel = getattr(torch.ops.torchnotes, name).default
     x, n = torch.ones(2, 3), torch.ones(3)
-    rest = (
-        (n, n, n, n, True, 1e-5, 0, 0.1, False)
-        if name != "batch_norm_backward"
-        else (x, n, n, x, True, False, 0, 0.1, False)
-    )
+    forward = (n, n, n, n, True, 1e-5, 0, 0.1, False)
+    rest = {"batch_norm": forward, "batch_norm_": (*forward, True)}.get(name, (x, n, n, x, True, False, 0, 0.1, False))
     with pytest.raises(NotImplementedError, match="built without CUDA"):
         kernel.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), x, *rest)
 

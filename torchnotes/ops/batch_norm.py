@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.functional import batch_norm as builtin
 
-from .._native import TRANSFORM, call_mode, check_in_place, dense_float
+from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from . import _batch_norm as plain
 from ._batch_norm import ACTIVATIONS, Options
 from ._derivatives import tangent, transpose
@@ -41,9 +41,12 @@ def _fake(
 
 
 def _fake_in_place(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    keep = torch.library.get_ctx().new_dynamic_size()
-    kept = input.new_empty((input.shape[0], keep, *input.shape[2:]))
-    return *_fake(input, *arguments)[1:], input.new_empty(keep, dtype=torch.int64), kept
+    *forward, keep = arguments
+    if not keep:
+        return *_fake(input, *forward)[1:], input.new_empty(0, dtype=torch.int64), input.new_empty(0)
+    count = torch.library.get_ctx().new_dynamic_size()
+    kept = input.new_empty((input.shape[0], count, *input.shape[2:]))
+    return *_fake(input, *forward)[1:], input.new_empty(count, dtype=torch.int64), kept
 
 
 def _fake_backward(grad: Tensor, reference: Tensor, weight: Any, bias: Any, *options: Any) -> tuple[Tensor, ...]:
@@ -187,14 +190,15 @@ class BatchNorm(Function):
 class BatchNormInPlace(Function):
     """The same, with y in the place of x, from which the backward tells x again.
 
-    Of the channels where y does not tell it exactly enough it keeps x. `forward` returns which these are, too.
+    Of the channels where y does not tell it exactly enough `forward` returns x too, if it is to be kept (its last
+    argument), and which these are.
     """
 
     @staticmethod
     def forward(
         input: Tensor, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, *options: Any
     ) -> tuple[Tensor, ...]:
-        training, *_, center_only = options
+        training, *_, center_only, _ = options
         results = _forward_(input, weight, bias, running_mean, running_var, *options)
         if training:
             _update(running_mean, running_var, results[1:3], momentum, center_only)
@@ -206,7 +210,7 @@ class BatchNormInPlace(Function):
         ctx.mark_dirty(y)
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.save_for_backward(y, *inputs[1:3], statistics, channels, kept)
-        ctx.options = Options(*inputs[6:])
+        ctx.options = Options(*inputs[6:-1])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
@@ -225,7 +229,7 @@ class BatchNormInPlace(Function):
                 of_kept = _native_backward(g, kept, weight, bias, statistics, False, ctx.options)
                 for all_channels, some, dim in zip(gradients, of_kept, (1, 0, 0), strict=True):
                     all_channels.index_copy_(dim, channels, some)
-        return *_wanted(ctx, gradients), *(None,) * 8
+        return *_wanted(ctx, gradients), *(None,) * 9
 
 
 def _there(of_all: tuple, weight: Tensor | None, bias: Tensor | None) -> tuple:
@@ -257,7 +261,6 @@ def _split(info: Any, x: Tensor, dim: int) -> Tensor:
     return x.unflatten(dim, (info.batch_size, x.shape[dim] // info.batch_size))
 
 
-@torch.no_grad()
 def _update(
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -350,7 +353,8 @@ def batch_norm(
         check_in_place(input)
     # A Function with several results cannot write over a view, nor within a transform, and the compiler wants it pure.
     if inplace and not (is_compiling() or input._is_view() or call_mode() == TRANSFORM):
-        return BatchNormInPlace.apply(input, *arguments, momentum, *options)[0]
+        keep = call_mode(input, weight, bias) == GRAPH
+        return BatchNormInPlace.apply(input, *arguments, momentum, *options, keep)[0]
     x = input.clone() if inplace else input
     if is_compiling():
         y, _, *of_batch = BatchNorm.apply(x, *arguments, None, *options)
