@@ -20,13 +20,15 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kPiece = 32768;    // elements; so many that merging lanes does not count
-constexpr int64_t kWoven = 1024;     // elements of a row that has many segments
-constexpr int64_t kSurveyed = 4096;  // elements; so few that the first cache keeps them
-constexpr int64_t kFetched = 1024;   // elements
-constexpr int64_t kGathered = 128;   // elements; shorter segments are gathered, so that they fill the vectors,
-constexpr int64_t kBlock = 256;      // up to so many
-constexpr int kStates = 4;           // vectors of states in flight: an addition need not wait for the one before
+constexpr int64_t kPiece = 32768;     // elements; so many that merging lanes does not count
+constexpr int64_t kCached = 1 << 19;  // bytes that one processor finds again in its cache
+constexpr int64_t kScattered = 512;   // elements of a segment
+constexpr int64_t kWoven = 1024;      // elements of a row that has many segments
+constexpr int64_t kSurveyed = 4096;   // elements; so few that the first cache keeps them
+constexpr int64_t kFetched = 1024;    // elements
+constexpr int64_t kGathered = 128;    // elements; shorter segments are gathered, so that they fill the vectors,
+constexpr int64_t kBlock = 256;       // up to so many
+constexpr int kStates = 4;            // vectors of states in flight: an addition need not wait for the one before
 
 template <class Op, class = void>
 inline constexpr bool surveys = false;
@@ -129,15 +131,27 @@ inline bool woven(const RowShape& shape) {
   return shape.segments > 1 && shape.rows > 1 && shape.length > 0 && shape.length < kPiece;
 }
 
-inline int64_t piece_length(const RowShape& shape) {
-  return woven(shape) ? std::max<int64_t>(1, kWoven / shape.length) * shape.length : kPiece;
+// Whether the first pass over woven rows goes through the memory in its order: where a row is more than one processor
+// finds again in its cache for the second pass, or lies scattered in short segments.
+template <class... In>
+inline bool in_order(const RowShape& shape) {
+  const int64_t bytes = elements(shape) * (int64_t(sizeof(In)) + ... + 0);
+  return woven(shape) && (bytes > kCached || shape.length < kScattered);
 }
-inline int64_t pieces(const RowShape& shape) { return at::ceil_div(elements(shape), piece_length(shape)); }
 
-// Whether the pieces go to the threads one by one: where there are more threads than rows, and where rows are woven, to
-// go through the memory in its order. (Their second pass finds less in the nearest cache then, and is faster still.)
+template <class... In>
+inline int64_t piece_length(const RowShape& shape) {
+  return in_order<In...>(shape) ? std::max<int64_t>(1, kWoven / shape.length) * shape.length : kPiece;
+}
+template <class... In>
+inline int64_t pieces(const RowShape& shape) {
+  return at::ceil_div(elements(shape), piece_length<In...>(shape));
+}
+
+// Whether the pieces go to the threads one by one, for more threads than rows or to go through the memory in order.
+template <class... In>
 inline bool split_rows(const RowShape& shape) {
-  return woven(shape) || (pieces(shape) > 1 && shape.rows < at::get_num_threads());
+  return pieces<In...>(shape) > 1 && (in_order<In...>(shape) || shape.rows < at::get_num_threads());
 }
 
 // Calls f(segment, offset, n) for the contiguous parts of the elements [begin, end) of a row.
@@ -231,7 +245,8 @@ auto reduce_piece(
     return all;
   } else {
     auto states = vector_states<V>(op.template start<V>(row));
-    const int64_t ahead = woven(shape) ? shape.length : kFetched;  // the next row's
+    const int64_t next = shape.segments > 1 ? shape.rows * shape.length : kFetched;
+    const int64_t ahead = in_order<In...>(shape) ? shape.length : next;  // the next row's segment, or the row's next
     const auto add_part = [&](int64_t n, const In*... x) { states.add(add, n, ahead, x...); };
     for_parts(shape, row, begin, end, kPiece, add_part, in...);
     return states.merged_into(all);
@@ -306,21 +321,21 @@ template <class Op, class... In>
 auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
   using acc_t = AccOf<In...>;
   std::vector<StateOf<Op, acc_t>> parts;
-  if (split_rows(shape)) {
-    parts.resize(shape.rows * pieces(shape));
-    for_parts_of_rows(shape, piece_length(shape), [&](int64_t row, int64_t i, int64_t begin, int64_t end) {
-      parts[row * pieces(shape) + i] = reduce_piece(shape, op, row, begin, end, in...);
+  if (split_rows<In...>(shape)) {
+    parts.resize(shape.rows * pieces<In...>(shape));
+    for_parts_of_rows(shape, piece_length<In...>(shape), [&](int64_t row, int64_t i, int64_t begin, int64_t end) {
+      parts[row * pieces<In...>(shape) + i] = reduce_piece(shape, op, row, begin, end, in...);
     });
   }
   return [=, parts = std::move(parts)](int64_t row) {
-    const int64_t length = piece_length(shape);
+    const int64_t length = piece_length<In...>(shape);
     const auto part = [&](int64_t i) {
       return parts.empty()
                  ? reduce_piece(shape, op, row, i * length, std::min((i + 1) * length, elements(shape)), in...)
-                 : parts[row * pieces(shape) + i];
+                 : parts[row * pieces<In...>(shape) + i];
     };
     auto all = part(0);
-    for (int64_t i = 1; i < pieces(shape); ++i) {
+    for (int64_t i = 1; i < pieces<In...>(shape); ++i) {
       all.merge(part(i));
     }
     return all;
@@ -331,12 +346,13 @@ auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&
 template <class Op, class FormulaOf, class scalar_t, class... In>
 void map_rows_by(
     const RowShape& shape,
+    bool split,
     const Op& op,
     const FormulaOf& formula_of,
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
 ) {
-  if (split_rows(shape)) {
+  if (split) {
     std::vector<decltype(formula_of(int64_t(0)))> formulas;
     formulas.reserve(shape.rows);
     for (int64_t row = 0; row < shape.rows; ++row) {
@@ -375,7 +391,9 @@ void map_rows(
   if (lie_across(shape)) {
     map_lanes(shape, op, out, in...);
   } else {
-    map_rows_by(shape, op, [&](int64_t row) { return op.of(row); }, out, in...);
+    map_rows_by(
+        shape, woven(shape) || split_rows<In...>(shape), op, [&](int64_t row) { return op.of(row); }, out, in...
+    );
   }
 }
 
@@ -387,7 +405,9 @@ void transform_rows(
     transform_lanes(shape, op, out, in...);
   } else {
     const auto states = row_states(shape, op, in...);
-    map_rows_by(shape, op, [&](int64_t row) { return op.finish(row, states(row)); }, out, in...);
+    map_rows_by(
+        shape, split_rows<In...>(shape), op, [&](int64_t row) { return op.finish(row, states(row)); }, out, in...
+    );
   }
 }
 
