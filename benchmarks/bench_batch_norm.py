@@ -89,7 +89,7 @@ def forward_backward(
             y.backward(g)
             gradients = (given[0] if in_place else x.grad, weight.grad, bias.grad)
             x.grad = weight.grad = bias.grad = None
-            return y.detach(), *gradients  # type: ignore[return-value] # there they are
+            return y.detach(), *gradients  # type: ignore[return-value] # backward has set the gradients
 
         return step
 

@@ -4,20 +4,19 @@
 #include <ATen/OpMathType.h>
 #include <ATen/core/Tensor.h>
 
-#include <algorithm>
 #include <optional>
 
 #include "row_shape.h"
 
 namespace torchnotes {
 
-// The channels of a tensor (N, C, ...): contiguous memory, or channels last, as torch would have the result.
+// For tensors with elements: contiguous memory, or channels last, as torch would have the result.
 class ChannelRows {
  public:
   explicit ChannelRows(const at::Tensor& x) : format_(x.suggest_memory_format()), dense_(x.contiguous(format_)) {
-    const int64_t channels = x.size(1), batch = x.size(0), n = x.numel() / std::max<int64_t>(1, channels);
+    const int64_t channels = x.size(1), batch = x.size(0), n = x.numel() / channels;
     columns_ = format_ != at::MemoryFormat::Contiguous || n == batch;
-    shape_ = columns_ ? RowShape{channels, 1, n, channels} : RowShape{channels, batch, batch == 0 ? 0 : n / batch};
+    shape_ = columns_ ? RowShape{channels, 1, n, channels} : RowShape{channels, batch, n / batch};
   }
 
   const at::Tensor& dense() const { return dense_; }

@@ -164,7 +164,7 @@ void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, cons
     const auto add = [&f](Weighted<V>& sum, const auto&... x) { sum.merge(f(x...)); };
     for (int64_t i = begin; i < std::min(begin + piece, n); i += size) {
       const int64_t m = std::min(size, n - i);
-      std::apply([&](auto&... source) { sums.add(add, m, size, source.block(i, m)...); }, sources);
+      std::apply([&](auto&... source) { sums.template add<false>(add, m, 0, source.block(i, m)...); }, sources);
     }
     const auto all = sums.merged_into(Weighted<acc_t>{0, 0});
     return Weighted<double>{all.loss, all.weight};

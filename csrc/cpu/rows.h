@@ -79,15 +79,17 @@ class VectorStates {
  public:
   explicit VectorStates(const State& empty) { states_.fill(empty); }
 
-  // Calls f(state, x...) for n elements, and fetches those that stand so many ahead.
-  template <class F, class... In>
+  // Calls f(state, x...) for n elements, and perhaps fetches those that stand so many ahead.
+  template <bool fetches = true, class F, class... In>
   TORCHNOTES_FLATTEN void add(const F& f, int64_t n, int64_t ahead, const In*... in) {
     constexpr int64_t kSize = V::size();
     auto states = states_;  // a copy that nothing else can point to, for the registers
     int64_t i = 0;
     for (; i + kStates * kSize <= n; i += kStates * kSize) {
       for (int k = 0; k < kStates; ++k) {
-        (__builtin_prefetch(in + ahead + i + k * kSize), ...);
+        if constexpr (fetches) {
+          (__builtin_prefetch(in + ahead + i + k * kSize), ...);
+        }
         f(states[k], load_lanes(in + i + k * kSize)...);
       }
     }
@@ -222,7 +224,7 @@ auto reduce_piece(
     const auto look = [&](auto& survey, const auto&... x) { op.look(survey, x...); };
     const auto reduce_part = [&](int64_t n, const In*... x) {
       auto surveys = vector_states<V>(op.template survey<V>());
-      surveys.add(look, n, 0, x...);
+      surveys.template add<false>(look, n, 0, x...);
       const auto survey = surveys.merged_into(op.template survey<acc_t>());
       auto states = vector_states<V>(op.template start<V>(row, survey));
       states.add(add, n, n, x...);

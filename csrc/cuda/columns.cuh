@@ -24,14 +24,14 @@ constexpr int64_t kChunkLength = 128;  // elements, at least
 inline int64_t chunk_length(const RowShape& shape) {
   return std::max(kChunkLength, at::ceil_div(shape.length, kChunks));
 }
-inline int64_t tiles(const RowShape& shape) { return at::ceil_div<int64_t>(shape.rows, kWarp); }
+C10_HOST_DEVICE inline int64_t tiles(const RowShape& shape) { return at::ceil_div<int64_t>(shape.rows, kWarp); }
 
 // Calls f(i, column, begin, end) for the i-th chunk of columns: the thread has those of its warp's elements.
 template <class F>
 __device__ inline void for_chunks(const RowShape& shape, int64_t length, int64_t chunks, const F& f) {
-  const int64_t warps = (shape.rows + kWarp - 1) / kWarp;
-  for (int64_t at = blockIdx.x; at < chunks * warps; at += gridDim.x) {
-    const int64_t i = at / warps, column = at % warps * kWarp + threadIdx.x % kWarp;
+  const int64_t in_row = tiles(shape);
+  for (int64_t at = blockIdx.x; at < chunks * in_row; at += gridDim.x) {
+    const int64_t i = at / in_row, column = at % in_row * kWarp + threadIdx.x % kWarp;
     const int64_t end = (i + 1) * length < shape.length ? (i + 1) * length : shape.length;
     f(i, column, i * length + threadIdx.x / kWarp, end);
   }

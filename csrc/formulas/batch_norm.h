@@ -38,45 +38,28 @@
 namespace torchnotes {
 
 // The activations, with their backward as a function of z.
-struct ActivationReLU {
-  template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
-    return ReLU()(z);
-  }
+struct ActivationReLU : ReLU {
   template <class T>
   C10_HOST_DEVICE T backward(T g, T z) const {
     return ReLUBackward()(z, g);
   }
 };
 
-struct ActivationLeakyReLU {  // with slope 1 the identity
-  double negative_slope;
-  template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
-    return LeakyReLU{negative_slope}(z);
-  }
+struct ActivationLeakyReLU : LeakyReLU {  // with slope 1 the identity
   template <class T>
   C10_HOST_DEVICE T backward(T g, T z) const {
     return LeakyReLUBackward{negative_slope}(z, g);
   }
 };
 
-struct ActivationSigmoid {
-  template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
-    return Sigmoid()(z);
-  }
+struct ActivationSigmoid : Sigmoid {
   template <class T>
   C10_HOST_DEVICE T backward(T g, T z) const {
     return SigmoidBackward()(g, Sigmoid()(z));
   }
 };
 
-struct ActivationTanh {
-  template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
-    return Tanh()(z);
-  }
+struct ActivationTanh : Tanh {
   template <class T>
   C10_HOST_DEVICE T backward(T g, T z) const {
     return TanhBackward()(g, Tanh()(z));

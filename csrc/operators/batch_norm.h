@@ -32,13 +32,13 @@ struct NormOptions {
 
 template <class F>
 void with_activation(const NormOptions& options, const F& f) {
-  switch (options.activation) {  // in the order of ACTIVATIONS in torchnotes/ops/batch_norm.py
+  switch (options.activation) {  // in the order of ACTIVATIONS in torchnotes/ops/_batch_norm.py
     case 0:
-      return f(ActivationLeakyReLU{1});
+      return f(ActivationLeakyReLU{{1}});
     case 1:
       return f(ActivationReLU());
     case 2:
-      return f(ActivationLeakyReLU{options.negative_slope});
+      return f(ActivationLeakyReLU{{options.negative_slope}});
     case 3:
       return f(ActivationSigmoid());
     case 4:
@@ -263,7 +263,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     };
     if (from_output) {
       const double slope = activation == 0 ? 1 : negative_slope;
-      run(FromOutput{1 / slope}, ActivationLeakyReLU{slope});
+      run(FromOutput{1 / slope}, ActivationLeakyReLU{{slope}});
     } else {
       with_activation(options, [&](const auto& f) { run(FromInput(), f); });
     }

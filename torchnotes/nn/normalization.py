@@ -19,7 +19,9 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
     inplace: bool = False
     center_only: bool = False
 
-    def _set_options(self, **options: Any) -> None:
+    def _set_options(self, bias: bool, **options: Any) -> None:
+        if not bias:
+            self.register_parameter("bias", None)
         checked_activation(options["activation"])
         for name, value in options.items():
             setattr(self, name, value)
@@ -70,10 +72,8 @@ class _BatchNorm(_Options):
         center_only: bool = False,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        if not bias:
-            self.register_parameter("bias", None)
         self._set_options(
-            activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only
+            bias, activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only
         )
 
 
@@ -105,11 +105,9 @@ class _LazyBatchNorm(_Options):
         inplace: bool = False,
         center_only: bool = False,
     ) -> None:
-        super().__init__(eps, momentum, affine, track_running_stats, device, dtype)  # type: ignore[arg-type] # lazy
-        if not bias:
-            self.register_parameter("bias", None)
+        super().__init__(eps, momentum, affine, track_running_stats, device, dtype)  # type: ignore[arg-type] # num_features comes later
         self._set_options(
-            activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only
+            bias, activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._function import Function, autocasts, differentiable, kernel, native
+from ._function import Function, autocasts, batched, differentiable, kernel, native
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -36,11 +36,8 @@ class AlongDimension(Function):
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:
-        tensors = [
-            x.expand(info.batch_size, *x.shape) if d is None else x.movedim(d, 0)
-            for x, d in zip(args[:-1], in_dims[:-1], strict=True)
-        ]
-        return cls.apply(*tensors, args[-1] + 1), 0
+        *tensors, dim = batched(info, in_dims, args)
+        return cls.apply(*tensors, dim + 1), 0
 
 
 def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Callable[..., Tensor]) -> Callable:

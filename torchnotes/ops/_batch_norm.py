@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._derivatives import transpose
+from ._derivatives import of_tensors, transpose
 
 ACTIVATIONS: dict[str | None, Callable[[Tensor, float], Tensor]] = {  # the native operators count them in this order
     None: lambda z, slope: z,
@@ -55,22 +55,9 @@ def output(x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: An
     return activate(z, options).to(x.dtype)
 
 
-def of_tensors(function: Callable[..., object], *tensors: Tensor | None) -> tuple[Callable[..., object], list[Tensor]]:
-    """The function of those of its arguments that are there, and these."""
-    present = [i for i, x in enumerate(tensors) if x is not None]
-
-    def call(*given: Tensor) -> object:
-        everything: list[Tensor | None] = [None] * len(tensors)
-        for i, x in zip(present, given, strict=True):
-            everything[i] = x
-        return function(*everything)
-
-    return call, [x for x in tensors if x is not None]
-
-
 def gradients(
     g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Tensor, options: Options
 ) -> tuple[Tensor, ...]:
     """The gradients for x, weight and bias, those that are there, with g for y."""
-    function, primals = of_tensors(partial(output, statistics=statistics, options=options), x, weight, bias)
+    function, primals = of_tensors(partial(output, statistics=statistics, options=options), (x, weight, bias))
     return transpose(function, *primals)(g)

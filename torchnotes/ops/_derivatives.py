@@ -1,6 +1,6 @@
 """Derivatives of functions that are composed of plain torch operations, right in every mode and to every order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,19 +12,31 @@ def transpose(function: Callable[..., Any], *primals: Tensor) -> Callable[..., A
     return torch.func.vjp(function, *primals)[1]
 
 
+def of_some(function: Callable[..., Any], arguments: Sequence, places: Sequence[int]) -> Callable[..., Any]:
+    """The function of its arguments at these places, the others being as given."""
+
+    def call(*some: Tensor) -> Any:
+        everything = list(arguments)
+        for i, x in zip(places, some, strict=True):
+            everything[i] = x
+        return function(*everything)
+
+    return call
+
+
+def of_tensors(function: Callable[..., Any], arguments: Sequence) -> tuple[Callable[..., Any], list[Tensor]]:
+    """The function of those of its arguments that are not None, and these."""
+    places = [i for i, x in enumerate(arguments) if x is not None]
+    return of_some(function, arguments, places), [arguments[i] for i in places]
+
+
 def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *constants: Any) -> Any:
     """The derivative of function(*primals, *constants) along the tangents, None standing for 0.
 
     As the transpose of the transpose: torch allows no forward mode within the forward mode of dual numbers.
     """
     moving = [i for i, t in enumerate(tangents) if t is not None]
-
-    def of_moving(*moved: Tensor) -> Any:
-        everything = list(primals)
-        for i, x in zip(moving, moved, strict=True):
-            everything[i] = x
-        return function(*everything, *constants)
-
+    of_moving = of_some(function, (*primals, *constants), moving)
     result, pull, *_ = torch.func.vjp(of_moving, *(primals[i] for i in moving))
     anywhere = torch.utils._pytree.tree_map(torch.zeros_like, result)  # pull is linear
     return transpose(pull, anywhere)(tuple(tangents[i] for i in moving))[0]

@@ -23,6 +23,11 @@ def native(x: Any) -> bool:
     return not is_compiling() and dense_float(x)
 
 
+def traceable(x: Any) -> bool:
+    """The same question of dtype and layout for a call that is being compiled: an operator of ours may be traced."""
+    return isinstance(x, torch.Tensor) and x.is_floating_point() and x.layout == torch.strided
+
+
 def autocasts(x: torch.Tensor) -> bool:
     """Whether operations on x are under autocast."""
     device = x.device.type
@@ -144,16 +149,20 @@ def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple) -> A
     return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 
 
+def batched(info: Any, in_dims: tuple, args: tuple) -> list:
+    """The arguments of a vmap rule with the batch's dimension first; what is not batched is repeated without a copy."""
+
+    def one(x: Any, dim: int | None) -> Any:
+        if not isinstance(x, torch.Tensor):
+            return x
+        return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+    return list(map(one, args, in_dims))
+
+
 class Elementwise(Function):
     """A Function of one or more tensors of one shape, followed by plain numbers, that works element by element."""
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:
-        """The same call on the whole batch, its dimension first; what is not batched is repeated without a copy."""
-
-        def batched(x: Any, dim: int | None) -> Any:
-            if not isinstance(x, torch.Tensor):
-                return x
-            return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-
-        return cls.apply(*map(batched, args, in_dims)), 0
+        return cls.apply(*batched(info, in_dims, args)), 0

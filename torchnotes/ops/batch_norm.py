@@ -17,8 +17,8 @@ from torch.nn.functional import batch_norm as builtin
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from . import _batch_norm as plain
 from ._batch_norm import ACTIVATIONS, Options
-from ._derivatives import tangent, transpose
-from ._function import Function
+from ._derivatives import of_tensors, tangent, transpose
+from ._function import Function, batched, traceable
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
@@ -103,7 +103,7 @@ class BatchNormBackward(Function):
     def backward(ctx: Any, *along: Tensor) -> tuple:
         g, x, weight, bias, statistics = ctx.saved_tensors
         gradients_of = functools.partial(plain.gradients, statistics=statistics, options=ctx.options)
-        function, primals = plain.of_tensors(gradients_of, g, x, weight, bias)
+        function, primals = of_tensors(gradients_of, (g, x, weight, bias))
         gradients = iter(transpose(function, *primals)(_there(along, weight, bias)))
         return *(None if p is None else next(gradients) for p in (g, x, weight, bias)), *(None,) * 6
 
@@ -243,13 +243,7 @@ def _wanted(ctx: Any, gradients: tuple) -> tuple:
 
 def _channels_of_all(info: Any, in_dims: tuple, args: tuple, images: int) -> list:
     """The arguments, of which `images` are of the input's shape, with the channels of the whole batch side by side."""
-
-    def batched(x: Any, dim: int | None) -> Any:
-        if not isinstance(x, Tensor):
-            return x
-        return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-
-    merged = [batched(x, dim) for x, dim in zip(args, in_dims, strict=True)]
+    merged = batched(info, in_dims, args)
     for i, x in enumerate(merged):
         if isinstance(x, Tensor):
             channels_second = i < images or x.dim() == 3  # the statistics have two rows of channels
@@ -292,13 +286,10 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
 
 def _ours(input: Any, *numbers: Any) -> bool:
     """Whether our kernels take these tensors, of which all but the first may be None."""
-    takes = _traceable if is_compiling() else dense_float
+    if is_compiling() and torch._C._are_functorch_transforms_active():
+        return False  # the compiler does not see Functions under these
+    takes = traceable if is_compiling() else dense_float
     return takes(input) and all(x is None or takes(x) for x in numbers) and input.numel() > 0
-
-
-def _traceable(x: Any) -> bool:
-    strided = isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided
-    return strided and not torch._C._are_functorch_transforms_active()  # the compiler sees no Functions under these
 
 
 def checked_activation(activation: str | None) -> int:
@@ -341,6 +332,8 @@ def batch_norm(
         raise ValueError("running_mean and running_var must either both be None or neither be None")
     options = Options(bool(training), float(eps), number, float(negative_slope), bool(center_only))
     arguments = weight, bias, running_mean, running_var
+    if inplace and isinstance(input, Tensor) and not is_compiling():
+        check_in_place(input)
     if not _ours(input, *arguments):
         y = _composed(input, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
@@ -349,8 +342,6 @@ def batch_norm(
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is not None and running.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(f"batch_norm is not differentiable with respect to {name}, which requires grad")
-    if inplace and not is_compiling():
-        check_in_place(input)
     # A Function with several results cannot write over a view, nor within a transform, and the compiler wants it pure.
     if inplace and not (is_compiling() or input._is_view() or call_mode() == TRANSFORM):
         keep = call_mode(input, weight, bias) == GRAPH

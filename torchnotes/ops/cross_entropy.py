@@ -18,7 +18,7 @@ from .._native import dense_float
 from . import _cross_entropy as plain
 from ._cross_entropy import Options, has_probabilities
 from ._derivatives import tangent, transpose
-from ._function import Function, autocasts, differentiable
+from ._function import Function, autocasts, batched, differentiable, traceable
 from ._loss import MEAN, NONE, reduction_enum
 
 _forward = torch.ops.torchnotes.cross_entropy.default
@@ -202,14 +202,9 @@ class CrossEntropy(Function):
 def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> list:
     """The arguments for the rows of the whole batch at once. A weight of each sample's own becomes part of the mass."""
 
-    def batched(x: Any, dim: int | None) -> Any:
-        if not isinstance(x, Tensor):
-            return x
-        return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-
     weight, weight_dim = args[leading + 2], in_dims[leading + 2]
     options = Options(*args[-len(Options._fields) :])
-    tensors = [batched(x, dim) for x, dim in zip(args, in_dims, strict=True)][: -len(Options._fields)]
+    tensors = batched(info, in_dims, args)[: -len(Options._fields)]
     if weight_dim is not None:
         input, target = tensors[leading], tensors[leading + 1]
         mass = torch.vmap(lambda x, t, w: plain.mass(x, t, w, options))
@@ -313,7 +308,7 @@ def cross_entropy(
                       with create_graph, torch.func and torch.compile write nothing in place.
     """
     compiling = is_compiling()
-    if not (isinstance(target, Tensor) and (_traceable(input) if compiling else dense_float(input))):
+    if not (isinstance(target, Tensor) and (traceable(input) if compiling else dense_float(input))):
         if z_loss or logit_softcap is not None or empty != "nan" or inplace_backward:
             raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
         return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
@@ -333,10 +328,6 @@ def cross_entropy(
     if compiling:
         return _by_rows(input, target, weight, *options)
     return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
-
-
-def _traceable(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided
 
 
 def _kind(x: Any) -> str:
