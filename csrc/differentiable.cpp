@@ -1,12 +1,14 @@
-// The call of an operator y = f(x, ...), differentiable by x, and its node in the graph, without Python on the way: a
-// Python Function costs several times the kernel on a small tensor. The rules stay in Python (torchnotes/ops).
+// The call of an operator y = f(x, ...), differentiable by its first arguments, of which the backward operator returns
+// the gradients, and its node in the graph, without Python on the way: a Python Function costs several times the kernel
+// on a small tensor. The rules stay in Python (torchnotes/ops).
 //
 //   no graph wanted   y = kernel(x, ...)
 //   a graph           the same, and a node that keeps what the backward operator asks for, by its names in the schemas
 //   its backward      backward(g, kept...); where that needs a graph in turn, a Python function of the same arguments
 //   anything else     Python, for everything: a transform, a gradient by another argument, autocast where f heeds it
 //
-// A kernel may write y over x. So may the backward operator write the gradient over what was kept.
+// A kernel may write y over x. So may the backward operator write the gradient over what was kept. What else a kernel
+// returns is not differentiable.
 #include "differentiable.h"
 
 #include <ATen/autocast_mode.h>
@@ -72,16 +74,31 @@ struct Rule {
   pybind11::object differentiable_backward;  // `backward` with a graph
   bool in_place;
   std::optional<size_t> backward_writes;  // the argument of `backward` that becomes the gradient
+  size_t results;                         // how many are returned, y being the first
+
+  // Of so many arguments, the first ones.
+  size_t gradients() const { return backward_writes ? 1 : backward.schema().returns().size(); }
 
   bool keeps_input() const {
     return std::any_of(kept.begin(), kept.end(), [](const Source& from) { return !from.is_result && from.index == 0; });
   }
 };
 
+// The last arguments may be left to their defaults.
 Stack call(const c10::OperatorHandle& op, Stack stack) {
   const at::AutoDispatchBelowAutograd below;
+  const auto& arguments = op.schema().arguments();
+  for (size_t i = stack.size(); i < arguments.size(); ++i) {
+    stack.push_back(*arguments[i].default_value());
+  }
   op.callBoxed(stack);
   return stack;
+}
+
+variable_list as_tensors(const Stack& results) {
+  variable_list found(results.size());
+  std::transform(results.begin(), results.end(), found.begin(), [](const IValue& result) { return result.toTensor(); });
+  return found;
 }
 
 pybind11::object to_python(const IValue& value) {
@@ -148,18 +165,18 @@ struct Node final : torch::autograd::Node {
 
   variable_list apply(variable_list&& gradients) override {
     if (!gradients[0].defined()) {
-      return {Tensor()};
+      return variable_list(rule.gradients());
     }
     Stack arguments = unpack(gradients[0]);
     if (at::GradMode::is_enabled() || transforming()) {
-      return {differentiable_backward(arguments)};
+      return differentiable_backward(arguments);
     }
     if (rule.backward_writes) {
       const Tensor gradient = arguments[*rule.backward_writes].toTensor().detach();
       call(rule.backward, std::move(arguments));
       return {gradient};
     }
-    return {call(rule.backward, std::move(arguments))[0].toTensor()};
+    return as_tensors(call(rule.backward, std::move(arguments)));
   }
 
   Stack unpack(const Tensor& g) {
@@ -180,13 +197,15 @@ struct Node final : torch::autograd::Node {
     }
   }
 
-  Tensor differentiable_backward(const Stack& arguments) const {
+  variable_list differentiable_backward(const Stack& arguments) const {
     const pybind11::gil_scoped_acquire gil;
     pybind11::tuple converted(arguments.size());
     for (size_t i = 0; i < arguments.size(); ++i) {
       converted[i] = to_python(arguments[i]);
     }
-    return rule.differentiable_backward(*converted).cast<Tensor>();
+    const pybind11::object result = rule.differentiable_backward(*converted);
+    return pybind11::isinstance<pybind11::tuple>(result) ? result.cast<variable_list>()
+                                                         : variable_list{result.cast<Tensor>()};
   }
 
   void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override {
@@ -223,7 +242,7 @@ struct Node final : torch::autograd::Node {
       return one.tensor ? IValue(Tensor()) : one.constant;
     });
     const auto backward = [&rule = rule, constants](const variable_list& g, const std::vector<IValue>& tensors) {
-      return variable_list{g[0].defined() ? traced_backward(rule, g[0], constants, tensors) : Tensor()};
+      return g[0].defined() ? traced_backward(rule, g[0], constants, tensors) : variable_list(rule.gradients());
     };
     const auto& compiler = getPyCompilerInterface();
     const auto self = saved.get_py_compiler();
@@ -240,7 +259,7 @@ struct Node final : torch::autograd::Node {
     return result;
   }
 
-  static Tensor traced_backward(
+  static variable_list traced_backward(
       const Rule& rule, const Tensor& g, const std::vector<IValue>& constants, const std::vector<IValue>& tensors
   ) {
     Stack arguments = {g};
@@ -252,9 +271,9 @@ struct Node final : torch::autograd::Node {
       const Tensor gradient = arguments[*rule.backward_writes].toTensor().clone();
       arguments[*rule.backward_writes] = gradient;
       call(rule.backward, std::move(arguments));
-      return gradient;
+      return {gradient};
     }
-    return call(rule.backward, std::move(arguments))[0].toTensor();
+    return as_tensors(call(rule.backward, std::move(arguments)));
   }
 
   const Rule& rule;
@@ -271,12 +290,29 @@ auto make_node(Args&&... args) {
   }
 }
 
-Tensor call_with_graph(const Rule& rule, Stack arguments) {
+// The arguments for which there are gradients.
+variable_list differentiated(const Rule& rule, const Stack& arguments) {
+  variable_list found(rule.gradients());
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (arguments[i].isTensor()) {
+      found[i] = arguments[i].toTensor();
+    }
+  }
+  return found;
+}
+
+variable_list call_without_graph(const Rule& rule, Stack arguments) {
+  const Tensor x = arguments[0].toTensor();
+  const Stack results = call(rule.kernel, std::move(arguments));
+  return rule.in_place ? variable_list{x} : as_tensors(results);
+}
+
+variable_list call_with_graph(const Rule& rule, Stack arguments) {
   const Tensor x = arguments[0].toTensor();
   if (rule.in_place) {
     torch::autograd::check_inplace(x, /*requires_grad=*/true);
   }
-  const auto node = make_node<Node>(rule, torch::autograd::collect_next_edges(x));
+  const auto node = make_node<Node>(rule, torch::autograd::collect_next_edges(differentiated(rule, arguments)));
   const Tensor before = rule.in_place && rule.keeps_input() ? x.clone() : x;
   const Stack results = call(rule.kernel, arguments);
   Tensor y = rule.in_place ? x : results[0].toTensor();
@@ -294,7 +330,9 @@ Tensor call_with_graph(const Rule& rule, Stack arguments) {
       node->keep((from.is_result ? results : arguments)[from.index], /*is_output=*/false, false);
     }
   }
-  return y;
+  variable_list all = rule.in_place ? variable_list(1) : as_tensors(results);
+  all[0] = y;
+  return all;
 }
 
 // The gradient takes x's memory, which must then be nobody else's.
@@ -322,32 +360,33 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
   TORCH_CHECK_TYPE(
       n == Py_ssize_t(expected.size()) && THPVariable_Check(args[0]), rule.name, ": the input must be a Tensor"
   );
+  const auto differentiable_by = Py_ssize_t(rule.gradients());
+  bool graph = false;
   Stack arguments;
   arguments.reserve(expected.size());
   for (Py_ssize_t i = 0; i < n; ++i) {
     arguments.push_back(from_python(args[i], expected[i], rule.name));
-    if (i > 0 && arguments[i].isTensor() && wants_graph(arguments[i].toTensor())) {
-      return otherwise();
+    if (arguments[i].isTensor() && wants_graph(arguments[i].toTensor())) {
+      if (i >= differentiable_by) {
+        return otherwise();
+      }
+      graph = true;
     }
   }
   const Tensor x = arguments[0].toTensor();
   if (rule.heeds_autocast && autocasts(x.device().type())) {
     return otherwise();
   }
-  Tensor y;
+  variable_list results;
   {
     const pybind11::gil_scoped_release no_gil;
-    if (wants_graph(x)) {
-      if (rule.backward_writes) {
-        check_x_can_be_given_up(rule, x);
-      }
-      y = call_with_graph(rule, std::move(arguments));
-    } else {
-      const Stack results = call(rule.kernel, std::move(arguments));
-      y = rule.in_place ? x : results[0].toTensor();
+    if (graph && rule.backward_writes) {
+      check_x_can_be_given_up(rule, x);
     }
+    results = graph ? call_with_graph(rule, std::move(arguments)) : call_without_graph(rule, std::move(arguments));
   }
-  return THPVariable_Wrap(std::move(y));
+  results.resize(rule.results);
+  return results.size() == 1 ? THPVariable_Wrap(std::move(results[0])) : pybind11::cast(results).release().ptr();
   END_HANDLE_TH_ERRORS
 }
 
@@ -373,22 +412,24 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* names) 
 
 }  // namespace
 
-// differentiable(name, kernel, backward, kept, heeds_autocast, otherwise, differentiable_backward): a function with the
-// arguments of the kernel, all by position, that returns its first result. `kept` names, for each argument of
-// `backward` after the gradient, an argument or a result of the kernel.
+// differentiable(name, kernel, backward, kept, heeds_autocast, results, otherwise, differentiable_backward): a function
+// with the arguments of the kernel, all by position, that returns so many of its results. `kept` names, for each
+// argument of `backward` after the gradient, an argument or a result of the kernel.
 PyObject* differentiable(PyObject*, PyObject* args) {
   HANDLE_TH_ERRORS
   const char *name, *kernel_name, *backward_name;
   int heeds_autocast;
+  Py_ssize_t results;
   PyObject *kept, *otherwise, *differentiable_backward;
   if (!PyArg_ParseTuple(
           args,
-          "sssOpOO",
+          "sssOpnOO",
           &name,
           &kernel_name,
           &backward_name,
           &kept,
           &heeds_autocast,
+          &results,
           &otherwise,
           &differentiable_backward
       )) {
@@ -407,6 +448,7 @@ PyObject* differentiable(PyObject*, PyObject* args) {
       pybind11::reinterpret_borrow<pybind11::object>(differentiable_backward),
       kernel.schema().is_mutable(),
       written(backward.schema()),
+      static_cast<size_t>(results),
   };
   const auto capsule = pybind11::reinterpret_steal<pybind11::object>(PyCapsule_New(rule, nullptr, nullptr));
   return PyCFunction_New(&kCallDifferentiable, capsule.ptr());

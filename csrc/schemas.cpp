@@ -33,7 +33,7 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "bool training, float eps, int activation, float negative_slope, bool center_only, bool keep) "
     "-> (Tensor statistics, Tensor batch_mean, Tensor batch_var, Tensor channels, Tensor kept)",
     "batch_norm_backward(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
-    "bool training, bool from_output, int activation, float negative_slope, bool center_only) "
+    "bool training, float eps, int activation, float negative_slope, bool center_only, bool from_output=False) "
     "-> (Tensor, Tensor, Tensor)",
     "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "
     "float label_smoothing, float z_loss, float logit_softcap, bool zero_if_empty) "

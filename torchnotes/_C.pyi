@@ -23,7 +23,8 @@ def differentiable(
     backward: str,
     kept: list[str],
     heeds_autocast: bool,
-    otherwise: Callable[..., Tensor],
-    differentiable_backward: Callable[..., Tensor],
+    results: int,
+    otherwise: Callable[..., Tensor] | None,
+    differentiable_backward: Callable[..., Tensor | tuple[Tensor, ...]],
     /,
-) -> Callable[..., Tensor]: ...
+) -> Callable[..., Any]: ...

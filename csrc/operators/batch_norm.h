@@ -217,12 +217,13 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     const OptionalTensor& bias,
     const Tensor& statistics,
     bool training,
-    bool from_output,
+    double eps,
     int64_t activation,
     double negative_slope,
-    bool center_only
+    bool center_only,
+    bool from_output
 ) {
-  const NormOptions options{training, center_only, 0, activation, negative_slope};
+  const NormOptions options{training, center_only, eps, activation, negative_slope};
   check_channels(reference);
   check_same(reference, grad);
   check_channel_numbers(reference, "weight", weight);

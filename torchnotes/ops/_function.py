@@ -43,24 +43,26 @@ def differentiable(
     name: str,
     operator: str,
     backward: str,
-    otherwise: Callable[..., Any],
+    otherwise: Callable[..., Any] | None,
     differentiable_backward: Callable[..., Any],
     *,
     heeds_autocast: bool = False,
+    results: int = 1,
     **renamed: str,
 ) -> Callable[..., Any]:
-    """The native operator as a function of its arguments (by position) that is differentiable by the first, in C++.
+    """The native operator as a function of its arguments (by position) that returns so many of its `results`, in C++.
 
-    Its node hands the native operator `backward` the gradient and what the latter's further arguments name: arguments
-    or results of `operator`, `renamed` where the names differ. Where a graph of the backward is wanted it calls
-    `differentiable_backward` instead. `otherwise` takes the call over wherever C++ does not do: under a transform,
-    where another argument wants a gradient, and under autocast for an operator that heeds it. See
-    csrc/differentiable.cpp.
+    The first result is differentiable by as many arguments, from the first on, as the native operator `backward`
+    returns gradients. The node hands that operator the gradient and what its further arguments without a default name:
+    arguments or results of `operator`, `renamed` where the names differ. Where a graph of the backward is wanted it
+    calls `differentiable_backward` instead. `otherwise` takes the call over wherever C++ does not do: under a
+    transform, where another argument wants a gradient, and under autocast for an operator that heeds it. It is None
+    where whoever calls has asked for all that. See csrc/differentiable.cpp.
     """
     arguments = getattr(torch.ops.torchnotes, backward).default._schema.arguments[1:]
-    kept = [renamed.get(argument.name, argument.name) for argument in arguments]
+    kept = [renamed.get(one.name, one.name) for one in arguments if not one.has_default_value()]
     operators = f"torchnotes::{operator}", f"torchnotes::{backward}"
-    return _C.differentiable(name, *operators, kept, heeds_autocast, otherwise, differentiable_backward)
+    return _C.differentiable(name, *operators, kept, heeds_autocast, results, otherwise, differentiable_backward)
 
 
 class Function(torch.autograd.Function):

@@ -18,7 +18,7 @@ from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from . import _batch_norm as plain
 from ._batch_norm import ACTIVATIONS, Options
 from ._derivatives import of_tensors, tangent, transpose
-from ._function import Function, batched, traceable
+from ._function import Function, batched, differentiable, traceable
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
@@ -62,19 +62,6 @@ torch.library.register_fake("torchnotes::batch_norm_", _fake_in_place)
 torch.library.register_fake("torchnotes::batch_norm_backward", _fake_backward)
 
 
-def _native_backward(
-    g: Tensor,
-    reference: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    statistics: Tensor,
-    from_output: bool,
-    options: Options,
-) -> tuple[Tensor, Tensor, Tensor]:
-    training, _, *others = options
-    return _backward(g, reference, weight, bias, statistics, training, from_output, *others)
-
-
 class BatchNormBackward(Function):
     """(dL/dx, dL/dgamma, dL/dbeta) of (dL/dy, x, gamma, beta, statistics, *options)"""
 
@@ -91,8 +78,7 @@ class BatchNormBackward(Function):
         negative_slope: float,
         center_only: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        options = Options(training, eps, activation, negative_slope, center_only)
-        return _native_backward(g, x, weight, bias, statistics, False, options)
+        return _backward(g, x, weight, bias, statistics, training, eps, activation, negative_slope, center_only)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -187,6 +173,11 @@ class BatchNorm(Function):
         return (_split(info, y, 1), _split(info, statistics, 1), *of_batch), (1, 1, 0, 0)
 
 
+_call = differentiable(
+    "BatchNorm", "batch_norm", "batch_norm_backward", None, BatchNormBackward.apply, results=4, reference="input"
+)
+
+
 class BatchNormInPlace(Function):
     """The same, with y in the place of x, from which the backward tells x again.
 
@@ -220,13 +211,13 @@ class BatchNormInPlace(Function):
             )
         y, weight, bias, statistics, channels, kept = ctx.saved_tensors
         if len(channels) == y.shape[1]:
-            gradients = _native_backward(g, kept, weight, bias, statistics, False, ctx.options)
+            gradients = _backward(g, kept, weight, bias, statistics, *ctx.options)
         else:
-            gradients = _native_backward(g, y, weight, bias, statistics, True, ctx.options)
+            gradients = _backward(g, y, weight, bias, statistics, *ctx.options, from_output=True)
             if len(channels) > 0:
                 weight, bias = (None if p is None else p[channels] for p in (weight, bias))
                 g, statistics = g.index_select(1, channels), statistics[:, channels]
-                of_kept = _native_backward(g, kept, weight, bias, statistics, False, ctx.options)
+                of_kept = _backward(g, kept, weight, bias, statistics, *ctx.options)
                 for all_channels, some, dim in zip(gradients, of_kept, (1, 0, 0), strict=True):
                     all_channels.index_copy_(dim, channels, some)
         return *_wanted(ctx, gradients), *(None,) * 9
@@ -347,10 +338,12 @@ def batch_norm(
         keep = call_mode(input, weight, bias) == GRAPH
         return BatchNormInPlace.apply(input, *arguments, momentum, *options, keep)[0]
     x = input.clone() if inplace else input
-    if is_compiling():
-        y, _, *of_batch = BatchNorm.apply(x, *arguments, None, *options)
+    if not is_compiling() and call_mode() == TRANSFORM:
+        y = BatchNorm.apply(x, *arguments, momentum, *options)[0]
+    else:
+        y, _, *of_batch = (
+            BatchNorm.apply(x, *arguments, None, *options) if is_compiling() else _call(x, *arguments, *options)
+        )
         if training:
             _update(running_mean, running_var, of_batch, momentum, center_only)
-    else:
-        y = BatchNorm.apply(x, *arguments, momentum, *options)[0]
     return input.copy_(y) if inplace else y
