@@ -53,7 +53,7 @@ TORCHNOTES_FLATTEN inline void add_tile(
   std::array<State, n> states;
   std::copy_n(all, n, states.begin());
   for (int64_t j = 0; j < length; ++j) {
-    for (int k = 0; k < n; ++k) {
+    unrolled<n>([&](auto k) {
       const int64_t at = j * stride + k * V::size();
       (__builtin_prefetch(in + at + ahead), ...);
       if (lanes == V::size()) {
@@ -61,7 +61,7 @@ TORCHNOTES_FLATTEN inline void add_tile(
       } else {
         add_elements(op, states[k], known[k], load_lanes(in + at, lanes)...);
       }
-    }
+    });
   }
   std::copy_n(states.begin(), n, all);
 }

@@ -19,6 +19,14 @@ namespace {
 
 constexpr int64_t kShort = 48;  // elements; from some more on it is faster to go through the rows one by one
 
+// Calls f(k) for k in [0, n). They are constants: what they index can live in registers.
+template <int n, class F>
+inline void unrolled(const F& f) {
+  [&]<int... k>(std::integer_sequence<int, k...>) {
+    (f(std::integral_constant<int, k>()), ...);
+  }(std::make_integer_sequence<int, n>());
+}
+
 template <class scalar_t>
 using Lanes = Vectorized<at::opmath_type<scalar_t>>;
 

@@ -86,12 +86,12 @@ class VectorStates {
     auto states = states_;  // a copy that nothing else can point to, for the registers
     int64_t i = 0;
     for (; i + kStates * kSize <= n; i += kStates * kSize) {
-      for (int k = 0; k < kStates; ++k) {
+      unrolled<kStates>([&](auto k) {
         if constexpr (fetches) {
           (__builtin_prefetch(in + ahead + i + k * kSize), ...);
         }
         f(states[k], load_lanes(in + i + k * kSize)...);
-      }
+      });
     }
     all_used_ = all_used_ || i > 0;
     for (; i + kSize <= n; i += kSize) {
