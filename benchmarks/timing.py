@@ -16,7 +16,9 @@ Contender = Callable[[], Sequence[Tensor]]
 
 OURS = "torchnotes"
 COPY = "copy"
-AT_A_KINK = 1e-5  # the share of numbers that may be wrong where rounding decides the side of a kink, and a sum or two
+# The share of numbers that may be wrong where rounding decides the side of a kink (in bfloat16 thousands are equal, and
+# all of them are on the wrong side), and a sum or two.
+AT_A_KINK = 1e-3
 SAMPLE_SECONDS = 2e-3  # short calls are timed in groups of about this length
 
 

@@ -13,6 +13,7 @@
 
 #include "../row_shape.h"
 #include "map.h"
+#include "stream.h"
 
 namespace torchnotes {
 namespace {
@@ -55,16 +56,29 @@ inline Lanes<scalar_t> load_lanes(const scalar_t* p, int64_t n) {
   }
 }
 
-// The first n lanes of x, of which as many are stored as make a vector of scalar_t.
+// As many lanes as make a vector of scalar_t.
 template <class scalar_t, size_t parts>
-inline void store_lanes(
-    scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x, int64_t n = Vectorized<scalar_t>::size()
-) {
+inline Vectorized<scalar_t> stored(const std::array<Lanes<scalar_t>, parts>& x) {
   if constexpr (is_half<scalar_t>) {
-    at::vec::convert_from_float<scalar_t>(x[0], x[parts - 1]).store(p, static_cast<int>(n));
+    return at::vec::convert_from_float<scalar_t>(x[0], x[parts - 1]);
   } else {
-    x[0].store(p, static_cast<int>(n));
+    return x[0];
   }
+}
+
+template <bool streams, class scalar_t, size_t parts>
+inline void store_lanes(scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x) {
+  if constexpr (streams) {
+    stream(p, stored<scalar_t>(x));
+  } else {
+    stored<scalar_t>(x).store(p);
+  }
+}
+
+// The first n lanes of x.
+template <class scalar_t, size_t parts>
+inline void store_lanes(scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x, int64_t n) {
+  stored<scalar_t>(x).store(p, static_cast<int>(n));
 }
 
 inline bool lie_across(const RowShape& shape) {

@@ -255,7 +255,7 @@ auto reduce_piece(
   }
 }
 
-template <class Op, class Formula, class scalar_t, class... In>
+template <bool streams, class Op, class Formula, class scalar_t, class... In>
 inline void map_segment(const Op& op, const Formula& f, int64_t n, scalar_t* out, const In*... in) {
   using V = Lanes<scalar_t>;
   constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // a vector of bfloat16 is two of float
@@ -266,7 +266,7 @@ inline void map_segment(const Op& op, const Formula& f, int64_t n, scalar_t* out
     for (int64_t part = 0; part < kParts; ++part) {
       y[part] = op.value(f, load_lanes(in + i + part * V::size())...);
     }
-    store_lanes(out + i, y);
+    store_lanes<streams>(out + i, y);
   }
   for (; i < n; i += V::size()) {
     const int64_t m = std::min<int64_t>(V::size(), n - i);
@@ -286,8 +286,14 @@ void map_piece(
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
 ) {
+  const int64_t bytes = shape.rows * elements(shape) * int64_t(sizeof(scalar_t));
   for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t n) {
-    map_segment(op, f, n, out.at(row, segment) + offset, (in.at(row, segment) + offset)...);
+    scalar_t* const y = out.at(row, segment) + offset;
+    if (woven(shape) && streams(y, bytes)) {
+      map_segment<true>(op, f, n, y, (in.at(row, segment) + offset)...);
+    } else {
+      map_segment<false>(op, f, n, y, (in.at(row, segment) + offset)...);
+    }
   });
 }
 
@@ -299,6 +305,7 @@ void for_rows(const RowShape& shape, const F& f) {
     for (int64_t row = begin; row < end; ++row) {
       f(row);
     }
+    end_of_stream();
   });
 }
 
@@ -314,6 +321,7 @@ void for_parts_of_rows(const RowShape& shape, int64_t length, const F& f) {
       const int64_t i = woven(shape) ? at / shape.rows : at % per_row;
       f(row, i, i * length, std::min((i + 1) * length, elements(shape)));
     }
+    end_of_stream();
   });
 }
 

@@ -1,6 +1,7 @@
 """batch_norm, and rows 17 and 18 of the notes."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -135,6 +136,15 @@ def test_channels_in_several_pieces(shape, dtype, device):
     for layout in (torch.clone, channels_last):
         x, *numbers = inputs(shape, dtype, device)
         assert_agrees([layout(x), *numbers], layout(values(shape, dtype, device)), activation="leaky_relu")
+
+
+@pytest.mark.parametrize("image", ((32, 65, 64), (33, 65, 63)), ids=str)  # lines of cache begin in its rows, or not
+def test_large_images(image, dtype, device):
+    """So large that the CPU writes past its caches."""
+    shape = ((1 << 24) // dtype.itemsize // math.prod(image) + 1, *image)
+    for layout in (torch.clone, channels_last):
+        tensors, grad = inputs(shape, dtype, device), layout(values(shape, dtype, device))
+        assert_agrees([layout(tensors[0]), *tensors[1:]], grad, activation="leaky_relu")
 
 
 def test_mixed_types_are_what_they_are_in_torch(device):
