@@ -45,9 +45,9 @@ struct BatchStatistics {
     return ChannelSums<T>::start();
   }
   template <class Known, class T>
-  C10_HOST_DEVICE void add(ChannelSums<T>& state, const Shift<Known>& known, T x) const {
+  C10_HOST_DEVICE void add(ChannelSums<T>& sums, const Shift<Known>& known, T x) const {
     const Wide<T> d = widen(x) - widen(T(known.k));
-    state.add(d, d);
+    sums.add(d, d);
   }
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
     const Moments of = moments(all, before(row).k, inverse_n);
@@ -73,7 +73,7 @@ struct Normalise : BatchStatistics<acc_t, scalar_t> {
   }
 };
 
-template <class acc_t, class Reference, class Activation>
+template <class acc_t, class scalar_t, class Reference, class Activation>
 struct BatchNormBackward {
   Channels<acc_t> channels;
   Reference from;
@@ -88,10 +88,15 @@ struct BatchNormBackward {
   C10_HOST_DEVICE ChannelSums<T> start(int64_t) const {
     return ChannelSums<T>::start();
   }
-  template <class Known, class T>
-  C10_HOST_DEVICE void add(ChannelSums<T>& state, const Place<Known>& at, T g, T r) const {
+  static constexpr bool kBlocks = sizeof(scalar_t) == 2;
+  template <class T>
+  C10_HOST_DEVICE ChannelBlock<T> block() const {
+    return {T(0), T(0)};
+  }
+  template <class Sums, class Known, class T>
+  C10_HOST_DEVICE void add(Sums& sums, const Place<Known>& at, T g, T r) const {
     const T u = from.level(r) - T(at.m);
-    state.add(widen(f.backward(g, from.z(at, r, u))), widen(u));
+    sums.add(sums.number(f.backward(g, from.z(at, r, u))), sums.number(u));
   }
   C10_HOST_DEVICE ChannelGradient<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
     const auto result = channel_gradient<Reference>(channels.at(row), all, inverse_n, center_only);

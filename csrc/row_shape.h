@@ -28,6 +28,13 @@
 //   look(Survey<T>&, T x...)               one element of each input
 //   Known<T> start<T>(row, Survey<acc>)    a State to which these elements can be added; a State<acc>, when it is done
 //
+// A State that is dear to add to may have a lighter one to which some dozens of elements are added (on the CPU):
+//
+//   static constexpr bool kBlocks = true
+//   Block<T> block<T>()            nothing seen yet
+//   add(Block<T>&, T x...)         as to a State
+//   State<T>::merge(Block<T>)
+//
 // An operation may have what it knows of a row before its first pass handed to that:
 //
 //   Known<acc> before(row)

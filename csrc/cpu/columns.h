@@ -50,20 +50,30 @@ TORCHNOTES_FLATTEN inline void add_tile(
     int64_t ahead,
     const In*... in
 ) {
-  std::array<State, n> states;
-  std::copy_n(all, n, states.begin());
-  for (int64_t j = 0; j < length; ++j) {
-    unrolled<n>([&](auto k) {
-      const int64_t at = j * stride + k * V::size();
-      (__builtin_prefetch(in + at + ahead), ...);
-      if (lanes == V::size()) {
-        add_elements(op, states[k], known[k], load_lanes(in + at)...);
-      } else {
-        add_elements(op, states[k], known[k], load_lanes(in + at, lanes)...);
-      }
-    });
+  const auto add = [&](auto& states) {
+    for (int64_t j = 0; j < length; ++j) {
+      unrolled<n>([&](auto k) {
+        const int64_t at = j * stride + k * V::size();
+        (__builtin_prefetch(in + at + ahead), ...);
+        if (lanes == V::size()) {
+          add_elements(op, states[k], known[k], load_lanes(in + at)...);
+        } else {
+          add_elements(op, states[k], known[k], load_lanes(in + at, lanes)...);
+        }
+      });
+    }
+  };
+  if constexpr (blocks<Op>) {
+    std::array<decltype(op.template block<V>()), n> few;
+    few.fill(op.template block<V>());
+    add(few);
+    unrolled<n>([&](auto k) { all[k].merge(few[k]); });
+  } else {
+    std::array<State, n> states;
+    std::copy_n(all, n, states.begin());
+    add(states);
+    std::copy_n(states.begin(), n, all);
   }
-  std::copy_n(states.begin(), n, all);
 }
 
 // The states of all columns for the elements [begin, end).

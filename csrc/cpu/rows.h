@@ -28,12 +28,18 @@ constexpr int64_t kSurveyed = 4096;   // elements; so few that the first cache k
 constexpr int64_t kFetched = 1024;    // elements
 constexpr int64_t kGathered = 128;    // elements; shorter segments are gathered, so that they fill the vectors,
 constexpr int64_t kBlock = 256;       // up to so many
+constexpr int64_t kBlocked = 32;      // elements of each lane that are added to a lighter state
 constexpr int kStates = 4;            // vectors of states in flight: an addition need not wait for the one before
 
 template <class Op, class = void>
 inline constexpr bool surveys = false;
 template <class Op>
 inline constexpr bool surveys<Op, std::void_t<decltype(std::declval<const Op&>().template survey<float>())>> = true;
+
+template <class Op, class = void>
+inline constexpr bool blocks = false;
+template <class Op>
+inline constexpr bool blocks<Op, std::void_t<decltype(Op::kBlocks)>> = Op::kBlocks;
 
 // All that a function calls becomes part of it, for the registers; but not with the checks of the sanitizers, of which
 // a compiler would make minutes.
@@ -105,6 +111,20 @@ class VectorStates {
     states_ = states;
   }
 
+  // The same by lighter states.
+  template <class Block, class F, class... In>
+  void add_blocks(const Block& empty, const F& f, int64_t n, int64_t ahead, const In*... in) {
+    constexpr int64_t kLength = kBlocked * kStates * V::size();
+    for (int64_t i = 0; i < n; i += kLength) {
+      VectorStates<V, Block> few(empty);
+      few.add(f, std::min(kLength, n - i), ahead, (in + i)...);
+      for (int k = 0; k < kStates; ++k) {
+        states_[k].merge(few.states_[k]);
+      }
+      all_used_ = all_used_ || few.all_used_;
+    }
+  }
+
   template <class Result>
   TORCHNOTES_FLATTEN Result merged_into(Result result) {
     for (int half = kStates / 2; half > 0 && all_used_; half /= 2) {
@@ -117,6 +137,9 @@ class VectorStates {
   }
 
  private:
+  template <class, class>
+  friend class VectorStates;
+
   std::array<State, kStates> states_;
   bool all_used_ = false;  // not the first alone
 };
@@ -249,7 +272,13 @@ auto reduce_piece(
     auto states = vector_states<V>(op.template start<V>(row));
     const int64_t next = shape.segments > 1 ? shape.rows * shape.length : kFetched;
     const int64_t ahead = in_order<In...>(shape) ? shape.length : next;  // the next row's segment, or the row's next
-    const auto add_part = [&](int64_t n, const In*... x) { states.add(add, n, ahead, x...); };
+    const auto add_part = [&](int64_t n, const In*... x) {
+      if constexpr (blocks<Op>) {
+        states.add_blocks(op.template block<V>(), add, n, ahead, x...);
+      } else {
+        states.add(add, n, ahead, x...);
+      }
+    };
     for_parts(shape, row, begin, end, kPiece, add_part, in...);
     return states.merged_into(all);
   }

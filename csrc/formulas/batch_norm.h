@@ -20,7 +20,8 @@
 //   mu = k + sum (x_i - k) / n,   n v = sum (x_i - k)^2 - (sum (x_i - k))^2 / n
 //
 // At worst (k - mu)^2 = n v, when k alone differs from the rest: then as many of 16 digits are lost as n has. A
-// constant channel has v = 0 exactly. mu and r are kept in double precision, too. With m for mu rounded to the
+// constant channel has v = 0 exactly. The sums of the backward lose nothing to a difference: of numbers of 16 bits a
+// few are added up in single precision first. mu and r are kept in double precision, too. With m for mu rounded to the
 // precision of the arithmetic, x - mu is computed as (x - m) - (mu - m), so that a large mean costs nothing.
 //
 // In place, when f is piecewise linear with positive slopes and gamma not too small (may_invert), y takes the place of
@@ -66,6 +67,18 @@ struct ActivationTanh : Tanh {
   }
 };
 
+// The sums below, of a few numbers, in the precision of the arithmetic.
+template <class T>
+struct ChannelBlock {
+  T of_a, of_ab;
+
+  static C10_HOST_DEVICE T number(T x) { return x; }
+  C10_HOST_DEVICE void add(T a, T b) {
+    of_a = of_a + a;
+    of_ab = fma(a, b, of_ab);
+  }
+};
+
 // What is added up of a channel: sum a and sum a b, for a = b = x - k, or a = dL/dz and b = x - m.
 template <class T>
 struct ChannelSums {
@@ -73,6 +86,7 @@ struct ChannelSums {
   Wide<T> of_a, of_ab;
 
   static C10_HOST_DEVICE ChannelSums start() { return {widen(T(0)), widen(T(0))}; }
+  static C10_HOST_DEVICE Wide<T> number(T x) { return widen(x); }
   C10_HOST_DEVICE void add(Wide<T> a, Wide<T> b) {
     of_a = of_a + a;
     of_ab = fma(a, b, of_ab);
@@ -81,9 +95,13 @@ struct ChannelSums {
     of_a = of_a + other.of_a;
     of_ab = of_ab + other.of_ab;
   }
+  C10_HOST_DEVICE void merge(const ChannelBlock<T>& few) {
+    of_a = of_a + widen(few.of_a);
+    of_ab = of_ab + widen(few.of_ab);
+  }
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(ChannelSums<Scalar>& result) const {
-    result.merge({sum_of_lanes(of_a), sum_of_lanes(of_ab)});
+    result.merge(ChannelSums<Scalar>{sum_of_lanes(of_a), sum_of_lanes(of_ab)});
   }
 };
 

@@ -246,7 +246,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, r.scalar_type(), "torchnotes::batch_norm_backward", [&] {
     using acc_t = at::opmath_type<scalar_t>;
     const auto run = [&](const auto& from, const auto& f) {
-      const BatchNormBackward<acc_t, std::decay_t<decltype(from)>, std::decay_t<decltype(f)>> op{
+      const BatchNormBackward<acc_t, scalar_t, std::decay_t<decltype(from)>, std::decay_t<decltype(f)>> op{
           channels_at<acc_t>(gamma, beta, numbers_of_channels),
           from,
           f,
