@@ -163,7 +163,7 @@ void map_columns_by(
     }
     return across<V>(lanes);
   });
-  const auto map_range = [&]<bool streams>(int64_t begin, int64_t end) {
+  const auto map_range = [&]<bool past_caches>(int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
       const int64_t at = j * shape.interleaved;
       std::array<V, kParts> y;
@@ -173,7 +173,7 @@ void map_columns_by(
           const int64_t from = i + part * V::size();
           y[part] = op.value(formulas[from / V::size()], load_lanes(in.data + at + from)...);
         }
-        store_lanes<streams>(out.data + at + i, y);
+        store_lanes<past_caches>(out.data + at + i, y);
       }
       for (; i < columns; i += V::size()) {
         const int64_t n = width<V>(shape, i);
@@ -184,10 +184,10 @@ void map_columns_by(
     end_of_stream();
   };
   const int64_t in_row = shape.interleaved * int64_t(sizeof(scalar_t));
-  const bool past = streams(out.data, shape.length * in_row, in_row);
+  const bool large = streams(out.data, shape.length * in_row, in_row);
   const int64_t grain = at::ceil_div(at::internal::GRAIN_SIZE, std::max<int64_t>(1, columns));
   at::parallel_for(0, shape.length, grain, [&](int64_t begin, int64_t end) {
-    past ? map_range.template operator()<true>(begin, end) : map_range.template operator()<false>(begin, end);
+    large ? map_range.template operator()<true>(begin, end) : map_range.template operator()<false>(begin, end);
   });
 }
 

@@ -66,9 +66,9 @@ inline Vectorized<scalar_t> stored(const std::array<Lanes<scalar_t>, parts>& x) 
   }
 }
 
-template <bool streams, class scalar_t, size_t parts>
+template <bool past_caches, class scalar_t, size_t parts>
 inline void store_lanes(scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x) {
-  if constexpr (streams) {
+  if constexpr (past_caches) {
     stream(p, stored<scalar_t>(x));
   } else {
     stored<scalar_t>(x).store(p);

@@ -284,7 +284,7 @@ auto reduce_piece(
   }
 }
 
-template <bool streams, class Op, class Formula, class scalar_t, class... In>
+template <bool past_caches, class Op, class Formula, class scalar_t, class... In>
 inline void map_segment(const Op& op, const Formula& f, int64_t n, scalar_t* out, const In*... in) {
   using V = Lanes<scalar_t>;
   constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // a vector of bfloat16 is two of float
@@ -295,7 +295,7 @@ inline void map_segment(const Op& op, const Formula& f, int64_t n, scalar_t* out
     for (int64_t part = 0; part < kParts; ++part) {
       y[part] = op.value(f, load_lanes(in + i + part * V::size())...);
     }
-    store_lanes<streams>(out + i, y);
+    store_lanes<past_caches>(out + i, y);
   }
   for (; i < n; i += V::size()) {
     const int64_t m = std::min<int64_t>(V::size(), n - i);
