@@ -19,7 +19,7 @@ Norm = Callable[..., Tensor]  # of x, running mean and variance, weight and bias
 
 SLOPE = 0.01
 IMAGES = ((32, 64, 56, 56), (32, 256, 28, 28), (64, 32, 112, 112))
-ALLOWED = {torch.float32: 1e-2, torch.bfloat16: 5e-2}  # what the builtin errs: its sums of channels last in float32
+ALLOWED = {torch.float32: 1e-2, torch.bfloat16: 2e-2}  # what the builtin errs: its sums of channels last in float32
 
 
 alone: Norm = partial(torchnotes.functional.batch_norm, training=True)

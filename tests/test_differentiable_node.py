@@ -196,6 +196,23 @@ def test_compiled_autograd_tells_numbers_apart():
         torch.testing.assert_close(g, torch.full((3,), -6 * tau**2))
 
 
+@compiles_backward
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_autograd_of_several_gradients():
+    from torch._dynamo import compiled_autograd
+
+    x, g = torch.randn(4, 3, 5), torch.randn(4, 3, 5)
+    for activation, theirs in (("relu", torch.relu), ("tanh", torch.tanh)):
+        for numbers in ((torch.rand(3) + 0.5, torch.randn(3)), (None, torch.randn(3)), (None, None)):
+            leaves = [t.detach().requires_grad_() for t in (x, *numbers) if t is not None]
+            given = [None if t is None else leaves[-1 if t is numbers[1] else 1] for t in numbers]
+            exact = theirs(torch.nn.functional.batch_norm(leaves[0], None, None, *given, training=True))
+            expected = torch.autograd.grad(exact, leaves, g)
+            with compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+                F.batch_norm(leaves[0], None, None, *given, training=True, activation=activation).backward(g)
+            torch.testing.assert_close([t.grad for t in leaves], list(expected), rtol=1e-5, atol=1e-5)
+
+
 def test_the_input_must_be_a_tensor():
     from torchnotes.ops.leaky_relu import LeakyReLU
 

@@ -22,7 +22,7 @@ inline void store_streamed(Streamed* p, Streamed x) { _mm512_stream_si512(p, x);
 using Streamed = __m256i;
 inline void store_streamed(Streamed* p, Streamed x) { _mm256_stream_si256(p, x); }
 #else
-struct Streamed {};  // there is no such store
+struct Streamed {};  // of size 1: there is no such store
 inline void store_streamed(Streamed*, Streamed) {}
 #endif
 
