@@ -4,7 +4,8 @@
 //
 //   no graph wanted   y = kernel(x, ...)
 //   a graph           the same, and a node that keeps what the backward operator asks for, by its names in the schemas
-//   its backward      backward(g, kept...); where that needs a graph in turn, a Python function of the same arguments
+//   its backward      backward(g, kept...); where that needs a graph in turn, a Python function of the same arguments.
+//                     Where it asks which gradients are wanted, no others are computed
 //   anything else     Python, for everything: a transform, a gradient by another argument, autocast where f heeds it
 //
 // A kernel may write y over x. So may the backward operator write the gradient over what was kept. What else a kernel
@@ -42,10 +43,15 @@ using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 using torch::jit::Stack;
 
-// The argument of the kernel, or its result, that an argument of the backward operator is.
+// What an argument of the backward operator is: an argument of the kernel or its result, kept perhaps for one of the
+// gradients alone; which gradients are wanted; or nothing.
 struct Source {
-  bool is_result;
-  size_t index;
+  enum { kArgument, kResult, kWanted, kNothing } kind;
+  size_t index = 0;
+  std::optional<size_t> only_for = std::nullopt;
+
+  bool is_input() const { return kind == kArgument && index == 0; }
+  bool is_output() const { return kind == kResult && index == 0; }
 };
 
 std::optional<size_t> find(const std::vector<c10::Argument>& arguments, const std::string& name) {
@@ -80,7 +86,7 @@ struct Rule {
   size_t gradients() const { return backward_writes ? 1 : backward.schema().returns().size(); }
 
   bool keeps_input() const {
-    return std::any_of(kept.begin(), kept.end(), [](const Source& from) { return !from.is_result && from.index == 0; });
+    return std::any_of(kept.begin(), kept.end(), [](const Source& from) { return from.is_input(); });
   }
 };
 
@@ -110,6 +116,9 @@ pybind11::object to_python(const IValue& value) {
   }
   if (value.isDoubleList()) {
     return pybind11::cast(value.toDoubleVector());
+  }
+  if (value.isBoolList()) {
+    return pybind11::cast(value.toBoolList().vec());
   }
   if (value.isBool()) {
     return pybind11::bool_(value.toBool());
@@ -156,7 +165,7 @@ struct Node final : torch::autograd::Node {
   std::string name() const override { return rule.name + "Backward"; }
 
   void keep(const IValue& value, bool is_output, bool is_inplace_on_view) {
-    if (value.isTensor()) {
+    if (value.isTensor() && value.toTensor().defined()) {
       kept.push_back({IValue(), SavedVariable(value.toTensor(), is_output, is_inplace_on_view), is_output});
     } else {
       kept.push_back({value, std::nullopt, false});
@@ -182,10 +191,22 @@ struct Node final : torch::autograd::Node {
   Stack unpack(const Tensor& g) {
     const std::lock_guard<std::mutex> lock(mutex_);
     Stack arguments = {g};
-    for (const Kept& one : kept) {
-      arguments.push_back(one.tensor ? IValue(one.tensor->unpack(getptr())) : one.constant);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      arguments.push_back(kept[i].tensor ? IValue(kept[i].tensor->unpack(getptr())) : constant(i));
     }
     return arguments;
+  }
+
+  // What is kept and no tensor, or of this run of the backward.
+  IValue constant(size_t i) const {
+    if (rule.kept[i].kind != Source::kWanted) {
+      return kept[i].constant;
+    }
+    c10::List<bool> wanted;
+    for (size_t j = 0; j < rule.gradients(); ++j) {
+      wanted.push_back(task_should_compute_output(j));
+    }
+    return wanted;
   }
 
   void release_variables() override {
@@ -204,21 +225,30 @@ struct Node final : torch::autograd::Node {
       converted[i] = to_python(arguments[i]);
     }
     const pybind11::object result = rule.differentiable_backward(*converted);
-    return pybind11::isinstance<pybind11::tuple>(result) ? result.cast<variable_list>()
-                                                         : variable_list{result.cast<Tensor>()};
+    if (!pybind11::isinstance<pybind11::tuple>(result)) {
+      return {result.cast<Tensor>()};
+    }
+    variable_list gradients;
+    for (const auto& one : result) {
+      gradients.push_back(one.is_none() ? Tensor() : one.cast<Tensor>());
+    }
+    return gradients;
   }
 
   void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override {
     args.collect(rule.name);
-    for (const Kept& one : kept) {
-      if (one.tensor) {
-        args.collect(*one.tensor, one.is_output);
-      } else if (one.constant.isDouble()) {
-        args.collect(std::vector<double>{one.constant.toDouble()});
-      } else if (one.constant.isDoubleList()) {
-        args.collect(one.constant.toDoubleVector());
+    for (size_t i = 0; i < kept.size(); ++i) {
+      const IValue value = constant(i);
+      if (kept[i].tensor) {
+        args.collect(*kept[i].tensor, kept[i].is_output);
+      } else if (value.isDouble()) {
+        args.collect(std::vector<double>{value.toDouble()});
+      } else if (value.isDoubleList()) {
+        args.collect(value.toDoubleVector());
+      } else if (value.isBoolList()) {
+        args.collect(value.toBoolList().vec());
       } else {
-        args.collect(one.constant.isNone() ? std::string("none") : std::to_string(one.constant.toScalar().toLong()));
+        args.collect(value.isNone() ? std::string("none") : std::to_string(value.toScalar().toLong()));
       }
     }
   }
@@ -238,9 +268,9 @@ struct Node final : torch::autograd::Node {
       }
     }
     std::vector<IValue> constants;
-    std::transform(kept.begin(), kept.end(), std::back_inserter(constants), [](const Kept& one) {
-      return one.tensor ? IValue(Tensor()) : one.constant;
-    });
+    for (size_t i = 0; i < kept.size(); ++i) {
+      constants.push_back(kept[i].tensor ? IValue(Tensor()) : constant(i));
+    }
     const auto backward = [&rule = rule, constants](const variable_list& g, const std::vector<IValue>& tensors) {
       return g[0].defined() ? traced_backward(rule, g[0], constants, tensors) : variable_list(rule.gradients());
     };
@@ -324,10 +354,13 @@ variable_list call_with_graph(const Rule& rule, Stack arguments) {
   arguments[0] = before;
   node->kept.reserve(rule.kept.size());
   for (const Source& from : rule.kept) {
-    if (from.is_result && from.index == 0) {
+    const bool idle = from.only_for && !node->should_compute_output(*from.only_for);
+    if (idle || from.kind == Source::kWanted || from.kind == Source::kNothing) {
+      node->keep(IValue(), false, false);
+    } else if (from.is_output()) {
       node->keep(y, /*is_output=*/true, /*is_inplace_on_view=*/rule.in_place && y.is_view());
     } else {
-      node->keep((from.is_result ? results : arguments)[from.index], /*is_output=*/false, false);
+      node->keep((from.kind == Source::kResult ? results : arguments)[from.index], /*is_output=*/false, false);
     }
   }
   variable_list all = rule.in_place ? variable_list(1) : as_tensors(results);
@@ -394,17 +427,23 @@ PyMethodDef kCallDifferentiable = {
     "apply", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_differentiable)), METH_FASTCALL, nullptr
 };
 
-// The argument or result of the kernel of each name.
-std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* names) {
+// What each argument of the backward operator after the gradient is. Of `kept`, pairs (name or None, None or the number
+// of the gradient that it is kept for).
+std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
+  using Kept = std::vector<std::pair<std::optional<std::string>, std::optional<size_t>>>;
   std::vector<Source> found;
-  for (const auto& name : pybind11::cast<std::vector<std::string>>(pybind11::handle(names))) {
-    if (const auto argument = find(kernel.arguments(), name)) {
-      found.push_back({false, *argument});
+  for (const auto& [name, only_for] : pybind11::cast<Kept>(pybind11::handle(kept))) {
+    if (!name) {
+      found.push_back({Source::kNothing});
+    } else if (*name == "wanted") {
+      found.push_back({Source::kWanted});
+    } else if (const auto argument = find(kernel.arguments(), *name)) {
+      found.push_back({Source::kArgument, *argument, only_for});
     } else {
-      const auto result = find(kernel.returns(), name);
+      const auto result = find(kernel.returns(), *name);
       // An operator in place returns nothing: what it writes is its result.
-      TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": neither an argument nor a result is named ", name);
-      found.push_back({true, result.value_or(0)});
+      TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": neither an argument nor a result is named ", *name);
+      found.push_back({Source::kResult, result.value_or(0), only_for});
     }
   }
   return found;
@@ -413,8 +452,8 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* names) 
 }  // namespace
 
 // differentiable(name, kernel, backward, kept, heeds_autocast, results, otherwise, differentiable_backward): a function
-// with the arguments of the kernel, all by position, that returns so many of its results. `kept` names, for each
-// argument of `backward` after the gradient, an argument or a result of the kernel.
+// with the arguments of the kernel, all by position, that returns so many of its results. `kept` says what each
+// argument of `backward` after the gradient is (sources).
 PyObject* differentiable(PyObject*, PyObject* args) {
   HANDLE_TH_ERRORS
   const char *name, *kernel_name, *backward_name;

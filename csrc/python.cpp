@@ -1,5 +1,5 @@
 // torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of differentiable operators
-// (differentiable.cpp); and two questions of every call, which in Python would cost more than the kernel does on a
+// (differentiable.cpp); and questions of every call, which in Python would cost more than the kernel does on a
 // small tensor. Importing it also registers the schemas (schemas.cpp).
 #include <ATen/MemoryOverlap.h>
 #include <pybind11/pybind11.h>
@@ -24,10 +24,30 @@ bool is_dense_float(const at::Tensor& x) {
          !x.is_nested();
 }
 
-// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take.
-PyObject* dense_float(PyObject*, PyObject* x) {
+bool takes(PyObject* x) {
   const bool plain = THPVariable_CheckExact(x) || Py_TYPE(x) == reinterpret_cast<PyTypeObject*>(ParameterClass);
-  return PyBool_FromLong(plain && is_dense_float(THPVariable_Unpack(x)));
+  return plain && is_dense_float(THPVariable_Unpack(x));
+}
+
+// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take.
+PyObject* dense_float(PyObject*, PyObject* x) { return PyBool_FromLong(takes(x)); }
+
+// fits_layer(x, W, b): whether these are such tensors, alike, and of sizes that make sense of x W^T + b. b may be None.
+PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  if (n != 3 || !takes(args[0]) || !takes(args[1]) || (args[2] != Py_None && !takes(args[2]))) {
+    Py_RETURN_FALSE;
+  }
+  const at::Tensor& x = THPVariable_Unpack(args[0]);
+  const auto alike = [&](const at::Tensor& other) {
+    return other.scalar_type() == x.scalar_type() && other.device() == x.device();
+  };
+  const at::Tensor& W = THPVariable_Unpack(args[1]);
+  bool fits = x.dim() >= 1 && W.dim() == 2 && x.size(-1) == W.size(1) && alike(W);
+  if (fits && args[2] != Py_None) {
+    const at::Tensor& b = THPVariable_Unpack(args[2]);
+    fits = b.dim() == 1 && b.size(0) == W.size(0) && alike(b);
+  }
+  return PyBool_FromLong(fits);
 }
 
 enum Mode : long { kDirect, kGraph, kTransform };
@@ -55,6 +75,7 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
 
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
+    {"fits_layer", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fits_layer)), METH_FASTCALL, nullptr},
     {"check_in_place", check_in_place, METH_O, nullptr},
     {"call_mode", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_mode)), METH_FASTCALL, nullptr},
     {"differentiable", torchnotes::differentiable, METH_VARARGS, nullptr},

@@ -35,6 +35,9 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "batch_norm_backward(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
     "bool training, float eps, int activation, float negative_slope, bool center_only, bool from_output=False) "
     "-> (Tensor, Tensor, Tensor)",
+    "linear(Tensor input, Tensor weight, Tensor? bias, int activation, float negative_slope) -> (Tensor output)",
+    "linear_backward(Tensor grad, Tensor? input, Tensor? weight, Tensor? output, int activation, "
+    "float negative_slope, bool[3] wanted) -> (Tensor, Tensor, Tensor)",
     "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "
     "float label_smoothing, float z_loss, float logit_softcap, bool zero_if_empty) "
     "-> (Tensor loss, Tensor statistics, Tensor scale)",

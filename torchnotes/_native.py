@@ -55,7 +55,8 @@ LIBRARY = _kernel_library()
 _load_kernels(LIBRARY)
 
 DIRECT, GRAPH, TRANSFORM = _C.DIRECT, _C.GRAPH, _C.TRANSFORM
-call_mode, check_in_place, dense_float = _C.call_mode, _C.check_in_place, _C.dense_float
+call_mode, check_in_place = _C.call_mode, _C.check_in_place
+dense_float, fits_layer = _C.dense_float, _C.fits_layer
 
 
 def build_info() -> str:

@@ -74,14 +74,22 @@ inline void advise_huge_pages(const at::Tensor& fresh) {
 #endif
 }
 
+constexpr c10::DispatchKeySet kCPU(c10::DispatchKey::CPU);
+
 // Uninitialised memory with the size, dtype and layout of a dense tensor.
 inline at::Tensor empty_like_dense(const at::Tensor& x) {
-  constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::CPU);
   const auto format = dense_format(x);
-  at::Tensor fresh =
-      format == at::MemoryFormat::Preserve
-          ? at::detail::empty_strided_generic(x.sizes(), x.strides(), allocator(), kKeys, x.scalar_type())
-          : at::detail::empty_generic(x.sizes(), allocator(), kKeys, x.scalar_type(), format);
+  at::Tensor fresh = format == at::MemoryFormat::Preserve
+                         ? at::detail::empty_strided_generic(x.sizes(), x.strides(), allocator(), kCPU, x.scalar_type())
+                         : at::detail::empty_generic(x.sizes(), allocator(), kCPU, x.scalar_type(), format);
+  advise_huge_pages(fresh);
+  return fresh;
+}
+
+// Uninitialised memory for a matrix of the dtype of x.
+inline at::Tensor empty_matrix(int64_t rows, int64_t columns, const at::Tensor& x) {
+  const at::Tensor fresh =
+      at::detail::empty_generic({rows, columns}, allocator(), kCPU, x.scalar_type(), at::MemoryFormat::Contiguous);
   advise_huge_pages(fresh);
   return fresh;
 }

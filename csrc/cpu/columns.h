@@ -38,8 +38,23 @@ auto of_vectors(const RowShape& shape, const F& f) {
   return result;
 }
 
+// Where the elements are only added up.
+struct Nowhere {};
+inline Nowhere operator+(Nowhere nowhere, int64_t) { return nowhere; }
+
+template <class Op, class State, class Known, class... V>
+inline void add_and_write(const Op& op, State& state, const Known& known, Nowhere, int64_t, const V&... x) {
+  add_elements(op, state, known, x...);
+}
+template <class Op, class State, class Known, class scalar_t, class... V>
+inline void add_and_write(const Op& op, State& state, const Known&, scalar_t* out, int64_t lanes, const V&... x) {
+  const std::array y{op.value(x...)};
+  store_lanes(out, y, lanes);
+  op.add(state, y[0]);
+}
+
 // Adds `length` elements of the columns of n vectors, of which the last has `lanes`, and fetches those `ahead`.
-template <int n, class V, class Op, class State, class Known, class... In>
+template <int n, class V, class Op, class State, class Known, class Out, class... In>
 TORCHNOTES_FLATTEN inline void add_tile(
     const Op& op,
     State* all,
@@ -48,6 +63,7 @@ TORCHNOTES_FLATTEN inline void add_tile(
     int64_t length,
     int64_t stride,
     int64_t ahead,
+    Out out,
     const In*... in
 ) {
   const auto add = [&](auto& states) {
@@ -56,9 +72,9 @@ TORCHNOTES_FLATTEN inline void add_tile(
         const int64_t at = j * stride + k * V::size();
         (__builtin_prefetch(in + at + ahead), ...);
         if (lanes == V::size()) {
-          add_elements(op, states[k], known[k], load_lanes(in + at)...);
+          add_and_write(op, states[k], known[k], out + at, V::size(), load_lanes(in + at)...);
         } else {
-          add_elements(op, states[k], known[k], load_lanes(in + at, lanes)...);
+          add_and_write(op, states[k], known[k], out + at, lanes, load_lanes(in + at, lanes)...);
         }
       });
     }
@@ -77,7 +93,7 @@ TORCHNOTES_FLATTEN inline void add_tile(
 }
 
 // The states of all columns for the elements [begin, end).
-template <class V, class Op, class State, class Known, class... In>
+template <class V, class Op, class State, class Known, class Out, class... In>
 void add_chunk(
     const RowShape& shape,
     const Op& op,
@@ -85,6 +101,7 @@ void add_chunk(
     const std::vector<Known>& known,
     int64_t begin,
     int64_t end,
+    Out out,
     const RowOperand<const In>&... in
 ) {
   const int64_t full = shape.rows / (kTile * V::size()) * kTile;  // vectors in whole tiles
@@ -93,18 +110,18 @@ void add_chunk(
     for (int64_t v = 0; v < full; v += kTile) {
       const int64_t at = j * stride + v * V::size(), next = v + kTile == full ? 0 : v + kTile;
       const int64_t ahead = (next - v) * V::size() + (next == 0 ? kPanel * stride : 0);
-      add_tile<kTile, V>(op, &states[v], &known[v], V::size(), length, stride, ahead, (in.data + at)...);
+      add_tile<kTile, V>(op, &states[v], &known[v], V::size(), length, stride, ahead, out + at, (in.data + at)...);
     }
     for (int64_t v = full; v < int64_t(states.size()); ++v) {
       const int64_t first = v * V::size(), at = j * stride + first;
-      add_tile<1, V>(op, &states[v], &known[v], width<V>(shape, first), length, stride, 0, (in.data + at)...);
+      add_tile<1, V>(op, &states[v], &known[v], width<V>(shape, first), length, stride, 0, out + at, (in.data + at)...);
     }
   }
 }
 
 // What op.finish says of each column.
-template <class Op, class... In>
-auto finished_columns(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+template <class Op, class Out, class... In>
+auto finished_columns(const RowShape& shape, const Op& op, Out out, const RowOperand<const In>&... in) {
   using acc_t = AccOf<In...>;
   using V = Vectorized<acc_t>;
   using State = StateOf<Op, acc_t>;
@@ -117,7 +134,7 @@ auto finished_columns(const RowShape& shape, const Op& op, const RowOperand<cons
   at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       auto states = of_vectors<V>(shape, [&](int64_t first, int64_t) { return op.template start<V>(first); });
-      add_chunk<V>(shape, op, states, known, i * chunk, std::min((i + 1) * chunk, shape.length), in...);
+      add_chunk<V>(shape, op, states, known, i * chunk, std::min((i + 1) * chunk, shape.length), out, in...);
       for (size_t v = 0; v < states.size(); ++v) {
         const int64_t first = v * V::size();
         const auto lanes = to_scalars<V>(states[v], std::array<State, V::size()>());
@@ -193,7 +210,7 @@ void map_columns_by(
 
 template <class Op, class... In>
 void reduce_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
-  finished_columns(shape, op, in...);
+  finished_columns(shape, op, Nowhere(), in...);
 }
 
 template <class Op, class scalar_t, class... In>
@@ -203,11 +220,19 @@ void map_columns(
   map_columns_by(shape, op, [&](int64_t column) { return op.of(column); }, out, in...);
 }
 
+// Writes op.value(x...) of every element and adds these up.
+template <class Op, class scalar_t, class... In>
+void map_and_reduce_columns(
+    c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
+) {
+  finished_columns(shape, op, out.data, in...);
+}
+
 template <class Op, class scalar_t, class... In>
 void transform_columns(
     c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
 ) {
-  const auto formulas = finished_columns(shape, op, in...);
+  const auto formulas = finished_columns(shape, op, Nowhere(), in...);
   map_columns_by(shape, op, [&](int64_t column) { return formulas[column]; }, out, in...);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
 #include "../operands.h"
@@ -10,5 +11,10 @@ namespace torchnotes {
 
 // Uninitialised memory with the size, dtype and layout of a dense tensor.
 inline at::Tensor empty_like_dense(const at::Tensor& x) { return at::empty_like(x, dense_format(x)); }
+
+// Uninitialised memory for a matrix of the dtype of x, on its device.
+inline at::Tensor empty_matrix(int64_t rows, int64_t columns, const at::Tensor& x) {
+  return at::empty({rows, columns}, x.options());
+}
 
 }  // namespace torchnotes

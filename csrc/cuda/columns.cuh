@@ -42,9 +42,27 @@ __device__ inline at::opmath_type<T> in_column(const RowOperand<const T>& x, int
   return static_cast<at::opmath_type<T>>(x.data[j * x.interleaved + column]);
 }
 
-template <class State, class Op, class... In>
+// Where the elements are only added up.
+struct Nowhere {};
+
+template <class Op, class State, class Known, class... T>
+__device__ inline void add_and_write(
+    const Op& op, State& state, const Known& known, Nowhere, int64_t, int64_t, const T&... x
+) {
+  add_elements(op, state, known, x...);
+}
+template <class Op, class State, class Known, class scalar_t, class... T>
+__device__ inline void add_and_write(
+    const Op& op, State& state, const Known&, const RowOperand<scalar_t>& out, int64_t column, int64_t j, const T&... x
+) {
+  const auto y = op.value(x...);
+  out.data[j * out.interleaved + column] = static_cast<scalar_t>(y);
+  op.add(state, y);
+}
+
+template <class State, class Op, class Out, class... In>
 __global__ void __launch_bounds__(kColumnThreads) reduce_chunks_kernel(
-    RowShape shape, int64_t length, int64_t chunks, Op op, State* parts, RowOperand<const In>... in
+    RowShape shape, int64_t length, int64_t chunks, Op op, State* parts, Out out, RowOperand<const In>... in
 ) {
   __shared__ Uninitialised<State> states[kColumnThreads];
   for_chunks(shape, length, chunks, [&](int64_t i, int64_t column, int64_t begin, int64_t end) {
@@ -53,7 +71,7 @@ __global__ void __launch_bounds__(kColumnThreads) reduce_chunks_kernel(
     if (exists) {
       const auto known = before_row(op, column);
       for (int64_t j = begin; j < end; j += kColumnWarps) {
-        add_elements(op, state, known, in_column(in, column, j)...);
+        add_and_write(op, state, known, out, column, j, in_column(in, column, j)...);
       }
     }
     __syncthreads();  // the chunk before has been read
@@ -122,15 +140,20 @@ at::Tensor memory_for(c10::Device device, int64_t count) {
 }
 
 // Calls f(parts, chunks), with the states of the chunks of every column.
-template <class State, class Op, class F, class... In>
+template <class State, class Op, class F, class Out, class... In>
 void reduce_chunks(
-    c10::Device device, const RowShape& shape, const Op& op, const F& f, const RowOperand<const In>&... in
+    c10::Device device,
+    const RowShape& shape,
+    const Op& op,
+    const F& f,
+    const Out& out,
+    const RowOperand<const In>&... in
 ) {
   const int64_t length = chunk_length(shape), chunks = at::ceil_div(shape.length, length);
   const at::Tensor memory = memory_for<State>(device, chunks * shape.rows);
   auto* const parts = static_cast<State*>(memory.mutable_data_ptr());
-  const auto kernel = reduce_chunks_kernel<State, Op, In...>;
-  launch(device, chunks * tiles(shape), kColumnThreads, kernel, shape, length, chunks, op, parts, in...);
+  const auto kernel = reduce_chunks_kernel<State, Op, Out, In...>;
+  launch(device, chunks * tiles(shape), kColumnThreads, kernel, shape, length, chunks, op, parts, out, in...);
   f(static_cast<const State*>(parts), chunks);
 }
 
@@ -160,14 +183,33 @@ void map_columns_by(
   launch(device, chunks * tiles(shape), kColumnThreads, kernel, shape, length, chunks, op, of, out, in...);
 }
 
-template <class Op, class... In>
-void reduce_columns(c10::Device device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+template <class Op, class Out, class... In>
+void reduce_columns_to(
+    c10::Device device, const RowShape& shape, const Op& op, const Out& out, const RowOperand<const In>&... in
+) {
   using State = decltype(op.template start<AccOf<In...>>(0));
   const auto finish = [&](const State* parts, int64_t chunks) {
     const int64_t blocks = at::ceil_div<int64_t>(shape.rows, kLaneThreads);
     launch(device, blocks, kLaneThreads, finish_columns_kernel<State, Op>, shape, chunks, op, parts);
   };
-  reduce_chunks<State>(device, shape, op, finish, in...);
+  reduce_chunks<State>(device, shape, op, finish, out, in...);
+}
+
+template <class Op, class... In>
+void reduce_columns(c10::Device device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
+  reduce_columns_to(device, shape, op, Nowhere(), in...);
+}
+
+// Writes op.value(x...) of every element and adds these up.
+template <class Op, class scalar_t, class... In>
+void map_and_reduce_columns(
+    c10::Device device,
+    const RowShape& shape,
+    const Op& op,
+    const RowOperand<scalar_t>& out,
+    const RowOperand<const In>&... in
+) {
+  reduce_columns_to(device, shape, op, out, in...);
 }
 
 template <class Op, class scalar_t, class... In>
@@ -198,7 +240,7 @@ void transform_columns(
     const auto kernel = formulas_kernel<State, Formula, Op>;
     launch(device, blocks, kLaneThreads, kernel, shape, chunks, op, parts, formulas);
   };
-  reduce_chunks<State>(device, shape, op, finish, in...);
+  reduce_chunks<State>(device, shape, op, finish, Nowhere(), in...);
   map_columns_by(device, shape, op, FormulaIn<Formula>{formulas}, out, in...);
 }
 

@@ -30,42 +30,10 @@
 //   z = f^-1(y),   x - mu = (z - beta) / (gamma r)
 #pragma once
 
-#include "leaky_relu.h"
+#include "activation.h"
 #include "portable.h"
-#include "relu.h"
-#include "sigmoid.h"
-#include "tanh.h"
 
 namespace torchnotes {
-
-// The activations, with their backward as a function of z.
-struct ActivationReLU : ReLU {
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return ReLUBackward()(z, g);
-  }
-};
-
-struct ActivationLeakyReLU : LeakyReLU {  // with slope 1 the identity
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return LeakyReLUBackward{negative_slope}(z, g);
-  }
-};
-
-struct ActivationSigmoid : Sigmoid {
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return SigmoidBackward()(g, Sigmoid()(z));
-  }
-};
-
-struct ActivationTanh : Tanh {
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return TanhBackward()(g, Tanh()(z));
-  }
-};
 
 // The sums below, of a few numbers, in the precision of the arithmetic.
 template <class T>

@@ -1,6 +1,7 @@
 // Included by the kernels of either device, after its row and column drivers.
 #pragma once
 
+#include "../activations.h"
 #include "../batch_norm_rows.h"
 #include "../channels.h"
 
@@ -29,24 +30,6 @@ struct NormOptions {
   int64_t activation;
   double negative_slope;
 };
-
-template <class F>
-void with_activation(const NormOptions& options, const F& f) {
-  switch (options.activation) {  // in the order of ACTIVATIONS in torchnotes/ops/_batch_norm.py
-    case 0:
-      return f(ActivationLeakyReLU{{1}});
-    case 1:
-      return f(ActivationReLU());
-    case 2:
-      return f(ActivationLeakyReLU{{options.negative_slope}});
-    case 3:
-      return f(ActivationSigmoid());
-    case 4:
-      return f(ActivationTanh());
-    default:
-      TORCH_CHECK_VALUE(false, "torchnotes: there is no activation of number ", options.activation);
-  }
-}
 
 template <class acc_t>
 Channels<acc_t> channels_at(const Tensor& weight, const Tensor& bias, const Tensor& statistics) {
@@ -107,7 +90,7 @@ Normalised normalise(
     if (options.training && in.columns()) {
       reduce_columns(x.device(), in.shape(), of_batch, read);
     }
-    with_activation(options, [&](const auto& f) {
+    with_activation(options.activation, options.negative_slope, [&](const auto& f) {
       const Normalise<acc_t, scalar_t, std::decay_t<decltype(f)>> op{of_batch, f};
       if (in.columns()) {
         map_columns(x.device(), in.shape(), op, write, read);
@@ -163,7 +146,8 @@ Tensor channels_to_keep(
     const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const NormOptions& options
 ) {
   constexpr double kLeastSlope = 0x1p-10;  // what a slope makes of small numbers in half precision must remain normal
-  const bool inverts = options.activation == 0 || (options.activation == 2 && options.negative_slope >= kLeastSlope);
+  const bool inverts =
+      options.activation == kIdentity || (options.activation == kLeakyReLU && options.negative_slope >= kLeastSlope);
   const double most = x.element_size() >= 4 ? 16 : 2;  // the greatest |beta / gamma|: what it costs of the precision
   const int64_t count = x.size(1);
   const Tensor gamma = weight ? weight->to(at::kCPU, at::kDouble).contiguous() : Tensor();
@@ -263,10 +247,10 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
       }
     };
     if (from_output) {
-      const double slope = activation == 0 ? 1 : negative_slope;
+      const double slope = activation == kIdentity ? 1 : negative_slope;
       run(FromOutput{1 / slope}, ActivationLeakyReLU{{slope}});
     } else {
-      with_activation(options, [&](const auto& f) { run(FromInput(), f); });
+      with_activation(activation, negative_slope, [&](const auto& f) { run(FromInput(), f); });
     }
   });
   const auto like = [&](const Tensor& x, const OptionalTensor& parameter) {

@@ -7,6 +7,9 @@ from .activation import ReLU as ReLU
 from .activation import Sigmoid as Sigmoid
 from .activation import Softmax as Softmax
 from .activation import Tanh as Tanh
+from .dropout import GaussianDropout as GaussianDropout
+from .linear import MLP as MLP
+from .linear import Linear as Linear
 from .loss import BCEWithLogitsLoss as BCEWithLogitsLoss
 from .loss import CrossEntropyLoss as CrossEntropyLoss
 from .loss import LinearCrossEntropyLoss as LinearCrossEntropyLoss

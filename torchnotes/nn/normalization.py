@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..ops.batch_norm import checked_activation
+from ..ops._activations import checked_activation
 
 _DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_only=False)
 

@@ -60,6 +60,8 @@ def _may_fold(layer: Module, norm: _BatchNorm) -> bool:
         outputs = layer.out_channels
     else:
         return False
+    if getattr(layer, "activation", None) is not None:
+        return False
     return not norm.training and norm.running_mean is not None and norm.num_features == outputs
 
 

@@ -3,23 +3,14 @@ forward mode. Each function here is differentiable to every order, by every argu
 csrc/formulas/batch_norm.h.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ._activations import BY_NUMBER
 from ._derivatives import of_tensors, transpose
-
-ACTIVATIONS: dict[str | None, Callable[[Tensor, float], Tensor]] = {  # the native operators count them in this order
-    None: lambda z, slope: z,
-    "relu": lambda z, slope: torch.relu(z),
-    "leaky_relu": torch.nn.functional.leaky_relu,
-    "sigmoid": lambda z, slope: torch.sigmoid(z),
-    "tanh": lambda z, slope: torch.tanh(z),
-}
-_BY_NUMBER = tuple(ACTIVATIONS.values())
 
 
 class Options(NamedTuple):
@@ -33,7 +24,7 @@ class Options(NamedTuple):
 
 
 def activate(z: Tensor, options: Options) -> Tensor:
-    return _BY_NUMBER[options.activation](z, options.negative_slope)
+    return BY_NUMBER[options.activation].plain(z, options.negative_slope)
 
 
 def output(x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Any, options: Options) -> Tensor:

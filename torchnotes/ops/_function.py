@@ -1,7 +1,8 @@
 """The base of every autograd Function here, and the test of whether a call is one for our kernels."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -48,19 +49,24 @@ def differentiable(
     *,
     heeds_autocast: bool = False,
     results: int = 1,
-    **renamed: str,
+    only_for: Mapping[str, int] = MappingProxyType({}),
+    **renamed: str | None,
 ) -> Callable[..., Any]:
     """The native operator as a function of its arguments (by position) that returns so many of its `results`, in C++.
 
     The first result is differentiable by as many arguments, from the first on, as the native operator `backward`
     returns gradients. The node hands that operator the gradient and what its further arguments without a default name:
-    arguments or results of `operator`, `renamed` where the names differ. Where a graph of the backward is wanted it
-    calls `differentiable_backward` instead. `otherwise` takes the call over wherever C++ does not do: under a
-    transform, where another argument wants a gradient, and under autocast for an operator that heeds it. It is None
-    where whoever calls has asked for all that. See csrc/differentiable.cpp.
+    arguments or results of `operator`, `renamed` where the names differ, to None for nothing; and `wanted`, a list that
+    says which gradients are. What is `only_for` one of them (its number) is kept where that is wanted. Where a graph of
+    the backward is wanted the node calls `differentiable_backward` instead.
+
+    `otherwise` takes the call over wherever C++ does not do: under a transform, where another argument wants a
+    gradient, and under autocast for an operator that heeds it. It is None where whoever calls has asked for all that.
+    See csrc/differentiable.cpp.
     """
     arguments = getattr(torch.ops.torchnotes, backward).default._schema.arguments[1:]
-    kept = [renamed.get(one.name, one.name) for one in arguments if not one.has_default_value()]
+    needed = [one.name for one in arguments if not one.has_default_value()]
+    kept = [(renamed.get(name, name), only_for.get(name)) for name in needed]
     operators = f"torchnotes::{operator}", f"torchnotes::{backward}"
     return _C.differentiable(name, *operators, kept, heeds_autocast, results, otherwise, differentiable_backward)
 

@@ -16,15 +16,14 @@ from torch.nn.functional import batch_norm as builtin
 
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from . import _batch_norm as plain
-from ._batch_norm import ACTIVATIONS, Options
+from ._activations import checked_activation
+from ._batch_norm import Options
 from ._derivatives import of_tensors, tangent, transpose
 from ._function import Function, batched, differentiable, traceable
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
 _backward = torch.ops.torchnotes.batch_norm_backward.default
-
-_NUMBERS = {name: i for i, name in enumerate(ACTIVATIONS)}
 
 
 def _fake(
@@ -281,13 +280,6 @@ def _ours(input: Any, *numbers: Any) -> bool:
         return False  # the compiler does not see Functions under these
     takes = traceable if is_compiling() else dense_float
     return takes(input) and all(x is None or takes(x) for x in numbers) and input.numel() > 0
-
-
-def checked_activation(activation: str | None) -> int:
-    """The number of an activation."""
-    if activation not in _NUMBERS:
-        raise ValueError(f"activation must be one of {', '.join(map(repr, _NUMBERS))}. Got: {activation!r}")
-    return _NUMBERS[activation]
 
 
 def batch_norm(

@@ -1,0 +1,31 @@
+// The activations by their numbers.
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include "formulas/activation.h"
+
+namespace torchnotes {
+
+constexpr int64_t kIdentity = 0, kLeakyReLU = 2;  // the others go by their names alone
+
+// Calls f(activation). The numbers are those of ACTIVATIONS in torchnotes/ops/_activations.py.
+template <class F>
+void with_activation(int64_t number, double negative_slope, const F& f) {
+  switch (number) {
+    case kIdentity:
+      return f(ActivationLeakyReLU{{1}});
+    case 1:
+      return f(ActivationReLU());
+    case kLeakyReLU:
+      return f(ActivationLeakyReLU{{negative_slope}});
+    case 3:
+      return f(ActivationSigmoid());
+    case 4:
+      return f(ActivationTanh());
+    default:
+      TORCH_CHECK_VALUE(false, "torchnotes: there is no activation of number ", number);
+  }
+}
+
+}  // namespace torchnotes

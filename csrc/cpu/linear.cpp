@@ -1,0 +1,5 @@
+#include "columns.h"
+#include "map.h"
+#include "product.h"
+
+#include "../operators/linear.h"

@@ -1,0 +1,60 @@
+// The product of two matrices: one of ATen's two. Its float32 products are MKL's wherever there is MKL, which on AMD's
+// processors is half as fast as oneDNN (CONTRIBUTING.md), by which ATen computes those of 16-bit numbers.
+#pragma once
+
+#include <ATen/Context.h>
+#include <ATen/ceil_div.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace at::native {
+// As ATen/native/mkldnn/Matmul.h has it, which torch does not install: result <- beta result + alpha a b. Null where
+// there is none.
+[[gnu::weak]] void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& result, float beta, float alpha);
+}  // namespace at::native
+
+namespace torchnotes {
+
+constexpr int64_t kDepth = 192;  // terms, at most, that MKL adds up at a time; oneDNN adds up all, and errs more
+constexpr int64_t kWorthwhile = 1 << 22;  // multiplications: oneDNN takes some microseconds to start
+
+inline bool amd() {
+#ifdef __x86_64__
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+inline bool dense(const at::Tensor& x) { return x.is_contiguous() || x.t().is_contiguous(); }
+
+inline bool by_onednn(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == at::kFloat && a.size(0) * std::min(a.size(1), kDepth) * b.size(1) >= kWorthwhile && amd() &&
+         at::native::mkldnn_matmul && at::hasMKLDNN() && at::globalContext().userEnabledMkldnn() && dense(a) &&
+         dense(b);
+}
+
+// Some columns of a, or rows of b, as oneDNN is fast with them: it would not be where columns lie apart.
+inline at::Tensor part(const at::Tensor& x, int64_t dim, int64_t start, int64_t length) {
+  const at::Tensor some = x.narrow(dim, start, length);
+  return some.stride(1) == 1 ? some : some.t().contiguous().t();
+}
+
+// result <- a b
+inline void multiply(const at::Tensor& result, const at::Tensor& a, const at::Tensor& b) {
+  if (!by_onednn(a, b)) {
+    at::Tensor out = result;
+    at::mm_out(out, a, b);
+    return;
+  }
+  const int64_t depth = a.size(1), length = at::ceil_div(depth, at::ceil_div(depth, kDepth));
+  for (int64_t k = 0; k < depth; k += length) {
+    const int64_t n = std::min(length, depth - k);
+    at::native::mkldnn_matmul(part(a, 1, k, n), part(b, 0, k, n), result, /*beta=*/k > 0, /*alpha=*/1);
+  }
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,218 @@
+"""A layer of the network with its activation. The formulas and their derivation: csrc/formulas/linear.h.
+
+z = x W^T + 1 b^T,   y = f(z),   delta = g f'(z)
+dL/dx = delta W,    dL/dW = delta^T x,    dL/db = delta^T 1
+
+Inside torch.compile, under autocast, and for tensors that our kernels do not take, it is composed of torch's linear and
+our activation.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+from torch.utils.flop_counter import register_flop_formula
+
+from .._native import fits_layer
+from ._activation import Slope
+from ._activations import BY_NUMBER, checked_activation
+from ._function import Function, autocasts, batched, differentiable, kernel
+from .leaky_relu import LeakyReLUBackward
+
+_forward, _backward = kernel("linear"), kernel("linear_backward")
+
+
+def _fake(x: Tensor, W: Tensor, b: Any, activation: int, a: float) -> Tensor:
+    return x @ W.t()
+
+
+def _fake_backward(
+    g: Tensor, x: Any, W: Any, y: Any, activation: int, a: float, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    of_x, of_W, of_b = wanted
+    return g @ W if of_x else None, g.t() @ x if of_W else None, g.sum(0) if of_b else None
+
+
+torch.library.register_fake("torchnotes::linear", _fake)
+torch.library.register_fake("torchnotes::linear_backward", _fake_backward)
+
+
+@register_flop_formula(torch.ops.torchnotes.linear)
+def _flops(x: Sequence[int], W: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0] * x[1] * W[0]
+
+
+@register_flop_formula(torch.ops.torchnotes.linear_backward)
+def _flops_backward(g: Sequence[int], x: Any, W: Any, *rest: Any, **_: Any) -> int:
+    of_x, of_W, _ = rest[3]
+    return 2 * g[0] * g[1] * (W[1] * of_x if of_x else 0) + 2 * g[0] * g[1] * (x[1] if of_W else 0)
+
+
+def _added(*terms: Tensor | None) -> Tensor | None:
+    """Their sum, None standing for 0."""
+    there = [term for term in terms if term is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
+def _times(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else a @ b
+
+
+def _t(a: Tensor | None) -> Tensor | None:
+    return None if a is None else a.mT
+
+
+def _numbers(slope: type[Slope], a: float) -> tuple[float, ...]:
+    return (a,) if slope is LeakyReLUBackward else ()
+
+
+def _delta(g: Tensor | None, y: Tensor, activation: int, a: float) -> Tensor | None:
+    """g p(y)"""
+    slope = BY_NUMBER[activation].slope
+    return g if g is None or slope is None else slope.apply(g, y, *_numbers(slope, a))
+
+
+def _along_y(v: Tensor | None, g: Tensor, y: Tensor, activation: int) -> Tensor | None:
+    """v g p'(y)"""
+    slope = BY_NUMBER[activation].slope
+    return None if v is None or slope is None or slope.curvature is None else slope.curvature.apply(v, g, y)
+
+
+class LinearBackward(Function):
+    """(dL/dx, dL/dW, dL/db), those that are wanted, of (dL/dy, x, W, y, ...)"""
+
+    @staticmethod
+    def forward(
+        g: Tensor,
+        x: Tensor | None,
+        W: Tensor | None,
+        y: Tensor | None,
+        activation: int,
+        a: float,
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        return _backward(g, x, W, y, activation, a, wanted)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.activation, ctx.a, ctx.wanted = inputs[4:]
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, v_x: Any, v_W: Any, v_b: Any) -> tuple:
+        g, x, W, y = ctx.saved_tensors
+        of_g, of_x, of_W, of_y, *_ = ctx.needs_input_grad
+        V = _added(_times(v_x, _t(W)), _times(x, _t(v_W)), None if v_b is None else v_b.expand(g.shape))
+        delta = _delta(g, y, ctx.activation, ctx.a) if of_x or of_W else None
+        return (
+            _delta(V, y, ctx.activation, ctx.a) if of_g else None,
+            _times(delta, v_W) if of_x else None,
+            _times(_t(delta), v_x) if of_W else None,
+            _along_y(V, g, y, ctx.activation) if of_y else None,
+            *(None,) * 3,
+        )
+
+    @staticmethod
+    def tangent(ctx: Any, g_t: Any, x_t: Any, W_t: Any, y_t: Any, *_: None) -> tuple:
+        g, x, W, y = ctx.saved_tensors
+        of_x, of_W, of_b = ctx.wanted
+        delta = _delta(g, y, ctx.activation, ctx.a)
+        g_t = torch.zeros_like(g) if g_t is None else g_t  # torch wants a tangent of every result
+        delta_t = _added(_delta(g_t, y, ctx.activation, ctx.a), _along_y(y_t, g, y, ctx.activation))
+        return (
+            _added(_times(delta_t, W), _times(delta, W_t)) if of_x else None,
+            _added(_times(_t(delta_t), x), _times(_t(delta), x_t)) if of_W else None,
+            delta_t.sum(0) if of_b else None,
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        _, x, W, _, activation, a, (of_x, of_W, of_b) = _batch_first(in_dims, args)
+        g, _, _, y, *_ = batched(info, in_dims, args)
+        delta = _delta(g, y, activation, a)
+        gradients = (delta @ W if of_x else None, _t(delta) @ x if of_W else None, delta.sum(-2) if of_b else None)
+        return gradients, tuple(None if one is None else 0 for one in gradients)
+
+
+class Linear(Function):
+    """y of (x, W, b, ...)"""
+
+    @staticmethod
+    def forward(x: Tensor, W: Tensor, b: Tensor | None, activation: int, a: float) -> Tensor:
+        return _forward(x, W, b, activation, a)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, y: Tensor) -> None:
+        x, W, _, ctx.activation, ctx.a = inputs
+        ctx.save_for_backward(x, W, None if ctx.activation == _IDENTITY else y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        gradients = LinearBackward.apply(g, *ctx.saved_tensors, ctx.activation, ctx.a, ctx.needs_input_grad[:3])
+        return *gradients, None, None
+
+    @staticmethod
+    def tangent(ctx: Any, x_t: Any, W_t: Any, b_t: Any, *_: None) -> Tensor | None:
+        x, W, y = ctx.saved_tensors
+        z_t = _added(_times(x_t, _t(W)), _times(x, _t(W_t)))
+        z_t = _added(z_t, b_t if z_t is not None or b_t is None else b_t.expand(x.shape[0], W.shape[0]))
+        return _delta(z_t, y, ctx.activation, ctx.a)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        x, W, b, activation, a = _batch_first(in_dims, args)
+        if in_dims[1] is in_dims[2] is None:  # more rows
+            return Linear.apply(x.flatten(0, 1), W, b, activation, a).unflatten(0, x.shape[:2]), 0
+        z = x @ _t(W)
+        return BY_NUMBER[activation].ours(z if b is None else z + b.unsqueeze(-2), a), 0
+
+
+def _batch_first(in_dims: tuple, args: tuple) -> list:
+    """What is batched with the batch's dimension first; the rest as it is."""
+    return [x.movedim(dim, 0) if isinstance(dim, int) else x for x, dim in zip(args, in_dims, strict=True)]
+
+
+def _composed(x: Tensor, W: Tensor, b: Tensor | None, activation: int, a: float) -> Tensor:
+    return BY_NUMBER[activation].ours(torch.nn.functional.linear(x, W, b), a)
+
+
+def _otherwise(x: Tensor, *rest: Any) -> Tensor:
+    return (_composed if autocasts(x) else Linear.apply)(x, *rest)
+
+
+_IDENTITY = checked_activation(None)
+_call = functools.partial(
+    differentiable,
+    *("Linear", "linear", "linear_backward", _otherwise, LinearBackward.apply),
+    heeds_autocast=True,
+    only_for={"input": 1, "weight": 0},
+)
+_sums, _activated = _call(output=None), _call()
+
+
+def linear(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+) -> Tensor:
+    """f(input @ weight.T + bias), as torch.nn.functional.linear followed by an activation f of the name None, "relu",
+    "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh". Nothing is kept for the backward but the input and the
+    output.
+    """
+    number = checked_activation(activation)
+    if is_compiling() or not fits_layer(input, weight, bias) or negative_slope < 0:  # its output does not tell z
+        return _composed(input, weight, bias, number, negative_slope)
+    layer = _sums if number == _IDENTITY else _activated
+    if input.dim() == 2:
+        return layer(input, weight, bias, number, negative_slope)
+    *leading, features = input.shape
+    rows = input.reshape(math.prod(leading), features)
+    return layer(rows, weight, bias, number, negative_slope).view(*leading, weight.shape[0])
