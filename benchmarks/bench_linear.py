@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +44,10 @@ def forward_backward(
         def step() -> tuple[Tensor, ...]:
             y = layer(*operands)
             y.backward(g)
-            gradients = [x.grad for x in operands]
+            gradients: list[Any] = [x.grad for x in operands]
             for x in operands:
                 x.grad = None
-            return y.detach(), *gradients  # type: ignore[return-value] # backward has set the gradients
+            return y.detach(), *gradients
 
         return step
 

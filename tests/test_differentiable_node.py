@@ -1,5 +1,6 @@
 """What the C++ node of an operation owes to torch, beside the derivatives that checks.py looks at."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 
@@ -211,6 +212,24 @@ def test_compiled_autograd_of_several_gradients():
             with compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
                 F.batch_norm(leaves[0], None, None, *given, training=True, activation=activation).backward(g)
             torch.testing.assert_close([t.grad for t in leaves], list(expected), rtol=1e-5, atol=1e-5)
+
+
+@compiles_backward
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_autograd_tells_apart_which_gradients_are_wanted():
+    from torch._dynamo import compiled_autograd
+
+    x, weight, bias, g = torch.randn(5, 4), torch.randn(3, 4), torch.randn(3), torch.randn(5, 3)
+    for activation, theirs in (("sigmoid", torch.sigmoid), (None, lambda z: z)):
+        for wanted in itertools.product((True, False), repeat=3):
+            tensors = [t.detach().requires_grad_(wants) for t, wants in zip((x, weight, bias), wanted, strict=True)]
+            leaves = [t for t in tensors if t.requires_grad]
+            if not leaves:
+                continue
+            expected = torch.autograd.grad(theirs(torch.nn.functional.linear(*tensors)), leaves, g)
+            with compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+                F.linear(*tensors, activation=activation).backward(g)
+            torch.testing.assert_close([t.grad for t in leaves], list(expected))
 
 
 def test_the_input_must_be_a_tensor():

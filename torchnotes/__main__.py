@@ -19,8 +19,11 @@ def train(steps: int, seed: int) -> float:
     """Train by gradient descent on the squared error; the share of the points told right."""
     torch.manual_seed(seed)
     x, y = two_spirals(500)
-    layers = (torch.nn.Linear(2, 64), nn.LeakyReLU(0.1), torch.nn.Linear(64, 64), nn.Tanh())
-    model = torch.nn.Sequential(*layers, torch.nn.Linear(64, 1), nn.Sigmoid())
+    model = torch.nn.Sequential(
+        nn.Linear(2, 64, activation="leaky_relu", negative_slope=0.1),
+        nn.Linear(64, 64, activation="tanh"),
+        nn.Linear(64, 1, activation="sigmoid"),
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for step in range(1, steps + 1):
         optimizer.zero_grad()

@@ -19,7 +19,8 @@ namespace at::native {
 namespace torchnotes {
 
 constexpr int64_t kDepth = 192;  // terms, at most, that MKL adds up at a time; oneDNN adds up all, and errs more
-constexpr int64_t kWorthwhile = 1 << 22;  // multiplications: oneDNN takes some microseconds to start
+// Multiplications, at least, that oneDNN is called for: a call takes some microseconds, a part of b copied to it more.
+constexpr int64_t kWorthCalling = 4 << 20, kWorthCopying = 10 << 20;
 
 inline bool amd() {
 #ifdef __x86_64__
@@ -29,15 +30,20 @@ inline bool amd() {
 #endif
 }
 
+// Neither a vector times another nor a matrix times a vector.
+inline bool proper(const at::Tensor& a, const at::Tensor& b) { return a.size(0) > 1 && a.size(1) > 1 && b.size(1) > 1; }
+
 inline bool dense(const at::Tensor& x) { return x.is_contiguous() || x.t().is_contiguous(); }
 
 inline bool by_onednn(const at::Tensor& a, const at::Tensor& b) {
-  return a.scalar_type() == at::kFloat && a.size(0) * std::min(a.size(1), kDepth) * b.size(1) >= kWorthwhile && amd() &&
+  const bool copies = a.size(1) > kDepth && b.stride(1) != 1;
+  return a.scalar_type() == at::kFloat && proper(a, b) &&
+         a.size(0) * std::min(a.size(1), kDepth) * b.size(1) >= (copies ? kWorthCopying : kWorthCalling) && amd() &&
          at::native::mkldnn_matmul && at::hasMKLDNN() && at::globalContext().userEnabledMkldnn() && dense(a) &&
          dense(b);
 }
 
-// Some columns of a, or rows of b, as oneDNN is fast with them: it would not be where columns lie apart.
+// Some of the terms. oneDNN is slow with columns that lie apart.
 inline at::Tensor part(const at::Tensor& x, int64_t dim, int64_t start, int64_t length) {
   const at::Tensor some = x.narrow(dim, start, length);
   return some.stride(1) == 1 ? some : some.t().contiguous().t();

@@ -207,7 +207,6 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     bool center_only,
     bool from_output
 ) {
-  const NormOptions options{training, center_only, eps, activation, negative_slope};
   check_channels(reference);
   check_same(reference, grad);
   check_channel_numbers(reference, "weight", weight);

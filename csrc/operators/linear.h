@@ -60,7 +60,7 @@ struct Deltas {
   C10_HOST_DEVICE void finish(int64_t j, const DeltaSum<acc_t>& all) const { sums[j] = static_cast<acc_t>(all.sum); }
 };
 
-// The columns of a contiguous matrix.
+// The columns of a contiguous matrix. One alone lies as a row does.
 RowShape columns_of(const Tensor& x) { return {x.size(1), 1, x.size(0), x.size(1)}; }
 
 void check_factors(const Tensor& a, const Tensor& b) {
@@ -82,9 +82,13 @@ void add_bias_and_activate(Tensor& y, const Tensor& bias, int64_t activation, do
     with_activation(activation, negative_slope, [&](const auto& f) {
       const Neurons<scalar_t, std::decay_t<decltype(f)>> op{{f}, b.const_data_ptr<scalar_t>()};
       const RowShape shape = columns_of(y);
-      map_columns(
-          y.device(), shape, op, shape.each(y.mutable_data_ptr<scalar_t>()), shape.each(y.const_data_ptr<scalar_t>())
-      );
+      const auto out = shape.each(y.mutable_data_ptr<scalar_t>());
+      const auto in = shape.each(y.const_data_ptr<scalar_t>());
+      if (shape.rows == 1) {
+        map_rows(y.device(), shape, op, out, in);
+      } else {
+        map_columns(y.device(), shape, op, out, in);
+      }
     });
   });
 }
@@ -92,7 +96,8 @@ void add_bias_and_activate(Tensor& y, const Tensor& bias, int64_t activation, do
 Tensor linear(
     const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int64_t activation, double negative_slope
 ) {
-  check_factors(input, weight.t());
+  const Tensor transposed = weight.t();
+  check_factors(input, transposed);
   const Tensor none;
   const Tensor& b = bias ? *bias : none;
   if (b.defined()) {
@@ -111,9 +116,9 @@ Tensor linear(
   Tensor y = empty_matrix(input.size(0), weight.size(0), input);
   const bool rounds = y.element_size() < 4;  // the product: better with the bias in it
   if (b.defined() && rounds) {
-    at::addmm_out(y, b, input, weight.t());
+    at::addmm_out(y, b, input, transposed);
   } else {
-    multiply(y, input, weight.t());
+    multiply(y, input, transposed);
   }
   if (b.defined() && !rounds && y.numel() > 0) {
     add_bias_and_activate(y, b, activation, negative_slope);
@@ -168,7 +173,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
     of_bias = wanted[2] ? at::sum(grad, {0}) : of_bias;
   } else {
     TORCH_CHECK(output, "linear_backward: an activation is differentiated by way of its output");
-    if (wanted[2]) {
+    if (wanted[2] && grad.size(-1) > 1) {
       const auto found = errors(grad.contiguous(), output->contiguous(), activation, negative_slope);
       delta = found.delta;
       of_bias = found.sums.to(grad.scalar_type());
@@ -176,6 +181,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
       with_activation(activation, negative_slope, [&](const auto& f) {
         delta = map(Delta<std::decay_t<decltype(f)>>{f}, grad, *output);
       });
+      of_bias = wanted[2] ? at::sum(delta, {0}) : of_bias;
     }
   }
   if (wanted[0]) {
@@ -185,8 +191,9 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
   }
   if (wanted[1]) {
     TORCH_CHECK(input, "linear_backward: the gradient of the weight takes the input");
-    check_factors(delta.t(), *input);
-    multiply(of_weight = empty_matrix(delta.size(1), input->size(1), delta), delta.t(), *input);
+    const Tensor transposed = delta.t();
+    check_factors(transposed, *input);
+    multiply(of_weight = empty_matrix(delta.size(1), input->size(1), delta), transposed, *input);
   }
   return {of_input, of_weight, of_bias};
 }

@@ -96,6 +96,15 @@ def test_in_training_nothing_is_folded():
     assert norms(fuse_batch_norm(nn.BatchNorm1d(6).eval())) == 1
 
 
+def test_nothing_is_folded_into_a_layer_that_ends_with_an_activation():
+    for activation, left in (("relu", 1), (None, 0)):
+        model = trained(torch.nn.Sequential(nn.Linear(4, 6, activation=activation), nn.BatchNorm1d(6)), 4)
+        fused = fuse_batch_norm(model)
+        assert norms(fused) == left
+        x = torch.randn(3, 4)
+        torch.testing.assert_close(fused(x), model(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_folded_model_still_trains_its_parameters():
     model = trained(torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6)), 4)
     model[0].weight.requires_grad_(False)

@@ -728,21 +728,3 @@ def test_the_cross_entropy_is_convex():
         exact = (predicted * v**2).sum(1) - (predicted * v).sum(1) ** 2
         torch.testing.assert_close(quadratic, exact, rtol=1e-10, atol=1e-14)
         assert (exact > -1e-15).all()
-
-
-def test_the_two_layer_classifier():
-    """z1 -> leaky ReLU -> mask -> z2 -> softmax -> cross-entropy: dL/dz2 = y^ - y, dL/da1 = (y^ - y) W2^T M (row 10)"""
-    x, mask = torch.randn(8, 5, dtype=torch.float64), torch.rand(8, 6).gt(0.5).double()
-    w1, w2 = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 6), (6, 4)))
-    target = torch.randint(4, (8,))
-    z1 = x @ w1
-    a1 = F.leaky_relu(z1, 0.1)
-    z2 = (a1 * mask) @ w2
-    for tensor in (z1, a1, z2):
-        tensor.retain_grad()
-    F.cross_entropy(z2, target, reduction="sum").backward()
-    delta = F.softmax(z2, 1) - torch.nn.functional.one_hot(target, 4)
-    torch.testing.assert_close(z2.grad, delta, rtol=1e-13, atol=1e-15)
-    torch.testing.assert_close(a1.grad, delta @ w2.T * mask, rtol=1e-12, atol=1e-15)
-    torch.testing.assert_close(z1.grad, torch.where(z1 > 0, a1.grad, 0.1 * a1.grad), rtol=1e-14, atol=1e-16)
-    torch.testing.assert_close(w2.grad, (a1 * mask).T @ delta, rtol=1e-12, atol=1e-14)

@@ -78,7 +78,7 @@ def test_value_and_gradients_agree_with_float64(leading, activation, dtype, devi
 
 
 @pytest.mark.parametrize(
-    "sizes", ((1, 1), (1, 17), (2, 64), (7, 15), (16, 16), (33, 31), (3, 130), (0, 4), (4, 0)), ids=str
+    "sizes", ((1, 1), (5, 1), (1, 17), (2, 64), (7, 15), (16, 16), (33, 31), (3, 130), (0, 4), (4, 0)), ids=str
 )
 @pytest.mark.parametrize("rows", (1, 31, 33, 200))
 def test_every_width_of_the_vectors(rows, sizes, dtype, device):

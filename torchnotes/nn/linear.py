@@ -1,6 +1,7 @@
 """The dense layer with its activation, and networks of it."""
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,3 +105,9 @@ class MLP(torch.nn.Sequential):
                 layers.append(GaussianDropout(gaussian_dropout))
         layers.append(Linear(*last, init=init, **place))
         super().__init__(*layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Some of the layers are a Sequential: an MLP is made of sizes."""
+        if isinstance(index, slice):
+            return torch.nn.Sequential(OrderedDict(list(self._modules.items())[index]))
+        return super().__getitem__(index)

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._activation import Slope
 from .leaky_relu import LeakyReLUBackward, leaky_relu
 from .relu import ReLUBackward, relu
-from .sigmoid import SigmoidBackward, sigmoid
-from .tanh import TanhBackward, tanh
+from .sigmoid import SigmoidBackward, SigmoidCurvature, sigmoid
+from .tanh import TanhBackward, TanhCurvature, tanh
 
 Formula = Callable[[Tensor, float], Tensor]  # of z and the negative slope
 
@@ -18,15 +17,26 @@ Formula = Callable[[Tensor, float], Tensor]  # of z and the negative slope
 class Named(NamedTuple):
     ours: Formula
     plain: Formula  # torch's own
-    slope: type[Slope] | None  # of the output; None: it is 1
+    backward: Callable[[Tensor, Tensor, float], Tensor]  # g p(y), of g, y and the negative slope
+    curvature: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # v g p'(y); None: p' = 0
 
 
 ACTIVATIONS = {  # csrc/activations.h counts them in this order
-    None: Named(lambda z, a: z, lambda z, a: z, None),
-    "relu": Named(lambda z, a: relu(z), lambda z, a: torch.relu(z), ReLUBackward),
-    "leaky_relu": Named(leaky_relu, torch.nn.functional.leaky_relu, LeakyReLUBackward),
-    "sigmoid": Named(lambda z, a: sigmoid(z), lambda z, a: torch.sigmoid(z), SigmoidBackward),
-    "tanh": Named(lambda z, a: tanh(z), lambda z, a: torch.tanh(z), TanhBackward),
+    None: Named(lambda z, a: z, lambda z, a: z, lambda g, y, a: g),
+    "relu": Named(lambda z, a: relu(z), lambda z, a: torch.relu(z), lambda g, y, a: ReLUBackward.apply(g, y)),
+    "leaky_relu": Named(leaky_relu, torch.nn.functional.leaky_relu, LeakyReLUBackward.apply),
+    "sigmoid": Named(
+        lambda z, a: sigmoid(z),
+        lambda z, a: torch.sigmoid(z),
+        lambda g, y, a: SigmoidBackward.apply(g, y),
+        SigmoidCurvature.apply,
+    ),
+    "tanh": Named(
+        lambda z, a: tanh(z),
+        lambda z, a: torch.tanh(z),
+        lambda g, y, a: TanhBackward.apply(g, y),
+        TanhCurvature.apply,
+    ),
 }
 BY_NUMBER = tuple(ACTIVATIONS.values())
 _NUMBERS = {name: i for i, name in enumerate(ACTIVATIONS)}

@@ -18,10 +18,8 @@ from torch.compiler import is_compiling
 from torch.utils.flop_counter import register_flop_formula
 
 from .._native import fits_layer
-from ._activation import Slope
 from ._activations import BY_NUMBER, checked_activation
 from ._function import Function, autocasts, batched, differentiable, kernel
-from .leaky_relu import LeakyReLUBackward
 
 _forward, _backward = kernel("linear"), kernel("linear_backward")
 
@@ -49,7 +47,7 @@ def _flops(x: Sequence[int], W: Sequence[int], *_: Any, **__: Any) -> int:
 @register_flop_formula(torch.ops.torchnotes.linear_backward)
 def _flops_backward(g: Sequence[int], x: Any, W: Any, *rest: Any, **_: Any) -> int:
     of_x, of_W, _ = rest[3]
-    return 2 * g[0] * g[1] * (W[1] * of_x if of_x else 0) + 2 * g[0] * g[1] * (x[1] if of_W else 0)
+    return 2 * g[0] * g[1] * ((W[1] if of_x else 0) + (x[1] if of_W else 0))
 
 
 def _added(*terms: Tensor | None) -> Tensor | None:
@@ -66,20 +64,15 @@ def _t(a: Tensor | None) -> Tensor | None:
     return None if a is None else a.mT
 
 
-def _numbers(slope: type[Slope], a: float) -> tuple[float, ...]:
-    return (a,) if slope is LeakyReLUBackward else ()
-
-
-def _delta(g: Tensor | None, y: Tensor, activation: int, a: float) -> Tensor | None:
+def _delta(g: Any, y: Tensor, activation: int, a: float) -> Any:
     """g p(y)"""
-    slope = BY_NUMBER[activation].slope
-    return g if g is None or slope is None else slope.apply(g, y, *_numbers(slope, a))
+    return None if g is None else BY_NUMBER[activation].backward(g, y, a)
 
 
 def _along_y(v: Tensor | None, g: Tensor, y: Tensor, activation: int) -> Tensor | None:
     """v g p'(y)"""
-    slope = BY_NUMBER[activation].slope
-    return None if v is None or slope is None or slope.curvature is None else slope.curvature.apply(v, g, y)
+    curvature = BY_NUMBER[activation].curvature
+    return None if v is None or curvature is None else curvature(v, g, y)
 
 
 class LinearBackward(Function):
@@ -107,7 +100,9 @@ class LinearBackward(Function):
     def backward(ctx: Any, v_x: Any, v_W: Any, v_b: Any) -> tuple:
         g, x, W, y = ctx.saved_tensors
         of_g, of_x, of_W, of_y, *_ = ctx.needs_input_grad
-        V = _added(_times(v_x, _t(W)), _times(x, _t(v_W)), None if v_b is None else v_b.expand(g.shape))
+        V = None
+        if of_g or of_y:
+            V = _added(_times(v_x, _t(W)), _times(x, _t(v_W)), None if v_b is None else v_b.expand(g.shape))
         delta = _delta(g, y, ctx.activation, ctx.a) if of_x or of_W else None
         return (
             _delta(V, y, ctx.activation, ctx.a) if of_g else None,

@@ -1,0 +1,163 @@
+"""Linear is torch.nn's in everything but who computes, with options that torch's lacks; MLP is made of it."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+
+import torchnotes.functional as F
+from torchnotes import nn
+
+OPTIONS = ({}, {"bias": False}, {"dtype": torch.float64}, {"device": "meta"})
+ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_constructor_repr_state_and_values(options):
+    made = []
+    for module in (nn.Linear, torch.nn.Linear):
+        torch.manual_seed(1)
+        made.append(module(4, 3, **options))
+    ours, theirs = made
+    assert repr(ours) == repr(theirs)
+    assert isinstance(ours, torch.nn.Linear)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    if options.get("device") == "meta":
+        assert ours.weight.is_meta
+        return
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    x = torch.randn(5, 4, dtype=ours.weight.dtype)
+    for module in (ours, copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        torch.testing.assert_close(module(x), theirs(x))
+    theirs.load_state_dict(ours.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+
+
+def test_signature():
+    """What torch's lacks comes after its parameters, by keyword alone."""
+    ours, theirs = (list(inspect.signature(m).parameters.values()) for m in (nn.Linear, torch.nn.Linear))
+    assert [(p.name, p.default, p.kind) for p in ours[: len(theirs)]] == [(p.name, p.default, p.kind) for p in theirs]
+    assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_module_computes_with_our_operation(activation):
+    layer = nn.Linear(4, 3, activation=activation, negative_slope=0.3)
+    x = torch.randn(2, 5, 4)
+    y = layer(x)
+    expected = F.linear(x, layer.weight, layer.bias, activation=activation, negative_slope=0.3)
+    assert torch.equal(y, expected)
+    assert layer(x[0]).grad_fn.name() == "LinearBackward"
+
+
+def test_repr_tells_the_options():
+    layer = nn.Linear(4, 3, activation="leaky_relu", negative_slope=0.3, init="he")
+    assert "activation='leaky_relu', negative_slope=0.3, init='he'" in repr(layer)
+    assert "activation" not in repr(nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("init", "variance", "bound"),
+    (
+        ("torch", 1 / (3 * 200), 200**-0.5),
+        ("glorot", 2 / 500, (6 / 500) ** 0.5),
+        ("he", 2 / 200, None),
+        ("lecun", 1 / 200, None),
+    ),
+)
+def test_how_the_parameters_start(init, variance, bound):
+    layer = nn.Linear(200, 300, init=init)
+    w = layer.weight.detach().double()
+    assert abs(w.mean().item()) < 5 * (variance / w.numel()) ** 0.5
+    assert abs(w.var().item() / variance - 1) < 5 * (2 / w.numel()) ** 0.5
+    if bound is None:
+        assert abs((w**4).mean().item() / variance**2 - 3) < 5 * (96 / w.numel()) ** 0.5  # normal
+    else:
+        assert bound * 0.999 < w.abs().max().item() <= bound * (1 + 1e-6)
+    if init != "torch":
+        assert (layer.bias == 0).all()
+    first = layer.weight.clone()
+    torch.manual_seed(5)
+    layer.reset_parameters()
+    assert not torch.equal(layer.weight, first)
+
+
+@pytest.mark.parametrize("options", (dict(activation="gelu"), dict(init="random")), ids=str)
+def test_bad_options(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} must be one of .* Got: '{options[name]}'"):
+        nn.Linear(4, 3, **options)
+
+
+def test_mlp():
+    model = nn.MLP((4, 8, 6, 3), "tanh", init="glorot")
+    assert [type(layer) for layer in model] == [nn.Linear] * 3
+    assert [layer.activation for layer in model] == ["tanh", "tanh", None]
+    assert {layer.init for layer in model} == {"glorot"}
+    x = torch.randn(5, 4)
+    y = x
+    for layer in model[:-1]:
+        y = torch.tanh(torch.nn.functional.linear(y, layer.weight, layer.bias))
+    torch.testing.assert_close(model(x), torch.nn.functional.linear(y, model[-1].weight, model[-1].bias))
+    assert list(nn.MLP((4, 3)).state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_mlp_with_everything():
+    model = nn.MLP(
+        (4, 8, 3), "leaky_relu", negative_slope=0.2, batch_norm=True, dropout=0.3, gaussian_dropout=0.2,
+        dtype=torch.float64,
+    )  # fmt: skip
+    kinds = [nn.Linear, nn.BatchNorm1d, torch.nn.Dropout, nn.GaussianDropout, nn.Linear]
+    assert [type(layer) for layer in model] == kinds
+    assert model[0].bias is None
+    assert (model[1].activation, model[1].negative_slope) == ("leaky_relu", 0.2)
+    assert (model[2].p, model[3].p) == (0.3, 0.2)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    x = torch.randn(5, 4, dtype=torch.float64)
+    model(x)
+    model.eval()
+    norm = model[1]
+    z = torch.nn.functional.batch_norm(
+        x @ model[0].weight.T, norm.running_mean, norm.running_var, norm.weight, norm.bias
+    )
+    h = torch.nn.functional.leaky_relu(z, 0.2)
+    torch.testing.assert_close(model(x), torch.nn.functional.linear(h, model[-1].weight, model[-1].bias))
+
+
+def test_mlp_learns():
+    model = nn.MLP((2, 16, 1), "tanh")
+    x = torch.randn(64, 2)
+    target = x.prod(1, keepdim=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    losses = []
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(x), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("sizes", ((), (3,)))
+def test_mlp_takes_at_least_two_sizes(sizes):
+    with pytest.raises(ValueError, match="at least two layers"):
+        nn.MLP(sizes)
+
+
+def test_gaussian_dropout():
+    layer = nn.GaussianDropout(0.2)
+    x = torch.full((200_000,), 3.0, requires_grad=True)
+    y = layer(x)
+    noise = (y / 3).detach()
+    assert abs(noise.mean().item() - 1) < 5 * 0.5 / 200_000**0.5
+    assert abs(noise.std().item() - 0.5) < 5 * 0.5 / 400_000**0.5  # sigma^2 = 0.2 / 0.8
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], noise)
+    assert layer.eval()(x) is x
+    assert nn.GaussianDropout(0.0)(x) is x
+    assert repr(layer) == "GaussianDropout(p=0.2)"
+    for bad in (-0.1, 1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="rate of Gaussian dropout"):
+            nn.GaussianDropout(bad)
