@@ -118,7 +118,7 @@ class LinearBackward(Function):
         of_x, of_W, of_b = ctx.wanted
         delta = _delta(g, y, ctx.activation, ctx.a)
         g_t = torch.zeros_like(g) if g_t is None else g_t  # torch wants a tangent of every result
-        delta_t = _added(_delta(g_t, y, ctx.activation, ctx.a), _along_y(y_t, g, y, ctx.activation))
+        delta_t: Any = _added(_delta(g_t, y, ctx.activation, ctx.a), _along_y(y_t, g, y, ctx.activation))
         return (
             _added(_times(delta_t, W), _times(delta, W_t)) if of_x else None,
             _added(_times(_t(delta_t), x), _times(_t(delta), x_t)) if of_W else None,
