@@ -98,8 +98,7 @@ Tensor linear(
 ) {
   const Tensor transposed = weight.t();
   check_factors(input, transposed);
-  const Tensor none;
-  const Tensor& b = bias ? *bias : none;
+  const Tensor b = bias.value_or(Tensor());
   if (b.defined()) {
     TORCH_CHECK(
         b.dim() == 1 && b.size(0) == weight.size(0),
