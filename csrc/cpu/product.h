@@ -22,9 +22,11 @@ constexpr int64_t kDepth = 192;  // terms, at most, that MKL adds up at a time; 
 // Multiplications, at least, that oneDNN is called for: a call takes some microseconds, a part of b copied to it more.
 constexpr int64_t kWorthCalling = 4 << 20, kWorthCopying = 10 << 20;
 
-inline bool amd() {
+// An AMD processor with the instructions that ATen's function insists on.
+inline bool slow_with_mkl() {
 #ifdef __x86_64__
-  return __builtin_cpu_is("amd");
+  return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq");
 #else
   return false;
 #endif
@@ -38,9 +40,9 @@ inline bool dense(const at::Tensor& x) { return x.is_contiguous() || x.t().is_co
 inline bool by_onednn(const at::Tensor& a, const at::Tensor& b) {
   const bool copies = a.size(1) > kDepth && b.stride(1) != 1;
   return a.scalar_type() == at::kFloat && proper(a, b) &&
-         a.size(0) * std::min(a.size(1), kDepth) * b.size(1) >= (copies ? kWorthCopying : kWorthCalling) && amd() &&
-         at::native::mkldnn_matmul && at::hasMKLDNN() && at::globalContext().userEnabledMkldnn() && dense(a) &&
-         dense(b);
+         a.size(0) * std::min(a.size(1), kDepth) * b.size(1) >= (copies ? kWorthCopying : kWorthCalling) &&
+         slow_with_mkl() && at::native::mkldnn_matmul && at::hasMKLDNN() && at::globalContext().userEnabledMkldnn() &&
+         dense(a) && dense(b);
 }
 
 // Some of the terms. oneDNN is slow with columns that lie apart.
