@@ -2,6 +2,7 @@
 #
 #   TORCH=2.12.0          another torch
 #   PYTHON=python3.12     another Python to make the environment with
+#   TORCHNOTES_INSTRUCTION_SETS=avx512   build the kernels for these alone (by default for all: default avx2 avx512)
 #   TORCHNOTES_CUDA=1/0   build the CUDA kernels or not (by default where a toolkit and a CUDA torch are present)
 
 TORCH ?= 2.13.0
@@ -62,7 +63,9 @@ bench: build $(VENV)/tools
 # The kernels again, built with the address and undefined-behaviour sanitizers, which must be loaded before Python.
 SANITIZED := build/sanitize
 sanitize: $(VENV)/torch-$(TORCH)
-	TORCHNOTES_SANITIZE=1 $(PY) setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	TORCHNOTES_SANITIZE=1 \
+		TORCHNOTES_INSTRUCTION_SETS="$$($(PY) -c "import torch; print(torch.backends.cpu.get_cpu_capability().lower())")" \
+		$(PY) setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(VENV)/bin/pytest -q -p no:cacheprovider $(KERNEL_TESTS)
