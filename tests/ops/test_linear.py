@@ -104,6 +104,13 @@ def test_large_products(transpose, sizes, device):
             assert error <= 3 * (other.double() - true).abs().max() + 1e-7 * true.abs().max()
 
 
+def test_many_rows(dtype, device):
+    """So many that the bias' gradient is added up in several chunks, and each of them in blocks."""
+    *tensors, grad = inputs((4100,), 3, 40, dtype, device)
+    for activation in ("leaky_relu", "tanh"):
+        assert_agrees(tensors, grad, activation)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 @pytest.mark.parametrize("activation", (None, "relu", "sigmoid"))
 def test_layouts(activation, layout, dtype, device):
