@@ -6,7 +6,7 @@ autograd, the torch builtin, and torch's own OpInfo samples.
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -81,6 +81,20 @@ def run(function: Callable, x: Tensor, grad: Tensor | None = None) -> tuple[Tens
     y = function(x)
     (dx,) = torch.autograd.grad(y, x, torch.ones_like(y) if grad is None else grad)
     return y.detach(), dx
+
+
+ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")  # with which other operations end
+
+
+def activate(z: Tensor, activation: str | None, slope: float) -> Tensor:
+    """By torch."""
+    if activation is None:
+        return z
+    return torch.nn.functional.leaky_relu(z, slope) if activation == "leaky_relu" else getattr(torch, activation)(z)
+
+
+def doubled(tensors: Iterable) -> list:
+    return [None if t is None else t.detach().double() for t in tensors]
 
 
 def ulps(actual: Tensor, reference: Tensor) -> Tensor:
@@ -613,28 +627,12 @@ class OpChecks:
                 assert outcome(self.case.op, x, **inplace) == outcome(self.case.builtin, x, **inplace)
                 assert torch.equal(x, kept), "nothing is written"
 
-    def test_a_cuda_tensor_on_a_cpu_build_says_so(self):
-        from torchnotes import _C
-
-        if _C.cuda:
-            pytest.skip("this build has CUDA")
-        for name, count in self.case.kernels.items():
-            with pytest.raises(NotImplementedError, match="built without CUDA"):
-                _call_as_cuda(name, count, self.case.numbers)
-
 
 def _double_backward(function: Callable, x: Tensor, grad: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
     x, grad = x.detach().requires_grad_(), grad.detach().requires_grad_()
     (dx,) = torch.autograd.grad(function(x), x, grad, create_graph=True)
     d_grad, d_x = torch.autograd.grad(dx, (grad, x), tangent, allow_unused=True)
     return d_grad, torch.zeros_like(x) if d_x is None else d_x
-
-
-def _call_as_cuda(name: str, count: int, numbers: tuple) -> None:
-    """Call the operator as the dispatcher would for a CUDA tensor, without having one."""
-    kernel = getattr(torch.ops.torchnotes, name).default
-    numbers = numbers if len(kernel._schema.arguments) > count else ()
-    kernel.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *[torch.ones(3)] * count, *numbers)
 
 
 def op_db() -> list:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 import torchnotes
@@ -49,6 +50,24 @@ def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
             assert f'#include "../operators/{stem}.h"' in (ROOT / source).read_text(), source
         assert f'"torchnotes::{name}"' in (ROOT / f"torchnotes/ops/{stem}.py").read_text()
         assert f'"{name}"' in (ROOT / f"tests/ops/test_{stem}.py").read_text()
+
+
+@pytest.mark.skipif(torchnotes._C.cuda, reason="this build has CUDA")
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
+    """Called as the dispatcher would for a CUDA tensor, without having one."""
+    values = {
+        "Tensor": torch.ones(2, 2),
+        "float": 0.5,
+        "bool": True,
+        "int": 0,
+        "List[float]": [0.5],
+        "List[bool]": [True] * 3,
+    }
+    kernel = getattr(torch.ops.torchnotes, name).default
+    arguments = (values.get(str(argument.type)) for argument in kernel._schema.arguments)  # None for what is optional
+    with pytest.raises(NotImplementedError, match="built without CUDA"):
+        kernel.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *arguments)
 
 
 def test_every_operation_is_public_and_has_torchs_signature():

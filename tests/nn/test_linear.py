@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import torchnotes.functional as F
+from checks import ACTIVATIONS
 from torchnotes import nn
 
 OPTIONS = ({}, {"bias": False}, {"dtype": torch.float64}, {"device": "meta"})
-ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

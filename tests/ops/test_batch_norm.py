@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import torchnotes.functional as F
-from checks import TOLERANCE, op_db, outcome, threads, values
+from checks import ACTIVATIONS, TOLERANCE, activate, doubled, op_db, outcome, threads, values
 from layouts import LAYOUTS, channels_last, expanded
 
-ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")
 SHAPES = ((5, 3), (4, 3, 7), (6, 3, 1), (3, 2, 4, 5), (2, 5, 17, 9), (2, 3, 2, 3, 4), (2, 1, 300), (1, 4, 33))
 KERNELS = ("batch_norm", "batch_norm_", "batch_norm_backward")
 HALF = (torch.bfloat16, torch.float16)
@@ -21,16 +20,8 @@ SLOPE = 0.2
 inf, nan = float("inf"), float("nan")
 
 
-def activate(z: Tensor, activation: str | None) -> Tensor:
-    if activation is None:
-        return z
-    if activation == "leaky_relu":
-        return torch_F.leaky_relu(z, SLOPE)
-    return getattr(torch, activation)(z)
-
-
 def builtin(x, mean, var, weight, bias, training=True, momentum=0.1, eps=1e-5, activation=None) -> Tensor:
-    return activate(torch_F.batch_norm(x, mean, var, weight, bias, training, momentum, eps), activation)
+    return activate(torch_F.batch_norm(x, mean, var, weight, bias, training, momentum, eps), activation, SLOPE)
 
 
 def ours(*args, **kwargs) -> Tensor:
@@ -50,7 +41,7 @@ def reference(
     if not center_only:
         z = z / (var.view(shape) + eps).sqrt()
     z = z if weight is None else z * weight.view(shape)
-    return activate(z if bias is None else z + bias.view(shape), activation)
+    return activate(z if bias is None else z + bias.view(shape), activation, SLOPE)
 
 
 def inputs(shape: tuple, dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
@@ -74,10 +65,6 @@ def run(function, tensors, grad, **keywords) -> tuple[Tensor, ...]:
     wanted = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
     y = function(x, mean, var, weight, bias, **keywords)
     return y.detach(), *torch.autograd.grad(y, wanted, grad), *(t for t in (mean, var) if t is not None)
-
-
-def doubled(tensors) -> list:
-    return [None if t is None else t.detach().double() for t in tensors]
 
 
 def assert_agrees(tensors, grad, **keywords) -> None:
@@ -727,20 +714,6 @@ def test_bad_options_of_our_own():
     for keyword in ("negative_slope", "eps"):
         with pytest.raises((TypeError, ValueError)):
             F.batch_norm(x, None, None, training=True, activation="leaky_relu", **{keyword: "x"})
-
-
-@pytest.mark.parametrize("name", KERNELS)
-def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
-    from torchnotes import _C
-
-    if _C.cuda:
-        pytest.skip("this build has CUDA")
-    kernel = getattr(torch.ops.torchnotes, name).default
-    x, n = torch.ones(2, 3), torch.ones(3)
-    forward = (n, n, n, n, True, 1e-5, 0, 0.1, False)
-    rest = {"batch_norm": forward, "batch_norm_": (*forward, True)}.get(name, (x, n, n, x, True, False, 0, 0.1, False))
-    with pytest.raises(NotImplementedError, match="built without CUDA"):
-        kernel.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), x, *rest)
 
 
 # the notes
