@@ -13,7 +13,7 @@ import torchnotes
 
 from .accuracy import Accuracy
 from .activation import compiled
-from .timing import OURS, Case, Contender, Problem
+from .timing import OURS, Case, Contender, Problem, suffix
 
 Norm = Callable[..., Tensor]  # of x, running mean and variance, weight and bias
 
@@ -119,7 +119,7 @@ def case(
     dtype: torch.dtype = torch.float32,
 ) -> Case:
     kind = " x ".join(map(str, shape)) + (", channels last" if last else "")
-    kind += "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
+    kind += suffix(dtype)
     format = torch.channels_last if last else torch.contiguous_format
     return Case(f"{name} {kind}", (math.prod(shape),), partial(setup, shape=shape, format=format), dtype)
 

@@ -12,7 +12,7 @@ from torch.nn.functional import linear as builtin
 import torchnotes
 
 from .activation import compiled
-from .timing import OURS, Case, Contender, Problem
+from .timing import OURS, Case, Contender, Problem, suffix
 
 Layer = Callable[..., Tensor]  # of x, weight and bias
 
@@ -61,8 +61,7 @@ def forward_backward(
 
 def case(shape: tuple[int, int, int], activation: str | None, dtype: torch.dtype = torch.float32) -> Case:
     rows, inputs, outputs = shape
-    kind = "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
-    name = f"{activation or 'no activation'} {rows} x {inputs} -> {outputs}{kind}"
+    name = f"{activation or 'no activation'} {rows} x {inputs} -> {outputs}{suffix(dtype)}"
     return Case(name, (rows * outputs,), partial(forward_backward, shape=shape, activation=activation), dtype)
 
 

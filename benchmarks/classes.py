@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .accuracy import Accuracy, Function
-from .timing import OURS, Case, Contender, Problem
+from .timing import OURS, Case, Contender, Problem, suffix
 
 Step = Callable[..., Sequence[Tensor]]  # of what `inputs` makes
 
@@ -27,8 +27,8 @@ class Contest:
 
 def case(name: str, contest: Contest, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Case:
     rows, classes = shape
-    suffix = "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
-    return Case(f"{name} {rows:,} x {classes:,}{suffix}", (rows * classes,), partial(_problem, contest, shape), dtype)
+    name = f"{name} {rows:,} x {classes:,}{suffix(dtype)}"
+    return Case(name, (rows * classes,), partial(_problem, contest, shape), dtype)
 
 
 def _problem(contest: Contest, shape: tuple[int, int], size: int, dtype: torch.dtype, device: torch.device) -> Problem:

@@ -79,6 +79,11 @@ class Case:
         return rows
 
 
+def suffix(dtype: torch.dtype) -> str:
+    """What a case's name says of its dtype."""
+    return "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
+
+
 def check(problem: Problem) -> None:
     """Nobody is timed who computes something else."""
     expected = problem.reference()

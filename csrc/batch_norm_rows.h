@@ -96,7 +96,7 @@ struct BatchNormBackward {
   template <class Sums, class Known, class T>
   C10_HOST_DEVICE void add(Sums& sums, const Place<Known>& at, T g, T r) const {
     const T u = from.level(r) - T(at.m);
-    sums.add(sums.number(f.backward(g, from.z(at, r, u))), sums.number(u));
+    sums.add(sums.number(backward_of_input(f, g, from.z(at, r, u))), sums.number(u));
   }
   C10_HOST_DEVICE ChannelGradient<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
     const auto result = channel_gradient<Reference>(channels.at(row), all, inverse_n, center_only);
@@ -107,7 +107,7 @@ struct BatchNormBackward {
   template <class T, class V>
   C10_HOST_DEVICE V value(const ChannelGradient<T>& of_x, V g, V r) const {
     const V u = from.level(r) - V(of_x.at.m);
-    return of_x(f.backward(g, from.z(of_x.at, r, u)), u);
+    return of_x(backward_of_input(f, g, from.z(of_x.at, r, u)), u);
   }
 };
 

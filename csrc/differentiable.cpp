@@ -165,7 +165,7 @@ struct Node final : torch::autograd::Node {
   std::string name() const override { return rule.name + "Backward"; }
 
   void keep(const IValue& value, bool is_output, bool is_inplace_on_view) {
-    if (value.isTensor() && value.toTensor().defined()) {
+    if (value.isTensor()) {
       kept.push_back({IValue(), SavedVariable(value.toTensor(), is_output, is_inplace_on_view), is_output});
     } else {
       kept.push_back({value, std::nullopt, false});

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "allocate.h"
+
 namespace at::native {
 // As ATen/native/mkldnn/Matmul.h has it, which torch does not install: result <- beta result + alpha a b. Null where
 // there is none.
@@ -51,18 +53,17 @@ inline at::Tensor part(const at::Tensor& x, int64_t dim, int64_t start, int64_t 
   return some.stride(1) == 1 ? some : some.t().contiguous().t();
 }
 
-// result <- a b
-inline void multiply(const at::Tensor& result, const at::Tensor& a, const at::Tensor& b) {
+inline at::Tensor multiply(const at::Tensor& a, const at::Tensor& b) {
+  at::Tensor result = empty_matrix(a.size(0), b.size(1), a);
   if (!by_onednn(a, b)) {
-    at::Tensor out = result;
-    at::mm_out(out, a, b);
-    return;
+    return at::mm_out(result, a, b);
   }
   const int64_t depth = a.size(1), length = at::ceil_div(depth, at::ceil_div(depth, kDepth));
   for (int64_t k = 0; k < depth; k += length) {
     const int64_t n = std::min(length, depth - k);
     at::native::mkldnn_matmul(part(a, 1, k, n), part(b, 0, k, n), result, /*beta=*/k > 0, /*alpha=*/1);
   }
+  return result;
 }
 
 }  // namespace torchnotes

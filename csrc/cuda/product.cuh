@@ -6,9 +6,6 @@
 
 namespace torchnotes {
 
-inline void multiply(const at::Tensor& result, const at::Tensor& a, const at::Tensor& b) {
-  at::Tensor out = result;
-  at::mm_out(out, a, b);
-}
+inline at::Tensor multiply(const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b); }
 
 }  // namespace torchnotes

@@ -1,4 +1,4 @@
-// The activations y = f(z) that other operations end with, with their backward, g f'(z), as a function of z or of y.
+// The activations y = f(z) that other operations end with, with their backward, g f'(z), as a function of y or of z.
 // Each derivation stands in its own header. The identity is the leaky rectifier of slope 1; of one with a slope below 0
 // the output tells nothing.
 #pragma once
@@ -11,49 +11,46 @@
 
 namespace torchnotes {
 
-// Of the rectifiers z and y are positive together: the backward is one function, of either.
 struct ActivationReLU : ReLU {
+  static constexpr bool kRectifies = true;
   template <class T>
   C10_HOST_DEVICE T backward_of_output(T g, T y) const {
     return ReLUBackward()(y, g);
   }
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return backward_of_output(g, z);
-  }
 };
 
 struct ActivationLeakyReLU : LeakyReLU {
+  static constexpr bool kRectifies = true;
   template <class T>
   C10_HOST_DEVICE T backward_of_output(T g, T y) const {
     return LeakyReLUBackward{negative_slope}(y, g);
   }
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return backward_of_output(g, z);
-  }
 };
 
 struct ActivationSigmoid : Sigmoid {
+  static constexpr bool kRectifies = false;
   template <class T>
   C10_HOST_DEVICE T backward_of_output(T g, T y) const {
     return SigmoidBackward()(g, y);
   }
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return backward_of_output(g, Sigmoid()(z));
-  }
 };
 
 struct ActivationTanh : Tanh {
+  static constexpr bool kRectifies = false;
   template <class T>
   C10_HOST_DEVICE T backward_of_output(T g, T y) const {
     return TanhBackward()(g, y);
   }
-  template <class T>
-  C10_HOST_DEVICE T backward(T g, T z) const {
-    return backward_of_output(g, Tanh()(z));
-  }
 };
+
+// A rectifier asks for a sign alone, which is that of z.
+template <class F, class T>
+C10_HOST_DEVICE T backward_of_input(const F& f, T g, T z) {
+  if constexpr (F::kRectifies) {
+    return f.backward_of_output(g, z);
+  } else {
+    return f.backward_of_output(g, f(z));
+  }
+}
 
 }  // namespace torchnotes

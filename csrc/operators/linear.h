@@ -112,12 +112,13 @@ Tensor linear(
     check_alike(input, b);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
-  Tensor y = empty_matrix(input.size(0), weight.size(0), input);
-  const bool rounds = y.element_size() < 4;  // the product: better with the bias in it
+  const bool rounds = input.element_size() < 4;  // the product: better with the bias in it
+  Tensor y;
   if (b.defined() && rounds) {
+    y = empty_matrix(input.size(0), weight.size(0), input);
     at::addmm_out(y, b, input, transposed);
   } else {
-    multiply(y, input, transposed);
+    y = multiply(input, transposed);
   }
   if (b.defined() && !rounds && y.numel() > 0) {
     add_bias_and_activate(y, b, activation, negative_slope);
@@ -186,13 +187,13 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
   if (wanted[0]) {
     TORCH_CHECK(weight, "linear_backward: the gradient of the input takes the weight");
     check_factors(delta, *weight);
-    multiply(of_input = empty_matrix(delta.size(0), weight->size(1), delta), delta, *weight);
+    of_input = multiply(delta, *weight);
   }
   if (wanted[1]) {
     TORCH_CHECK(input, "linear_backward: the gradient of the weight takes the input");
     const Tensor transposed = delta.t();
     check_factors(transposed, *input);
-    multiply(of_weight = empty_matrix(delta.size(1), input->size(1), delta), transposed, *input);
+    of_weight = multiply(transposed, *input);
   }
   return {of_input, of_weight, of_bias};
 }

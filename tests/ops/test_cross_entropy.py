@@ -566,19 +566,19 @@ def test_inplace_backward_leaves_a_graph_and_hooks_alone():
 @pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
 def test_opcheck(probabilities, dtype):
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
-    ops = torch.ops.torchnotes
+    forward, backward, backward_, curvature = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
     x, target = problem((2, 5, 3, 4), dtype, probabilities)
     for layout, weight in itertools.product((contiguous, channels_last), (None, torch.rand(5).to(dtype))):
         x, options = layout(x), (-100, 0.1, 0.2, 3.0)
-        torch.library.opcheck(ops.cross_entropy.default, (x, target, weight, 1, *options, False), test_utils=tests)
-        _, statistics, scale = ops.cross_entropy(x, target, weight, 1, *options, False)
+        torch.library.opcheck(forward, (x, target, weight, 1, *options, False), test_utils=tests)
+        _, statistics, scale = forward(x, target, weight, 1, *options, False)
         grad = torch.ones((), dtype=dtype)
         rest = (target, weight, statistics, scale, 1, *options)
-        torch.library.opcheck(ops.cross_entropy_backward.default, (grad, x, *rest), test_utils=tests)
-        torch.library.opcheck(ops.cross_entropy_backward_.default, (grad, x.clone(), *rest), test_utils=tests)
+        torch.library.opcheck(backward, (grad, x, *rest), test_utils=tests)
+        torch.library.opcheck(backward_, (grad, x.clone(), *rest), test_utils=tests)
         grads = torch.rand(2, 3, 4).to(dtype)
-        curvature = (x.clone(), grads, x, target, weight, statistics, *options)
-        torch.library.opcheck(ops.cross_entropy_curvature.default, curvature, test_utils=tests)
+        arguments = (x.clone(), grads, x, target, weight, statistics, *options)
+        torch.library.opcheck(curvature, arguments, test_utils=tests)
 
 
 def test_kernels_refuse_what_does_not_match():

@@ -11,6 +11,7 @@ from torch.nn import init as torch_init
 
 from .. import functional as F
 from ..ops._activations import checked_activation
+from ._repr import unusual_options
 from .dropout import GaussianDropout
 from .normalization import BatchNorm1d
 
@@ -60,9 +61,7 @@ class Linear(torch.nn.Linear):
         return F.linear(input, self.weight, self.bias, activation=self.activation, negative_slope=self.negative_slope)
 
     def extra_repr(self) -> str:
-        defaults = dict(activation=None, negative_slope=0.01, init="torch")
-        options = ((name, getattr(self, name)) for name in defaults)
-        return super().extra_repr() + "".join(f", {k}={v!r}" for k, v in options if v != defaults[k])
+        return super().extra_repr() + unusual_options(self, dict(activation=None, negative_slope=0.01, init="torch"))
 
 
 class MLP(torch.nn.Sequential):

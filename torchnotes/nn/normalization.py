@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import functional as F
 from ..ops._activations import checked_activation
+from ._repr import unusual_options
 
 _DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_only=False)
 
@@ -50,8 +51,7 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
         )
 
     def extra_repr(self) -> str:
-        options = ((name, getattr(self, name)) for name in _DEFAULTS)
-        return super().extra_repr() + "".join(f", {k}={v!r}" for k, v in options if v != _DEFAULTS[k])
+        return super().extra_repr() + unusual_options(self, _DEFAULTS)
 
 
 class _BatchNorm(_Options):
