@@ -28,6 +28,7 @@ COMMON = [
     "-g0",
     "-fvisibility=hidden",
     "-fno-math-errno",
+    "-fno-trapping-math",
     "-ffp-contract=off",
     "-Wall",
     "-Wno-unknown-pragmas",

@@ -49,6 +49,13 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "cross_entropy_curvature(Tensor tangent, Tensor grad, Tensor input, Tensor target, Tensor? weight, "
     "Tensor statistics, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) "
     "-> (Tensor, Tensor)",
+    "dropout(Tensor input, Tensor key, float p) -> (Tensor output)",
+    "dropout_(Tensor(a!) input, Tensor key, float p) -> ()",
+    "gaussian_dropout(Tensor input, Tensor key, float mean, float sigma) -> (Tensor output)",
+    "gaussian_dropout_(Tensor(a!) input, Tensor key, float mean, float sigma) -> ()",
+    "uniform_(Tensor(a!) self, Tensor key, float a, float b) -> ()",
+    "normal_(Tensor(a!) self, Tensor key, float mean, float std) -> ()",
+    "trunc_normal_(Tensor(a!) self, Tensor key, float mean, float std, float a, float b) -> ()",
     "mse_loss(Tensor input, Tensor target, Tensor? weight, int reduction) -> (Tensor loss, Tensor scale)",
     "mse_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor? scale, int reduction) "
     "-> Tensor",

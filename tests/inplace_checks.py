@@ -55,7 +55,7 @@ class InplaceChecks(OpChecks):
         def on_a_copy(x):
             return op_inplace(x.clone())
 
-        torch.testing.assert_close(torch.vmap(on_a_copy)(x), op(x))
+        torch.testing.assert_close(torch.vmap(on_a_copy)(x), torch.vmap(op)(x))
         torch.testing.assert_close(torch.func.jvp(on_a_copy, (x,), (x,)), torch.func.jvp(lambda x: op(x), (x,), (x,)))
         torch.testing.assert_close(torch.func.jacrev(on_a_copy)(x), torch.func.jacrev(op)(x))
         x = x.requires_grad_()

@@ -14,6 +14,10 @@ from torch.utils import cpp_extension
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
 
+CAPABILITIES = ["default", "avx2", "avx512"]
+HERE = torch.backends.cpu.get_cpu_capability().lower()
+INSTRUCTION_SETS = CAPABILITIES[: CAPABILITIES.index(HERE) + 1] if HERE in CAPABILITIES else ["default"]
+
 INCLUDES = [word for path in cpp_extension.include_paths() for word in ("-isystem", path)]
 COMPILER = [*shlex.split(os.environ.get("CXX", "g++")), "-std=c++20", "-fPIC", *SETUP["COMMON"], *INCLUDES]
 # A library's own functions come first for itself, as the better tanhf of cuda_on_cpu.cpp before libm's.

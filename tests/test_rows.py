@@ -3,13 +3,10 @@
 import pytest
 import torch
 from cuda_on_cpu.build import library
-from native_build import COMPILER, ROOT, SETUP, Build
+from native_build import COMPILER, INSTRUCTION_SETS, ROOT, SETUP, Build
 from torch import Tensor
 
 SOURCES = ROOT / "tests/native"
-CAPABILITIES = ["default", "avx2", "avx512"]
-HERE = torch.backends.cpu.get_cpu_capability().lower()
-INSTRUCTION_SETS = CAPABILITIES[: CAPABILITIES.index(HERE) + 1] if HERE in CAPABILITIES else ["default"]
 
 LENGTHS = (*range(1, 70), 127, 1000, 32768, 32771, 200_000)
 EPSILON = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-6, torch.float16: 1e-6}

@@ -1,6 +1,7 @@
 """Deep-learning notes made executable: PyTorch operations with hand-written backward passes and fast kernels."""
 
 from . import functional as functional
+from . import init as init
 from . import nn as nn
 from ._native import build_info as build_info
 

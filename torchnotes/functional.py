@@ -3,6 +3,9 @@
 from .ops.batch_norm import batch_norm as batch_norm
 from .ops.binary_cross_entropy_with_logits import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from .ops.cross_entropy import cross_entropy as cross_entropy
+from .ops.dropout import dropout as dropout
+from .ops.gaussian_dropout import gaussian_dropout as gaussian_dropout
+from .ops.gaussian_dropout import gaussian_dropout_penalty as gaussian_dropout_penalty
 from .ops.leaky_relu import leaky_relu as leaky_relu
 from .ops.linear import linear as linear
 from .ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy

@@ -1,30 +1,141 @@
-"""Dropout by multiplicative noise."""
+"""Dropout, and dropout by multiplicative noise."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from .. import functional as F
+from ..ops._activations import ACTIVATIONS
+from ..ops.gaussian_dropout import deviation, times_normal
+from .linear import Linear
 
-class GaussianDropout(torch.nn.Module):
-    """x d in training, with d ~ N(1, sigma^2) for each element and sigma^2 = p / (1 - p): the variance of dropout at
-    rate p, and an L2 penalty scaled by the inputs in what follows.
+
+class Dropout(torch.nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training, self.inplace)
+
+
+class _GaussianRate:
+    """The deviation of Gaussian noise, as it was given: by itself or by a rate, 0.5 by default."""
+
+    p: float | None
+    sigma: float | None
+
+    def set_rate(self, p: float | None, sigma: float | None) -> None:
+        deviation(p, sigma)
+        self.p = 0.5 if p is None and sigma is None else p
+        self.sigma = sigma
+
+    def rate_repr(self) -> str:
+        return f"p={self.p}" if self.sigma is None else f"sigma={self.sigma}"
+
+
+class GaussianDropout(_GaussianRate, torch.nn.Module):
+    """x d in training, with d ~ N(1, sigma^2) for each element: by a rate p, sigma^2 = p/(1 - p), the variance of
+    dropout. In what follows it is an L2 penalty scaled by the inputs (functional.gaussian_dropout_penalty).
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float | None = None, inplace: bool = False, *, sigma: float | None = None) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"the rate of Gaussian dropout has to be at least 0 and less than 1, but got {p}")
-        self.p = p
-
-    @property
-    def sigma(self) -> float:
-        return math.sqrt(self.p / (1 - self.p))
+        self.set_rate(p, sigma)
+        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return input
-        return input * (1 + self.sigma * torch.randn_like(input))
+        return F.gaussian_dropout(input, self.p, self.training, self.inplace, sigma=self.sigma)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}"
+        return f"{self.rate_repr()}, inplace={self.inplace}"
+
+
+class GaussianDropoutLinear(_GaussianRate, Linear):
+    """f(W (d x) + b) in training, with d ~ N(1, sigma^2): Gaussian dropout of the input, sampled where it arrives.
+
+    W (d x) is normal, with mean W x and variance sigma^2 (W^2)(x^2): each output is drawn by itself (the local
+    reparametrisation of Kingma, Salimans and Welling, 2015), as if every weight had noise of its own.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        p: float | None = None,
+        sigma: float | None = None,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        init: str = "torch",
+    ) -> None:
+        self.set_rate(p, sigma)
+        super().__init__(
+            in_features,
+            out_features,
+            bias,
+            device,
+            dtype,
+            activation=activation,
+            negative_slope=negative_slope,
+            init=init,
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        sigma = deviation(self.p, self.sigma)
+        if not self.training or sigma == 0:
+            return super().forward(input)
+        mean = F.linear(input, self.weight, self.bias)
+        variance = F.linear(input.square(), self.weight.square())
+        positive = variance > 0  # the root has no slope at 0, where there is no noise either
+        spread = torch.where(positive, variance, 1).sqrt() * positive
+        z = mean + times_normal(spread, 0.0, sigma)
+        return ACTIVATIONS[self.activation].ours(z, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.rate_repr()}"
+
+
+class VariationalDropout(torch.nn.Module):
+    """Gaussian dropout that learns its rate: x + sqrt(alpha) x n in training, n ~ N(0, 1), alpha = e^log_alpha.
+
+    One alpha for all, or one for each of num_features in the last dimension, which starts at p/(1 - p). It is learned
+    with kl() in the loss, over the number of samples: the less noise, the more that costs.
+    """
+
+    def __init__(
+        self,
+        num_features: int | None = None,
+        p: float = 0.5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 < p < 1:
+            raise ValueError(f"the rate of variational dropout has to be between 0 and 1, but got {p}")
+        self.num_features = num_features
+        self.p = p
+        shape = () if num_features is None else (num_features,)
+        self.log_alpha = torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.constant_(self.log_alpha, math.log(self.p / (1 - self.p)))
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return input
+        return input + times_normal(input * (self.log_alpha / 2).exp(), 0.0, 1.0)
+
+    def kl(self) -> Tensor:
+        """The divergence of the noise from a log-uniform prior, summed over the features, up to a constant:
+
+        KL(alpha) = E[ln |1 + sqrt(alpha) n|] - 1/2 ln alpha + (ln 2 + 0.577...)/2, which falls to 0 as alpha grows,
+        is to 0.01 (Molchanov, Ashukha and Vetrov, 2017)
+                    1/2 ln(1 + 1/alpha) + c_1 (1 - s(c_2 + c_3 ln alpha)),  s the logistic function.
+        """
+        rest = 0.63576 * F.sigmoid(-(1.87320 + 1.48695 * self.log_alpha))
+        return (0.5 * torch.nn.functional.softplus(-self.log_alpha) + rest).sum()
+
+    def extra_repr(self) -> str:
+        return f"num_features={self.num_features}, p={self.p}"

@@ -1,0 +1,140 @@
+// The driver of random numbers: for_each_draw(store, draw, parts, out, in), of contiguous tensors, makes the number of
+// each element by a Draw of formulas/ and stores it in `out`, as it is (Fill) or times the element of `in` (Multiply).
+//
+// Chunks go through buffers that stay in the first cache: words, then draws, then results. The loops over words and
+// draws are plain ones over neighbours, which the compiler makes vectors of, and go on to the end of a pair of rows
+// where the operands end before.
+#pragma once
+
+#include <ATen/Dispatch.h>
+#include <ATen/OpMathType.h>
+#include <ATen/Parallel.h>
+#include <ATen/ceil_div.h>
+
+#include "../keys.h"
+#include "map.h"
+
+namespace torchnotes {
+namespace {
+
+constexpr int64_t kGroup = 4 * kApart;       // words
+constexpr int64_t kChunkWords = 4 * kGroup;  // few: the processor fetches of the next chunk while it computes this one
+
+#if defined(CPU_CAPABILITY_AVX512)
+constexpr Words kEven = {0, 2, 4, 6, 8, 10, 12, 14};
+#else
+constexpr Words kEven = {0, 2, 4, 6};
+#endif
+
+// The words of so many groups of blocks, from this one on.
+inline void write_words(uint32_t* out, const Key& key, int64_t group, int64_t groups) {
+  for (const int64_t end = group + groups; group < end; ++group, out += kGroup) {
+    const uint64_t number = uint64_t(group) * kApart;
+    for (int first = 0; first < kApart; first += 2 * kWords) {
+      // Even numbers and odd ones, whose words are put together by pairs.
+      const Words even = kEven + uint32_t(number + first), high = Words{} + (number >> 32);
+      const auto a = philox(key, even, high), b = philox(key, even + 1, high);
+      for (int j = 0; j < 4; ++j) {
+        const Words both = (a.word[j] & 0xffffffff) | (b.word[j] << 32);
+        std::memcpy(out + j * kApart + first, &both, sizeof(both));
+      }
+    }
+  }
+}
+
+inline Bits<float> bits_at(const uint32_t* words, float) { return {words[0]}; }
+inline Bits<double> bits_at(const uint32_t* words, double) { return {words[0], words[kApart]}; }
+
+// n elements, rounded up to whole pairs.
+template <class T, class Draw>
+inline void write_draws(T* out, const uint32_t* words, const Draw draw, int64_t n) {
+  constexpr int kRow = kApart * sizeof(T) / sizeof(uint32_t);  // the words of 16 elements
+  for (int64_t i = 0; i < n; i += 2 * kApart, words += 2 * kRow) {
+    for (int lane = 0; lane < kApart; ++lane) {
+      const Pair<T> pair = draw(bits_at(words + lane, T()), bits_at(words + kRow + lane, T()));
+      out[i + lane] = pair.first;
+      out[i + kApart + lane] = pair.second;
+    }
+  }
+}
+
+template <class scalar_t>
+inline Vectorized<scalar_t> load_draws(const at::opmath_type<scalar_t>* draws) {
+  if constexpr (is_half<scalar_t>) {
+    constexpr int kLanes = Vectorized<float>::size();
+    return at::vec::convert_from_float<scalar_t>(
+        Vectorized<float>::loadu(draws), Vectorized<float>::loadu(draws + kLanes)
+    );
+  } else {
+    return Vectorized<scalar_t>::loadu(draws);
+  }
+}
+
+template <class scalar_t>
+inline Vectorized<scalar_t> times_draws(const Vectorized<scalar_t>& x, const at::opmath_type<scalar_t>* draws) {
+  if constexpr (is_half<scalar_t>) {
+    constexpr int kLanes = Vectorized<float>::size();
+    const auto [a, b] = at::vec::convert_to_float<scalar_t>(x);
+    return at::vec::convert_from_float<scalar_t>(
+        a * Vectorized<float>::loadu(draws), b * Vectorized<float>::loadu(draws + kLanes)
+    );
+  } else {
+    return x * Vectorized<scalar_t>::loadu(draws);
+  }
+}
+
+struct Fill {
+  template <class scalar_t>
+  void operator()(scalar_t* out, const scalar_t*, const at::opmath_type<scalar_t>* draws, int64_t n) const {
+    constexpr int64_t kLanes = Vectorized<scalar_t>::size();
+    for (int64_t i = 0; i < n; i += kLanes) {
+      load_draws<scalar_t>(draws + i).store(out + i, std::min(kLanes, n - i));
+    }
+  }
+};
+
+struct Multiply {
+  template <class scalar_t>
+  void operator()(scalar_t* out, const scalar_t* in, const at::opmath_type<scalar_t>* draws, int64_t n) const {
+    using V = Vectorized<scalar_t>;
+    int64_t i = 0;
+    for (; i + V::size() <= n; i += V::size()) {
+      times_draws(V::loadu(in + i), draws + i).store(out + i);
+    }
+    if (i < n) {
+      times_draws(V::loadu(in + i, n - i), draws + i).store(out + i, n - i);
+    }
+  }
+};
+
+template <class Store, class Draw>
+void for_each_draw(
+    const Store& store, const Draw& draw, const Parts& parts, const at::Tensor& out, const at::Tensor& in
+) {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, out.scalar_type(), "torchnotes::draws", [&] {
+    using T = at::opmath_type<scalar_t>;
+    constexpr int64_t kWordsEach = sizeof(T) / sizeof(uint32_t);
+    constexpr int64_t kChunk = kChunkWords / kWordsEach, kElements = kGroup / kWordsEach;  // of a group
+    scalar_t* const to = out.mutable_data_ptr<scalar_t>();
+    const scalar_t* const from = in.const_data_ptr<scalar_t>();
+    const int64_t* const keys = parts.keys.const_data_ptr<int64_t>();
+    const int64_t chunks = at::ceil_div(parts.size, kChunk);  // of a part
+    const int64_t grain = std::max<int64_t>(1, at::internal::GRAIN_SIZE / std::clamp<int64_t>(parts.size, 1, kChunk));
+    at::parallel_for(0, parts.count * chunks, grain, [&](int64_t begin, int64_t end) {
+      alignas(64) uint32_t words[kChunkWords];
+      alignas(64) T draws[kChunk];
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t part = i / chunks, first = i % chunks * kChunk;
+        const int64_t n = std::min(kChunk, parts.size - first);
+        const Key key{uint64_t(keys[2 * part]), uint64_t(keys[2 * part + 1])};
+        write_words(words, key, first / kElements, at::ceil_div(n, kElements));
+        write_draws(draws, words, draw, n);
+        const int64_t place = part * parts.size + first;
+        store(to + place, from + place, draws, n);
+      }
+    });
+  });
+}
+
+}  // namespace
+}  // namespace torchnotes

@@ -1,0 +1,3 @@
+#include "draws.h"
+
+#include "../operators/trunc_normal.h"

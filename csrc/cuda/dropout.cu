@@ -1,0 +1,3 @@
+#include "draws.cuh"
+
+#include "../operators/dropout.h"

@@ -1,0 +1,3 @@
+#include "draws.cuh"
+
+#include "../operators/trunc_normal.h"

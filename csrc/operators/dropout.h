@@ -1,0 +1,14 @@
+// Included by the kernels of either device, after its driver.
+#pragma once
+
+#include "../drawn.h"
+#include "../formulas/dropout.h"
+
+#include <torch/library.h>
+
+TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
+  using namespace torchnotes;
+  using at::Tensor;
+  m.impl("dropout", [](const Tensor& input, const Tensor& key, double p) { return multiply(Dropout(p), input, key); });
+  m.impl("dropout_", [](Tensor& input, const Tensor& key, double p) { multiply_(Dropout(p), input, key); });
+}

@@ -1,0 +1,69 @@
+"""dropout: its choice is that of the words, its rate and independence are tested on many of them."""
+
+import math
+
+import pytest
+import torch
+
+import torchnotes.functional as F
+from checks import op_db, outcome
+from noise_checks import NoiseChecks, noise_case
+from philox import KEY, factors_of_dropout
+
+
+def factors(key, shape, dtype, p=0.5):
+    return factors_of_dropout(key, shape, dtype, p)
+
+
+class TestDropout(NoiseChecks):
+    op = F.dropout
+    factors = factors
+    named = "dropout"
+    case = noise_case(
+        F.dropout,
+        factors,
+        kernels={"dropout": 1, "dropout_": 1},
+        keywords=({"p": 0.3}, {"p": 0.5}, {"p": 1.0}, {"p": 1e-9}, {"p": 1 - 2**-20}),
+        numbers=(KEY, 0.3),
+    )
+
+    def test_opinfo_samples(self, device):
+        (info,) = (op for op in op_db() if op.name == "nn.functional.dropout")
+        for dtype in info.supported_dtypes(device):
+            for sample in info.sample_inputs(device, dtype, requires_grad=True):
+                x = sample.input
+                y = F.dropout(x, *sample.args, **sample.kwargs)
+                (dx,) = torch.autograd.grad(y, x, torch.ones_like(y))
+                p = sample.kwargs.get("p", 0.5) if sample.kwargs.get("training", True) else 0
+                scale = 1 / (1 - p) if p < 1 else 0
+                torch.testing.assert_close(y, x * dx)
+                assert ((dx == 0) | ((dx.double() - scale).abs() <= 2 * torch.finfo(dtype).eps * scale)).all()
+
+
+def test_p_is_a_probability_as_in_torch():
+    x = torch.ones(3)
+    for p in (-0.1, 1.1, math.nan, "x", None):
+        expected = outcome(torch.nn.functional.dropout, x, p)
+        if p is math.nan:  # torch says so from within
+            expected = ValueError, "dropout probability has to be between 0 and 1, but got nan"
+        for inplace in (False, True):
+            assert outcome(F.dropout, x, p, inplace=inplace) == expected
+    assert torch.equal(x, torch.ones(3))
+
+
+@pytest.mark.parametrize("p", (0.1, 0.5, 0.97))
+def test_the_rate_and_the_scale(p, dtype):
+    n = 1 << 20
+    y = F.dropout(torch.ones(n, dtype=dtype), p, generator=KEY)
+    dropped = (y == 0).double()
+    deviation = math.sqrt(p * (1 - p) / n)
+    assert abs(dropped.mean().item() - p) < 4.5 * deviation
+    assert y.max() == torch.tensor(1 / (1 - p), dtype=dtype)
+    for lag in (1, 2, 15, 16, 17, 32, 64):  # neighbours in the tensor, and in a block of words
+        pairs = dropped[lag:] * dropped[:-lag]
+        assert abs(pairs.mean().item() - p * p) < 4.5 * deviation
+
+
+def test_the_mask_is_the_same_for_every_dtype_computed_in_float():
+    masks = [F.dropout(torch.ones(5000, dtype=t), 0.3, generator=KEY) == 0 for t in (torch.float, torch.half)]
+    assert torch.equal(*masks)

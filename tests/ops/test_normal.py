@@ -1,0 +1,60 @@
+"""normal_"""
+
+import math
+
+import numpy as np
+import torch
+from scipy import stats
+
+from checks import outcome
+from fill_checks import MANY, FillChecks
+from philox import KEY, normals
+from torchnotes import init
+
+
+class TestNormal(FillChecks):
+    fill = init.normal_
+    builtin = torch.nn.init.normal_
+    named = "normal_"
+    numbers = (0.25, 1.5)
+    keywords = {"mean": 0.25, "std": 1.5}
+    bits = {
+        torch.float32: "0c12c4a22f47e1df",
+        torch.float64: "955d7fb7bcd35bee",
+        torch.bfloat16: "db2cea3ab693bdb4",
+        torch.float16: "814ae517a71c4929",
+    }
+
+    def exact(self, n, dtype):
+        return 0.25 + 1.5 * normals(KEY, n, dtype)
+
+    def distribution(self):
+        return stats.norm(0.25, 1.5)
+
+
+def test_standard_normal_numbers_are_right_to_a_few_ulp():
+    for dtype in (torch.float32, torch.float64):
+        got = init.normal_(torch.empty(1 << 20, dtype=dtype), generator=KEY).double().numpy()
+        exact = normals(KEY, 1 << 20, dtype)
+        ulps = np.abs(got - exact) / (torch.finfo(dtype).eps * np.abs(exact))
+        assert ulps.mean() < 1
+        assert ulps.max() < 4
+
+
+def test_the_tails_beyond_four_deviations():
+    n = 8 * MANY
+    x = init.normal_(torch.empty(n), generator=KEY)
+    for bound in (4.0, 4.5, 5.0):
+        expected = n * stats.norm.sf(bound)
+        for count in ((x > bound).sum().item(), (x < -bound).sum().item()):
+            assert abs(count - expected) < 4.5 * math.sqrt(expected) + 1
+    assert 5 < x.abs().max().item() < 6.7
+
+
+def test_no_deviation_and_bad_ones():
+    assert torch.equal(init.normal_(torch.empty(3), 2.0, 0.0), torch.full((3,), 2.0))
+    x = torch.ones(3)
+    for std in (-1.0, math.nan):
+        assert outcome(init.normal_, x, 0.0, std)[0] is RuntimeError
+    assert outcome(init.normal_, x, 0.0, -1.0) == outcome(torch.nn.init.normal_, x, 0.0, -1.0)
+    assert (x == 1).all()

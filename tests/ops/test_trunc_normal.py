@@ -1,0 +1,61 @@
+"""trunc_normal_"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from checks import outcome
+from fill_checks import FillChecks
+from philox import KEY, element_bits, fractions
+from torchnotes import init
+
+
+def fractions_in_double(n, dtype):
+    """Those of float32 have all the 32 bits of a word."""
+    if dtype == torch.float64:
+        return fractions(KEY, n, dtype) + 2.0**-54
+    return (element_bits(KEY, n, dtype)[0].astype(np.float64) + 0.5) * 2.0**-32
+
+
+class TestTruncNormal(FillChecks):
+    fill = init.trunc_normal_
+    builtin = torch.nn.init.trunc_normal_
+    named = "trunc_normal_"
+    numbers = (0.25, 1.5, -2.0, 1.0)
+    keywords = {"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0}
+    bits = {
+        torch.float32: "8242652690fc9210",
+        torch.float64: "f00fddcd64046a71",
+        torch.bfloat16: "8c31977e9ba83e8b",
+        torch.float16: "1b5a1959cac2b222",
+    }
+
+    def exact(self, n, dtype):
+        return self.distribution().ppf(fractions_in_double(n, dtype))
+
+    def distribution(self):
+        return stats.truncnorm((-2 - 0.25) / 1.5, (1 - 0.25) / 1.5, 0.25, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), ((-2, 2), (5, 6), (-6, -5), (8, 9), (-math.inf, math.inf), (3, math.inf), (-math.inf, -9), (1, 1))
+)
+def test_far_from_the_mean(a, b, dtype):
+    n = 100_000
+    x = init.trunc_normal_(torch.empty(n, dtype=dtype), 0.0, 1.0, a, b, generator=KEY).double().numpy()
+    low, high = (torch.tensor(float(t), dtype=dtype).item() for t in (a, b))
+    assert ((low <= x) & (x <= high)).all()
+    if a < b and dtype in (torch.float32, torch.float64):
+        inverse = stats.truncnorm(a, b).isf if a + b > 0 else stats.truncnorm(a, b).ppf  # the mirror image
+        exact = inverse(fractions_in_double(n, dtype))
+        np.testing.assert_allclose(x, exact, rtol=1e-6 if dtype == torch.float32 else 1e-9)
+
+
+def test_bad_arguments():
+    x = torch.ones(3)
+    for arguments in ((0.0, 1.0, 2.0, 1.0), (0.0, 0.0), (0.0, -1.0), (0.0, 1.0, math.nan, 1.0), (0.0, math.nan)):
+        assert outcome(init.trunc_normal_, x, *arguments)[0] is RuntimeError
+    assert (x == 1).all()

@@ -1,0 +1,61 @@
+"""uniform_"""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from checks import outcome
+from fill_checks import FillChecks
+from philox import KEY, fractions
+from torchnotes import init
+
+
+class TestUniform(FillChecks):
+    fill = init.uniform_
+    builtin = torch.nn.init.uniform_
+    named = "uniform_"
+    numbers = (-0.5, 1.25)
+    keywords = {"a": -0.5, "b": 1.25}
+    bits = {
+        torch.float32: "9b03887cfe1aa1ed",
+        torch.float64: "233a4a06074d853f",
+        torch.bfloat16: "0ba6474700df47ed",
+        torch.float16: "e1b76f8d29f04705",
+    }
+
+    def exact(self, n, dtype):
+        return -0.5 + 1.75 * fractions(KEY, n, dtype)
+
+    def distribution(self):
+        return stats.uniform(-0.5, 1.75)
+
+
+def test_the_bounds():
+    for a, b in ((0.0, 1.0), (-3.0, -3.0), (5.0, 7.0)):
+        for dtype in (torch.float32, torch.float64):
+            x = init.uniform_(torch.empty(1 << 20, dtype=dtype), a, b)
+            assert a <= x.min().item() <= x.max().item() <= b
+    assert (init.uniform_(torch.empty(1 << 20)) < 1).all()
+    x = torch.ones(3)
+    for a, b in ((2.0, 1.0), (math.nan, 1.0), (0.0, math.nan)):
+        assert outcome(init.uniform_, x, a, b)[0] is RuntimeError
+    assert outcome(init.uniform_, x, 2.0, 1.0) == outcome(torch.nn.init.uniform_, x, 2.0, 1.0)
+    assert (x == 1).all()
+
+
+def test_double_precision_has_53_random_bits():
+    x = init.uniform_(torch.empty(100_000, dtype=torch.float64))
+    whole = x * 2.0**53
+    assert (whole == whole.floor()).all()
+    assert abs((whole % 2).mean().item() - 0.5) < 4.5 * 0.5 / 100_000**0.5, "the last bit is random"
+
+
+@pytest.mark.parametrize("a", (-1.0, 0.0))
+def test_the_variance_of_the_notes(a):
+    """Row 20 takes Var U(a, b) = (b - a)^2 / 12."""
+    n = 1 << 20
+    x = init.uniform_(torch.empty(n, dtype=torch.float64), a, 1.0)
+    expected = (1 - a) ** 2 / 12
+    assert abs(x.var().item() / expected - 1) < 4.5 * (0.8 / n) ** 0.5  # the kurtosis of a uniform number is 1.8

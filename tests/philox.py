@@ -1,0 +1,78 @@
+"""Philox4x32-10, and what is made of it, in numpy: from the paper and from the words of csrc/formulas/philox.h."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MASK = np.uint64(0xFFFFFFFF)
+KEY = torch.tensor([0x0123_4567_89AB_CDEF, -0x0FED_CBA9_8765_4321])  # the upper halves count, and the sign
+
+
+def philox(counter: list, key: list[int]) -> list[np.ndarray]:
+    """The four words of blocks, whose counters are four arrays of 32 bits."""
+    c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
+    k0, k1 = (np.uint64(k) for k in key)
+    for _ in range(10):
+        p, q = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (q >> np.uint64(32)) ^ c1 ^ k0, q & MASK, (p >> np.uint64(32)) ^ c3 ^ k1, p & MASK
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & MASK, (k1 + np.uint64(0xBB67AE85)) & MASK
+    return [c0, c1, c2, c3]
+
+
+def halves(x: int) -> tuple[int, int]:
+    return x & 0xFFFFFFFF, x >> 32 & 0xFFFFFFFF
+
+
+def groups_of_words(key: Tensor, first: int, count: int) -> np.ndarray:
+    """(count, 4, 16): in each group, the words of a place in a block across its 16 blocks."""
+    numbers = np.arange(16 * first, 16 * (first + count), dtype=np.uint64)
+    seed, offset = (halves(int(x)) for x in key)
+    words = philox([numbers & MASK, numbers >> np.uint64(32), *offset], list(seed))
+    return np.stack(words).reshape(4, count, 16).transpose(1, 0, 2)
+
+
+def element_bits(key: Tensor, n: int, dtype: torch.dtype) -> tuple[np.ndarray, ...]:
+    """The word of each element, or the two words."""
+    if dtype != torch.float64:
+        return (groups_of_words(key, 0, -(-n // 64)).reshape(-1)[:n],)
+    pairs = groups_of_words(key, 0, -(-n // 32)).reshape(-1, 2, 16)
+    return pairs[:, 0].reshape(-1)[:n], pairs[:, 1].reshape(-1)[:n]
+
+
+def fractions(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
+    """In [0, 1), exact."""
+    bits = element_bits(key, n, dtype)
+    if dtype != torch.float64:
+        return (bits[0] >> np.uint64(8)).astype(np.float64) * 2.0**-24
+    high, low = bits[0] >> np.uint64(5), bits[1] >> np.uint64(6)
+    return (high.astype(np.float64) * 2.0**26 + low.astype(np.float64)) * 2.0**-53
+
+
+def normals(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
+    """By Box and Muller in float64, of pairs of elements that are 16 apart. Quarters of a turn are taken off exactly."""
+    whole = -(-n // 32) * 32
+    v = fractions(key, whole, dtype)
+    if dtype == torch.float64:
+        u = v + 2.0**-54
+    else:
+        (words,) = element_bits(key, whole, dtype)
+        u = (((words >> np.uint64(1)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-31)).astype(np.float64)
+    u, v = u.reshape(-1, 2, 16)[:, 0], v.reshape(-1, 2, 16)[:, 1]
+    radius, quarters = np.sqrt(-2 * np.log(u)), np.rint(4 * v)
+    rest = np.pi / 2 * (4 * v - quarters)
+    cosine, sine = (
+        np.choose(quarters.astype(int) % 4, (np.cos(rest), -np.sin(rest), -np.cos(rest), np.sin(rest))),
+        np.choose(quarters.astype(int) % 4, (np.sin(rest), np.cos(rest), -np.sin(rest), -np.cos(rest))),
+    )
+    return np.stack((radius * cosine, radius * sine), 1).reshape(-1)[:n]
+
+
+def factors_of_dropout(key: Tensor, shape: tuple, dtype: torch.dtype, p: float) -> Tensor:
+    """0 or 1/(1 - p) for each element, in float64."""
+    n = int(np.prod(shape, dtype=np.int64))
+    if dtype == torch.float64:
+        dropped = fractions(key, n, dtype) < p
+    else:
+        dropped = element_bits(key, n, dtype)[0] < int(p * 2.0**32)
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    return torch.from_numpy(np.where(dropped, 0.0, scale)).reshape(shape)

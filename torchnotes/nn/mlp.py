@@ -1,0 +1,60 @@
+"""Networks of dense layers."""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .dropout import Dropout, GaussianDropout
+from .linear import Linear
+from .normalization import BatchNorm1d
+
+
+class MLP(torch.nn.Sequential):
+    """Dense layers of the given sizes, the input's first, each but the last with what follows it.
+
+    After each hidden layer: batch normalisation (then with the activation in it, and no bias before it) if wanted, the
+    activation, dropout, Gaussian dropout. The last layer is a plain Linear.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | None = "relu",
+        *,
+        negative_slope: float = 0.01,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        gaussian_dropout: float = 0.0,
+        init: str = "torch",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if len(sizes) < 2:
+            raise ValueError(f"MLP takes the sizes of at least two layers, the input's first. Got: {list(sizes)}")
+        place: dict[str, Any] = dict(device=device, dtype=dtype)
+        active: dict[str, Any] = dict(activation=activation, negative_slope=negative_slope)
+        layers: list[torch.nn.Module] = []
+        *hidden, last = itertools.pairwise(sizes)
+        for inputs, outputs in hidden:
+            if batch_norm:
+                layers += [
+                    Linear(inputs, outputs, bias=False, init=init, **place),
+                    BatchNorm1d(outputs, **place, **active),
+                ]
+            else:
+                layers.append(Linear(inputs, outputs, init=init, **place, **active))
+            if dropout:
+                layers.append(Dropout(dropout))
+            if gaussian_dropout:
+                layers.append(GaussianDropout(gaussian_dropout))
+        layers.append(Linear(*last, init=init, **place))
+        super().__init__(*layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Some of the layers are a Sequential: an MLP is made of sizes."""
+        if isinstance(index, slice):
+            return torch.nn.Sequential(OrderedDict(list(self._modules.items())[index]))
+        return super().__getitem__(index)

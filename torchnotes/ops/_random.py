@@ -1,0 +1,119 @@
+"""Random numbers that are a function of a key and of an element's index (csrc/formulas/philox.h).
+
+A key is a tensor of two int64, (seed, offset), drawn from torch's generator. It is all that is kept for a backward,
+which makes the numbers again. Keys are drawn by torch's own operation, so that manual_seed, checkpointing, the compiler
+and vmap's randomness do with them what they do with torch's random numbers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+from torch.compiler import is_compiling
+
+from .._native import dense_float
+from ._function import Function, batched, differentiable, traceable
+
+Generator = torch.Generator | Tensor | None  # or the key itself
+
+_END = 2**63 - 1
+
+
+def random_key(x: Tensor, generator: Generator = None) -> Tensor:
+    """The key of the random numbers for x.
+
+    Without a generator it is the CPU's that draws, whatever the device of x: the same seed gives the same numbers
+    everywhere, and the key travels with the kernel. A CUDA graph would repeat that key; there the device draws.
+    """
+    if isinstance(generator, Tensor):
+        if generator.device not in (x.device, torch.device("cpu")):
+            raise RuntimeError(f"Expected a key on '{x.device}' or the CPU, but found one on '{generator.device}'")
+        return generator
+    if generator is not None:
+        return torch.randint(0, _END, (2,), dtype=torch.int64, device=x.device, generator=generator)
+    on_device = x.is_meta or (x.is_cuda and (is_compiling() or torch.cuda.is_current_stream_capturing()))
+    return torch.randint(0, _END, (2,), dtype=torch.int64, device=x.device if on_device else "cpu")
+
+
+def draws_natively(x: Any, generator: Generator) -> bool:
+    """Whether our kernels multiply x by random numbers: inside torch.compile too, where that is many times faster than
+    what the compiler makes, on the CPU; and where torch has nothing to draw by a given key."""
+    if is_compiling():
+        return traceable(x) and (x.device.type == "cpu" or isinstance(generator, Tensor))
+    return dense_float(x)
+
+
+class Noise(Function):
+    """y = d x of x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.numbers = inputs[2:]
+
+    @classmethod
+    def tangent(cls, ctx: Any, x_t: Tensor, *_: Any) -> Tensor:
+        (key,) = ctx.saved_tensors
+        return cls.apply(x_t, key, *ctx.numbers)
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:
+        """With a key for each example, or the same one for all."""
+        return cls.apply(*batched(info, in_dims, args)), 0
+
+
+def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
+    """noise.apply as a function of x, its further arguments and `inplace`, at C++ speed outside of torch.compile."""
+    multiply = getattr(torch.ops.torchnotes, operator).default
+
+    @torch.library.register_vmap(multiply)
+    def batched_multiply(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return multiply(*batched(info, in_dims, args)), 0
+
+    def traced(x: Tensor, *rest: Any) -> Tensor:
+        if torch._C._are_functorch_transforms_active():  # there a Function, traced, has a gradient of 0
+            return x * multiply(torch.ones_like(x), *rest)
+        return noise.apply(x, *rest)
+
+    def written_under_transform(x: Tensor, *rest: Any) -> Tensor:
+        return x.copy_(noise.apply(x, *rest))
+
+    name = noise.__name__
+    new = differentiable(name, operator, operator, noise.apply, noise.apply)
+    written = differentiable(name, operator + "_", operator, written_under_transform, noise.apply)
+
+    def call(x: Tensor, *rest: Any, inplace: bool) -> Tensor:
+        if is_compiling():
+            return x.copy_(traced(x, *rest)) if inplace else traced(x, *rest)
+        return (written if inplace else new)(x, *rest)
+
+    return call
+
+
+def fills_natively(x: Any) -> bool:
+    """Whether our kernels fill x, which may be one that stands for a tensor."""
+    return traceable(x) if is_compiling() or isinstance(x, FakeTensor) else dense_float(x)
+
+
+def filling(operator: str, builtin: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The operator as a function of a tensor to be filled, a generator and numbers; or torch's own, where ours does not
+    take them."""
+    fill = getattr(torch.ops.torchnotes, operator).default
+
+    @torch.library.register_vmap(fill)
+    def batched_fill(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        if in_dims[0] is None:
+            raise RuntimeError(f"vmap: {operator} fills a tensor that is not batched with numbers that are")
+        fill(*batched(info, in_dims, args))
+        return None, None
+
+    def call(tensor: Tensor, generator: Generator, *numbers: float) -> Tensor:
+        if not (fills_natively(tensor) and all(isinstance(x, (float, int)) for x in numbers)):
+            return builtin(tensor, *numbers, generator)
+        with torch.no_grad():
+            fill(tensor, random_key(tensor, generator), *numbers)
+        return tensor
+
+    return call

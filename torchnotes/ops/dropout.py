@@ -1,0 +1,58 @@
+"""Dropout. The formulas and their derivation: csrc/formulas/dropout.h.
+
+y = d x,    d = 0 with probability p, else 1/(1 - p),    dy/dx = d
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout as builtin
+
+from ._random import Generator, Noise, draws_natively, noisy, random_key
+
+torch.library.register_fake("torchnotes::dropout", lambda x, key, p: torch.empty_like(x))
+torch.library.register_fake("torchnotes::dropout_", lambda x, key, p: None)
+
+
+_kernel = torch.ops.torchnotes.dropout.default
+
+
+class Dropout(Noise):
+    """d x"""
+
+    @staticmethod
+    def forward(x: Tensor, key: Tensor, p: float) -> Tensor:
+        return _kernel(x, key, p)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        (key,) = ctx.saved_tensors
+        return Dropout.apply(g, key, *ctx.numbers), None, None
+
+
+_dropout = noisy(Dropout, "dropout")
+
+
+def dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator = None
+) -> Tensor:
+    """input with elements zeroed at random and the others scaled by 1/(1 - p), as torch.nn.functional.dropout.
+
+    What is kept for the backward is the key of 16 bytes by which the choice is made again. It is drawn from
+    `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
+    choice every time.
+    """
+    if p < 0.0 or p > 1.0 or p != p:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not draws_natively(input, generator):
+        if generator is None or not isinstance(input, Tensor):
+            return builtin(input, p, training, inplace)
+        if not training or p == 0:
+            return input
+        kept = torch.empty_like(input).bernoulli_(1 - p, generator=generator)  # type: ignore[arg-type] # its own error
+        kept = kept / (1 - p) if p < 1 else kept
+        return input.mul_(kept) if inplace else input * kept
+    if not training or p == 0 or input.numel() == 0:
+        return input
+    return _dropout(input, random_key(input, generator), float(p), inplace=inplace)
