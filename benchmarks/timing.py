@@ -28,6 +28,8 @@ class Problem:
     reference: Contender  # the same work in float64
     bytes_moved: int  # the least that the work can read and write
     allowed: float | None = None  # an error of all but some numbers, relative to the greatest; None: assert_close's
+    # Of random results: what they must have in common with the reference, within `allowed`.
+    statistics: Callable[[Sequence[Tensor]], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,11 @@ def check(problem: Problem) -> None:
     """Nobody is timed who computes something else."""
     expected = problem.reference()
     for name, call in problem.contenders.items():
-        if problem.allowed is None:
+        if problem.statistics is not None:
+            error = problem.statistics(call()) - problem.statistics(expected)
+            if not error.abs().max() <= (problem.allowed or 0):
+                raise AssertionError(f"{name} draws from another distribution")
+        elif problem.allowed is None:
             try:
                 torch.testing.assert_close(list(call()), list(expected), check_dtype=False)
             except AssertionError as error:

@@ -49,7 +49,7 @@ def fractions(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
 
 
 def normals(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
-    """By Box and Muller in float64, of pairs of elements that are 16 apart. Quarters of a turn are taken off exactly."""
+    """By Box and Muller in float64, of pairs of elements that are 16 apart; quarters of a turn are exact."""
     whole = -(-n // 32) * 32
     v = fractions(key, whole, dtype)
     if dtype == torch.float64:
@@ -59,12 +59,8 @@ def normals(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
         u = (((words >> np.uint64(1)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-31)).astype(np.float64)
     u, v = u.reshape(-1, 2, 16)[:, 0], v.reshape(-1, 2, 16)[:, 1]
     radius, quarters = np.sqrt(-2 * np.log(u)), np.rint(4 * v)
-    rest = np.pi / 2 * (4 * v - quarters)
-    cosine, sine = (
-        np.choose(quarters.astype(int) % 4, (np.cos(rest), -np.sin(rest), -np.cos(rest), np.sin(rest))),
-        np.choose(quarters.astype(int) % 4, (np.sin(rest), np.cos(rest), -np.sin(rest), -np.cos(rest))),
-    )
-    return np.stack((radius * cosine, radius * sine), 1).reshape(-1)[:n]
+    turned = np.exp(0.5j * np.pi * (4 * v - quarters)) * np.array((1, 1j, -1, -1j))[quarters.astype(int) % 4]
+    return np.stack((radius * turned.real, radius * turned.imag), 1).reshape(-1)[:n]
 
 
 def factors_of_dropout(key: Tensor, shape: tuple, dtype: torch.dtype, p: float) -> Tensor:

@@ -32,7 +32,7 @@ def test_every_operation_stands_on_every_side():
 
 
 def test_nothing_stands_on_one_side_alone():
-    shared = {"activation", "portable", "vector_math", "weighted"}
+    shared = {"activation", "philox", "portable", "vector_math", "vector_words", "weighted"}
     for side in SIDES:
         found = {
             re.fullmatch(side.split("/")[-1].format(r"(\w+)"), path.name) for path in (ROOT / side).parent.iterdir()
@@ -81,9 +81,12 @@ def test_every_operation_is_public_and_has_torchs_signature():
         return [p.replace(annotation=inspect.Parameter.empty) for p in found]
 
     for stem in STEMS:
-        ours = parameters(getattr(torchnotes.functional, stem))
-        if hasattr(torch.nn.functional, stem):  # not every torch has all of them
-            theirs = parameters(getattr(torch.nn.functional, stem))
+        places = (torchnotes.functional, torch.nn.functional), (torchnotes.init, torch.nn.init)
+        (functions,) = (pair for pair, name in zip(places, (stem, stem + "_"), strict=True) if hasattr(pair[0], name))
+        name = stem if functions is places[0] else stem + "_"
+        ours = parameters(getattr(functions[0], name))
+        if hasattr(functions[1], name):  # not every torch has all of them
+            theirs = parameters(getattr(functions[1], name))
             assert ours[: len(theirs)] == theirs
             assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
 

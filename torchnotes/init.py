@@ -17,15 +17,17 @@ tensor of one shape then gets the same numbers every time.
 
 import hashlib
 import math
+import operator
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.init import calculate_gain as calculate_gain
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from .ops._random import Generator, random_key
+from .ops._random import Generator, fills_natively, random_key
 from .ops.normal import normal_ as normal_
 from .ops.trunc_normal import trunc_normal_ as trunc_normal_
 from .ops.uniform import uniform_ as uniform_
@@ -43,6 +45,9 @@ def _fan(tensor: Tensor, mode: str, axes: tuple[int, int], groups: int) -> float
         raise ValueError(f"Mode {mode} not supported, please use one of {list(_MODES)}")
     if tensor.dim() < 2:
         raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+    for axis in axes:
+        if not -tensor.dim() <= axis < tensor.dim():
+            raise IndexError(f"axes must be dimensions of the tensor, of which there are {tensor.dim()}. Got: {axes}")
     inputs, outputs = (axis % tensor.dim() for axis in axes)
     if inputs == outputs:
         raise ValueError(f"axes must be those of the inputs and of the outputs, two different ones. Got: {axes}")
@@ -185,7 +190,7 @@ SCHEMES: dict[str, Callable[..., Tensor]] = {
 
 
 def initialize_(
-    model: torch.nn.Module, scheme: str = "he", *, seed: int | None = None, **options: object
+    model: torch.nn.Module, scheme: str = "he", *, seed: int | None = None, **options: Any
 ) -> torch.nn.Module:
     """Starts the parameters of a whole model, in place, and returns it.
 
@@ -197,14 +202,17 @@ def initialize_(
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
-    if seed is None:
-        seed = int(random_key(torch.empty(0))[0])
+    fill = SCHEMES[scheme]
+    fill(torch.empty(1, 1, device="meta"), **options)  # bad options raise now, before anything is written
+    seed = int(random_key(torch.empty(0))[0]) if seed is None else operator.index(seed)
     modules = dict(model.named_modules(remove_duplicate=False))
-    done: set[int] = set()
-    for name, parameter in sorted(model.named_parameters(remove_duplicate=False)):
-        if id(parameter) in done or not parameter.is_floating_point():
-            continue
-        done.add(id(parameter))
+    names: dict[torch.nn.Parameter, str] = {}
+    for name, parameter in sorted(model.named_parameters(remove_duplicate=False), reverse=True):
+        if parameter.is_floating_point() and parameter.numel() > 0:
+            if not fills_natively(parameter):
+                raise TypeError(f"initialize_ takes plain tensors. Got: a {type(parameter).__name__} as {name}")
+            names[parameter] = name  # the first one comes last
+    for parameter, name in names.items():
         path, _, last = name.rpartition(".")
         module = modules[path]
         key = torch.tensor([seed, _number(name)])
@@ -212,10 +220,10 @@ def initialize_(
             torch.nn.init.zeros_(parameter)
         elif isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
             normal_(parameter, generator=key)
-        elif parameter.dim() >= 2 and parameter.numel() > 0:
+        elif parameter.dim() >= 2:
             axes = (0, 1) if isinstance(module, _ConvTransposeNd) else (1, 0)
             groups = module.groups if isinstance(module, _ConvNd) else 1
-            SCHEMES[scheme](parameter, generator=key, axes=axes, groups=groups, **options)
+            fill(parameter, generator=key, axes=axes, groups=groups, **options)
     return model
 
 

@@ -17,8 +17,9 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kGroup = 4 * kApart;       // words
-constexpr int64_t kChunkWords = 4 * kGroup;  // few: the processor fetches of the next chunk while it computes this one
+constexpr int64_t kGroup = 4 * kApart;  // words
+constexpr int64_t kChunkWords = 4 * kGroup;
+constexpr int64_t kAhead = 4;  // chunks
 
 #if defined(CPU_CAPABILITY_AVX512)
 constexpr Words kEven = {0, 2, 4, 6, 8, 10, 12, 14};
@@ -107,6 +108,16 @@ struct Multiply {
   }
 };
 
+// The words take so long that the processor fetches nothing on its own meanwhile. What is fetched need not exist.
+template <class scalar_t>
+inline void fetch(const scalar_t* from, const scalar_t* to, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(scalar_t);
+  for (int64_t i = 0; i < n; i += kLine) {
+    __builtin_prefetch(from + i, /*to write=*/0);
+    __builtin_prefetch(to + i, /*to write=*/1);
+  }
+}
+
 template <class Store, class Draw>
 void for_each_draw(
     const Store& store, const Draw& draw, const Parts& parts, const at::Tensor& out, const at::Tensor& in
@@ -125,11 +136,11 @@ void for_each_draw(
       alignas(64) T draws[kChunk];
       for (int64_t i = begin; i < end; ++i) {
         const int64_t part = i / chunks, first = i % chunks * kChunk;
-        const int64_t n = std::min(kChunk, parts.size - first);
+        const int64_t n = std::min(kChunk, parts.size - first), place = part * parts.size + first;
+        fetch(from + place + kAhead * kChunk, to + place + kAhead * kChunk, kChunk);
         const Key key{uint64_t(keys[2 * part]), uint64_t(keys[2 * part + 1])};
         write_words(words, key, first / kElements, at::ceil_div(n, kElements));
         write_draws(draws, words, draw, n);
-        const int64_t place = part * parts.size + first;
         store(to + place, from + place, draws, n);
       }
     });

@@ -7,29 +7,26 @@ import torch
 from scipy import stats
 
 from checks import outcome
-from fill_checks import MANY, FillChecks
+from fill_checks import MANY, FillCase, FillChecks
 from philox import KEY, normals
 from torchnotes import init
 
 
 class TestNormal(FillChecks):
-    fill = init.normal_
-    builtin = torch.nn.init.normal_
-    named = "normal_"
-    numbers = (0.25, 1.5)
-    keywords = {"mean": 0.25, "std": 1.5}
-    bits = {
-        torch.float32: "0c12c4a22f47e1df",
-        torch.float64: "955d7fb7bcd35bee",
-        torch.bfloat16: "db2cea3ab693bdb4",
-        torch.float16: "814ae517a71c4929",
-    }
-
-    def exact(self, n, dtype):
-        return 0.25 + 1.5 * normals(KEY, n, dtype)
-
-    def distribution(self):
-        return stats.norm(0.25, 1.5)
+    case = FillCase(
+        fill=init.normal_,
+        builtin=torch.nn.init.normal_,
+        operator="normal_",
+        keywords={"mean": 0.25, "std": 1.5},
+        exact=lambda n, dtype: 0.25 + 1.5 * normals(KEY, n, dtype),
+        distribution=stats.norm(0.25, 1.5),
+        bits={
+            torch.float32: "0c12c4a22f47e1df",
+            torch.float64: "955d7fb7bcd35bee",
+            torch.bfloat16: "db2cea3ab693bdb4",
+            torch.float16: "814ae517a71c4929",
+        },
+    )
 
 
 def test_standard_normal_numbers_are_right_to_a_few_ulp():

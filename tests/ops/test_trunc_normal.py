@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from checks import outcome
-from fill_checks import FillChecks
+from fill_checks import FillCase, FillChecks
 from philox import KEY, element_bits, fractions
 from torchnotes import init
 
@@ -20,24 +20,24 @@ def fractions_in_double(n, dtype):
     return (element_bits(KEY, n, dtype)[0].astype(np.float64) + 0.5) * 2.0**-32
 
 
+TRUNCATED = stats.truncnorm((-2 - 0.25) / 1.5, (1 - 0.25) / 1.5, 0.25, 1.5)
+
+
 class TestTruncNormal(FillChecks):
-    fill = init.trunc_normal_
-    builtin = torch.nn.init.trunc_normal_
-    named = "trunc_normal_"
-    numbers = (0.25, 1.5, -2.0, 1.0)
-    keywords = {"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0}
-    bits = {
-        torch.float32: "8242652690fc9210",
-        torch.float64: "f00fddcd64046a71",
-        torch.bfloat16: "8c31977e9ba83e8b",
-        torch.float16: "1b5a1959cac2b222",
-    }
-
-    def exact(self, n, dtype):
-        return self.distribution().ppf(fractions_in_double(n, dtype))
-
-    def distribution(self):
-        return stats.truncnorm((-2 - 0.25) / 1.5, (1 - 0.25) / 1.5, 0.25, 1.5)
+    case = FillCase(
+        fill=init.trunc_normal_,
+        builtin=torch.nn.init.trunc_normal_,
+        operator="trunc_normal_",
+        keywords={"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0},
+        exact=lambda n, dtype: TRUNCATED.ppf(fractions_in_double(n, dtype)),
+        distribution=TRUNCATED,
+        bits={
+            torch.float32: "8242652690fc9210",
+            torch.float64: "f00fddcd64046a71",
+            torch.bfloat16: "8c31977e9ba83e8b",
+            torch.float16: "1b5a1959cac2b222",
+        },
+    )
 
 
 @pytest.mark.parametrize(

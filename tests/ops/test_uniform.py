@@ -7,29 +7,26 @@ import torch
 from scipy import stats
 
 from checks import outcome
-from fill_checks import FillChecks
+from fill_checks import FillCase, FillChecks
 from philox import KEY, fractions
 from torchnotes import init
 
 
 class TestUniform(FillChecks):
-    fill = init.uniform_
-    builtin = torch.nn.init.uniform_
-    named = "uniform_"
-    numbers = (-0.5, 1.25)
-    keywords = {"a": -0.5, "b": 1.25}
-    bits = {
-        torch.float32: "9b03887cfe1aa1ed",
-        torch.float64: "233a4a06074d853f",
-        torch.bfloat16: "0ba6474700df47ed",
-        torch.float16: "e1b76f8d29f04705",
-    }
-
-    def exact(self, n, dtype):
-        return -0.5 + 1.75 * fractions(KEY, n, dtype)
-
-    def distribution(self):
-        return stats.uniform(-0.5, 1.75)
+    case = FillCase(
+        fill=init.uniform_,
+        builtin=torch.nn.init.uniform_,
+        operator="uniform_",
+        keywords={"a": -0.5, "b": 1.25},
+        exact=lambda n, dtype: -0.5 + 1.75 * fractions(KEY, n, dtype),
+        distribution=stats.uniform(-0.5, 1.75),
+        bits={
+            torch.float32: "9b03887cfe1aa1ed",
+            torch.float64: "233a4a06074d853f",
+            torch.bfloat16: "0ba6474700df47ed",
+            torch.float16: "e1b76f8d29f04705",
+        },
+    )
 
 
 def test_the_bounds():

@@ -1,0 +1,9 @@
+"""dropout and what torch has for it."""
+
+import torch
+
+import torchnotes
+
+from .noise import noise
+
+CASES = noise(torchnotes.functional.dropout, torch.nn.functional.dropout, "p = 0.5")

@@ -1,0 +1,171 @@
+"""The modules of dropout: torch's where torch has one, and what the notes and the papers say of the others."""
+
+import copy
+import inspect
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+import torchnotes.functional as F
+from torchnotes import nn
+
+
+def test_dropout_is_torchs_in_everything_but_who_computes():
+    for arguments in ((), (0.2,), (0.2, True)):
+        ours, theirs = nn.Dropout(*arguments), torch.nn.Dropout(*arguments)
+        assert repr(ours) == repr(theirs)
+        assert isinstance(ours, torch.nn.Dropout)
+        assert inspect.signature(nn.Dropout) == inspect.signature(torch.nn.Dropout)
+        x = torch.randn(1000, requires_grad=True) * 1
+        for module in (ours, copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+            torch.manual_seed(1)
+            expected = F.dropout(x, ours.p)
+            torch.manual_seed(1)
+            y = module(x.clone())
+            assert torch.equal(y, expected)
+            assert y.grad_fn.name() == "DropoutBackward"
+        assert ours.eval()(x) is x
+        assert (ours.train()(x) is x) == ours.inplace
+    with pytest.raises(ValueError, match="dropout probability"):
+        nn.Dropout(1.5)
+
+
+def test_gaussian_dropout():
+    x = torch.randn(1000)
+    for layer, keywords, shown in (
+        (nn.GaussianDropout(), {"p": 0.5}, "p=0.5, inplace=False"),
+        (nn.GaussianDropout(0.2), {"p": 0.2}, "p=0.2, inplace=False"),
+        (nn.GaussianDropout(sigma=0.3, inplace=True), {"sigma": 0.3}, "sigma=0.3, inplace=True"),
+    ):
+        assert repr(layer) == f"GaussianDropout({shown})"
+        for module in (layer, pickle.loads(pickle.dumps(layer))):
+            torch.manual_seed(1)
+            expected = F.gaussian_dropout(x, **keywords)
+            torch.manual_seed(1)
+            y = x.clone()
+            assert (module(y) is y) == layer.inplace
+            torch.manual_seed(1)
+            assert torch.equal(module(x.clone()), expected)
+        assert layer.eval()(x) is x
+    assert nn.GaussianDropout(0.0)(x) is x
+    layer = nn.GaussianDropout(0.2)
+    layer.p = 0.0  # a schedule of the rate
+    assert layer(x) is x
+    for bad in ({"p": -0.1}, {"p": 1}, {"p": 1.5}, {"p": math.nan}, {"sigma": -1.0}, {"p": 0.1, "sigma": 0.1}):
+        for make in (nn.GaussianDropout, lambda **bad: nn.GaussianDropoutLinear(2, 2, **bad)):
+            with pytest.raises(ValueError, match="Gaussian dropout"):
+                make(**bad)
+
+
+def test_the_linear_layer_has_the_mean_and_the_variance_of_dropout_before_it():
+    """W (d x): mean W x, variance sigma^2 (W^2)(x^2), and normal."""
+    n, sigma = 200_000, 0.6
+    torch.manual_seed(0)
+    layer = nn.GaussianDropoutLinear(5, 2, sigma=sigma, dtype=torch.float64)
+    x = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0], dtype=torch.float64)
+    sampled = layer(x.expand(n, 5)).detach()
+    before = torch.nn.functional.linear(F.gaussian_dropout(x.expand(n, 5), sigma=sigma), layer.weight, layer.bias)
+    mean = layer.weight @ x + layer.bias
+    variance = sigma**2 * (layer.weight.square() @ x.square())
+    for z in (sampled, before.detach()):
+        assert ((z.mean(0) - mean).abs() < 4.5 * (variance / n).sqrt()).all()
+        assert ((z.var(0) / variance - 1).abs() < 4.5 * (2 / n) ** 0.5).all()
+    for o in range(2):
+        standard = ((sampled[:, o] - mean[o]) / variance[o].sqrt()).detach().numpy()
+        assert stats.kstest(standard, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(sampled.T)[0, 1]) < 4.5 / math.sqrt(n), "each output has noise of its own"
+
+
+def test_the_gradient_of_the_linear_layer_is_that_of_the_sample():
+    layer = nn.GaussianDropoutLinear(3, 4, p=0.3, activation="tanh", dtype=torch.float64)
+
+    def sample(x, weight, bias):
+        torch.manual_seed(5)
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
+
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(sample, (x, layer.weight, layer.bias))
+    assert torch.autograd.gradgradcheck(sample, (x, layer.weight, layer.bias))
+    zero = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)  # no noise, and no slope of the root
+    layer(zero).sum().backward()
+    assert zero.grad.isfinite().all()
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_the_linear_layer_without_noise_and_its_repr():
+    layer = nn.GaussianDropoutLinear(3, 4, p=0.3, activation="relu", init="he")
+    x = torch.randn(2, 3)
+    expected = torch.relu(torch.nn.functional.linear(x, layer.weight, layer.bias))
+    torch.testing.assert_close(layer.eval()(x), expected)
+    assert "activation='relu', init='he', p=0.3" in repr(layer)
+    quiet = nn.GaussianDropoutLinear(3, 4, sigma=0.0)
+    torch.testing.assert_close(quiet(x), torch.nn.functional.linear(x, quiet.weight, quiet.bias))
+    assert list(layer.state_dict()) == ["weight", "bias"]
+
+
+def test_variational_dropout_learns_by_the_gradient_of_its_sample():
+    layer = nn.VariationalDropout(3, p=0.3, dtype=torch.float64)
+
+    def sample(x, log_alpha):
+        torch.manual_seed(5)
+        return torch.func.functional_call(layer, {"log_alpha": log_alpha}, x)
+
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(sample, (x, layer.log_alpha))
+    assert torch.autograd.gradgradcheck(sample, (x, layer.log_alpha))
+    assert layer.eval()(x) is x
+
+
+def test_variational_dropout_is_gaussian_dropout_of_its_rate():
+    n, p = 400_000, 0.3
+    for layer in (nn.VariationalDropout(p=p), nn.VariationalDropout(2, p=p)):
+        torch.testing.assert_close(layer.log_alpha.exp(), torch.full_like(layer.log_alpha, p / (1 - p)))
+        noise = layer(torch.full((n, 2), 3.0)).detach().double() / 3
+        assert ((noise.mean(0) - 1).abs() < 4.5 * math.sqrt(p / (1 - p) / n)).all()
+        assert ((noise.var(0) / (p / (1 - p)) - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        nn.VariationalDropout(2)(torch.ones(1000, 2))
+    assert sum(t.numel() for t in kept) < 1.2 * 2000, "the input, and no noise"
+
+
+@pytest.mark.parametrize("log_alpha", (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 8.0))
+def test_the_divergence(log_alpha):
+    """Against the integral: E ln|1 + sqrt(alpha) n| - 1/2 ln alpha + (ln 2 + gamma)/2."""
+    scale = math.exp(log_alpha / 2)
+    pole = -1 / scale
+
+    def integrand(n):
+        return math.log(abs(1 + scale * n)) * stats.norm.pdf(n)
+
+    pieces = sorted({-12.0, min(max(pole, -12.0), 12.0), 12.0})
+    expectation = sum(integrate.quad(integrand, a, b, limit=200)[0] for a, b in itertools.pairwise(pieces))
+    exact = expectation - log_alpha / 2 + (math.log(2) + np.euler_gamma) / 2
+    layer = nn.VariationalDropout(3)
+    torch.nn.init.constant_(layer.log_alpha, log_alpha)
+    assert layer.kl().item() / 3 == pytest.approx(exact, abs=0.012)
+    assert torch.autograd.grad(layer.kl(), layer.log_alpha)[0].max() < 0, "less noise costs more"
+
+
+def test_bad_rates_of_variational_dropout():
+    for p in (0, 1, -0.1, math.nan):
+        with pytest.raises(ValueError, match="rate of variational dropout"):
+            nn.VariationalDropout(p=p)
+    assert repr(nn.VariationalDropout(4, 0.2)) == "VariationalDropout(num_features=4, p=0.2)"
+
+
+def test_inside_torch_compile():
+    torch._dynamo.reset()
+    model = torch.nn.Sequential(
+        nn.Dropout(0.2), nn.GaussianDropoutLinear(8, 8, p=0.2), nn.GaussianDropout(0.1), nn.VariationalDropout(8)
+    )
+    x = torch.randn(16, 8, requires_grad=True)
+    y = torch.compile(model, fullgraph=True)(x)
+    y.square().mean().backward()
+    assert x.grad.abs().sum() > 0
+    torch._dynamo.reset()

@@ -1,0 +1,274 @@
+"""The initializers, and rows 20 to 23 of the notes."""
+
+import inspect
+import math
+
+import pytest
+import torch
+
+from checks import outcome
+from philox import KEY
+from torchnotes import init, nn
+
+SCALED = {  # gain^2 with the defaults, and the fan of (out, in)
+    "glorot_uniform_": (1, lambda k, m: (k + m) / 2),
+    "glorot_normal_": (1, lambda k, m: (k + m) / 2),
+    "he_uniform_": (2, lambda k, m: k),
+    "he_normal_": (2, lambda k, m: k),
+    "lecun_uniform_": (1, lambda k, m: k),
+    "lecun_normal_": (1, lambda k, m: k),
+    "default_uniform_": (1 / 3, lambda k, m: k),
+}
+UNIFORM = [name for name in SCALED if "uniform" in name]
+
+
+def unit(name: str, like: torch.Tensor) -> torch.Tensor:
+    """The numbers behind an initializer, of variance 1."""
+    fill = init.uniform_ if name in UNIFORM else init.normal_
+    numbers = (-math.sqrt(3), math.sqrt(3)) if name in UNIFORM else (0, 1)
+    return fill(torch.empty_like(like), *numbers, generator=KEY)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_the_scale(name, dtype):
+    gain2, fan = SCALED[name]
+    for shape, k, m in (((30, 50), 50, 30), ((30, 20, 3, 5), 300, 450), ((7, 1), 1, 7)):
+        w = getattr(init, name)(torch.empty(shape, dtype=dtype), generator=KEY)
+        expected = unit(name, w.float() if dtype != torch.float64 else w) * math.sqrt(gain2 / fan(k, m))
+        torch.testing.assert_close(w, expected.to(dtype))
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_modes_axes_and_groups(name):
+    function = getattr(init, name)
+    gain2, _ = SCALED[name]
+
+    def fan(w: torch.Tensor, **keywords: object) -> float:
+        """What the numbers tell."""
+        return gain2 / ((function(w, generator=KEY, **keywords) / unit(name, w)).double().square().median().item())
+
+    w = torch.empty(6, 10, 3, 4)  # 120 inputs, 72 outputs
+    assert fan(w, mode="fan_in") == pytest.approx(120, rel=1e-5)
+    assert fan(w, mode="FAN_OUT") == pytest.approx(72, rel=1e-5)
+    assert fan(w, mode="fan_avg") == pytest.approx(96, rel=1e-5)
+    assert fan(w, mode="fan_in", axes=(0, 1)) == pytest.approx(72, rel=1e-5)
+    assert fan(w, mode="fan_in", axes=(-1, 0)) == pytest.approx(4 * 30, rel=1e-5)
+    assert fan(w, mode="fan_out", groups=2) == pytest.approx(36, rel=1e-5)
+    assert fan(w, mode="fan_in", axes=(0, 1), groups=2) == pytest.approx(36, rel=1e-5)
+    assert fan(w, mode="fan_in", groups=2) == pytest.approx(120, rel=1e-5), "dimension 1 counts those of a group"
+
+
+@pytest.mark.parametrize("name", ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"))
+def test_under_torchs_name_with_torchs_signature_and_scale(name):
+    ours, theirs = getattr(init, name), getattr(torch.nn.init, name)
+    parameters = [list(inspect.signature(f).parameters.values()) for f in (ours, theirs)]
+    assert [(p.name, p.default, p.kind) for p in parameters[0][: len(parameters[1])]] == [
+        (p.name, p.default, p.kind) for p in parameters[1]
+    ]
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[0][len(parameters[1]) :])
+    w = torch.empty(200, 300)
+    sweep = ({}, {"gain": 0.3}) if "xavier" in name else ({}, {"a": 0.3}, {"mode": "fan_out", "nonlinearity": "tanh"})
+    for keywords in sweep:
+        deviations = [f(w, **keywords).double().std().item() for f in (ours, theirs)]
+        assert deviations[0] == pytest.approx(deviations[1], rel=4.5 / math.sqrt(60_000))
+    assert init.calculate_gain is torch.nn.init.calculate_gain
+
+
+def test_what_has_no_fan_or_no_elements():
+    for name in SCALED:
+        function = getattr(init, name)
+        for shape in ((), (3,), (0,)):
+            x = torch.ones(shape)
+            assert outcome(function, x) == outcome(torch.nn.init.xavier_normal_, x)
+            assert (x == 1).all()
+        for shape in ((0, 3), (3, 0), (0, 0)):
+            with pytest.warns(UserWarning, match="zero-element"):
+                assert function(torch.empty(shape)).shape == shape
+        assert function(torch.empty(3, 4, device="meta")).is_meta
+        x = torch.ones(3, 4)
+        assert outcome(function, x, mode="fan")[0] is ValueError
+        assert "different" in outcome(function, x, axes=(1, 1))[1]
+        assert outcome(function, x, axes=(0, 2))[0] is IndexError
+        assert (x == 1).all()
+        integers = torch.ones(3, 4, dtype=torch.int64)
+        assert outcome(function, integers)[0] is outcome(torch.nn.init.xavier_normal_, integers)[0]
+    for bad in ({"nonlinearity": "x"}, {"a": "x"}):
+        assert outcome(init.he_normal_, torch.ones(3, 4), **bad)[0] is ValueError
+
+
+def test_a_part_of_a_distributed_tensor_is_a_tensor():
+    """What DTensor.to_local gives: a plain tensor, filled as one of its own shape."""
+    whole = torch.zeros(8, 6)
+    part = whole.chunk(2)[1]
+    init.he_normal_(part, generator=KEY)
+    assert torch.equal(part, init.he_normal_(torch.empty(4, 6), generator=KEY))
+    assert (whole[:4] == 0).all()
+
+
+# a whole model
+
+
+class Model(torch.nn.Module):
+    def __init__(self, backwards: bool = False) -> None:
+        super().__init__()
+        parts = {
+            "embedding": lambda: torch.nn.Embedding(200, 16),
+            "up": lambda: torch.nn.ConvTranspose2d(16, 8, 3, groups=4),
+            "conv": lambda: torch.nn.Conv1d(8, 12, 5, groups=2),
+            "norm": lambda: nn.BatchNorm1d(12),
+            "lstm": lambda: torch.nn.LSTM(12, 5),
+            "dense": lambda: nn.Linear(64, 400),
+        }
+        for name in reversed(parts) if backwards else parts:
+            setattr(self, name, parts[name]())
+
+
+def test_values_depend_on_the_name_and_the_seed_alone():
+    torch.manual_seed(1)
+    model = init.initialize_(Model(), "he", seed=7)
+    torch.manual_seed(2)
+    other = init.initialize_(Model(backwards=True), "he", seed=7)
+    assert set(model.state_dict()) == set(other.state_dict())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    alone = init.initialize_(torch.nn.ModuleDict({"dense": torch.nn.Linear(64, 400)}), "he", seed=7)
+    assert torch.equal(alone["dense"].weight, model.dense.weight)
+    assert not torch.equal(init.initialize_(Model(), "he", seed=8).dense.weight, model.dense.weight)
+    assert not torch.equal(model.lstm.weight_ih_l0[:, :5], model.lstm.weight_hh_l0)
+
+
+def test_without_a_seed_torchs_generator_draws_one():
+    models = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        models.append(init.initialize_(nn.Linear(8, 8), "glorot").weight)
+    assert torch.equal(models[0], models[1])
+    assert not torch.equal(models[0], models[2])
+
+
+def test_each_parameter_gets_what_becomes_it():
+    model = init.initialize_(Model(), "he", seed=1)
+    for name, parameter in model.named_parameters():
+        if "bias" in name:
+            assert (parameter == 0).all(), name
+    assert (model.norm.weight == 1).all()
+    for weight, fan in ((model.up.weight, 4 * 9), (model.conv.weight, 4 * 5), (model.dense.weight, 64)):
+        n = weight.numel()
+        assert weight.double().var().item() == pytest.approx(2 / fan, rel=4.5 * math.sqrt(2 / n))
+    assert model.embedding.weight.std().item() == pytest.approx(1, rel=4.5 / math.sqrt(2 * 3200))
+
+
+@pytest.mark.parametrize("scheme", init.SCHEMES)
+def test_schemes(scheme):
+    layer = init.initialize_(nn.Linear(30, 40), scheme, seed=5)
+    key = torch.tensor([5, init._number("weight")])
+    assert torch.equal(layer.weight, init.SCHEMES[scheme](torch.empty(40, 30), generator=key))
+    made = nn.Linear(30, 40, init=scheme)
+    assert made.weight.std().item() == pytest.approx(layer.weight.std().item(), rel=0.15)
+    assert (made.bias == 0).all()
+
+
+def test_options_of_the_scheme_and_bad_ones():
+    slopes = [init.initialize_(nn.Linear(30, 40), "he", seed=5, a=a).weight for a in (0, 1)]
+    torch.testing.assert_close(slopes[0], math.sqrt(2) * slopes[1])
+    layer = nn.Linear(3, 4)
+    before = layer.weight.detach().clone()
+    assert outcome(init.initialize_, layer, "x")[0] is ValueError
+    assert outcome(init.initialize_, layer, "he", seed=1, nonsense=2)[0] is TypeError
+    assert outcome(init.initialize_, layer, "he", seed="x")[0] is TypeError
+    assert torch.equal(layer.weight, before)
+
+
+def test_shared_parameters_are_filled_once():
+    def tied(first: str, second: str) -> torch.nn.Module:
+        parts = torch.nn.ModuleDict({first: nn.Linear(4, 4), second: nn.Linear(4, 4)})
+        parts[second].weight = parts[first].weight
+        return init.initialize_(parts, seed=1)
+
+    assert torch.equal(tied("a", "b")["a"].weight, tied("b", "a")["a"].weight)
+
+
+# Rows 20 to 23 of the notes
+
+
+def test_the_variance_of_a_product():
+    """Var(wx) = Var w Var x + Var x (E w)^2 + Var w (E x)^2"""
+    n = 1 << 21
+    w = init.normal_(torch.empty(n, dtype=torch.float64), 0.7, 0.5, generator=KEY)
+    x = init.uniform_(torch.empty(n, dtype=torch.float64), -1, 3, generator=KEY + 1)
+    var_w, mean_w, var_x, mean_x = 0.25, 0.7, 16 / 12, 1.0
+    expected = var_w * var_x + var_x * mean_w**2 + var_w * mean_x**2
+    product = w * x
+    spread = (product - product.mean()).square().std().item() / math.sqrt(n)
+    assert abs(product.var().item() - expected) < 4.5 * spread
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_the_variance_of_a_layer(name):
+    """Var(z) = k Var(w) Var(x) at zero means: for each scheme what its variance says."""
+    k, m, n = 200, 300, 2000
+    gain2, fan = SCALED[name]
+    w = getattr(init, name)(torch.empty(m, k, dtype=torch.float64), generator=KEY)
+    x = 0.5 * init.normal_(torch.empty(n, k, dtype=torch.float64), generator=KEY + 1)
+    expected = k * gain2 / fan(k, m) * 0.25
+    # of the m rows of w, each has |w|^2 of relative variance 2/k or less, which n samples find out
+    assert (x @ w.T).var().item() == pytest.approx(expected, rel=4.5 * math.sqrt(2 / (k * m) + 2 / (n * 100)))
+
+
+DEPTH, WIDTH, NETWORKS = 100, 256, 8
+
+
+def log_growth(name: str, widths: tuple[int, int], rectified: bool) -> float:
+    """The mean of ln(|z_100|^2 / |x|^2) over networks of 100 layers, of units of equal weight."""
+    total = 0.0
+    for network in range(NETWORKS):
+        x = init.normal_(torch.empty(widths[0], dtype=torch.float64), generator=KEY + network)
+        z = x
+        for layer in range(DEPTH):
+            k, m = widths[layer % 2], widths[(layer + 1) % 2]
+            key = torch.tensor([network, layer])
+            w = getattr(init, name)(torch.empty(m, k, dtype=torch.float64), generator=key)
+            z = w @ z
+            if rectified:
+                z = z.clamp(min=0)
+        total += math.log(z.square().mean().item() / x.square().mean().item())
+    return total / NETWORKS
+
+
+def interval(expected: float, per_layer: float) -> tuple[float, float]:
+    """Of ln(|z|^2): a layer multiplies |z|^2 by its expectation, times a mean of `width` numbers of expectation 1 and
+    variance per_layer, whose logarithm has the mean -per_layer / 2 width and the variance per_layer / width."""
+    center = expected - DEPTH * per_layer / (2 * WIDTH)
+    spread = math.sqrt(DEPTH * per_layer / WIDTH / NETWORKS)
+    return center - 4.5 * spread, center + 4.5 * spread
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    (
+        ("default_uniform_", 1 / 3),  # row 21: (1/3)^100
+        ("lecun_uniform_", 1),  # row 22
+        ("lecun_normal_", 1),
+        ("glorot_uniform_", 1),
+        ("glorot_normal_", 1),
+        ("he_uniform_", 2),  # row 23: too much where nothing is rectified
+        ("he_normal_", 2),
+    ),
+)
+def test_a_hundred_layers(name, factor):
+    low, high = interval(DEPTH * math.log(factor), 2)  # the square of a normal number has the variance 2
+    assert low < log_growth(name, (WIDTH, WIDTH), rectified=False) < high
+
+
+def test_a_hundred_layers_of_two_widths_by_glorot():
+    """2k/(k+m) forward, then 2m/(k+m): the mean of both ways keeps neither exactly."""
+    k, m = 192, 384
+    low, high = interval(DEPTH / 2 * math.log(4 * k * m / (k + m) ** 2), 2)
+    assert low < log_growth("glorot_normal_", (k, m), rectified=False) < high
+
+
+@pytest.mark.parametrize(("name", "factor"), (("he_normal_", 1), ("he_uniform_", 1), ("lecun_normal_", 1 / 2)))
+def test_a_hundred_rectified_layers(name, factor):
+    """He's variance makes up for the half that a rectifier takes; without it 2^-100 is left."""
+    low, high = interval(DEPTH * math.log(factor), 5)  # 2 z^2 [z > 0]: E of the square 6, less 1
+    assert low < log_growth(name, (WIDTH, WIDTH), rectified=True) < high
