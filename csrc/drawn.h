@@ -2,7 +2,6 @@
 // elements in the order of the dimensions, however they lie.
 #pragma once
 
-#include <ATen/MemoryOverlap.h>
 #include <ATen/ops/empty_like.h>
 
 #include "keys.h"
@@ -14,7 +13,6 @@ namespace {
 template <class Store, class Draw>
 void write_draws_(const Store& store, const Draw& draw, const at::Tensor& self, const at::Tensor& keys) {
   const Parts parts(self, keys);
-  at::assert_no_internal_overlap(self);
   const at::Tensor in_order = self.contiguous();
   for_each_draw(store, draw, parts, in_order, in_order);
   if (!self.is_contiguous()) {

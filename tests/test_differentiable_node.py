@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import torchnotes.functional as F
+from philox import KEY, factors_of_dropout
 from torchnotes.ops.sigmoid import SigmoidBackward
 
 OPERATIONS = {
@@ -28,6 +29,14 @@ OPERATIONS = {
     "pinball_loss": (
         lambda x: F.pinball_loss(x[:, None].expand(-1, 2), torch.zeros_like(x), (0.2, 0.8)),
         lambda x: x.abs().mean() / 2,
+    ),
+    "dropout": (
+        lambda x: F.dropout(x, 0.4, generator=KEY),
+        lambda x: x * factors_of_dropout(KEY, x.shape, x.dtype, 0.4).float(),
+    ),
+    "dropout in place": (
+        lambda x: F.dropout(x * 1, 0.4, inplace=True, generator=KEY),
+        lambda x: x * factors_of_dropout(KEY, x.shape, x.dtype, 0.4).float(),
     ),
 }
 

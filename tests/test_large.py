@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import torchnotes.functional as F
+from philox import KEY, groups_of_words
+from torchnotes import init
 
 N = 2**31 + 77
 NEEDED = 10 << 30
@@ -36,3 +38,15 @@ def test_strided(device):
     row = torch.tensor([-0.5, 1.0, -1.0, 2.0, 3.0], dtype=torch.bfloat16)
     for i in (0, 1, N // 10, -1):
         assert torch.equal(y[i].cpu(), row)
+
+
+def test_random_numbers(device):
+    """The last whole group of blocks, whose number is beyond 2^31 / 64."""
+    x = torch.empty(N, dtype=torch.bfloat16, device=device)
+    init.uniform_(x, generator=KEY)
+    group = N // 64 - 1
+    words = torch.from_numpy(groups_of_words(KEY, group, 1).reshape(-1).astype("int64"))
+    assert torch.equal(x[64 * group : 64 * group + 64].cpu(), ((words >> 8).float() * 2.0**-24).bfloat16())
+    F.dropout(x.fill_(1), 0.5, inplace=True, generator=KEY)
+    kept = words >= 2**31
+    assert torch.equal(x[64 * group : 64 * group + 64].cpu(), (2 * kept).bfloat16())
