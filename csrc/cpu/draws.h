@@ -134,14 +134,17 @@ void for_each_draw(
     at::parallel_for(0, parts.count * chunks, grain, [&](int64_t begin, int64_t end) {
       alignas(64) uint32_t words[kChunkWords];
       alignas(64) T draws[kChunk];
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t part = i / chunks, first = i % chunks * kChunk;
-        const int64_t n = std::min(kChunk, parts.size - first), place = part * parts.size + first;
-        fetch(from + place + kAhead * kChunk, to + place + kAhead * kChunk, kChunk);
+      for (int64_t i = begin; i < end;) {
+        const int64_t part = i / chunks, last = std::min(end, (part + 1) * chunks);
         const Key key{uint64_t(keys[2 * part]), uint64_t(keys[2 * part + 1])};
-        write_words(words, key, first / kElements, at::ceil_div(n, kElements));
-        write_draws(draws, words, draw, n);
-        store(to + place, from + place, draws, n);
+        for (; i < last; ++i) {
+          const int64_t first = (i - part * chunks) * kChunk, place = part * parts.size + first;
+          const int64_t n = std::min(kChunk, parts.size - first);
+          fetch(from + place + kAhead * kChunk, to + place + kAhead * kChunk, kChunk);
+          write_words(words, key, first / kElements, at::ceil_div(n, kElements));
+          write_draws(draws, words, draw, n);
+          store(to + place, from + place, draws, n);
+        }
       }
     });
   });

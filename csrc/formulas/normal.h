@@ -131,6 +131,10 @@ C10_HOST_DEVICE inline float positive_fraction(Bits<float> bits) {
 }
 C10_HOST_DEVICE inline double positive_fraction(Bits<double> bits) { return fraction(bits) + 0x1p-54; }
 
+// 4 v
+C10_HOST_DEVICE inline float quarter_turns(Bits<float> bits) { return float(int32_t(bits.word >> 8)) * 0x1p-22f; }
+C10_HOST_DEVICE inline double quarter_turns(Bits<double> bits) { return 4 * fraction(bits); }
+
 // ln u, for normal numbers u.
 template <class T>
 C10_HOST_DEVICE inline T log_of(T u) {
@@ -144,9 +148,9 @@ C10_HOST_DEVICE inline T log_of(T u) {
 template <class T>
 C10_HOST_DEVICE inline Pair<T> normal_pair(Bits<T> a, Bits<T> b) {
   const T R = detail::square_root(T(-2) * log_of(positive_fraction(a)));
-  const T turns = T(4) * fraction(b);
-  const int32_t q = int32_t(turns + T(0.5));
-  const T r = turns - T(q);
+  const T quarters = quarter_turns(b);
+  const int32_t q = int32_t(quarters + T(0.5));
+  const T r = quarters - T(q);
   const T z = r * r;
   const T s = detail::sine(r, z), c = detail::cosine(z);
   const bool odd = q & 1;
