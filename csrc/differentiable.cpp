@@ -22,7 +22,6 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
 #include <torch/csrc/utils/pybind.h>
-#include <torch/csrc/utils/python_numbers.h>
 
 #include <algorithm>
 #include <memory>
@@ -33,6 +32,7 @@
 #include <vector>
 
 #include "call_mode.h"
+#include "from_python.h"
 
 namespace torchnotes {
 namespace {
@@ -124,33 +124,6 @@ pybind11::object to_python(const IValue& value) {
     return pybind11::bool_(value.toBool());
   }
   return value.isInt() ? pybind11::object(pybind11::int_(value.toInt())) : pybind11::none();
-}
-
-std::string wrong_type(const std::string& name, const c10::Argument& argument, const char* expected, PyObject* value) {
-  return name + ": the " + argument.name() + " must be " + expected + ", not " + Py_TYPE(value)->tp_name;
-}
-
-IValue from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
-  const bool optional = argument.type()->kind() == c10::TypeKind::OptionalType;
-  if (optional && value == Py_None) {
-    return IValue();
-  }
-  const auto& type = optional ? argument.type()->castRaw<c10::OptionalType>()->getElementType() : argument.type();
-  switch (type->kind()) {
-    case c10::TypeKind::TensorType:
-      TORCH_CHECK_TYPE(THPVariable_Check(value), wrong_type(name, argument, "a Tensor", value));
-      return THPVariable_Unpack(value);
-    case c10::TypeKind::FloatType:
-      TORCH_CHECK_TYPE(THPUtils_checkDouble(value), wrong_type(name, argument, "a float", value));
-      return THPUtils_unpackDouble(value);
-    case c10::TypeKind::BoolType:
-      return value == Py_True;
-    case c10::TypeKind::ListType:
-      return pybind11::cast<std::vector<double>>(pybind11::handle(value));
-    default:
-      TORCH_CHECK_TYPE(THPUtils_checkLong(value), wrong_type(name, argument, "an int", value));
-      return static_cast<int64_t>(THPUtils_unpackLong(value));
-  }
 }
 
 struct Kept {

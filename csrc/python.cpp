@@ -1,6 +1,6 @@
 // torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of differentiable operators
-// (differentiable.cpp); and questions of every call, which in Python would cost more than the kernel does on a
-// small tensor. Importing it also registers the schemas (schemas.cpp).
+// (differentiable.cpp); what a step of an optimizer works on (gather.cpp); and questions of every call, which in Python
+// would cost more than the kernel does on a small tensor. Importing it also registers the schemas (schemas.cpp).
 #include <ATen/MemoryOverlap.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/Exceptions.h>
@@ -9,6 +9,8 @@
 
 #include "call_mode.h"
 #include "differentiable.h"
+#include "gather.h"
+#include "takes.h"
 
 #ifndef TORCHNOTES_CUDA_ARCHITECTURES
 #define TORCHNOTES_CUDA_ARCHITECTURES ""
@@ -16,17 +18,13 @@
 
 namespace {
 
-bool is_dense_float(const at::Tensor& x) {
-  const auto dtype = x.scalar_type();
-  const auto device = x.device().type();
-  return (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf) &&
-         (device == at::kCPU || device == at::kCUDA || device == at::kMeta) && x.layout() == at::kStrided &&
-         !x.is_nested();
-}
-
-bool takes(PyObject* x) {
-  const bool plain = THPVariable_CheckExact(x) || Py_TYPE(x) == reinterpret_cast<PyTypeObject*>(ParameterClass);
-  return plain && is_dense_float(THPVariable_Unpack(x));
+bool takes(PyObject* object) {
+  if (!torchnotes::is_plain_tensor(object)) {
+    return false;
+  }
+  const at::Tensor& x = THPVariable_Unpack(object);
+  return torchnotes::is_our_float(x.scalar_type()) && torchnotes::is_dense(x) &&
+         (x.is_cpu() || x.is_cuda() || x.is_meta());
 }
 
 // dense_float(x): whether x is a plain tensor (no subclass) that our kernels take.
@@ -73,11 +71,17 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
   END_HANDLE_TH_ERRORS
 }
 
+PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
-    {"fits_layer", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fits_layer)), METH_FASTCALL, nullptr},
+    {"fits_layer", fast(fits_layer), METH_FASTCALL, nullptr},
     {"check_in_place", check_in_place, METH_O, nullptr},
-    {"call_mode", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_mode)), METH_FASTCALL, nullptr},
+    {"call_mode", fast(call_mode), METH_FASTCALL, nullptr},
+    {"gather", fast(torchnotes::gather), METH_FASTCALL, nullptr},
+    {"call_on", fast(torchnotes::call_on), METH_FASTCALL, nullptr},
     {"differentiable", torchnotes::differentiable, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

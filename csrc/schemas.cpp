@@ -56,6 +56,21 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "uniform_(Tensor(a!) self, Tensor key, float a, float b) -> ()",
     "normal_(Tensor(a!) self, Tensor key, float mean, float std) -> ()",
     "trunc_normal_(Tensor(a!) self, Tensor key, float mean, float std, float a, float b) -> ()",
+    "sgd_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffers, Tensor(d!)[] compensations, "
+    "Tensor(e!)[] steps, float lr, float momentum, float dampening, float weight_decay, bool nesterov, bool first, "
+    "bool maximize, int? stream=None, Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, "
+    "Tensor? grad_scale=None, Tensor? found_inf=None) -> ()",
+    "rmsprop_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] square_avgs, Tensor(d!)[] grad_avgs, "
+    "Tensor(e!)[] momentum_buffers, Tensor(f!)[] compensations, Tensor(g!)[] steps, float lr, float alpha, float eps, "
+    "float weight_decay, float momentum, bool decoupled_weight_decay, bool maximize, int? stream=None, "
+    "Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, Tensor? grad_scale=None, "
+    "Tensor? found_inf=None) -> ()",
+    "adam_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, "
+    "Tensor(e!)[] max_exp_avg_sqs, Tensor(f!)[] compensations, Tensor(g!)[] steps, float lr, float beta1, float beta2, "
+    "float eps, float weight_decay, bool decoupled_weight_decay, bool maximize, int? stream=None, "
+    "Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, Tensor? grad_scale=None, "
+    "Tensor? found_inf=None) -> ()",
+    "gradient_norm(Tensor[] tensors) -> Tensor",
     "mse_loss(Tensor input, Tensor target, Tensor? weight, int reduction) -> (Tensor loss, Tensor scale)",
     "mse_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor? scale, int reduction) "
     "-> Tensor",
@@ -87,21 +102,32 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 // Writing in place moves the version counter, so that a backward that still needs the old value raises. An inference
 // tensor, which has no counter, is refused before it is written.
 void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
-  std::vector<at::Tensor> written;
+  std::vector<c10::IValue> written;  // tensors, or lists of them
   const auto& arguments = op.schema().arguments();
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i].alias_info() && arguments[i].alias_info()->isWrite()) {
-      written.push_back(torch::jit::peek(*stack, i, arguments.size()).toTensor());
-      TORCH_CHECK(
-          !written.back().is_inference() || c10::InferenceMode::is_enabled(),
-          "Inplace update to inference tensor outside InferenceMode is not allowed."
-      );
+      written.push_back(torch::jit::peek(*stack, i, arguments.size()));
     }
   }
+  const auto for_each = [&](const auto& f) {
+    for (const c10::IValue& value : written) {
+      if (value.isTensor()) {
+        f(value.toTensor());
+      } else {
+        for (const c10::IValue& element : value.toListRef()) {
+          f(element.toTensor());
+        }
+      }
+    }
+  };
+  for_each([](const at::Tensor& tensor) {
+    TORCH_CHECK(
+        !tensor.is_inference() || c10::InferenceMode::is_enabled(),
+        "Inplace update to inference tensor outside InferenceMode is not allowed."
+    );
+  });
   op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
-  for (const at::Tensor& tensor : written) {
-    tensor.unsafeGetTensorImpl()->bump_version();
-  }
+  for_each([](const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); });
 }
 
 }  // namespace

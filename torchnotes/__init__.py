@@ -3,6 +3,7 @@
 from . import functional as functional
 from . import init as init
 from . import nn as nn
+from . import optim as optim
 from ._native import build_info as build_info
 
 __version__ = "0.1.0"

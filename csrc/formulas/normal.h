@@ -120,9 +120,6 @@ C10_HOST_DEVICE inline double flip_sign(double x, uint32_t sign_bit) {
   return bit_cast<double>(bit_cast<uint64_t>(x) ^ (uint64_t(sign_bit) << 32));
 }
 
-C10_HOST_DEVICE inline float square_root(float x) { return ::sqrtf(x); }
-C10_HOST_DEVICE inline double square_root(double x) { return ::sqrt(x); }
-
 }  // namespace detail
 
 // u in (0, 1], with all the bits there are: the closer to 0, the more of them count.
@@ -147,7 +144,7 @@ C10_HOST_DEVICE inline T log_of(T u) {
 
 template <class T>
 C10_HOST_DEVICE inline Pair<T> normal_pair(Bits<T> a, Bits<T> b) {
-  const T R = detail::square_root(T(-2) * log_of(positive_fraction(a)));
+  const T R = sqrt(T(-2) * log_of(positive_fraction(a)));
   const T quarters = quarter_turns(b);
   const int32_t q = int32_t(quarters + T(0.5));
   const T r = quarters - T(q);

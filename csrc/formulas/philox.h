@@ -62,6 +62,12 @@ C10_HOST_DEVICE C10_ALWAYS_INLINE Block<W> philox(const Key& key, W low, W high)
   return {{c0, c1, c2, c3}};
 }
 
+// The word of an element that takes one, for who wants no others.
+C10_HOST_DEVICE inline uint32_t word_at(const Key& key, uint64_t i) {
+  const uint64_t number = i / (4 * kApart) * kApart + i % kApart;
+  return uint32_t(philox(key, number, number >> 32).word[i / kApart % 4]);
+}
+
 // The random bits of an element.
 template <class T>
 struct Bits;

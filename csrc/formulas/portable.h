@@ -1,5 +1,5 @@
 // The words a formula may use, meaning the same for float, double and SIMD vectors of them:
-//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   max(a, b)   where(condition, a, b)
+//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   sqrt(x)   max(a, b)   where(condition, a, b)
 //   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a   abs(x)
 //   exp_nonpositive(x) = e^x, add_exp_nonpositive(s, x) = s + e^x, and log1p_exp(x) = log(1 + e^x), for x <= 0
 //   widen(x): a Wide<T>, x in double precision, which knows +, * and fma
@@ -29,6 +29,9 @@ C10_HOST_DEVICE inline double tanh(double x) { return ::tanh(x); }
 
 C10_HOST_DEVICE inline float exp(float x) { return ::expf(x); }
 C10_HOST_DEVICE inline double exp(double x) { return ::exp(x); }
+
+C10_HOST_DEVICE inline float sqrt(float x) { return ::sqrtf(x); }
+C10_HOST_DEVICE inline double sqrt(double x) { return ::sqrt(x); }
 
 C10_HOST_DEVICE inline float log1p_exp(float z) { return ::log1pf(::expf(z)); }
 C10_HOST_DEVICE inline double log1p_exp(double z) { return ::log1p(::exp(z)); }

@@ -99,7 +99,7 @@ C10_HOST_DEVICE inline double far_tail_quantile(double r) {
 // Phi^-1(p), for 0 < p < 1.
 C10_HOST_DEVICE inline double normal_quantile(double p) {
   const double q = p - 0.5, outer = p < 0.5 ? p : 1 - p;
-  const double r = detail::square_root(-log_of(outer));
+  const double r = sqrt(-log_of(outer));
   const double tail = r <= 5 ? detail::tail_quantile(r - 1.6) : detail::far_tail_quantile(r - 5);
   return abs(q) <= 0.425 ? q * detail::central_quantile(0.180625 - q * q) : (q < 0 ? -tail : tail);
 }

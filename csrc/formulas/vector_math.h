@@ -21,6 +21,11 @@ inline Vectorized<T> exp(const Vectorized<T>& x) {
 }
 
 template <class T>
+inline Vectorized<T> sqrt(const Vectorized<T>& x) {
+  return x.sqrt();
+}
+
+template <class T>
 inline Vectorized<T> abs(const Vectorized<T>& x) {
   return x.abs();
 }

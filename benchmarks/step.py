@@ -1,0 +1,120 @@
+"""What is measured of an optimizer: one step, beside all that torch.optim has to offer."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .timing import OURS, Case, Contender, Problem, suffix
+
+Shapes = Sequence[tuple[int, ...]]
+Kind = type[torch.optim.Optimizer]
+
+# As ResNets have them: weights of 3 x 3, their channels' scales and shifts, and the classifier.
+WIDTHS = (64,) * 10 + (128,) * 14 + (160,) * 7 + (256,) * 24
+NETWORK: Shapes = (*(shape for c in WIDTHS for shape in ((c, c, 3, 3), (c,), (c,))), (1000, 256))
+SMALL: Shapes = [(64 * (1 + i % 8),) for i in range(200)]
+PERCEPTRON: Shapes = ((128, 64), (128,), (10, 128), (10,))
+
+
+def total(shapes: Shapes) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+def step(ours: Kind, theirs: Kind, streams: int, more: Sequence[dict[str, Any]] = (), **options: Any) -> tuple[Case, ...]:
+    """`streams`: how many numbers per parameter a step reads or writes; `more`: further options, for the network."""
+
+    def case(name: str, shapes: Shapes, options: dict[str, Any], streams: int) -> Case:
+        setup = partial(stepped, ours, theirs, shapes, streams, options)
+        return Case(name, (total(shapes),), setup, always_warm=True)  # a step allocates nothing
+
+    return (
+        case("step, 166 tensors of a network", NETWORK, options, streams),
+        *(
+            case(f"step, 166 tensors of a network, {', '.join(others)}", NETWORK, options | others, streams + 2 * len(others))
+            for others in more
+        ),
+        case("step, 200 small tensors", SMALL, options, streams),
+        case("step, two layers", PERCEPTRON, options, streams),
+        roundings(ours, streams, options),
+    )
+
+
+def stepped(
+    ours: Kind,
+    theirs: Kind,
+    shapes: Shapes,
+    streams: int,
+    options: dict[str, Any],
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Problem:
+    start = [torch.randn(shape, dtype=dtype, device=device) for shape in shapes]
+    grads = [torch.randn_like(x) for x in start]
+    contenders: dict[str, Contender] = {
+        OURS: stepper(ours, start, grads, options),
+        "for-loop": stepper(theirs, start, grads, options | {"foreach": False}),
+        "foreach": stepper(theirs, start, grads, options | {"foreach": True}),
+        "compile": compiled(theirs, start, grads, options),
+    }
+    if theirs is not torch.optim.RMSprop:  # of which torch has no fused one
+        contenders["fused"] = stepper(theirs, start, grads, options | {"fused": True})
+    exact = stepper(theirs, [x.double() for x in start], [g.double() for g in grads], options)
+    return Problem(contenders, exact, streams * size * dtype.itemsize)
+
+
+def stepper(kind: Kind, start: list[Tensor], grads: list[Tensor], options: dict[str, Any]) -> Contender:
+    params, optimizer = made(kind, start, grads, options)
+
+    def call() -> list[Tensor]:
+        optimizer.step()
+        return params
+
+    return call
+
+
+def compiled(kind: Kind, start: list[Tensor], grads: list[Tensor], options: dict[str, Any]) -> Contender:
+    params, optimizer = made(kind, start, grads, options)
+    step = torch.compile(optimizer.step)
+
+    def call() -> list[Tensor]:
+        step()
+        return params
+
+    return call
+
+
+def made(
+    kind: Kind, start: list[Tensor], grads: list[Tensor], options: dict[str, Any]
+) -> tuple[list[Tensor], torch.optim.Optimizer]:
+    params = [x.clone().requires_grad_() for x in start]
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad
+    return params, kind(params, **options)  # type: ignore[call-arg]
+
+
+def roundings(ours: Kind, streams: int, options: dict[str, Any]) -> Case:
+    """What it costs to keep what rounding takes away: two more streams of numbers."""
+    return Case(
+        f"step with kahan beside nearest{suffix(torch.bfloat16)}",
+        (total(NETWORK),),
+        partial(rounded, ours, streams, options),
+        torch.bfloat16,
+        always_warm=True,
+    )
+
+
+def rounded(
+    ours: Kind, streams: int, options: dict[str, Any], size: int, dtype: torch.dtype, device: torch.device
+) -> Problem:
+    start = [torch.randn(shape, dtype=dtype, device=device) for shape in NETWORK]
+    grads = [torch.randn_like(x) for x in start]
+    names = {OURS: "kahan", "nearest": "nearest", "stochastic": "stochastic"}
+    contenders: dict[str, Contender] = {
+        name: stepper(ours, start, grads, options | {"rounding": rounding}) for name, rounding in names.items()
+    }
+    exact = stepper(ours, [x.double() for x in start], [g.double() for g in grads], options)
+    return Problem(contenders, exact, (streams + 2) * size * dtype.itemsize, allowed=0.02)

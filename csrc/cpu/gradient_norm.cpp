@@ -1,0 +1,3 @@
+#include "squares.h"
+
+#include "../operators/gradient_norm.h"

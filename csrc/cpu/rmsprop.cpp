@@ -1,0 +1,3 @@
+#include "update.h"
+
+#include "../operators/rmsprop.h"

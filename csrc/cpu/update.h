@@ -1,0 +1,205 @@
+// The driver of update rules: update(rule, parameters, steps, options) gives all parameters their next values, in one
+// pass over them, their gradients and their states.
+//
+// A rule works on vectors, in float for bfloat16 and half; the tail of a tensor goes through the same code.
+#pragma once
+
+#include <ATen/Dispatch.h>
+#include <ATen/OpMathType.h>
+#include <ATen/ceil_div.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "../formulas/gradient.h"
+#include "../formulas/rounding.h"
+#include "../parameters.h"
+#include "chunks.h"
+#include "map.h"
+#include "words.h"
+
+namespace torchnotes {
+namespace {
+
+constexpr int64_t kRounded = 256;  // elements whose random words are made at once
+
+// As many numbers of a tensor as a vector holds, for the arithmetic: in one vector, or two of float.
+template <class scalar_t>
+struct Numbers {
+  using T = at::opmath_type<scalar_t>;
+  static constexpr int kVectors = is_half<scalar_t> ? 2 : 1;
+  std::array<Vectorized<T>, kVectors> v;
+
+  // n: how many, where they are not all there.
+  template <class... N>
+  static Numbers load(const scalar_t* p, N... n) {
+    const auto x = Vectorized<scalar_t>::loadu(p, n...);
+    if constexpr (is_half<scalar_t>) {
+      const auto [a, b] = at::vec::convert_to_float<scalar_t>(x);
+      return {{a, b}};
+    } else {
+      return {{x}};
+    }
+  }
+
+  template <class... N>
+  void store(scalar_t* p, N... n) const {
+    if constexpr (is_half<scalar_t>) {
+      at::vec::convert_from_float<scalar_t>(v[0], v[1]).store(p, n...);
+    } else {
+      v[0].store(p, n...);
+    }
+  }
+};
+
+// A parameter and what belongs to it: where it lies, and the rule at its step.
+template <class Rule, class scalar_t>
+struct Place {
+  Rule rule;
+  scalar_t *w, *gradient, *compensation;
+  std::array<scalar_t*, Rule::kStates> states;
+  Key key;
+};
+
+// w rounded up or down by the random words of these elements, which begin with the first of a group.
+template <class scalar_t>
+inline void round_stochastically(Numbers<scalar_t>& w, const uint32_t* words) {
+  constexpr int kLanes = Vectorized<float>::size();
+  for (int k = 0; k < 2; ++k) {
+    alignas(64) float lanes[kLanes];
+    w.v[k].store(lanes);
+    for (int i = 0; i < kLanes; ++i) {
+      lanes[i] = rounded(lanes[i], words[k * kLanes + i], scalar_t());
+    }
+    w.v[k] = Vectorized<float>::loadu(lanes);
+  }
+}
+
+// The elements [begin, end).
+template <class Rule, class scalar_t>
+inline void update_part(
+    const Place<Rule, scalar_t> place, const Gradient gradient, int64_t begin, int64_t end, const uint32_t* words
+) {
+  using N = Numbers<scalar_t>;
+  using T = typename N::T;
+  using V = Vectorized<T>;
+  const bool compensated = is_half<scalar_t> && place.compensation != nullptr;
+  const auto update_at = [&](int64_t i, auto... n) {
+    N w = N::load(place.w + i, n...), g = N::load(place.gradient + i, n...), c{};
+    std::array<N, Rule::kStates> states;
+    for (int k = 0; k < Rule::kStates; ++k) {
+      states[k] = N::load(place.states[k] + i, n...);
+    }
+    if (compensated) {
+      c = N::load(place.compensation + i, n...);
+    }
+    for (int j = 0; j < N::kVectors; ++j) {
+      if (gradient.scaled) {
+        g.v[j] = gradient.unscaled(g.v[j]);
+      }
+      if (compensated) {
+        w.v[j] = w.v[j] + c.v[j];
+      }
+      std::array<V, Rule::kStates> state;
+      for (int k = 0; k < Rule::kStates; ++k) {
+        state[k] = states[k].v[j];
+      }
+      place.rule(w.v[j], gradient(g.v[j]), state);
+      for (int k = 0; k < Rule::kStates; ++k) {
+        states[k].v[j] = state[k];
+      }
+    }
+    if constexpr (is_half<scalar_t>) {
+      if (words != nullptr) {
+        round_stochastically(w, words + (i - begin));
+      }
+    }
+    w.store(place.w + i, n...);
+    for (int k = 0; k < Rule::kStates; ++k) {
+      states[k].store(place.states[k] + i, n...);
+    }
+    if (gradient.scaled) {
+      g.store(place.gradient + i, n...);
+    }
+    if (compensated) {
+      const N nearest = N::load(place.w + i, n...);
+      for (int j = 0; j < N::kVectors; ++j) {
+        c.v[j] = w.v[j] - nearest.v[j];
+      }
+      c.store(place.compensation + i, n...);
+    }
+  };
+  constexpr int64_t kSize = Vectorized<scalar_t>::size();
+  int64_t i = begin;
+  for (; i + kSize <= end; i += kSize) {
+    update_at(i);
+  }
+  if (i < end) {
+    update_at(i, end - i);
+  }
+}
+
+// The same, rounded up or down by random numbers.
+template <class Rule, class scalar_t>
+inline void update_part_stochastically(
+    const Place<Rule, scalar_t>& place, const Gradient& gradient, int64_t begin, int64_t end
+) {
+  alignas(64) uint32_t words[kRounded];
+  for (; begin < end; begin += kRounded) {
+    const int64_t n = std::min(kRounded, end - begin);
+    write_words(words, place.key, begin / kGroup, at::ceil_div(n, kGroup));
+    update_part(place, gradient, begin, begin + n, words);
+  }
+}
+
+inline double number(const std::optional<at::Tensor>& x, double otherwise) {
+  return x.has_value() ? x->item<double>() : otherwise;
+}
+
+// parameters: the parameters, their gradients, the states of the rule, and the compensations if there are any.
+// steps: how many updates there were of each before, if the rule or the random numbers need to know.
+template <class Rule>
+void update(const Rule& rule, const Parameters& parameters, at::TensorList steps, const UpdateOptions& options) {
+  constexpr int kStates = Rule::kStates;
+  if (number(options.found_inf, 0) != 0) {
+    return;
+  }
+  const double lr = number(options.device_lr, options.lr);
+  Gradient gradient{options.grad_scale.has_value(), number(options.grad_scale, 1), options.maximize ? -1.0 : 1.0};
+  if (options.grad_norm.has_value()) {
+    gradient.factor *= clip_factor(options.max_grad_norm, number(options.grad_norm, 0));
+  }
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, parameters(0, 0).scalar_type(), "torchnotes::update", [&] {
+    std::vector<Place<Rule, scalar_t>> places(parameters.size());
+    std::vector<int64_t> sizes(parameters.size());
+    double step = steps.empty() ? 0 : advance(steps[0]);
+    Rule now = rule.at(lr, step);
+    for (size_t i = 0; i < places.size(); ++i) {
+      if (!steps.empty() && i > 0) {
+        const double own = advance(steps[i]);
+        now = own == step ? now : rule.at(lr, own);
+        step = own;
+      }
+      const auto data = [&](size_t list) { return parameters(list, i).template mutable_data_ptr<scalar_t>(); };
+      auto& place = places[i];
+      place = {now, data(0), data(1), parameters.lists() > 2 + kStates ? data(2 + kStates) : nullptr};
+      for (int k = 0; k < kStates; ++k) {
+        place.states[k] = data(2 + k);
+      }
+      place.key = {uint64_t(options.stream.value_or(0)) + i, uint64_t(step)};
+      sizes[i] = parameters(0, i).numel();
+    }
+    for_each_chunk(sizes, [&](size_t i, int64_t begin, int64_t end, int64_t) {
+      if (options.stream.has_value()) {
+        update_part_stochastically(places[i], gradient, begin, end);
+      } else {
+        update_part(places[i], gradient, begin, end, nullptr);
+      }
+    });
+  });
+  parameters.write_back();
+}
+
+}  // namespace
+}  // namespace torchnotes

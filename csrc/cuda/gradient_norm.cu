@@ -1,0 +1,3 @@
+#include "squares.cuh"
+
+#include "../operators/gradient_norm.h"

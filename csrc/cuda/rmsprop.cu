@@ -1,0 +1,3 @@
+#include "update.cuh"
+
+#include "../operators/rmsprop.h"

@@ -1,0 +1,55 @@
+// Adam (Kingma and Ba, 2015): the moving averages of the gradient and of its square. With d the gradient and lambda w
+// of the decay (gradient.h), at the t-th step
+//
+//   m' = m + (1 - beta1) (d - m),    v' = beta2 v + (1 - beta2) d^2
+//   w' = w - eta m^ / (sqrt(v^) + eps),    m^ = m' / (1 - beta1^t),    v^ = v' / (1 - beta2^t)
+//
+// The averages begin at 0: of a constant d they are (1 - beta^t) times d and d^2, which m^ and v^ make up for, so that
+// dw/dt = -eta d / |d| from the first step on. AMSGrad (Reddi, Kale and Kumar, 2018) has the greatest v' so far in the
+// place of v'. A decoupled decay (AdamW; Loshchilov and Hutter, 2019) does not go into d, but shrinks w by
+// 1 - eta lambda before the step.
+#pragma once
+
+#include "gradient.h"
+
+#include <array>
+#include <cmath>
+
+namespace torchnotes {
+
+template <bool kAmsgrad>
+struct Adam {
+  static constexpr int kStates = 2 + kAmsgrad;  // m, v, the greatest v
+  double beta1, beta2, eps, lambda;
+  bool decoupled;
+  double eta = 0, root = 1, kept = 1;  // eta / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+
+  C10_HOST_DEVICE Adam at(double lr, double t) const {
+    Adam rule = *this;
+    rule.eta = lr / (1 - ::pow(beta1, t));
+    rule.root = 1 / ::sqrt(1 - ::pow(beta2, t));
+    if (decoupled) {
+      rule.kept = 1 - lr * lambda;
+      rule.lambda = 0;
+    }
+    return rule;
+  }
+
+  template <class T>
+  C10_HOST_DEVICE void operator()(T& w, T gradient, std::array<T, kStates>& state) const {
+    w = T(kept) * w;
+    const T d = with_decay(gradient, w, lambda);
+    T &m = state[0], &v = state[1];
+    m = fma(T(1 - beta1), d - m, m);
+    v = fma(T(1 - beta2) * d, d, T(beta2) * v);
+    T square = v;
+    if constexpr (kAmsgrad) {
+      T& greatest = state[2];
+      greatest = max(greatest, v);
+      square = greatest;
+    }
+    w = fma(T(-eta), m / fma(sqrt(square), T(root), T(eps)), w);
+  }
+};
+
+}  // namespace torchnotes

@@ -1,0 +1,48 @@
+// Numbers of 16 bits that are updated by less than their last place. Rounded to the nearest, w + u stays w for
+// |u| < 2^-9 |w| (bfloat16): nothing is ever learnt. Two ways out:
+//
+//   stochastic   up or down, with probabilities such that the mean is right: with x = n q + r, q the unit of the last
+//                place of x and 0 <= r < q, the result is (n + [u q < r]) q, and E[result] = x, for u uniform in [0, 1)
+//   kahan        what rounding takes away is kept beside w, as c: w' + c' = (w + c) + u, w' the nearest to it
+//
+// For u, the low bits of a random word are added to those that will be cut off: a carry is what rounds up.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "portable.h"
+
+namespace torchnotes {
+
+template <class T>
+C10_HOST_DEVICE inline T bit_cast(const auto& x) {
+  static_assert(sizeof(T) == sizeof(x));
+  T y;
+  std::memcpy(&y, &x, sizeof(y));
+  return y;
+}
+
+// x up or down to a number that bfloat16 has.
+C10_HOST_DEVICE inline float rounded(float x, uint32_t word, c10::BFloat16) {
+  const auto bits = bit_cast<uint32_t>(x);
+  const auto carried = bit_cast<float>((bits + (word >> 16)) & 0xffff0000u);
+  return (bits & 0x7f800000u) == 0x7f800000u ? x : carried;  // infinity and NaN stay
+}
+
+// The same for half, whose last place is 2^-24 from 2^-14 down: there x is a multiple of it and the rest.
+C10_HOST_DEVICE inline float rounded(float x, uint32_t word, c10::Half) {
+  const auto bits = bit_cast<uint32_t>(x);
+  const auto carried = bit_cast<float>((bits + (word >> 19)) & 0xffffe000u);
+  const float magnitude = abs(x), places = magnitude * 0x1p24f;
+  const int32_t whole = int32_t(places < 1024.0f ? places : 0.0f);
+  const float fraction = float(int32_t(word >> 8)) * 0x1p-24f;
+  const float small = float(whole + int32_t(fraction < places - float(whole))) * 0x1p-24f;
+  const float result = magnitude < 0x1p-14f ? (x < 0 ? -small : small) : carried;
+  return (bits & 0x7f800000u) == 0x7f800000u ? x : result;
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,174 @@
+// The Python lists and dicts of an optimizer, turned into the arguments of an update operator. The lists of tensors do
+// not go back through Python: for a hundred small parameters that would take longer than to update them.
+#include "gather.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/utils/object_ptr.h>
+
+#include <algorithm>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "from_python.h"
+#include "parameters.h"
+#include "takes.h"
+
+namespace torchnotes {
+namespace {
+
+namespace py = pybind11;
+
+// Parameters of one device and dtype, their gradients, and their states by name.
+struct Bundle {
+  at::Tensor first;
+  std::vector<c10::List<at::Tensor>> lists;
+};
+
+constexpr const char* kBundle = "torchnotes.bundle";
+
+bool takes(PyObject* object) {
+  if (!is_plain_tensor(object)) {
+    return false;
+  }
+  const at::Tensor& x = THPVariable_Unpack(object);
+  return is_dense(x) && (x.is_cpu() || x.is_cuda()) && is_our_float(c10::toRealValueType(x.scalar_type())) &&
+         x.scalar_type() != at::kComplexHalf;
+}
+
+const at::Tensor* state_of(PyObject* states, PyObject* name) {
+  PyObject* const state = states == nullptr ? nullptr : PyDict_GetItemWithError(states, name);
+  if (state == nullptr && PyErr_Occurred()) {
+    throw python_error();
+  }
+  if (state == nullptr || state == Py_None) {
+    return nullptr;
+  }
+  TORCH_CHECK_TYPE(
+      THPVariable_Check(state), "expected a tensor as state ", PyUnicode_AsUTF8(name), ", got ", Py_TYPE(state)->tp_name
+  );
+  return &THPVariable_Unpack(state);
+}
+
+// A parameter's states by these names, checked, as far as they are there.
+std::vector<at::Tensor> states_of(const at::Tensor& w, PyObject* states, PyObject* names) {
+  std::vector<at::Tensor> found;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+    PyObject* const name = PyTuple_GET_ITEM(names, i);
+    if (const at::Tensor* const state = state_of(states, name)) {
+      const std::string_view text = PyUnicode_AsUTF8(name);
+      text == "step" ? check_step(*state) : check_like_parameter(w, *state, text.data());
+      found.push_back(*state);
+    }
+  }
+  return found;
+}
+
+void add_to(std::vector<Bundle>& bundles, const at::Tensor& w, const at::Tensor& grad, std::vector<at::Tensor> states) {
+  auto bundle = std::find_if(bundles.begin(), bundles.end(), [&](const Bundle& other) {
+    return other.first.device() == w.device() && other.first.scalar_type() == w.scalar_type();
+  });
+  if (bundle == bundles.end()) {
+    bundles.push_back({w, std::vector<c10::List<at::Tensor>>(2 + states.size())});
+    bundle = bundles.end() - 1;
+  }
+  bundle->lists[0].push_back(w);
+  bundle->lists[1].push_back(grad);
+  for (size_t k = 0; k < states.size(); ++k) {
+    bundle->lists[2 + k].push_back(std::move(states[k]));
+  }
+}
+
+py::object to_python(Bundle bundle) {
+  auto own = std::make_unique<Bundle>(std::move(bundle));
+  const auto free = [](PyObject* capsule) { delete static_cast<Bundle*>(PyCapsule_GetPointer(capsule, kBundle)); };
+  const auto first = py::reinterpret_steal<py::object>(THPVariable_Wrap(own->first));
+  const auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(own.release(), kBundle, free));
+  return py::make_tuple(capsule, first);
+}
+
+}  // namespace
+
+// gather(params, state, names, names_of_16_bits): the parameters that have gradients, the gradients and the states by
+// these names (the last for parameters of 16 bits): a list of bundles, one for each device and dtype, as pairs with
+// their first parameter; and a list of the parameters that lack some state. All is checked. None if some of it is
+// nothing that our kernels take.
+PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(
+      n == 4 && PyList_Check(args[0]) && PyDict_Check(args[1]) && PyTuple_Check(args[2]) && PyTuple_Check(args[3]),
+      "gather expects a list, a dict and two tuples"
+  );
+  std::vector<Bundle> bundles;
+  py::list lacking;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
+    PyObject* const parameter = PyList_GET_ITEM(args[0], i);
+    TORCH_CHECK_TYPE(THPVariable_Check(parameter), "expected a tensor, got ", Py_TYPE(parameter)->tp_name);
+    const at::Tensor& w = THPVariable_Unpack(parameter);
+    const at::Tensor& grad = w.grad();
+    if (!grad.defined()) {
+      continue;
+    }
+    THPObjectPtr gradient(THPVariable_Wrap(grad));
+    if (!takes(parameter) || !takes(gradient.get())) {
+      Py_RETURN_NONE;
+    }
+    check_like_parameter(w, grad, "gradient");
+    PyObject* const states = PyDict_GetItemWithError(args[1], parameter);
+    if (states == nullptr && PyErr_Occurred()) {
+      throw python_error();
+    }
+    PyObject* const names = args[at::isReducedFloatingType(w.scalar_type()) ? 3 : 2];
+    auto found = states_of(w, states, names);
+    if (found.size() == size_t(PyTuple_GET_SIZE(names))) {
+      add_to(bundles, w, grad, std::move(found));
+    } else {
+      lacking.append(py::handle(parameter));
+    }
+  }
+  py::list found;
+  for (Bundle& bundle : bundles) {
+    found.append(to_python(std::move(bundle)));
+  }
+  return py::make_tuple(found, lacking).release().ptr();
+  END_HANDLE_TH_ERRORS
+}
+
+// call_on(name, bundle, places, rest): calls an operator whose first arguments are lists of tensors, those at these
+// places of the bundle (-1: none), and the others these. What it returns is a tensor or nothing.
+PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(
+      n == 4 && PyUnicode_Check(args[0]) && PyCapsule_IsValid(args[1], kBundle) && PyTuple_Check(args[2]) &&
+          PyTuple_Check(args[3]),
+      "call_on expects the name of an operator, a bundle and two tuples"
+  );
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(PyUnicode_AsUTF8(args[0]), "");
+  const auto& arguments = op.schema().arguments();
+  const auto& lists = static_cast<const Bundle*>(PyCapsule_GetPointer(args[1], kBundle))->lists;
+  torch::jit::Stack stack;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[2]); ++i) {
+    const long place = PyLong_AsLong(PyTuple_GET_ITEM(args[2], i));
+    stack.emplace_back(place < 0 ? c10::List<at::Tensor>() : lists.at(place));
+  }
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[3]); ++i) {
+    stack.push_back(from_python(PyTuple_GET_ITEM(args[3], i), arguments.at(stack.size()), op.schema().name()));
+  }
+  while (stack.size() < arguments.size()) {
+    stack.push_back(*arguments[stack.size()].default_value());
+  }
+  {
+    const py::gil_scoped_release no_gil;
+    const at::AutoDispatchBelowAutograd below;
+    op.callBoxed(stack);
+  }
+  if (stack.empty()) {
+    Py_RETURN_NONE;
+  }
+  return THPVariable_Wrap(stack[0].toTensor());
+  END_HANDLE_TH_ERRORS
+}
+
+}  // namespace torchnotes

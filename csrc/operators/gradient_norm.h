@@ -1,0 +1,31 @@
+// Included by the kernels of either device, after its driver.
+#pragma once
+
+#include "../formulas/gradient_norm.h"
+#include "../parameters.h"
+
+#include <torch/library.h>
+
+TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
+  using namespace torchnotes;
+  m.impl("gradient_norm", [](at::TensorList tensors) {
+    TORCH_CHECK(!tensors.empty(), "gradient_norm expects at least one tensor");
+    std::vector<at::Tensor> dense;
+    for (const at::Tensor& x : tensors) {
+      TORCH_CHECK(
+          x.scalar_type() == tensors[0].scalar_type() && x.device() == tensors[0].device(),
+          "gradient_norm expects tensors of one dtype and device, got ",
+          tensors[0].scalar_type(),
+          " on ",
+          tensors[0].device(),
+          " and ",
+          x.scalar_type(),
+          " on ",
+          x.device()
+      );
+      const at::Tensor real = x.is_complex() ? at::view_as_real(x.resolve_conj()) : x;
+      dense.push_back(real.is_non_overlapping_and_dense() ? real.resolve_neg() : real.contiguous().resolve_neg());
+    }
+    return norm_of_all(dense);
+  });
+}

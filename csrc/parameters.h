@@ -1,0 +1,151 @@
+// What an update rule works on, on either device: parameters, their gradients, and the states that it keeps of each.
+#pragma once
+
+#include <ATen/MemoryOverlap.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/view_as_real.h>
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace torchnotes {
+
+// What an update depends on besides its rule. The tensors are numbers on the device, so that nobody waits for them.
+struct UpdateOptions {
+  double lr;
+  const std::optional<at::Tensor>& device_lr;
+  bool maximize;
+  std::optional<int64_t> stream;  // round stochastically, by random numbers of this stream
+  double max_grad_norm;
+  const std::optional<at::Tensor>&grad_norm, &grad_scale, &found_inf;
+};
+
+inline void check_like_parameter(const at::Tensor& w, const at::Tensor& x, const char* what) {
+  TORCH_CHECK(
+      x.scalar_type() == w.scalar_type() && x.device() == w.device() && x.sizes() == w.sizes() &&
+          x.layout() == at::kStrided,
+      "torchnotes: expected the ",
+      what,
+      " of a parameter to be like it, ",
+      w.scalar_type(),
+      " on ",
+      w.device(),
+      " of size ",
+      w.sizes(),
+      ", got ",
+      x.scalar_type(),
+      " on ",
+      x.device(),
+      " of size ",
+      x.sizes()
+  );
+}
+
+inline void check_step(const at::Tensor& step) {
+  TORCH_CHECK(
+      step.numel() == 1 && (step.scalar_type() == at::kFloat || step.scalar_type() == at::kDouble),
+      "torchnotes: expected the step of a parameter to be one number of dtype float32 or float64, got ",
+      step.scalar_type(),
+      " of size ",
+      step.sizes()
+  );
+}
+
+// One more update: the number of it.
+inline double advance(const at::Tensor& step) {
+  return step.scalar_type() == at::kFloat ? ++*step.mutable_data_ptr<float>() : ++*step.mutable_data_ptr<double>();
+}
+
+// Lists of tensors, the first of them the parameters; the others hold one for each parameter, alike and laid out alike.
+// For tensors that do not lie so, dense ones stand until `write_back`; for complex ones their real and imaginary parts.
+// The lists are to outlive this: to count references to a hundred small tensors would take as long as to update them.
+class Parameters {
+ public:
+  explicit Parameters(at::TensorList params) : given_(params) {
+    lists_.emplace_back();
+    for (const at::Tensor& w : params) {
+      TORCH_CHECK(
+          w.scalar_type() == params[0].scalar_type() && w.device() == params[0].device(),
+          "torchnotes: expected parameters of one dtype and device, got ",
+          params[0].scalar_type(),
+          " on ",
+          params[0].device(),
+          " and ",
+          w.scalar_type(),
+          " on ",
+          w.device()
+      );
+      at::assert_no_internal_overlap(w);
+      const bool lies_well = w.is_non_overlapping_and_dense() && is_plain(w);
+      dense_.push_back(lies_well ? &w : &copy(w, at::empty_like(w), /*written=*/true));
+      lists_[0].push_back(real(*dense_.back()));
+    }
+  }
+
+  void add(at::TensorList list, const char* what, bool written = true) {
+    TORCH_CHECK(
+        list.size() == given_.size(),
+        "torchnotes: got ",
+        list.size(),
+        " of ",
+        what,
+        " for ",
+        given_.size(),
+        " parameters"
+    );
+    lists_.emplace_back();
+    for (size_t i = 0; i < list.size(); ++i) {
+      const at::Tensor &x = list[i], &w = *dense_[i];
+      check_like_parameter(given_[i], x, what);
+      const at::Tensor* const lies_well =
+          lies_like(x, w) ? &x : &copy(x, at::empty_strided(w.sizes(), w.strides(), x.options()), written);
+      lists_.back().push_back(real(*lies_well));
+    }
+  }
+
+  size_t size() const { return given_.size(); }
+  size_t lists() const { return lists_.size(); }
+  const at::Tensor& operator()(size_t list, size_t i) const { return *lists_[list][i]; }
+
+  void write_back() const {
+    for (const auto& [tensor, copy] : written_) {
+      tensor->copy_(*copy);
+    }
+  }
+
+ private:
+  static bool is_plain(const at::Tensor& x) { return !x.is_conj() && !x.is_neg(); }
+
+  // The strides of dimensions of size 1 mean nothing.
+  static bool lies_like(const at::Tensor& x, const at::Tensor& other) {
+    for (int64_t d = 0; d < x.dim(); ++d) {
+      if (x.size(d) != 1 && x.stride(d) != other.stride(d)) {
+        return false;
+      }
+    }
+    return is_plain(x);
+  }
+
+  const at::Tensor& copy(const at::Tensor& x, at::Tensor fresh, bool written) {
+    made_.push_back(std::move(fresh.copy_(x)));
+    if (written) {
+      written_.emplace_back(&x, &made_.back());
+    }
+    return made_.back();
+  }
+
+  const at::Tensor* real(const at::Tensor& x) { return x.is_complex() ? &made_.emplace_back(at::view_as_real(x)) : &x; }
+
+  at::TensorList given_;
+  std::deque<at::Tensor> made_;                        // whose elements stay where they are
+  std::vector<const at::Tensor*> dense_;               // the parameters as they are to lie
+  std::vector<std::vector<const at::Tensor*>> lists_;  // as [list][parameter]
+  std::vector<std::pair<const at::Tensor*, const at::Tensor*>> written_;
+};
+
+}  // namespace torchnotes

@@ -1,0 +1,70 @@
+// The call of an update rule, on either device: update_all(rule, call, states). Included after its driver.
+#pragma once
+
+#include <ATen/core/LegacyTypeDispatch.h>
+
+#include <initializer_list>
+#include <optional>
+
+#include "parameters.h"
+
+namespace torchnotes {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// What every update operator takes besides the states and the numbers of its rule.
+struct UpdateCall {
+  at::TensorList params, grads, compensations, steps;
+  UpdateOptions options;
+};
+
+// `states` as the rule counts them. Everything is checked before anything is written.
+template <class Rule>
+void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<at::TensorList> states) {
+  const UpdateOptions& options = call.options;
+  if (call.params.empty()) {
+    return;
+  }
+  const at::AutoDispatchBelowADInplaceOrView nothing_to_record;
+  const at::Tensor& w = call.params[0];
+  TORCH_CHECK(
+      (call.compensations.empty() && !options.stream.has_value()) || at::isReducedFloatingType(w.scalar_type()),
+      "torchnotes: only parameters of 16 bits are rounded stochastically or compensated, got ",
+      w.scalar_type()
+  );
+  for (const auto* number : {&options.device_lr, &options.grad_norm, &options.grad_scale, &options.found_inf}) {
+    TORCH_CHECK(
+        !number->has_value() || ((*number)->numel() == 1 && (*number)->device() == w.device()),
+        "torchnotes: expected one number on ",
+        w.device(),
+        ", got size ",
+        (*number)->sizes(),
+        " on ",
+        (*number)->device()
+    );
+  }
+  Parameters parameters(call.params);
+  parameters.add(call.grads, "gradient", /*written=*/options.grad_scale.has_value());
+  for (const at::TensorList& list : states) {
+    parameters.add(list, "state");
+  }
+  if (!call.compensations.empty()) {
+    parameters.add(call.compensations, "compensation");
+  }
+  TORCH_CHECK(
+      call.steps.empty() || call.steps.size() == call.params.size(),
+      "torchnotes: got ",
+      call.steps.size(),
+      " steps for ",
+      call.params.size(),
+      " parameters"
+  );
+  for (const at::Tensor& step : call.steps) {
+    check_step(step);
+  }
+  update(rule, parameters, call.steps, options);
+}
+
+}  // namespace
+}  // namespace torchnotes

@@ -1,0 +1,92 @@
+"""Adam and AdamW"""
+
+import torch
+
+from optimizer_checks import OptimizerCase, OptimizerChecks, give_gradients, parameters, run
+from torchnotes.optim import Adam, AdamW
+
+BAD = (
+    dict(lr=-1.0),
+    dict(lr=torch.ones(2)),
+    dict(lr=torch.tensor(0.1), foreach=True),
+    dict(eps=-1.0),
+    dict(betas=(1.0, 0.9)),
+    dict(betas=(0.9, -0.1)),
+    dict(betas=(0.9, torch.tensor(0.9))),
+    dict(weight_decay=-1.0),
+    dict(fused=True, differentiable=True),
+    dict(fused=True, foreach=True),
+)
+
+
+class TestAdam(OptimizerChecks):
+    case = OptimizerCase(
+        ours=Adam,
+        theirs=torch.optim.Adam,
+        options=(
+            {},
+            dict(betas=(0.5, 0.7), eps=1e-3, weight_decay=0.3),
+            dict(betas=(torch.tensor(0.8).double(), torch.tensor(0.9).double())),
+            dict(weight_decay=0.3, decoupled_weight_decay=True),
+            dict(fused=True),
+            dict(amsgrad=True, weight_decay=0.2, maximize=True),
+        ),
+        bad=BAD,
+        bits={torch.bfloat16: "93f4eac887686967", torch.float16: "f040008305c0474e"},
+    )
+
+
+class TestAdamW(OptimizerChecks):
+    case = OptimizerCase(
+        ours=AdamW,
+        theirs=torch.optim.AdamW,
+        options=({}, dict(weight_decay=0.3, betas=(0.5, 0.7)), dict(amsgrad=True, maximize=True)),
+        bad=BAD,
+        bits={torch.bfloat16: "66abc75ec061c0e8", torch.float16: "6ac8af6f49f4db76"},
+    )
+
+
+def test_adam_of_the_notes():
+    """Row 27: C <- p C + (1 - p) grad, with the moving average of squares and bias correction."""
+    lr, p, q = 0.1, 0.9, 0.99
+    (w,) = params = parameters([(5,)], torch.float64)
+    W, C, S = w.detach().clone(), torch.zeros(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    optimizer = Adam(params, lr=lr, betas=(p, q), eps=0)
+    for t in range(1, 21):
+        give_gradients(params)
+        C = p * C + (1 - p) * w.grad
+        S = q * S + (1 - q) * w.grad**2
+        W = W - lr * (C / (1 - p**t)) / (S / (1 - q**t)).sqrt()
+        optimizer.step()
+        torch.testing.assert_close(w.detach(), W, rtol=1e-12, atol=1e-13)
+
+
+def test_bias_correction_makes_the_first_step_as_long_as_the_others():
+    for gradient in (1e-3, 5.0):
+        p = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        optimizer = Adam([p], lr=0.1, eps=0)
+        for t in range(1, 5):
+            p.grad = torch.full((1,), gradient, dtype=torch.float64)
+            optimizer.step()
+            torch.testing.assert_close(p.item(), -0.1 * t, rtol=1e-12, atol=0)
+
+
+def test_amsgrad_may_begin_later():
+    params = parameters([(5,)], torch.float64)
+    optimizer = Adam(params)
+    for amsgrad in (False, True):
+        give_gradients(params)
+        optimizer.param_groups[0]["amsgrad"] = amsgrad
+        optimizer.step()
+    of_parameter = optimizer.state[params[0]]
+    torch.testing.assert_close(of_parameter["max_exp_avg_sq"], of_parameter["exp_avg_sq"])
+
+
+def test_adamw_decays_apart_whatever_is_loaded():
+    params = parameters([(3,)], torch.float64)
+    adam = Adam(params)
+    run([adam], params, steps=1)
+    for kind in (AdamW, torch.optim.AdamW):
+        optimizer = kind(params)
+        optimizer.load_state_dict(adam.state_dict())
+        assert optimizer.param_groups[0]["decoupled_weight_decay"]

@@ -1,0 +1,563 @@
+"""Newton: row 28 of the notes, regressions beside scikit-learn's, and all that can go wrong on the way to a minimum."""
+
+import copy
+import itertools
+import math
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+import torchnotes.functional as F
+from torchnotes import nn
+from torchnotes.optim.newton import Newton
+
+BOTH = pytest.mark.parametrize("method", ("exact", "cg"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Nothing here is large enough for more, which on a busy machine mostly wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(threads)
+
+
+def leaf(*values: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(values, dtype=dtype, requires_grad=True)
+
+
+def walked(parameters: list[Tensor], loss: Callable[[], Tensor], changes: int, **options) -> list[Tensor]:
+    """The parameters, in a row, at the start and after each of so many changes, or fewer where it stops before."""
+    optimizer = Newton(parameters, max_iter=1, **options)
+    points, losses = [torch.cat([p.detach().flatten() for p in parameters])], [loss().item()]
+    for _ in range(changes):
+        optimizer.step(loss)
+        if optimizer.report.iterations == 0:
+            break
+        points.append(torch.cat([p.detach().flatten() for p in parameters]))
+        losses.append(loss().item())
+        assert optimizer.report.loss == losses[-1] <= losses[-2]
+    return points
+
+
+def rosenbrock(x: Tensor) -> Tensor:
+    return (1 - x[0]).square() + 100 * (x[1] - x[0].square()).square()
+
+
+def saddle(x: Tensor) -> Tensor:
+    return x[0].square() - x[1].square() + x[1].pow(4) / 4
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("f", "start", "minimum", "step", "C"),
+    (
+        (lambda x: x.exp() - 2 * x, 1.0, math.log(2), lambda x: (math.exp(x) - 2) / math.exp(x), 1 / 2),
+        (lambda x: x - x.log(), 0.8, 1.0, lambda x: (1 - 1 / x) * x**2, 1.0),
+        (lambda x: x.square() / 2 - x.sin(), 1.0, 0.7390851332151607, lambda x: (x - math.cos(x)) / (1 + math.sin(x)),
+         math.cos(0.7390851332151607) / (1 + math.sin(0.7390851332151607)) / 2),
+    ),
+    ids=("exponential", "logarithm", "cosine"),
+)  # fmt: skip
+def test_one_variable(f, start, minimum, step, C, method):
+    """Row 28: x <- x - f'/f'', |e_(k+1)| ~ C |e_k|^2 with C = |f''' / (2 f'')| at the minimum."""
+    x = leaf(start)
+    points = [point.item() for point in walked([x], lambda: f(x[0]), 5, method=method, tolerance_grad=0)]
+    for before, after in itertools.pairwise(points):
+        assert after == pytest.approx(before - step(before), rel=1e-15, abs=1e-15)
+        e = abs(before - minimum)
+        if e > 1e-5:  # e^2 is told from the rounding error of x
+            assert abs(after - minimum) == pytest.approx(C * e**2, rel=2 * e)
+    assert abs(points[-1] - minimum) < 1e-15
+
+
+@BOTH
+def test_a_quadratic_function_takes_one_step(method):
+    """Its Taylor polynomial is the function. Conjugate gradients are through after as many products as the Hessian has
+    different eigenvalues. Shapes and layouts of the parameters do not matter, and frozen ones stay as they are."""
+    made = dict(dtype=torch.float64)
+    parameters = [torch.randn(shape, **made) for shape in ((), (0, 2), (2, 3), (3, 1, 2))]
+    parameters[2] = parameters[2].t()
+    parameters += [torch.randn(4, 4, **made)[::2, 1::2], torch.randn(5, **made)]
+    for p in parameters:
+        p.requires_grad_()
+    frozen, unused = torch.randn(3, **made), torch.randn(2, **made, requires_grad=True)
+    kept = frozen.clone(), unused.clone()
+    b = torch.randn(22, **made)
+    Q = torch.linalg.qr(torch.randn(22, 22, **made))[0]
+    A = Q @ torch.diag(torch.tensor([1.0, 9.0], **made).repeat(11)) @ Q.T
+
+    def loss() -> Tensor:
+        x = torch.cat([p.reshape(-1) for p in parameters])
+        return x @ A @ x / 2 - b @ x + frozen.sum()
+
+    optimizer = Newton([*parameters, frozen, unused], method=method, max_iter=1)
+    first = loss().detach()
+    returned = optimizer.step(loss)
+    assert torch.equal(returned, first)
+    assert not returned.requires_grad
+    x = torch.cat([p.detach().reshape(-1) for p in parameters])
+    torch.testing.assert_close(x, torch.linalg.solve(A, b), rtol=1e-12, atol=1e-12)
+    report = optimizer.report
+    assert (report.iterations, report.evaluations, report.converged) == (1, 2, True)
+    assert report.products == (24 if method == "exact" else 2)
+    assert report.damped == (method == "exact")  # of unused parameters H is 0
+    assert torch.equal(frozen, kept[0])
+    assert torch.equal(unused, kept[1])
+    assert all(p.grad is None for p in parameters)
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    features, labels = load_digits(return_X_y=True)
+    return features / 16, labels
+
+
+def drawn(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features, and labels that do not follow from them, so that there is a minimum without a penalty."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(200, 4))
+    return features, np.argmax(features[:, :classes] + 2 * random.gumbel(size=(200, classes)), axis=1)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("data", "C", "rounding"),
+    # scikit-learn's solution has a gradient of 1e-10 at most, and an error of as much over the least eigenvalue
+    ((digits(), 1.0, 1e-6), (drawn(3), math.inf, 1e-8), (drawn(2), 1.0, 1e-8)),
+    ids=("digits", "singular", "logistic"),
+)
+def test_regression(data, C, rounding, method):
+    """Softmax regression has a free bias: any number added to all logits changes nothing, and H is singular; without
+    a penalty so are the weights."""
+    features, labels = (torch.as_tensor(numbers) for numbers in data)
+    classes = int(labels.max()) + 1
+    model = nn.Linear(features.shape[1], classes if classes > 2 else 1, dtype=torch.float64)
+    for p in model.parameters():
+        torch.nn.init.zeros_(p)
+
+    def loss() -> Tensor:
+        logits = model(features)
+        penalty = model.weight.square().sum() / (2 * C * len(labels))
+        if classes > 2:
+            return F.cross_entropy(logits, labels) + penalty
+        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.double()) + penalty
+
+    points = walked(list(model.parameters()), loss, 12, method=method, tolerance_grad=1e-8)
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss(), list(model.parameters()))])
+    assert gradient.norm() <= 1e-8
+    errors = [(point - points[-1]).norm().item() for point in points[1:-1]]
+    assert errors[-1] < 0.01
+    assert all(after <= before**2 for before, after in itertools.pairwise(errors))
+
+    theirs = LogisticRegression(C=C, tol=1e-10, max_iter=1000, solver="newton-cg").fit(*data)
+    for p, expected in zip(model.parameters(), (theirs.coef_, theirs.intercept_), strict=True):
+        ours = p.detach().numpy()
+        if classes > 2:
+            assert abs(ours.mean(0)).max() < 1e-12  # nothing has moved where nothing is to be gained
+        np.testing.assert_allclose(ours, expected - (expected.mean(0) if classes > 2 else 0), rtol=0, atol=rounding)
+
+
+@BOTH
+@pytest.mark.parametrize("precise", (torch.float64, torch.float32), ids=str)
+def test_rosenbrock(precise, method):
+    x = leaf(-1.2, 1, dtype=precise)
+    points = walked([x], lambda: rosenbrock(x), 100, method=method)
+    assert (points[-1] - 1).norm() < (1e-7 if precise == torch.float64 else 1e-3)  # |g| / least eigenvalue, 0.4
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("f", "start", "least"),
+    (
+        (saddle, (1.0, 1e-3), -1.0),
+        (lambda x: saddle(x) / 1000, (1.0, 1e-3), -1e-3),
+        (lambda x: x.cos().sum(), (0.01, 3.0, -1.0), -3.0),
+        (lambda x: (1 + x.square()).log().sum(), (5.0, 3.0), 0.0),
+        (lambda x: (x[0] * x[1] - 1).square() + x.square().sum() / 10, (1e-3, 0.0), 0.19),
+    ),
+    ids=("saddle", "flat saddle", "cosines", "logarithms", "product"),
+)
+def test_a_start_without_positive_curvature(f, start, least, method):
+    x = leaf(*start)
+    assert len(walked([x], lambda: f(x), 100, method=method)) > 1
+    assert f(x).item() == pytest.approx(least, rel=0, abs=1e-13)  # |g|^2 over twice the least eigenvalue
+    with torch.no_grad():
+        x.copy_(torch.tensor(start))
+    optimizer = Newton([x], method=method)
+    optimizer.step(lambda: f(x))
+    assert optimizer.report.converged
+    assert 0 < optimizer.report.damped < optimizer.report.iterations
+
+
+@BOTH
+def test_a_network_on_the_way_down(method):
+    model = nn.MLP((3, 8, 2), activation="tanh", dtype=torch.float64)
+    x, y = torch.randn(40, 3, dtype=torch.float64), torch.randint(2, (40,))
+    points = walked(list(model.parameters()), lambda: F.cross_entropy(model(x), y), 15, method=method)
+    assert len(points) == 16
+    assert F.cross_entropy(model(x), y) < 0.5 * math.log(2)
+
+
+@BOTH
+def test_a_linear_loss(method):
+    """No curvature at all: gradient descent. The loss may be a view of its parameter."""
+    x = leaf(3.0)
+    optimizer = Newton([x], method=method, max_iter=2)
+    assert optimizer.step(lambda: x[0]).item() == 3
+    assert x.item() == optimizer.report.loss == 1
+    assert (optimizer.report.damped, optimizer.report.reason) == (2, "max_iter is reached")
+
+
+@BOTH
+@pytest.mark.parametrize("f", (lambda x: x.abs().pow(1.5) - x, lambda x: x.pow(1.5) - x), ids=("nan", "inf"))
+def test_a_curvature_that_is_not_finite(f, method):
+    """|x|^1.5 has none at 0, where 3/4 |x|^-1/2 is infinite."""
+    x = leaf(0.0, 2.0)
+    optimizer = Newton([x], method=method)
+    optimizer.step(lambda: f(x).sum())
+    assert optimizer.report.converged
+    torch.testing.assert_close(x.detach(), torch.full_like(x, 4 / 9), rtol=0, atol=1e-7)
+
+
+@BOTH
+@pytest.mark.parametrize("value", (math.nan, math.inf, -math.inf))
+def test_a_loss_that_is_not_finite(value, method):
+    x = leaf(1.0, -0.0)
+    optimizer = Newton([x], method=method)
+    returned = optimizer.step(lambda: x.sum() * value)
+    assert returned.isnan().item() if math.isnan(value) else returned.item() == value
+    assert str(x.tolist()) == "[1.0, -0.0]"
+    report = optimizer.report
+    assert (report.iterations, report.evaluations, report.converged) == (0, 1, False)
+    assert report.reason == "the loss is not finite"
+
+
+@BOTH
+def test_a_gradient_that_is_not_finite(method):
+    """Refused at the start, and on the way: at 0, where Newton's step leads, the derivative is NaN."""
+    x = leaf(0.0)
+    optimizer = Newton([x], method=method)
+    optimizer.step(lambda: x.sqrt().sum())
+    assert x.item() == 0
+    assert optimizer.report.reason == "the gradient is not finite"
+    with torch.no_grad():
+        x.fill_(2)
+    optimizer.step(lambda: (x.square() + torch.where(x > 0, 0, x.sqrt())).sum())
+    assert x.item() == 2**-19  # after 20 times half a step
+    assert optimizer.report.evaluations == 41
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "beyond",
+    (lambda x: x.log().sum(), lambda x: torch.tensor(math.inf), lambda x: x.square().sum() - math.inf),
+    ids=("nan", "inf", "-inf"),
+)
+def test_a_barrier(beyond, method):
+    """10 x - log x from 5: Newton's step leads to -240."""
+    x = leaf(5.0, 3.0)
+    refused = []
+
+    def loss() -> Tensor:
+        if (x > 0).all():
+            return (10 * x - x.log()).sum()
+        refused.append(x.tolist())
+        return beyond(x)
+
+    optimizer = Newton([x], method=method)
+    optimizer.step(loss)
+    assert optimizer.report.converged
+    assert refused
+    torch.testing.assert_close(x.detach(), torch.full_like(x, 0.1), rtol=1e-8, atol=0)
+
+
+@BOTH
+@pytest.mark.parametrize("place", (-0.0, 1.0))
+def test_no_step_lowers_the_loss(place, method):
+    """At a kink, which leads up on both sides. Once x is too short for the step it is pointless to go on."""
+    x = leaf(place, 7.0)
+    optimizer = Newton([x], method=method)
+    optimizer.step(lambda: torch.maximum(x[0] - place, -2 * (x[0] - place)))
+    assert str(x.tolist()) == f"[{place}, 7.0]"
+    report = optimizer.report
+    assert (report.iterations, report.converged, report.reason) == (0, False, "no step lowers the loss")
+    assert report.evaluations == (53 if place else 61)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("f", "start", "end"),
+    (
+        (lambda x: (1 + x.square()).sqrt(), 0.99999, 1e-5),  # Newton's step leads to -x^3, which is lower by 1.4e-5
+        (lambda x: torch.where(x > 0, x.square() / 2, 0.5 - x), 1.0, 0.5),  # to 0, as high and as steep
+    ),
+)
+def test_too_little_is_gained(f, start, end, method):
+    """A step that lowers the loss by less than Armijo's condition asks for is halved."""
+    x = leaf(start)
+    optimizer = Newton([x], method=method, max_iter=1)
+    optimizer.step(lambda: f(x[0]))
+    assert optimizer.report.evaluations == 3
+    assert x.item() == pytest.approx(end, rel=1e-4)
+
+
+@BOTH
+@pytest.mark.parametrize("error", (ArithmeticError, KeyboardInterrupt))
+@pytest.mark.parametrize("call", range(1, 7))
+def test_a_closure_that_raises(call, error, method):
+    """The parameters stay at the best point so far."""
+    x = leaf(-1.2, 1)
+    seen = []
+
+    def loss() -> Tensor:
+        if len(seen) == call:
+            raise error
+        seen.append((rosenbrock(x).item(), x.tolist()))
+        return rosenbrock(x)
+
+    optimizer = Newton([x], method=method)
+    optimizer.step(lambda: x.sum() * math.nan)
+    assert optimizer.report is not None
+    with pytest.raises(error):
+        optimizer.step(loss)
+    assert x.tolist() == min(seen)[1]
+    assert optimizer.report is None
+
+
+def regression(
+    layer: type, cross_entropy: Callable, dtype: torch.dtype
+) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
+    features, labels = (torch.as_tensor(numbers) for numbers in drawn(3))
+    model = layer(4, 3, dtype=dtype)
+    return model, lambda: cross_entropy(model(features.to(dtype)), labels)
+
+
+class Slope(torch.autograd.Function):
+    """3 x^2, with a backward that vmap does not take"""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return 3 * x**2
+
+    @staticmethod
+    def backward(ctx, g):
+        assert g.sum().item() < math.inf
+        return 6 * ctx.saved_tensors[0] * g
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g):
+        return Slope.apply(ctx.saved_tensors[0]) * g
+
+
+@pytest.mark.parametrize(("cube", "backwards"), ((lambda x: x**3, 4), (Cube.apply, 67)), ids=("batched", "by rows"))
+def test_the_hessian(cube, backwards):
+    """Of 65 rows 64 are computed at a time, or one if an operation can do no more. Two gradients are taken besides."""
+    x = torch.linspace(1, 3, 65, dtype=torch.float64, requires_grad=True)
+    start, passed = x.detach().clone(), []
+
+    def loss() -> Tensor:
+        y = x * 1
+        y.register_hook(lambda g: passed.append(g.shape))
+        return (cube(y) - 3 * y).sum()
+
+    optimizer = Newton([x], method="exact", max_iter=1)
+    optimizer.step(loss)
+    torch.testing.assert_close(x.detach(), start - (3 * start**2 - 3) / (6 * start))
+    assert optimizer.report.products == 65
+    assert len(passed) == backwards
+
+
+@BOTH
+@pytest.mark.parametrize("precise", (torch.float64, torch.float32), ids=str)
+def test_rounding_errors_lead_nowhere(precise, method):
+    """Where H is singular they are all there is of the gradient. tolerance_grad is out of reach here."""
+    for _ in range(4):
+        model, loss = regression(nn.Linear, F.cross_entropy, precise)
+        before = model.weight.detach().sum(0)
+        Newton(model.parameters(), tolerance_grad=0, method=method).step(loss)
+        assert (model.weight.detach().sum(0) - before).abs().max() < 0.1
+
+
+@BOTH
+def test_regression_in_float32(method):
+    model, loss = regression(nn.Linear, F.cross_entropy, torch.float32)
+    optimizer = Newton(model.parameters(), method=method)
+    with torch.no_grad():
+        optimizer.step(loss)
+    assert optimizer.report.converged
+    assert optimizer.report.iterations <= 5
+    assert model.weight.grad is None
+
+
+def test_plain_torch():
+    weights = []
+    for layer, cross_entropy in ((nn.Linear, F.cross_entropy), (torch.nn.Linear, torch.nn.functional.cross_entropy)):
+        torch.manual_seed(0)
+        model, loss = regression(layer, cross_entropy, torch.float64)
+        Newton(model.parameters()).step(loss)
+        weights.append(model.weight)
+    torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "products"),
+    ((256, {}, 256), (257, {}, 3), (257, {"method": "exact"}, 257), (256, {"method": "cg", "max_cg": 2}, 2)),
+)
+def test_method(size, options, products):
+    """Three different eigenvalues: conjugate gradients take three products, a Hessian one per parameter."""
+    x = torch.ones(size, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([1e-6, 3e-6, 9e-6], dtype=torch.float64).repeat(86)[:size]
+    optimizer = Newton([x], max_iter=1, tolerance_grad=0, **options)
+    optimizer.step(lambda: (weights * x.square()).sum())
+    assert optimizer.report.products == products
+
+
+def test_when_to_stop():
+    x = leaf(1.0)
+    for options, iterations in (
+        ({"max_iter": 0}, 0), ({"max_iter": 2}, 2), ({"tolerance_grad": 2.0}, 0), ({"tolerance_grad": 0.1}, 1), ({}, 4)
+    ):  # fmt: skip
+        with torch.no_grad():
+            x.fill_(1)
+        optimizer = Newton([x], **options)
+        optimizer.step(lambda: (x.exp() - 2 * x).sum())
+        assert optimizer.report.iterations == iterations
+        assert optimizer.report.gradient_norm == pytest.approx(abs(math.exp(x.item()) - 2), rel=1e-6, abs=1e-15)
+        assert optimizer.report.converged == (optimizer.report.gradient_norm <= options.get("tolerance_grad", 1e-8))
+
+
+@pytest.mark.parametrize("copied", (copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made)), "state_dict"))
+def test_copies(copied):
+    def changed(x: Tensor, optimizer: Newton) -> list[float]:
+        optimizer.step(lambda: rosenbrock(x))
+        assert optimizer.report.iterations == 3
+        return x.tolist()
+
+    x = leaf(-1.2, 1)
+    optimizer = Newton([x], max_iter=3, method="cg")
+    changed(x, optimizer)
+    if copied == "state_dict":
+        other = x.detach().clone().requires_grad_()
+        its = Newton([other], lr=0.1)
+        its.load_state_dict(optimizer.state_dict())
+    else:
+        other, its = copied((x, optimizer))
+        assert its.report is None or its.report == optimizer.report
+    assert its.param_groups[0]["params"][0] is other
+    assert changed(x, optimizer) == changed(other, its)
+
+
+@pytest.mark.parametrize("lr", (1.0, torch.tensor(1.0)))
+def test_scheduler_and_hooks(lr):
+    x, seen = leaf(8.0), []
+    optimizer = Newton([x], lr=lr, max_iter=1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: (0.5, 0.25, 0)[epoch])
+    optimizer.register_step_pre_hook(lambda *_: seen.append(x.item()))
+    optimizer.register_step_post_hook(lambda optimizer, *_: seen.append(optimizer.report.evaluations))
+    for _ in range(2):
+        optimizer.step(lambda: x.square().sum())
+        scheduler.step()
+    assert seen == [8, 2, 4, 2]
+    optimizer.step(lambda: x.square().sum())
+    assert x.item() == 3
+    assert optimizer.report.evaluations == 1
+    assert optimizer.report.reason == "no step lowers the loss"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    (
+        ([leaf(1)], {"lr": -1.0}, ValueError, "Invalid learning rate: -1.0"),
+        ([leaf(1)], {"lr": math.nan}, ValueError, "Invalid learning rate: nan"),
+        ([leaf(1)], {"lr": math.inf}, ValueError, "Invalid learning rate: inf"),
+        ([leaf(1)], {"lr": torch.ones(2)}, ValueError, "Tensor lr must be 1-element"),
+        ([leaf(1)], {"max_iter": -1}, ValueError, "Invalid max_iter value: -1"),
+        ([leaf(1)], {"tolerance_grad": -1.0}, ValueError, "Invalid tolerance_grad value: -1.0"),
+        ([leaf(1)], {"method": "cholesky"}, ValueError, "Invalid method: cholesky, please use one of"),
+        ([leaf(1)], {"max_cg": 0}, ValueError, "Invalid max_cg value: 0"),
+        ([], {}, ValueError, "empty parameter list"),
+        ([1.0], {}, TypeError, "can only optimize Tensors"),
+        ([{"params": [leaf(1)]}, {"params": [leaf(1)]}], {}, ValueError, "per-parameter options"),
+        ([leaf(1, dtype=torch.bfloat16)], {}, ValueError, "float64 or float32, but got torch.bfloat16"),
+        ([leaf(1, dtype=torch.complex128)], {}, ValueError, "float64 or float32, but got torch.complex128"),
+        ([torch.eye(2).to_sparse().requires_grad_()], {}, ValueError, "dense parameters"),
+        ([leaf(1), leaf(1, dtype=torch.float32)], {}, ValueError, "of one dtype on one device"),
+        ([leaf(1), torch.ones(1, dtype=torch.float64, device="meta")], {}, ValueError, "of one dtype on one device"),
+    ),
+)
+def test_bad_arguments(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        Newton(arguments, **options)
+
+
+def test_no_second_group():
+    with pytest.raises(ValueError, match="per-parameter options"):
+        Newton([leaf(1)]).add_param_group({"params": [leaf(1)]})
+
+
+def backward_called(x: Tensor) -> Tensor:
+    loss = F.binary_cross_entropy_with_logits(x, torch.zeros_like(x))
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("closure", "message"),
+    (
+        (lambda x: 1.0, "real scalar tensor, but got 1.0"),
+        (lambda x: None, "real scalar tensor, but got None"),
+        (lambda x: x * 2, r"real scalar tensor, but got one of shape \(2,\), torch.float64"),
+        (lambda x: x.sum() * 1j, "real scalar tensor, but got one of shape"),
+        (lambda x: x.detach().sum(), "does not depend on the parameters"),
+        (lambda x: leaf(1).sum(), "does not depend on the parameters"),
+        (lambda x: x.requires_grad_(False).sum(), "does not depend on the parameters"),
+        (backward_called, r"the closure must return it without calling backward\(\)"),
+    ),
+)
+def test_bad_closures(closure, message):
+    x = leaf(1, 2)
+    with pytest.raises(RuntimeError, match=message):
+        Newton([x]).step(lambda: closure(x))
+    assert x.tolist() == [1, 2]
+
+
+def test_nothing_but_frozen_parameters():
+    with pytest.raises(RuntimeError, match="does not depend on the parameters"):
+        Newton([torch.ones(2)]).step(lambda: leaf(1).sum())
+
+
+def test_no_closure():
+    with pytest.raises(TypeError, match="closure"):
+        Newton([leaf(1)]).step()
+
+
+def test_gradients_are_the_closures_own():
+    """Zeroed, or computed with a graph that is kept, they do no harm."""
+    x = leaf(3.0)
+    optimizer = Newton([x], max_iter=1)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        loss = x.square().sum()
+        loss.backward(retain_graph=True)
+        return loss
+
+    optimizer.step(loss)
+    assert x.item() == x.grad.item() == 0

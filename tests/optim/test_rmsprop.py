@@ -1,0 +1,94 @@
+"""RMSprop"""
+
+import torch
+
+from optimizer_checks import OptimizerCase, OptimizerChecks, copies, give_gradients, parameters, run
+from torchnotes.optim import RMSprop
+
+
+class TestRMSprop(OptimizerChecks):
+    case = OptimizerCase(
+        ours=RMSprop,
+        theirs=torch.optim.RMSprop,
+        options=(
+            {},
+            dict(alpha=0.5, eps=1e-3, weight_decay=0.3),
+            dict(momentum=0.9),
+            dict(centered=True),
+            dict(centered=True, momentum=0.8, weight_decay=0.2, maximize=True),
+        ),
+        bad=(
+            dict(lr=-1.0),
+            dict(lr=torch.ones(2)),
+            dict(alpha=-0.1),
+            dict(eps=-1.0),
+            dict(momentum=-0.1),
+            dict(weight_decay=-1.0),
+        ),
+        bits={torch.bfloat16: "21b94640c9c7886e", torch.float16: "b65f7b76b578bc9f"},
+    )
+
+
+def test_decoupled_weight_decay():
+    for options in ({}, dict(momentum=0.9), dict(centered=True)):
+        params = parameters([(7,)], torch.float64)
+        others = copies(params)
+        ours = RMSprop(params, lr=0.1, weight_decay=0.3, decoupled_weight_decay=True, **options)
+        theirs = torch.optim.RMSprop(others, lr=0.1, **options)
+        for _ in range(5):
+            give_gradients(params, others)
+            others[0].data.mul_(1 - 0.1 * 0.3)
+            ours.step()
+            theirs.step()
+        torch.testing.assert_close(params, others)
+
+
+def test_the_variance_of_a_constant_gradient_is_not_negative():
+    """v - m^2 is 0 there but for rounding, which has torch take the root of less than nothing."""
+    for kind in (RMSprop, torch.optim.RMSprop):
+        p = torch.ones(1000, requires_grad=True)
+        optimizer = kind([p], centered=True, alpha=0.5)
+        p.grad = torch.linspace(0.1, 3, 1000)
+        for _ in range(60):
+            optimizer.step()
+        assert p.isfinite().all() == (kind is RMSprop)
+
+
+def test_rmsprop_of_the_notes():
+    """Row 26: W <- W - gamma grad / |C| with C the root of the moving average of grad^2."""
+    gamma, alpha = 0.1, 0.9
+    (w,) = params = parameters([(5,)], torch.float64)
+    W, average = w.detach().clone(), torch.zeros(5, dtype=torch.float64)
+    optimizer = RMSprop(params, lr=gamma, alpha=alpha, eps=0)
+    for _ in range(20):
+        give_gradients(params)
+        average = alpha * average + (1 - alpha) * w.grad**2
+        W = W - gamma * w.grad / average.sqrt()
+        optimizer.step()
+        torch.testing.assert_close(w.detach(), W, rtol=1e-13, atol=1e-14)
+
+
+def test_the_scale_of_the_gradient_does_not_matter():
+    found = []
+    for scale in (1.0, 2.0**20):
+        torch.manual_seed(0)
+        params = parameters([(5,)], torch.float64)
+        optimizer = RMSprop(params, lr=0.1, eps=0)
+        for _ in range(5):
+            give_gradients(params)
+            params[0].grad *= scale
+            optimizer.step()
+        found.append(params)
+    torch.testing.assert_close(*found, rtol=1e-13, atol=0)
+
+
+def test_a_capturable_one_is_refused_on_a_cpu():
+    params = parameters([(3,)], torch.float32)
+    for kind in (RMSprop, torch.optim.RMSprop):
+        optimizer = kind(params, capturable=True)
+        try:
+            run([optimizer], params, steps=1)
+        except AssertionError as error:
+            assert "capturable=True" in str(error)
+        else:
+            raise AssertionError("a CPU captures nothing")

@@ -1,0 +1,125 @@
+"""SGD"""
+
+import numpy as np
+import pytest
+import torch
+
+from optimizer_checks import SIXTEEN_BITS, OptimizerCase, OptimizerChecks, copies, give_gradients, parameters
+from philox import element_bits
+from torchnotes.optim import SGD
+
+
+class TestSGD(OptimizerChecks):
+    case = OptimizerCase(
+        ours=SGD,
+        theirs=torch.optim.SGD,
+        options=(
+            {},
+            dict(weight_decay=0.3),
+            dict(momentum=0.9),
+            dict(momentum=0.9, dampening=0.4),
+            dict(momentum=0.9, nesterov=True),
+            dict(momentum=0.8, weight_decay=0.2, maximize=True),
+        ),
+        bad=(
+            dict(lr=-1.0),
+            dict(lr=torch.ones(2)),
+            dict(momentum=-0.1),
+            dict(weight_decay=-1.0),
+            dict(nesterov=True),
+            dict(nesterov=True, momentum=0.9, dampening=0.1),
+            dict(fused=True, differentiable=True),
+            dict(fused=True, foreach=True),
+        ),
+        bits={torch.bfloat16: "33a776be1f895184", torch.float16: "f040008305c0474e"},
+    )
+
+
+@pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
+def test_stochastic_rounding_goes_by_the_words_of_the_parameter_and_the_step(short, device):
+    """Up where the random fraction is less than what is cut off, as a fraction of the last place; by numpy."""
+    n = 3000
+    start = torch.cat((torch.randn(n - 10), torch.tensor([1e-7, -1e-7, 3e-6, 6e-5, 0.0, 1e4, torch.inf, 1, -1, 2])))
+    params = [torch.zeros(5, dtype=short, device=device), start.to(device, short)]
+    optimizer = SGD([p.requires_grad_() for p in params], lr=1.0, rounding="stochastic")
+    bits = 16 if short == torch.bfloat16 else 13  # that float32 has beyond it
+    for step in (1, 2):
+        x = params[1].detach().cpu().float()
+        grad = torch.randn(n).mul(1e-2).to(short)
+        params[0].grad = torch.zeros_like(params[0])
+        params[1].grad = grad.to(device)
+        optimizer.step()
+        x = (x - grad.float()).numpy()
+        (words,) = element_bits(torch.tensor([1, step]), n, torch.float32)
+        tiny = (np.abs(x) < 2.0**-14) & (short == torch.float16)  # there the last place of half is 2^-24
+        with np.errstate(invalid="ignore"):
+            exponents = np.where(tiny, -24, np.frexp(x)[1] - 24 + bits)
+            places = np.ldexp(np.abs(x).astype(np.float64), -exponents)
+            few = np.where(tiny, 24, bits)  # as many random bits as are cut off
+            u = np.floor(words * 2.0 ** (few - 32)) * 2.0**-few
+            cut = places - np.floor(places)
+            whole = np.where(tiny, np.floor(places) + (u < cut), np.floor(places + u))
+        expected = np.where(np.isfinite(x), np.sign(x) * np.ldexp(whole, exponents), x)
+        assert np.array_equal(params[1].detach().cpu().double().numpy(), expected)
+
+
+@pytest.mark.parametrize("dampening", (0.0, 0.4))
+def test_a_skipped_first_step_has_not_been_the_first(dampening, device):
+    """torch's fused step begins the momentum with the infinite gradient's memory, and dampens the true first one."""
+    options = dict(lr=0.01, momentum=0.9, dampening=dampening)
+    params = parameters([(3,), (4,)], torch.float64, device)
+    others = copies(params)
+    ours, theirs = SGD(params, **options), torch.optim.SGD(others, **options)
+    ours.grad_scale = torch.ones((), device=device)
+    for found_inf in (1.0, 1.0, 0.0, 1.0, 0.0):
+        ours.found_inf = torch.tensor(found_inf, device=device)
+        give_gradients(params, others)
+        ours.step()
+        if not found_inf:
+            theirs.step()
+        torch.testing.assert_close(params, others)
+    params.append(torch.ones(2, dtype=torch.float64, device=device, requires_grad=True))  # one more, which begins now
+    others.append(params[-1].detach().clone().requires_grad_())
+    ours.add_param_group({"params": params[-1:]})
+    theirs.add_param_group({"params": others[-1:]})
+    ours.found_inf = torch.tensor(0.0, device=device)
+    give_gradients(params, others)
+    ours.step()
+    theirs.step()
+    torch.testing.assert_close(params, others)
+
+
+def test_gradient_descent_on_a_smooth_function():
+    """Row 24: with step 1/L, f(t+1) - f(t) <= -|grad|^2 / 2L, and min_t |grad|^2 <= 2L (f(0) - f*) / T."""
+    n, T = 30, 200
+    points = torch.randn(200, n, dtype=torch.float64)
+    signs = torch.randint(2, (200,)) * 2.0 - 1
+    L = torch.linalg.eigvalsh(points.T @ points)[-1].item() / 4  # of logistic losses, whose curvature is at most 1/4
+    (w,) = params = parameters([(n,)], torch.float64)
+    optimizer = SGD(params, lr=1 / L)
+    losses, squares = [], []
+    for _ in range(T):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.softplus(-signs * (points @ w)).sum()
+        loss.backward()
+        losses.append(loss.item())
+        squares.append(w.grad.square().sum().item())
+        optimizer.step()
+    for before, after, square in zip(losses, losses[1:], squares, strict=False):
+        assert after - before <= -square / (2 * L) * (1 - 1e-9) + 1e-12 * before
+    least = min(losses)  # above f*, so that the bound is one with it all the more for what is measured up to there
+    assert min(squares) <= 2 * L * (losses[0] - least) / T * 1.5
+
+
+def test_momentum():
+    """Row 25: V <- rho V + eta grad, W <- W - gamma V, rho = 0.9, as torch has it with eta in the place of gamma eta."""
+    rho, eta, gamma = 0.9, 0.3, 0.1
+    (w,) = params = parameters([(5,)], torch.float64)
+    W, V = w.detach().clone(), torch.zeros(5, dtype=torch.float64)
+    optimizer = SGD(params, lr=eta * gamma, momentum=rho)
+    for _ in range(20):
+        give_gradients(params)
+        V = rho * V + eta * w.grad
+        W = W - gamma * V
+        optimizer.step()
+        torch.testing.assert_close(w.detach(), W, rtol=1e-13, atol=1e-14)

@@ -1,0 +1,582 @@
+"""The checks of optimizers. tests/optim/test_X.py describes one as an OptimizerCase, and inherits them.
+
+The reference is torch.optim's optimizer of the same name in float64.
+"""
+
+import copy
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from checks import outcome, threads
+
+SHAPES = ((), (0,), (1,), (5,), (7, 33), (2, 3, 5, 4), (1, 1, 4, 1), (9001,))
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+ROUNDINGS = ("nearest", "kahan", "stochastic")
+
+
+@dataclass(frozen=True)
+class OptimizerCase:
+    """An optimizer, as data."""
+
+    ours: type[torch.optim.Optimizer]
+    theirs: type[torch.optim.Optimizer]
+    options: tuple[dict[str, Any], ...]  # a sweep over every one that changes the numbers
+    bad: tuple[dict[str, Any], ...]  # which torch refuses
+    bits: dict[torch.dtype, str]  # the first digits of the hash of 1000 parameters after some steps
+    capturable: bool = True
+
+
+def parameters(shapes: Any, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
+    return [torch.randn(shape, dtype=torch.float64).to(device, dtype).requires_grad_() for shape in shapes]
+
+
+def copies(params: list[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
+    return [p.detach().clone().to(dtype or p.dtype).requires_grad_() for p in params]
+
+
+def give_gradients(*lists: list[Tensor]) -> None:
+    """The same to each list, as exactly as its dtype holds it."""
+    for same in zip(*lists, strict=True):
+        grad = torch.randn_like(same[0])
+        for p in same:
+            p.grad = grad.to(p.dtype, copy=True)
+
+
+def run(optimizers: list[torch.optim.Optimizer], *lists: list[Tensor], steps: int = 12) -> None:
+    for _ in range(steps):
+        give_gradients(*lists)
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def assert_all_close(ours: list[Tensor], theirs: list[Tensor], rtol: float = 1e-12) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=rtol)
+
+
+def states(optimizer: torch.optim.Optimizer) -> list[dict[str, Tensor]]:
+    return [optimizer.state[p] for group in optimizer.param_groups for p in group["params"]]
+
+
+class OptimizerChecks:
+    case: ClassVar[OptimizerCase]
+
+    def pair(self, params: list[Tensor], **options: Any) -> tuple[list[Tensor], Any, Any]:
+        """torch's parameters, our optimizer of the given ones, torch's of those."""
+        others = copies(params)
+        return others, self.case.ours(params, **options), self.case.theirs(others, **options)
+
+    def ours(self, params: list[Tensor], **options: Any) -> Any:
+        return self.case.ours(params, lr=0.01, **options)
+
+    # the numbers
+
+    def test_every_option_gives_the_trajectory_of_torch(self, device):
+        for options in self.case.options:
+            for dtype in (torch.float64, torch.complex128):
+                if dtype.is_complex and options.get("fused"):
+                    continue  # which torch refuses
+                params = parameters(SHAPES, dtype, device)
+                others, ours, theirs = self.pair(params, lr=0.01, **options)
+                run([ours, theirs], params, others)
+                assert_all_close(params, others)
+                torch.testing.assert_close(states(ours), states(theirs), rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("short", (torch.float32, *SIXTEEN_BITS), ids=str)
+    def test_the_error_is_not_above_the_builtins(self, short, device):
+        """Against a step in float64 from the same numbers, for parameters that are not tiny beside their steps."""
+        for options in self.case.options:
+            params = [p.add_(3).requires_grad_() for p in (torch.rand(4096).to(device, short),)]
+            others, ours, theirs = self.pair(params, lr=0.05, **options)
+            run([ours, theirs], params, others, steps=2)
+            for mine, other in zip(params, others, strict=True):
+                other.data.copy_(mine)
+            theirs.load_state_dict(ours.state_dict())
+            exact = copies(params, torch.float64)
+            reference = self.case.theirs(exact, lr=0.05, **options)
+            reference.load_state_dict(ours.state_dict())
+            run([ours, theirs, reference], params, others, exact, steps=1)
+            error, other_error = (
+                max((p.double() - q).abs().mean().item() for p, q in zip(list_, exact, strict=True))
+                for list_ in (params, others)
+            )
+            rounding = torch.finfo(short).eps * 4 / 4  # a quarter of a unit of the last place, of numbers up to 4
+            assert error <= 1.01 * other_error or error <= rounding
+
+    def test_every_layout_is_updated_where_it_lies(self, device):
+        base = torch.randn(6, 8, 5, 4, dtype=torch.float64, device=device)
+        layouts = (
+            lambda x: x.clone(memory_format=torch.channels_last),
+            lambda x: x.transpose(0, 2),
+            lambda x: x[:, ::2],
+            lambda x: x.flatten()[1:-1],
+            lambda x: x[:1],
+        )
+        for options in self.case.options:
+            memories = [base.clone() for _ in layouts]
+            params = [layout(m).detach() for layout, m in zip(layouts, memories, strict=True)]
+            params += [params[2].clone(), params[0].contiguous()]
+            places = [(p.data_ptr(), p.stride()) for p in params]
+            others, ours, theirs = self.pair([p.requires_grad_() for p in params], lr=0.01, **options)
+            for _ in range(4):
+                for p, other in zip(params, others, strict=True):
+                    grad = torch.randn_like(other)
+                    p.grad, other.grad = grad.clone(memory_format=torch.contiguous_format), grad
+                ours.step()
+                theirs.step()
+            assert_all_close(params, others)
+            assert [(p.data_ptr(), p.stride()) for p in params] == places
+            assert torch.equal(memories[2][:, 1::2], base[:, 1::2])
+            assert torch.equal(memories[3].flatten()[[0, -1]], base.flatten()[[0, -1]])
+
+    def test_every_length_leaves_the_neighbours_alone(self, dtype, device):
+        options = self.case.options[-1]
+        for rounding in ROUNDINGS if dtype in SIXTEEN_BITS else ROUNDINGS[:1]:
+            memories = [torch.full((n + 2,), 77.0, dtype=dtype, device=device) for n in range(1, 70)]
+            params = [m[1:-1].fill_(1).requires_grad_() for m in memories]
+            optimizer = self.ours(params, rounding=rounding, **options)
+            grad = torch.randn(70, dtype=dtype, device=device)
+            for p in params:
+                p.grad = grad[: p.numel()].clone()
+            optimizer.step()
+            longest = params[-1]
+            for m, p in zip(memories, params, strict=True):
+                assert (m[[0, -1]] == 77).all()
+                if rounding != "stochastic":  # there each parameter has random numbers of its own
+                    assert torch.equal(p, longest[: p.numel()])
+
+    def test_many_parameters_of_several_dtypes(self, device):
+        shapes = [(1 + i % 7,) for i in range(150)]
+        params = [
+            p
+            for dtype in (torch.float64, torch.float32, torch.complex128)
+            for p in parameters(shapes, dtype, device)
+        ]
+        others, ours, theirs = self.pair(params, lr=0.01, **self.case.options[-1])
+        run([ours, theirs], params, others, steps=3)
+        for p, other in zip(params, others, strict=True):
+            torch.testing.assert_close(p, other, rtol=1e-5, atol=1e-6)
+
+    def test_not_a_number_stays_where_it_is(self, device):
+        params = parameters([(50,)], torch.float32, device)
+        others, ours, theirs = self.pair(params, lr=0.01, **self.case.options[-1])
+        for p in (*params, *others):
+            p.grad = torch.randn(50, generator=torch.Generator().manual_seed(1)).to(device)
+            p.grad[:3] = torch.tensor((torch.nan, torch.inf, -torch.inf))
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(params, others, equal_nan=True)
+
+    def test_the_bits_are_the_same_for_any_number_of_threads(self, dtype):
+        for rounding in ROUNDINGS:
+            found = []
+            for count in (1, 2, 3):
+                torch.manual_seed(1)
+                params = parameters([(200_003,), (3,), (70_000,)], dtype)
+                optimizer = self.ours(params, rounding=rounding, max_grad_norm=1.0)
+                with threads(count):
+                    run([optimizer], params, steps=2)
+                found.append(params)
+            assert all(torch.equal(p, q) for other in found[1:] for p, q in zip(found[0], other, strict=True))
+
+    # 16 bits
+
+    @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
+    def test_what_rounding_takes_away_is_not_lost(self, short, device):
+        """Steps of a 64th of the last place: rounded to the nearest nothing would ever be learnt."""
+        n, steps = 4096, 160
+        eps = torch.finfo(short).eps
+        found = {}
+        for rounding in ("float32", *ROUNDINGS):
+            params = [torch.ones(n, dtype=torch.float32 if rounding == "float32" else short, device=device)]
+            optimizer = self.case.ours(
+                [p.requires_grad_() for p in params],
+                lr=eps / 64,
+                rounding=rounding if rounding in ROUNDINGS else "nearest",
+            )
+            for _ in range(steps):
+                params[0].grad = -torch.ones_like(params[0])
+                optimizer.step()
+            found[rounding] = params[0].detach().float() - 1
+        moved = found["float32"].mean().item()
+        assert moved > 2 * eps
+        assert (found["nearest"] == 0).all()
+        # the averages are rounded, too, to some hundredths of themselves
+        assert (found["kahan"] - moved).abs().max() <= 0.5 * eps + 0.1 * moved
+        # each step is a binomial of variance at most eps^2 / 4
+        error = abs(found["stochastic"].mean().item() - moved)
+        assert error < 4.5 * eps / 2 * (steps / n) ** 0.5 + 0.1 * moved
+        assert found["stochastic"].unique().numel() > 3
+
+    @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
+    def test_the_bits_of_stochastic_rounding_are_the_same_everywhere(self, short, device):
+        """For every instruction set and device: the parameters are rounded from numbers that all of them compute alike,
+        small whole ones."""
+        params = [torch.ones(1000, dtype=short, device=device).requires_grad_()]
+        optimizer = self.case.ours(params, lr=torch.finfo(short).eps / 4, rounding="stochastic")
+        for _ in range(5):
+            params[0].grad = torch.ones_like(params[0])
+            optimizer.step()
+        bits = params[0].detach().cpu().view(torch.uint8).numpy().tobytes()
+        assert hashlib.sha256(bits).hexdigest()[:16] == self.case.bits[short]
+
+    def test_groups_parameters_and_steps_are_rounded_by_random_numbers_of_their_own(self):
+        params = [torch.ones(512, dtype=torch.bfloat16).requires_grad_() for _ in range(3)]
+        groups = [{"params": params[:2]}, {"params": params[2:]}]
+        optimizer = self.case.ours(groups, lr=torch.finfo(torch.bfloat16).eps / 30, rounding="stochastic")
+        seen = []
+        for _ in range(2):
+            before = copies(params)
+            for p in params:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+            seen += [(p != q).tolist() for p, q in zip(params, before, strict=True)]
+        assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
+
+    # clipping
+
+    def test_clipping_is_that_of_torch(self, device):
+        for limit in (0.1, 1e3):
+            params = parameters(SHAPES, torch.float64, device)
+            others, ours, theirs = self.pair(params, lr=0.01)
+            ours = self.ours([{"params": params[:4]}, {"params": params[4:]}], max_grad_norm=limit)
+            for _ in range(3):
+                give_gradients(params, others)
+                norm = torch.nn.utils.clip_grad_norm_(others, limit)
+                ours.step()
+                theirs.step()
+                torch.testing.assert_close(ours.grad_norm, norm)
+            assert_all_close(params, others)
+
+    def test_the_norm_is_that_of_all_dtypes_groups_and_parameters(self):
+        params = [*parameters([(5,)], torch.float32), *parameters([(3, 3)], torch.bfloat16)]
+        groups = [{"params": params[:1], "max_grad_norm": 0.5}, {"params": params[1:]}]
+        optimizer = self.ours(groups)
+        give_gradients(params)
+        optimizer.step()
+        exact = torch.cat([p.grad.double().flatten() for p in params]).norm()
+        torch.testing.assert_close(optimizer.grad_norm.double(), exact)
+
+    # the loss scale
+
+    def test_scaled_gradients(self, device):
+        for options in self.case.options:
+            params = parameters(SHAPES, torch.float64, device)
+            others, ours, theirs = self.pair(params, lr=0.01, **options)
+            for found_inf in (1.0, 0.0, 0.0, 1.0, 0.0):
+                give_gradients(params, others)
+                for p in params:
+                    p.grad *= 3.0
+                ours.grad_scale = torch.tensor(3.0, device=device)
+                ours.found_inf = torch.tensor(found_inf, device=device)
+                ours.step()
+                if not found_inf:
+                    theirs.step()
+                    assert_all_close([p.grad for p in params], [p.grad for p in others])
+            assert_all_close(params, others)
+            if device == "cpu":
+                torch.testing.assert_close(states(ours), states(theirs), rtol=1e-12, atol=1e-12)
+
+    def test_the_norm_of_scaled_gradients(self, device):
+        params = parameters(SHAPES, torch.float64, device)
+        others, _, theirs = self.pair(params, lr=0.01)
+        ours = self.ours(params, max_grad_norm=0.1)
+        give_gradients(params, others)
+        for p in params:
+            p.grad *= 4.0
+        ours.grad_scale = torch.tensor(4.0, device=device)
+        norm = torch.nn.utils.clip_grad_norm_(others, 0.1)
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(ours.grad_norm, norm)
+        assert_all_close(params, others)
+
+    def test_a_scaler(self, device):
+        model = torch.nn.Linear(3, 2).to(device)
+        other = copy.deepcopy(model)
+        ours, theirs = self.ours(model.parameters()), self.case.theirs(other.parameters(), lr=0.01)
+        scaler, plain = (torch.amp.GradScaler(device, init_scale=2.0**10, growth_interval=2) for _ in range(2))
+        x = torch.randn(4, 3, device=device)
+        for step in range(6):
+            for net, optimizer, scales in ((model, ours, scaler), (other, theirs, plain)):
+                optimizer.zero_grad()
+                loss = net(x).square().sum() * (torch.inf if step in (0, 3) else 1)
+                scales.scale(loss).backward()
+                if step == 4:
+                    scales.unscale_(optimizer)
+                scales.step(optimizer)
+                scales.update()
+            assert scaler.get_scale() == plain.get_scale()
+        assert_all_close(list(model.parameters()), list(other.parameters()), 1e-6)
+
+    # the state
+
+    def test_state_dicts_go_both_ways(self, device):
+        for options in self.case.options:
+            params = parameters(SHAPES, torch.float64, device)
+            others, ours, theirs = self.pair(params, lr=0.01, **options)
+            run([ours, theirs], params, others, steps=3)
+            for _ in range(2):
+                mine, other = ours.state_dict(), theirs.state_dict()
+                for i, of_torch in other["state"].items():
+                    assert set(mine["state"][i]) == set(of_torch)
+                    for name, value in of_torch.items():
+                        of_ours = mine["state"][i][name]
+                        assert (of_ours.dtype, of_ours.shape, of_ours.device) == (value.dtype, value.shape, value.device)
+                file = io.BytesIO()
+                torch.save((mine, other), file)
+                file.seek(0)
+                mine, other = torch.load(file, weights_only=True)
+                ours, theirs = self.ours(params, **options), self.case.theirs(others, lr=0.01, **options)
+                ours.load_state_dict(other)
+                theirs.load_state_dict(mine)
+                run([ours, theirs], params, others, steps=3)
+            assert_all_close(params, others)
+
+    def test_options_of_ours_survive_a_state_dict_of_torchs(self):
+        params = parameters([(3,)], torch.bfloat16)
+        others, ours, theirs = self.pair(params, lr=0.01)
+        run([theirs], others, steps=1)
+        ours = self.ours(params, rounding="kahan", max_grad_norm=2.0)
+        ours.load_state_dict(theirs.state_dict())
+        assert ours.param_groups[0]["rounding"] == "kahan"
+        assert ours.param_groups[0]["max_grad_norm"] == 2.0
+        run([ours], params, steps=2)
+        assert "compensation" in ours.state[params[0]]
+
+    def test_a_wrong_state_dict_changes_nothing(self):
+        params = parameters([(3,), (4,)], torch.float64)
+        ours = self.ours(params, **self.case.options[-1])
+        run([ours], params, steps=2)
+        before, kept = copies(params), copy.deepcopy(ours.state_dict())
+        other = parameters([(3,), (5,)], torch.float64)
+        of_other_size = self.ours(other, **self.case.options[-1])
+        strange = torch.optim.Adagrad(copies(params))
+        run([of_other_size], other, steps=1)
+        run([strange], strange.param_groups[0]["params"], steps=1)
+        unknown = copy.deepcopy(kept)
+        unknown["state"][1]["sum"] = torch.zeros(4)
+        for wrong in (of_other_size.state_dict(), strange.state_dict(), unknown):
+            if wrong["state"]:
+                with pytest.raises(ValueError, match="loaded state dict"):
+                    ours.load_state_dict(wrong)
+        with pytest.raises(ValueError, match="parameter group"):
+            ours.load_state_dict(self.ours([*params, *other]).state_dict())
+        assert_all_close(params, before, 0)
+        now = ours.state_dict()
+        assert now["param_groups"] == kept["param_groups"]
+        for i, of_parameter in kept["state"].items():
+            torch.testing.assert_close(now["state"][i], of_parameter, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("through", (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))), ids=("copy", "pickle"))
+    def test_copies_go_on_alike(self, through: Callable):
+        params = parameters(SHAPES, torch.float32)
+        ours = self.ours(params, max_grad_norm=1.0, **self.case.options[-1])
+        run([ours], params, steps=2)
+        twin = through(ours)
+        others = twin.param_groups[0]["params"]
+        run([ours, twin], params, others, steps=2)
+        assert_all_close(params, others, 0)
+
+    # how it is used
+
+    def test_schedulers_groups_and_frozen_parameters(self):
+        params = parameters(SHAPES, torch.float64)
+        others = copies(params)
+        lists, optimizers, schedulers = (params, others), [], []
+        for kind, (a, b, *rest) in zip((self.case.ours, self.case.theirs), lists, strict=True):
+            optimizers.append(kind([{"params": [a, b], "lr": 0.1}, {"params": rest[:2], "weight_decay": 0.1}], lr=0.01))
+            schedulers.append(torch.optim.lr_scheduler.OneCycleLR(optimizers[-1], [0.1, 0.2], 20, cycle_momentum=False))
+        for step in range(12):
+            give_gradients(*lists)
+            for of, optimizer, scheduler in zip(lists, optimizers, schedulers, strict=True):
+                if step == 3:
+                    optimizer.add_param_group({"params": of[4:]})
+                    scheduler.base_lrs.append(0.01)
+                    optimizer.param_groups[-1].update(initial_lr=0.01, max_lr=0.1, min_lr=1e-4)
+                if step in (5, 6):
+                    of[1].grad = of[3].grad = None
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad(set_to_none=step % 2 == 0)
+        assert_all_close(*lists)
+
+    def test_closures_and_hooks(self):
+        (p,) = params = parameters([(3,)], torch.float64)
+        optimizer = self.ours(params)
+        seen = []
+        optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+        optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+
+        def closure() -> Tensor:
+            seen.append("closure")
+            optimizer.zero_grad()
+            loss = p.square().sum()
+            loss.backward()
+            return loss
+
+        start = p.detach().clone()
+        with torch.no_grad():
+            loss = optimizer.step(closure)
+        assert seen == ["before", "closure", "after"]
+        torch.testing.assert_close(loss, start.square().sum())
+        assert not torch.equal(p, start)
+        assert optimizer.step() is None
+
+    def test_a_learning_rate_that_is_a_tensor(self, device):
+        params = parameters(SHAPES, torch.float64, device)
+        others, _, theirs = self.pair(params, lr=0.01)
+        ours = self.case.ours(params, lr=torch.tensor(0.5))
+        ours.param_groups[0]["lr"].fill_(0.01)
+        run([ours, theirs], params, others, steps=3)
+        assert_all_close(params, others, 1e-6)
+
+    def test_a_changed_parameter_raises_in_backward(self):
+        params = parameters([(3,)], torch.float64)
+        optimizer = self.ours(params)
+        loss = params[0].square().sum()
+        params[0].grad = torch.ones(3, dtype=torch.float64)
+        optimizer.step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+    def test_a_step_takes_no_memory(self):
+        from benchmarks.memory import peak_bytes
+
+        params = parameters([(100_000,)], torch.float32)
+        optimizer = self.ours(params, **self.case.options[-1])
+        run([optimizer], params, steps=1)
+        assert peak_bytes(optimizer.step, torch.device("cpu")) < 1000
+
+    def test_a_compiled_step(self):
+        params = parameters(SHAPES, torch.float64)
+        others, ours, theirs = self.pair(params, lr=0.01, **self.case.options[-1])
+        compiled = torch.compile(ours.step)
+        for _ in range(3):
+            give_gradients(params, others)
+            compiled()
+            theirs.step()
+        assert_all_close(params, others)
+
+    def test_a_differentiable_step(self):
+        """By torch's own code: the derivative of the new parameters by the old ones and the gradients."""
+        found = []
+        for kind in (self.case.ours, self.case.theirs):
+            torch.manual_seed(0)
+            start = torch.randn(5, dtype=torch.float64, requires_grad=True)
+            grad = torch.randn(5, dtype=torch.float64, requires_grad=True)
+            p = start.clone()
+            p.grad = grad
+            kind([p], lr=0.1, differentiable=True).step()
+            found.append(torch.autograd.grad(p.square().sum(), (start, grad)))
+        torch.testing.assert_close(*found, rtol=0, atol=0)
+
+    def test_what_no_kernel_takes_is_torchs(self):
+        class Own(torch.Tensor):
+            pass
+
+        params = [p.detach().as_subclass(Own).requires_grad_() for p in parameters([(3,)], torch.float64)]
+        others, ours, theirs = self.pair(params, lr=0.01, **self.case.options[-1])
+        run([ours, theirs], params, others, steps=2)
+        assert_all_close(params, others)
+        give_gradients(params, others)
+        torch.nn.utils.clip_grad_norm_(others, 0.1)
+        for p in params:
+            p.grad *= 4
+        clipping = self.ours(params, max_grad_norm=0.1, **self.case.options[-1])
+        clipping.load_state_dict(ours.state_dict())
+        clipping.param_groups[0]["max_grad_norm"] = 0.1
+        clipping.grad_scale, clipping.found_inf = torch.tensor(4.0), torch.tensor(0.0)
+        clipping.step()
+        theirs.step()
+        assert_all_close(params, others)
+        with pytest.raises(RuntimeError, match="rounding"):
+            self.ours(params, rounding="kahan").step()
+
+    def test_fake_tensors(self):
+        from torch._subclasses import FakeTensorMode
+
+        with FakeTensorMode():
+            params = [torch.nn.Parameter(torch.randn(3))]
+            optimizer = self.ours(params)
+            params[0].grad = torch.randn(3)
+            optimizer.step()
+            assert all(x.shape in ((3,), ()) for x in optimizer.state[params[0]].values())
+
+    # bad input
+
+    def test_bad_options_are_refused_as_by_torch(self):
+        params = parameters([(3,)], torch.float32)
+        for options in self.case.bad:
+            ours, theirs = outcome(self.case.ours, params, **options), outcome(self.case.theirs, params, **options)
+            assert ours == theirs, options
+            assert ours[0] in (ValueError, RuntimeError), options
+        for options in (dict(rounding="up"), dict(rounding=None), dict(max_grad_norm=0.0), dict(max_grad_norm=-1.0)):
+            with pytest.raises(ValueError, match="Invalid"):
+                self.case.ours(params, **options)
+            with pytest.raises(ValueError, match="Invalid"):
+                self.case.ours([{"params": params, **options}])
+        for bad in ([], torch.ones(3), [1.0], [{"params": params}, {"params": params}]):
+            assert outcome(self.case.ours, bad) == outcome(self.case.theirs, bad)
+
+    def test_a_wrong_group_leaves_all_groups_unchanged(self):
+        def with_gradient_of(change: Callable[[Tensor], Tensor]) -> None:
+            params[-1].data = change(params[-1].data)  # and its gradient is as it was
+
+        def break_state() -> None:
+            of_last = optimizer.state[params[-1]]
+            of_last["step"] = torch.zeros(2)
+
+        changes = [
+            lambda: with_gradient_of(lambda x: x.float()),
+            lambda: with_gradient_of(lambda x: x[:2]),
+            lambda: with_gradient_of(lambda x: x.expand(2, 5)),
+            lambda: optimizer.param_groups[-1].update(lr="fast"),
+            lambda: optimizer.param_groups[-1].update(rounding="up"),
+            *([break_state] if "step" in self.case_state() else []),
+        ]
+        for change in changes:
+            params = parameters([(4,), (5,)], torch.float64)
+            optimizer = self.ours([{"params": [p]} for p in params], **self.case.options[-1])
+            run([optimizer], params, steps=1)
+            before, kept = copies(params[:1]), copy.deepcopy(states(optimizer)[0])
+            give_gradients(params)
+            change()
+            with pytest.raises((RuntimeError, ValueError, TypeError)):
+                optimizer.step()
+            assert_all_close(params[:1], before, 0)
+            torch.testing.assert_close(states(optimizer)[0], kept, rtol=0, atol=0)
+
+    def case_state(self) -> list[str]:
+        params = parameters([(1,)], torch.float64)
+        optimizer = self.ours(params)
+        run([optimizer], params, steps=1)
+        return list(optimizer.state[params[0]])
+
+    def test_overlapping_parameters_are_refused(self):
+        p = torch.ones(1).expand(3).requires_grad_()
+        p.grad = torch.ones(3)
+        with pytest.raises(RuntimeError, match="single memory location"):
+            self.ours([p]).step()
+
+    def test_sparse_gradients(self):
+        """Refused or taken as by torch."""
+        found = []
+        for kind in (self.case.ours, self.case.theirs):
+            p = torch.ones(3, requires_grad=True)
+            p.grad = torch.ones(3).to_sparse()
+            try:
+                kind([p], lr=0.1).step()
+            except RuntimeError as error:
+                found.append(str(error))
+            else:
+                found.append(p.tolist())
+        assert found[0] == found[1]

@@ -1,0 +1,259 @@
+"""Optimizers whose step is one native call for all parameters of a group (csrc/cpu/update.h, csrc/cuda/update.cuh).
+
+They derive from torch's of the same name and share its constructor, and the names, shapes and dtypes of its state, so
+that a state_dict of one is one of the other.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._native import call_on, gather
+from ._builtin import step_as_torch
+from .gradient_norm import gradient_norm
+
+Group = dict[str, Any]
+Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of one of 16 bits
+
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+OWN_OPTIONS = ("rounding", "max_grad_norm")
+
+
+class Bundle(NamedTuple):
+    """What one call of the operator updates: parameters of one dtype and device, and what is kept of each."""
+
+    lists: Any  # as call_on takes them
+    like: Tensor  # one of the parameters
+    names: tuple[str, ...]  # of what is kept
+    first: bool = False  # whether nothing was kept of them before
+
+
+class Fused(torch.optim.Optimizer):
+    """A torch optimizer with an operator(params, grads, *states, compensations, steps, lr, *numbers, maximize, ...)."""
+
+    operator: ClassVar[str]
+    builtin_step: ClassVar[Callable[..., Any]]
+    states: ClassVar[tuple[str, ...]]  # in the order of the operator, by torch's names
+    hyperparameters: ClassVar[tuple[str, ...]]  # which no group of this optimizer lacks, whoever saved it
+    counts_steps: ClassVar[bool] = True
+    torch_decouples: ClassVar[bool] = False  # whether torch's has decoupled_weight_decay
+
+    grad_norm: Tensor | None = None  # of the last step, before clipping, if a group has max_grad_norm
+    _step_supports_amp_scaling = True  # GradScaler hands over grad_scale and found_inf, and waits for nothing
+
+    _undisturbed: ClassVar[Callable[..., Any] | None] = None  # the step, which no compiler looks into
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Inside torch.compile the step stays what it is: a kernel, faster than what the compiler makes of torch's."""
+        if Fused._undisturbed is None:
+            import torch._dynamo  # as torch's constructor does
+
+            Fused._undisturbed = torch._dynamo.disable(Fused._step)
+        return super().__new__(cls)
+
+    def keeps(self, group: Group) -> tuple[str, ...]:
+        """The states that a group's options ask for."""
+        raise NotImplementedError
+
+    def numbers(self, group: Group, first: bool) -> tuple:
+        """What the operator takes between lr and maximize."""
+        raise NotImplementedError
+
+    def takes(self, group: Group) -> bool:
+        """Whether the operator heeds all options of a group."""
+        return not group["differentiable"]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient. A closure, which computes the loss again, is called first."""
+        assert self._undisturbed is not None
+        return self._undisturbed(closure)
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found = self._gathered()
+        if found is None:
+            with torch.no_grad():
+                step_as_torch(self)
+        else:
+            for call in self._calls(found):
+                call_on(self.operator, *call)
+        return loss
+
+    def _names(self, group: Group) -> Names:
+        names = ("step", *self.keeps(group)) if self.counts_steps else self.keeps(group)
+        rounding = check_rounding(group["rounding"])
+        if rounding == "nearest":
+            return names, names
+        if rounding == "kahan":
+            return names, (*names, "compensation")
+        return names, names if self.counts_steps else (*names, "step")  # the step tells the random numbers
+
+    def _gathered(self) -> list[tuple[Group, list[Bundle]]] | None:
+        """What there is to update; None where some of it is torch's. All is checked before anything is begun."""
+        found = []
+        for group in self.param_groups:
+            names = self._names(group)
+            self._move_steps(group)
+            in_group = gather(group["params"], self.state, *names) if self.takes(group) else None
+            if in_group is None:
+                return None
+            found.append((group, names, *in_group))
+        return [(group, self._completed(group, names, of_group, lacking)) for group, names, of_group, lacking in found]
+
+    def _move_steps(self, group: Group) -> None:
+        """To the device, where alone it is known whether a step counts."""
+        if getattr(self, "found_inf", None) is None:
+            return
+        for p in group["params"]:
+            step = self.state[p].get("step") if p.is_cuda and p in self.state else None
+            if step is not None and step.device != p.device:
+                self.state[p]["step"] = step.to(p.device)
+
+    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor]) -> list[Bundle]:
+        """The bundles of a group, once the parameters that lack some state have it."""
+        if not lacking:
+            return bundles(found, names)
+        with torch.no_grad():
+            for p in lacking:
+                self._begin(group, p, names[p.dtype in SIXTEEN_BITS])
+        return self._bundles(group["params"], names)
+
+    def _bundles(self, params: list[Tensor], names: Names, first: bool = False) -> list[Bundle]:
+        found = gather(params, self.state, *names)
+        assert found is not None  # as a moment ago
+        return bundles(found[0], names, first)
+
+    def _begin(self, group: Group, p: Tensor, names: tuple[str, ...]) -> None:
+        state, found_inf = self.state[p], getattr(self, "found_inf", None)
+        for name in names:
+            if state.get(name) is None:
+                state[name] = zero_step(group, p, found_inf is not None) if name == "step" else torch.zeros_like(p)
+
+    def _calls(self, found: list[tuple[Group, list[Bundle]]]) -> list[tuple]:
+        """The calls of the operator. What can go wrong in making them does so before the first is called."""
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if any(group["max_grad_norm"] is not None for group, _ in found):
+            self.grad_norm = norm_of([bundle for _, bundles in found for bundle in bundles], grad_scale)
+        return [
+            self._call(group, bundle, number, grad_scale, found_inf)
+            for number, (group, bundles) in enumerate(found)
+            for bundle in bundles
+        ]
+
+    def _call(
+        self, group: Group, bundle: Bundle, number: int, grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> tuple:
+        """What call_on takes for a bundle of the group of this number."""
+        names, like = bundle.names, bundle.like
+        lr, device_lr = group["lr"], None
+        if isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda:
+            lr, device_lr = 0, lr
+        max_grad_norm = group["max_grad_norm"]
+        stream = number << 32 if group["rounding"] == "stochastic" and like.dtype in SIXTEEN_BITS else None
+        return (
+            bundle.lists,
+            (0, 1, *(place_of(name, names) for name in (*self.states, "compensation", "step"))),
+            (
+                float(lr),
+                *self.numbers(group, bundle.first),
+                bool(group["maximize"]),
+                stream,
+                on_device_of(like, device_lr),
+                float(max_grad_norm or 0),
+                None if max_grad_norm is None else on_device_of(like, self.grad_norm),
+                on_device_of(like, grad_scale),
+                on_device_of(like, found_inf),
+            ),
+        )
+
+    def _add_options(self, **options: Any) -> None:
+        """What our constructors take beyond torch's, checked and made part of every group."""
+        for of_group in (options, *self.param_groups):
+            check_rounding(of_group.get("rounding", "nearest"))
+            check_max_grad_norm(of_group.get("max_grad_norm"))
+        self.defaults.update(options)
+        for group in self.param_groups:
+            for name, value in options.items():
+                group.setdefault(name, value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also of load_state_dict: what was saved by torch's optimizer has none of our options, and keeps ours."""
+        self._check_state(state)
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name in self.own_options:
+                group.setdefault(name, self.defaults[name])
+
+    own_options: ClassVar[tuple[str, ...]] = OWN_OPTIONS
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        for group in state["param_groups"]:
+            missing = [name for name in self.hyperparameters if name not in group]
+            if missing:
+                raise ValueError(
+                    f"loaded state dict is not one of {type(self).__name__}: a parameter group has no {missing[0]!r}"
+                )
+        for p, of_parameter in state["state"].items():
+            for name, value in of_parameter.items() if isinstance(p, Tensor) else ():
+                if name not in (*self.states, "step", "compensation"):
+                    raise ValueError(
+                        f"loaded state dict is not one of {type(self).__name__}: a parameter has a state {name!r}"
+                    )
+                if isinstance(value, Tensor) and name != "step" and value.shape != p.shape:
+                    raise ValueError(
+                        f"loaded state dict has {name!r} of size {tuple(value.shape)} for a parameter of size "
+                        f"{tuple(p.shape)}"
+                    )
+
+
+def bundles(found: list[tuple[Any, Tensor]], names: Names, first: bool = False) -> list[Bundle]:
+    return [Bundle(lists, like, names[like.dtype in SIXTEEN_BITS], first) for lists, like in found]
+
+
+def place_of(name: str, names: tuple[str, ...]) -> int:
+    """Of a state among the lists of a bundle; -1 if it is not kept."""
+    return 2 + names.index(name) if name in names else -1
+
+
+def on_device_of(like: Tensor, x: Tensor | None) -> Tensor | None:
+    return x if x is None or x.device == like.device else x.to(like.device, non_blocking=True)
+
+
+def heeds_capturable(group: Group) -> bool:
+    """On a CPU torch refuses to be captured."""
+    return not group["capturable"] or all(p.is_cuda for p in group["params"])
+
+
+def zero_step(group: Group, p: Tensor, on_device: bool) -> Tensor:
+    """A count of steps where torch has it, and of torch's dtype."""
+    fused = group.get("fused")
+    double = torch.get_default_dtype() == torch.float64 and not fused
+    device = p.device if on_device or fused or group.get("capturable") else "cpu"
+    return torch.zeros((), dtype=torch.float64 if double else torch.float32, device=device)
+
+
+def norm_of(bundles: list[Bundle], grad_scale: Tensor | None) -> Tensor:
+    """The length of all gradients as one vector, without the scale of the loss."""
+    norms = [call_on("torchnotes::gradient_norm", bundle.lists, (1,), ()) for bundle in bundles]
+    if not norms:
+        return torch.zeros(())
+    norm = norms[0]
+    if len(norms) > 1:
+        norm = gradient_norm(x.to(norm.device, torch.float64) for x in norms)
+    return norm if grad_scale is None else norm / grad_scale.to(norm.device)
+
+
+def check_rounding(rounding: Any) -> str:
+    if rounding not in ("nearest", "stochastic", "kahan"):
+        raise ValueError(f"Invalid rounding: {rounding}")
+    return rounding
+
+
+def check_max_grad_norm(max_grad_norm: Any) -> None:
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"Invalid max_grad_norm value: {max_grad_norm}")

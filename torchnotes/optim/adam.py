@@ -1,0 +1,82 @@
+"""Adam. The formulas: csrc/formulas/adam.h.
+
+m' = m + (1 - beta1) (d - m),    v' = beta2 v + (1 - beta2) d^2,    w' = w - eta m^ / (sqrt(v^) + eps)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._builtin import builtin_step
+from ._fused import Fused, Group, heeds_capturable
+
+
+@torch.library.register_fake("torchnotes::adam_")
+def _(*args: Any, **kwargs: Any) -> None: ...
+
+
+class Adam(Fused, torch.optim.Adam):
+    """torch.optim.Adam, and beyond it
+
+    rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
+        average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
+    max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
+    """
+
+    operator = "torchnotes::adam_"
+    builtin_step = builtin_step(torch.optim.Adam)
+    states = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    hyperparameters = ("lr", "betas", "eps", "weight_decay")
+    torch_decouples = True
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        rounding: str = "nearest",
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
+        self._add_options(rounding=rounding, max_grad_norm=max_grad_norm)
+
+    def takes(self, group: Group) -> bool:
+        waits = any(isinstance(beta, Tensor) and not beta.is_cpu for beta in group["betas"])
+        return super().takes(group) and heeds_capturable(group) and not waits
+
+    def keeps(self, group: Group) -> tuple[str, ...]:
+        return self.states if group["amsgrad"] else self.states[:2]
+
+    def numbers(self, group: Group, first: bool) -> tuple:
+        beta1, beta2 = group["betas"]
+        return (
+            float(beta1),
+            float(beta2),
+            float(group["eps"]),
+            float(group["weight_decay"]),
+            bool(group["decoupled_weight_decay"]),
+        )

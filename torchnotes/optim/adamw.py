@@ -1,0 +1,53 @@
+"""Adam with a decay that is decoupled from the gradient. The formulas: csrc/formulas/adam.h.
+
+w' = (1 - eta lambda) w - eta m^ / (sqrt(v^) + eps)
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from .adam import Adam
+
+
+class AdamW(Adam):
+    """torch.optim.AdamW, and beyond it what Adam has."""
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        rounding: str = "nearest",
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+            rounding=rounding,
+            max_grad_norm=max_grad_norm,
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # as torch's, whatever was loaded
+            group["decoupled_weight_decay"] = True

@@ -1,0 +1,83 @@
+"""RMSProp. The formulas: csrc/formulas/rmsprop.h.
+
+v' = alpha v + (1 - alpha) d^2,    w' = w - eta d / (sqrt(v') + eps)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._builtin import builtin_step
+from ._fused import OWN_OPTIONS, Fused, Group, heeds_capturable
+
+
+@torch.library.register_fake("torchnotes::rmsprop_")
+def _(*args: Any, **kwargs: Any) -> None: ...
+
+
+class RMSprop(Fused, torch.optim.RMSprop):
+    """torch.optim.RMSprop, and beyond it
+
+    decoupled_weight_decay: weight_decay shrinks the parameters by 1 - lr weight_decay, and has no part in the average
+    rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
+        average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
+    max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
+    """
+
+    operator = "torchnotes::rmsprop_"
+    builtin_step = builtin_step(torch.optim.RMSprop)
+    states = ("square_avg", "grad_avg", "momentum_buffer")
+    hyperparameters = ("lr", "alpha", "eps", "weight_decay")
+    own_options = (*OWN_OPTIONS, "decoupled_weight_decay")
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        decoupled_weight_decay: bool = False,
+        rounding: str = "nearest",
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            alpha,
+            eps,
+            weight_decay,
+            momentum,
+            centered,
+            capturable,
+            foreach,
+            maximize,
+            differentiable,
+        )
+        self._add_options(
+            decoupled_weight_decay=decoupled_weight_decay, rounding=rounding, max_grad_norm=max_grad_norm
+        )
+
+    def takes(self, group: Group) -> bool:
+        return super().takes(group) and heeds_capturable(group)
+
+    def keeps(self, group: Group) -> tuple[str, ...]:
+        wanted = (True, group["centered"], group["momentum"] > 0)
+        return tuple(name for name, kept in zip(self.states, wanted, strict=True) if kept)
+
+    def numbers(self, group: Group, first: bool) -> tuple:
+        return (
+            float(group["alpha"]),
+            float(group["eps"]),
+            float(group["weight_decay"]),
+            float(group["momentum"]),
+            bool(group["decoupled_weight_decay"]),
+        )

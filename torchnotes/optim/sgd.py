@@ -1,0 +1,86 @@
+"""Gradient descent with momentum. The formulas: csrc/formulas/sgd.h.
+
+b' = mu b + (1 - tau) d,    w' = w - eta b'
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._builtin import builtin_step
+from ._fused import SIXTEEN_BITS, Bundle, Fused, Group, Names
+
+
+@torch.library.register_fake("torchnotes::sgd_")
+def _(*args: Any, **kwargs: Any) -> None: ...
+
+
+class SGD(Fused, torch.optim.SGD):
+    """torch.optim.SGD, and beyond it
+
+    rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
+        average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
+    max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
+    """
+
+    operator = "torchnotes::sgd_"
+    builtin_step = builtin_step(torch.optim.SGD)
+    states = ("momentum_buffer",)
+    hyperparameters = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
+    counts_steps = False
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        rounding: str = "nearest",
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            momentum,
+            dampening,
+            weight_decay,
+            nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+        )
+        self._add_options(rounding=rounding, max_grad_norm=max_grad_norm)
+
+    def keeps(self, group: Group) -> tuple[str, ...]:
+        return self.states if group["momentum"] != 0 else ()
+
+    def numbers(self, group: Group, first: bool) -> tuple:
+        return (
+            float(group["momentum"]),
+            float(group["dampening"]),
+            float(group["weight_decay"]),
+            bool(group["nesterov"]),
+            first,
+        )
+
+    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor]) -> list[Bundle]:
+        """The first step is not dampened, which a momentum of 0 tells only where later ones are not either."""
+        new = {p for p in lacking if self.state[p].get("momentum_buffer") is None} if group["dampening"] else set()
+        if not new or not names[0]:
+            return super()._completed(group, names, found, lacking)
+        found_inf = getattr(self, "found_inf", None)
+        skipped = found_inf is not None and bool(found_inf.item())  # then it has not been the first; waited for once
+        for p in lacking:
+            if not (skipped and p in new):
+                self._begin(group, p, names[p.dtype in SIXTEEN_BITS])
+        old = self._bundles([p for p in group["params"] if p not in new], names)
+        return old if skipped else old + self._bundles([p for p in group["params"] if p in new], names, first=True)
