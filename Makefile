@@ -14,7 +14,7 @@ HERE := env "PYTHONPATH=$(CURDIR)"
 SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
 # What runs again for every instruction set: not what is made of the kernels in Python, or by torch's compiler (which
 # does not follow ATEN_CPU_CAPABILITY).
-KERNEL_TESTS := tests/ops --ignore tests/ops/test_linear_cross_entropy.py -k "not (inductor or compile \
+KERNEL_TESTS := tests/ops tests/optim --ignore tests/ops/test_linear_cross_entropy.py --ignore tests/optim/test_newton.py -k "not (inductor or compile \
 	or export or composition or third or gradcheck or derivatives or vmap or transforms or dual or fake or autocast or hooks or opcheck)"
 
 .PHONY: build train test check format bench sanitize clean

@@ -6,4 +6,4 @@ from torchnotes.optim import RMSprop
 
 from .step import step
 
-CASES = step(RMSprop, torch.optim.RMSprop, 5, more=({"centered": True, "momentum": 0.9},))
+CASES = step(RMSprop, torch.optim.RMSprop, 5, more={"centered": True, "momentum": 0.9})

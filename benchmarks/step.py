@@ -23,21 +23,22 @@ def total(shapes: Shapes) -> int:
     return sum(torch.Size(shape).numel() for shape in shapes)
 
 
-def step(ours: Kind, theirs: Kind, streams: int, more: Sequence[dict[str, Any]] = (), **options: Any) -> tuple[Case, ...]:
-    """`streams`: how many numbers per parameter a step reads or writes; `more`: further options, for the network."""
+def step(
+    ours: Kind, theirs: Kind, streams: int, more: dict[str, Any] | None = None, **options: Any
+) -> tuple[Case, ...]:
+    """`streams`: how many numbers per parameter a step reads or writes; `more`: options that add two each."""
 
     def case(name: str, shapes: Shapes, options: dict[str, Any], streams: int) -> Case:
         setup = partial(stepped, ours, theirs, shapes, streams, options)
-        return Case(name, (total(shapes),), setup, always_warm=True)  # a step allocates nothing
+        return Case(f"step, {name}", (total(shapes),), setup, always_warm=True)  # a step allocates nothing
 
+    network = "166 tensors of a network"
+    further = (case(f"{network}, {', '.join(more)}", NETWORK, options | more, streams + 2 * len(more)),) if more else ()
     return (
-        case("step, 166 tensors of a network", NETWORK, options, streams),
-        *(
-            case(f"step, 166 tensors of a network, {', '.join(others)}", NETWORK, options | others, streams + 2 * len(others))
-            for others in more
-        ),
-        case("step, 200 small tensors", SMALL, options, streams),
-        case("step, two layers", PERCEPTRON, options, streams),
+        case(network, NETWORK, options, streams),
+        *further,
+        case("200 small tensors", SMALL, options, streams),
+        case("two layers", PERCEPTRON, options, streams),
         roundings(ours, streams, options),
     )
 
@@ -93,7 +94,7 @@ def made(
     params = [x.clone().requires_grad_() for x in start]
     for p, grad in zip(params, grads, strict=True):
         p.grad = grad
-    return params, kind(params, **options)  # type: ignore[call-arg]
+    return params, kind(params, **options)
 
 
 def roundings(ours: Kind, streams: int, options: dict[str, Any]) -> Case:

@@ -8,6 +8,7 @@
 #include <torch/csrc/utils/object_ptr.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -38,8 +39,24 @@ bool takes(PyObject* object) {
          x.scalar_type() != at::kComplexHalf;
 }
 
-const at::Tensor* state_of(PyObject* states, PyObject* name) {
-  PyObject* const state = states == nullptr ? nullptr : PyDict_GetItemWithError(states, name);
+struct Name {
+  PyObject* object;
+  const char* text;
+  bool is_step;
+};
+
+std::vector<Name> names_in(PyObject* tuple) {
+  std::vector<Name> names;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
+    PyObject* const name = PyTuple_GET_ITEM(tuple, i);
+    const char* const text = PyUnicode_AsUTF8(name);
+    names.push_back({name, text, std::string_view(text) == "step"});
+  }
+  return names;
+}
+
+const at::Tensor* state_of(PyObject* states, const Name& name) {
+  PyObject* const state = states == nullptr ? nullptr : PyDict_GetItemWithError(states, name.object);
   if (state == nullptr && PyErr_Occurred()) {
     throw python_error();
   }
@@ -47,26 +64,30 @@ const at::Tensor* state_of(PyObject* states, PyObject* name) {
     return nullptr;
   }
   TORCH_CHECK_TYPE(
-      THPVariable_Check(state), "expected a tensor as state ", PyUnicode_AsUTF8(name), ", got ", Py_TYPE(state)->tp_name
+      THPVariable_Check(state), "expected a tensor as state ", name.text, ", got ", Py_TYPE(state)->tp_name
   );
   return &THPVariable_Unpack(state);
 }
 
 // A parameter's states by these names, checked, as far as they are there.
-std::vector<at::Tensor> states_of(const at::Tensor& w, PyObject* states, PyObject* names) {
-  std::vector<at::Tensor> found;
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
-    PyObject* const name = PyTuple_GET_ITEM(names, i);
+void find_states(
+    std::vector<const at::Tensor*>& found, const at::Tensor& w, PyObject* states, const std::vector<Name>& names
+) {
+  found.clear();
+  for (const Name& name : names) {
     if (const at::Tensor* const state = state_of(states, name)) {
-      const std::string_view text = PyUnicode_AsUTF8(name);
-      text == "step" ? check_step(*state) : check_like_parameter(w, *state, text.data());
-      found.push_back(*state);
+      name.is_step ? check_step(*state) : check_like_parameter(w, *state, name.text);
+      found.push_back(state);
     }
   }
-  return found;
 }
 
-void add_to(std::vector<Bundle>& bundles, const at::Tensor& w, const at::Tensor& grad, std::vector<at::Tensor> states) {
+void add_to(
+    std::vector<Bundle>& bundles,
+    const at::Tensor& w,
+    const at::Tensor& grad,
+    const std::vector<const at::Tensor*>& states
+) {
   auto bundle = std::find_if(bundles.begin(), bundles.end(), [&](const Bundle& other) {
     return other.first.device() == w.device() && other.first.scalar_type() == w.scalar_type();
   });
@@ -77,7 +98,7 @@ void add_to(std::vector<Bundle>& bundles, const at::Tensor& w, const at::Tensor&
   bundle->lists[0].push_back(w);
   bundle->lists[1].push_back(grad);
   for (size_t k = 0; k < states.size(); ++k) {
-    bundle->lists[2 + k].push_back(std::move(states[k]));
+    bundle->lists[2 + k].push_back(*states[k]);
   }
 }
 
@@ -101,7 +122,9 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
       n == 4 && PyList_Check(args[0]) && PyDict_Check(args[1]) && PyTuple_Check(args[2]) && PyTuple_Check(args[3]),
       "gather expects a list, a dict and two tuples"
   );
+  const std::array names = {names_in(args[2]), names_in(args[3])};
   std::vector<Bundle> bundles;
+  std::vector<const at::Tensor*> found_states;
   py::list lacking;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
     PyObject* const parameter = PyList_GET_ITEM(args[0], i);
@@ -120,10 +143,10 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
     if (states == nullptr && PyErr_Occurred()) {
       throw python_error();
     }
-    PyObject* const names = args[at::isReducedFloatingType(w.scalar_type()) ? 3 : 2];
-    auto found = states_of(w, states, names);
-    if (found.size() == size_t(PyTuple_GET_SIZE(names))) {
-      add_to(bundles, w, grad, std::move(found));
+    const auto& of_parameter = names[at::isReducedFloatingType(w.scalar_type()) ? 1 : 0];
+    find_states(found_states, w, states, of_parameter);
+    if (found_states.size() == of_parameter.size()) {
+      add_to(bundles, w, grad, found_states);
     } else {
       lacking.append(py::handle(parameter));
     }

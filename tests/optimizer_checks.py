@@ -156,9 +156,7 @@ class OptimizerChecks:
     def test_many_parameters_of_several_dtypes(self, device):
         shapes = [(1 + i % 7,) for i in range(150)]
         params = [
-            p
-            for dtype in (torch.float64, torch.float32, torch.complex128)
-            for p in parameters(shapes, dtype, device)
+            p for dtype in (torch.float64, torch.float32, torch.complex128) for p in parameters(shapes, dtype, device)
         ]
         others, ours, theirs = self.pair(params, lr=0.01, **self.case.options[-1])
         run([ours, theirs], params, others, steps=3)
@@ -329,8 +327,8 @@ class OptimizerChecks:
                 for i, of_torch in other["state"].items():
                     assert set(mine["state"][i]) == set(of_torch)
                     for name, value in of_torch.items():
-                        of_ours = mine["state"][i][name]
-                        assert (of_ours.dtype, of_ours.shape, of_ours.device) == (value.dtype, value.shape, value.device)
+                        for attribute in ("dtype", "shape", "device"):
+                            assert getattr(mine["state"][i][name], attribute) == getattr(value, attribute)
                 file = io.BytesIO()
                 torch.save((mine, other), file)
                 file.seek(0)
@@ -376,7 +374,9 @@ class OptimizerChecks:
         for i, of_parameter in kept["state"].items():
             torch.testing.assert_close(now["state"][i], of_parameter, rtol=0, atol=0)
 
-    @pytest.mark.parametrize("through", (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))), ids=("copy", "pickle"))
+    @pytest.mark.parametrize(
+        "through", (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))), ids=("copy", "pickle")
+    )
     def test_copies_go_on_alike(self, through: Callable):
         params = parameters(SHAPES, torch.float32)
         ours = self.ours(params, max_grad_norm=1.0, **self.case.options[-1])
@@ -560,6 +560,15 @@ class OptimizerChecks:
         optimizer = self.ours(params)
         run([optimizer], params, steps=1)
         return list(optimizer.state[params[0]])
+
+    def test_a_capturable_one_is_refused_on_a_cpu(self):
+        params = parameters([(3,)], torch.float32)
+        if not self.case.capturable:
+            assert "capturable" not in self.ours(params).defaults
+            return
+        give_gradients(params)
+        theirs = self.case.theirs(params, capturable=True)
+        assert outcome(self.ours(params, capturable=True).step) == outcome(theirs.step)
 
     def test_overlapping_parameters_are_refused(self):
         p = torch.ones(1).expand(3).requires_grad_()

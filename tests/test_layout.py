@@ -9,47 +9,56 @@ import torch
 import torchnotes
 
 ROOT = Path(__file__).parents[1]
-SCHEMAS = re.findall(r'^    "(\w+)\(', (ROOT / "csrc/schemas.cpp").read_text(), re.MULTILINE)
+SCHEMAS = re.findall(r'^    "([a-z]\w*)\(', (ROOT / "csrc/schemas.cpp").read_text(), re.MULTILINE)
 STEMS = sorted(path.stem for path in (ROOT / "torchnotes/ops").glob("*.py") if not path.stem.startswith("_"))
-COMPOSITIONS = {"linear_cross_entropy"}  # of the kernels of others
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "torchnotes/optim").glob("*.py") if not path.stem.startswith("_"))
+COMPOSITIONS = {"linear_cross_entropy", "adamw", "newton"}  # of the kernels of others, or of plain operations
 NATIVE_SIDES = (
     "csrc/formulas/{}.h",
     "csrc/operators/{}.h",
     "csrc/cpu/{}.cpp",
     "csrc/cuda/{}.cu",
 )
-SIDES = (*NATIVE_SIDES, "tests/ops/test_{}.py", "benchmarks/bench_{}.py")
+BENCHMARK = "benchmarks/bench_{}.py"
 
 
-def composed_on(side: str, stem: str) -> bool:
-    return side in NATIVE_SIDES and stem in COMPOSITIONS
+def sides(stem: str) -> list[str]:
+    """The files that an operation or an optimizer has beside its Python."""
+    native = [] if stem in COMPOSITIONS else [side.format(stem) for side in NATIVE_SIDES]
+    if stem in STEMS:
+        return [*native, f"tests/ops/test_{stem}.py", BENCHMARK.format(stem)]
+    tests = {"adamw": "adam"}.get(stem, stem)
+    return [*native, f"tests/optim/test_{tests}.py", *(() if stem in COMPOSITIONS else [BENCHMARK.format(stem)])]
 
 
 def test_every_operation_stands_on_every_side():
     assert STEMS
-    wanted = [side.format(stem) for stem in STEMS for side in SIDES if not composed_on(side, stem)]
-    assert not [path for path in wanted if not (ROOT / path).exists()]
+    assert OPTIMIZERS
+    assert not [path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem) if not (ROOT / path).exists()]
 
 
 def test_nothing_stands_on_one_side_alone():
-    shared = {"activation", "philox", "portable", "vector_math", "vector_words", "weighted"}
-    for side in SIDES:
-        found = {
-            re.fullmatch(side.split("/")[-1].format(r"(\w+)"), path.name) for path in (ROOT / side).parent.iterdir()
-        }
-        expected = {stem for stem in STEMS if not composed_on(side, stem)}
-        assert {match[1] for match in found if match} - shared == expected
+    shared = {"activation", "gradient", "philox", "portable", "rounding", "vector_math", "vector_words", "weighted"}
+    expected = {path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem)}
+    for side in (*NATIVE_SIDES, "tests/ops/test_{}.py", BENCHMARK):
+        folder, pattern = (ROOT / side).parent, re.compile(side.split("/")[-1].format(r"(\w+)"))
+        for path in folder.iterdir():
+            match = pattern.fullmatch(path.name)
+            if match and match[1] not in shared and not (side.startswith("csrc/c") and path.suffix == ".h"):
+                assert str(path.relative_to(ROOT)) in expected
 
 
 def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
     assert SCHEMAS
     for name in SCHEMAS:
-        stem = max((stem for stem in STEMS if name.startswith(stem)), key=len)
+        stem = max((stem for stem in (*STEMS, *OPTIMIZERS) if name.startswith(stem)), key=len)
         assert re.search(rf'm\.impl\(\s*"{name}"', (ROOT / f"csrc/operators/{stem}.h").read_text())
         for source in (f"csrc/cpu/{stem}.cpp", f"csrc/cuda/{stem}.cu"):
             assert f'#include "../operators/{stem}.h"' in (ROOT / source).read_text(), source
-        assert f'"torchnotes::{name}"' in (ROOT / f"torchnotes/ops/{stem}.py").read_text()
-        assert f'"{name}"' in (ROOT / f"tests/ops/test_{stem}.py").read_text()
+        package = "ops" if stem in STEMS else "optim"
+        assert f'"torchnotes::{name}"' in (ROOT / f"torchnotes/{package}/{stem}.py").read_text()
+        if package == "ops":  # those of optimizers are found by the optimizer's name, in tests/optim/test_use.py
+            assert f'"{name}"' in (ROOT / f"tests/ops/test_{stem}.py").read_text()
 
 
 @pytest.mark.skipif(torchnotes._C.cuda, reason="this build has CUDA")
@@ -63,6 +72,7 @@ def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
         "int": 0,
         "List[float]": [0.5],
         "List[bool]": [True] * 3,
+        "List[Tensor]": [torch.ones(2, 2)],
     }
     kernel = getattr(torch.ops.torchnotes, name).default
     arguments = (values.get(str(argument.type)) for argument in kernel._schema.arguments)  # None for what is optional
@@ -98,6 +108,6 @@ def test_formulas_are_mathematics_only():
 
 
 def test_formulas_derive_before_they_compute():
-    for stem in set(STEMS) - COMPOSITIONS:
+    for stem in {*STEMS, *OPTIMIZERS} - COMPOSITIONS:
         text = (ROOT / f"csrc/formulas/{stem}.h").read_text()
         assert re.search(r"^//.*('|d\w+/d\w+).* = ", text.split("#pragma once")[0], re.MULTILINE), stem

@@ -26,7 +26,7 @@ class TestAdam(OptimizerChecks):
         options=(
             {},
             dict(betas=(0.5, 0.7), eps=1e-3, weight_decay=0.3),
-            dict(betas=(torch.tensor(0.8).double(), torch.tensor(0.9).double())),
+            dict(betas=(torch.tensor(0.8).double(), torch.tensor(0.9).double()), foreach=False),
             dict(weight_decay=0.3, decoupled_weight_decay=True),
             dict(fused=True),
             dict(amsgrad=True, weight_decay=0.2, maximize=True),

@@ -2,7 +2,7 @@
 
 import torch
 
-from optimizer_checks import OptimizerCase, OptimizerChecks, copies, give_gradients, parameters, run
+from optimizer_checks import OptimizerCase, OptimizerChecks, copies, give_gradients, parameters
 from torchnotes.optim import RMSprop
 
 
@@ -80,15 +80,3 @@ def test_the_scale_of_the_gradient_does_not_matter():
             optimizer.step()
         found.append(params)
     torch.testing.assert_close(*found, rtol=1e-13, atol=0)
-
-
-def test_a_capturable_one_is_refused_on_a_cpu():
-    params = parameters([(3,)], torch.float32)
-    for kind in (RMSprop, torch.optim.RMSprop):
-        optimizer = kind(params, capturable=True)
-        try:
-            run([optimizer], params, steps=1)
-        except AssertionError as error:
-            assert "capturable=True" in str(error)
-        else:
-            raise AssertionError("a CPU captures nothing")

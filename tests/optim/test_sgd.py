@@ -31,6 +31,7 @@ class TestSGD(OptimizerChecks):
             dict(fused=True, differentiable=True),
             dict(fused=True, foreach=True),
         ),
+        capturable=False,
         bits={torch.bfloat16: "33a776be1f895184", torch.float16: "f040008305c0474e"},
     )
 
@@ -112,7 +113,7 @@ def test_gradient_descent_on_a_smooth_function():
 
 
 def test_momentum():
-    """Row 25: V <- rho V + eta grad, W <- W - gamma V, rho = 0.9, as torch has it with eta in the place of gamma eta."""
+    """Row 25: V <- rho V + eta grad, W <- W - gamma V, rho = 0.9; eta gamma is torch's learning rate."""
     rho, eta, gamma = 0.9, 0.3, 0.1
     (w,) = params = parameters([(5,)], torch.float64)
     W, V = w.detach().clone(), torch.zeros(5, dtype=torch.float64)

@@ -4,11 +4,13 @@ They derive from torch's of the same name and share its constructor, and the nam
 that a state_dict of one is one of the other.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .._native import call_on, gather
 from ._builtin import step_as_torch
@@ -43,14 +45,15 @@ class Fused(torch.optim.Optimizer):
     grad_norm: Tensor | None = None  # of the last step, before clipping, if a group has max_grad_norm
     _step_supports_amp_scaling = True  # GradScaler hands over grad_scale and found_inf, and waits for nothing
 
-    _undisturbed: ClassVar[Callable[..., Any] | None] = None  # the step, which no compiler looks into
+    _undisturbed: ClassVar[Callable[..., Any]]  # the step, which no compiler looks into: it is one kernel
+    _hooked: ClassVar[Callable[..., Any]]  # the same with its hooks, and seen by the profiler
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Inside torch.compile the step stays what it is: a kernel, faster than what the compiler makes of torch's."""
-        if Fused._undisturbed is None:
+        if not hasattr(Fused, "_undisturbed"):
             import torch._dynamo  # as torch's constructor does
 
             Fused._undisturbed = torch._dynamo.disable(Fused._step)
+            Fused._hooked = torch.optim.Optimizer.profile_hook_step(Fused._undisturbed)
         return super().__new__(cls)
 
     def keeps(self, group: Group) -> tuple[str, ...]:
@@ -67,8 +70,16 @@ class Fused(torch.optim.Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. A closure, which computes the loss again, is called first."""
-        assert self._undisturbed is not None
-        return self._undisturbed(closure)
+        observed = (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        )
+        return self._hooked(closure) if observed else self._undisturbed(closure)
+
+    step.hooked = True  # type: ignore[attr-defined] # torch need not wrap it again, which takes as long as the step
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
@@ -149,7 +160,7 @@ class Fused(torch.optim.Optimizer):
         self, group: Group, bundle: Bundle, number: int, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> tuple:
         """What call_on takes for a bundle of the group of this number."""
-        names, like = bundle.names, bundle.like
+        like = bundle.like
         lr, device_lr = group["lr"], None
         if isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda:
             lr, device_lr = 0, lr
@@ -157,7 +168,7 @@ class Fused(torch.optim.Optimizer):
         stream = number << 32 if group["rounding"] == "stochastic" and like.dtype in SIXTEEN_BITS else None
         return (
             bundle.lists,
-            (0, 1, *(place_of(name, names) for name in (*self.states, "compensation", "step"))),
+            places_of((*self.states, "compensation", "step"), bundle.names),
             (
                 float(lr),
                 *self.numbers(group, bundle.first),
@@ -215,9 +226,10 @@ def bundles(found: list[tuple[Any, Tensor]], names: Names, first: bool = False) 
     return [Bundle(lists, like, names[like.dtype in SIXTEEN_BITS], first) for lists, like in found]
 
 
-def place_of(name: str, names: tuple[str, ...]) -> int:
-    """Of a state among the lists of a bundle; -1 if it is not kept."""
-    return 2 + names.index(name) if name in names else -1
+@functools.cache
+def places_of(wanted: tuple[str, ...], kept: tuple[str, ...]) -> tuple[int, ...]:
+    """Where the parameters, the gradients and these states are among the lists of a bundle; -1 for what is not kept."""
+    return (0, 1, *(2 + kept.index(name) if name in kept else -1 for name in wanted))
 
 
 def on_device_of(like: Tensor, x: Tensor | None) -> Tensor | None:

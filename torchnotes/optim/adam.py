@@ -65,7 +65,8 @@ class Adam(Fused, torch.optim.Adam):
         self._add_options(rounding=rounding, max_grad_norm=max_grad_norm)
 
     def takes(self, group: Group) -> bool:
-        waits = any(isinstance(beta, Tensor) and not beta.is_cpu for beta in group["betas"])
+        beta1, beta2 = group["betas"]  # a float each, or a tensor each
+        waits = isinstance(beta1, Tensor) and not (beta1.is_cpu and beta2.is_cpu)
         return super().takes(group) and heeds_capturable(group) and not waits
 
     def keeps(self, group: Group) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 
-
 @torch.library.register_fake("torchnotes::gradient_norm")
 def _(tensors: list[Tensor]) -> Tensor:
     dtype = tensors[0].dtype.to_real()

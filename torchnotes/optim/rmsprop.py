@@ -62,9 +62,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
             maximize,
             differentiable,
         )
-        self._add_options(
-            decoupled_weight_decay=decoupled_weight_decay, rounding=rounding, max_grad_norm=max_grad_norm
-        )
+        self._add_options(decoupled_weight_decay=decoupled_weight_decay, rounding=rounding, max_grad_norm=max_grad_norm)
 
     def takes(self, group: Group) -> bool:
         return super().takes(group) and heeds_capturable(group)

@@ -1,0 +1,217 @@
+"""The optimizers in the hands of others: DistributedDataParallel, averaged models, functional calls, CUDA graphs."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from optimizer_checks import give_gradients, parameters
+from torchnotes import optim
+
+KINDS = pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam", "AdamW"))
+ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def twins(name: str, net: torch.nn.Module, **options: object) -> tuple:
+    """A copy of the network, our optimizer of the one, torch's of the other."""
+    other = copy.deepcopy(net)
+    ours = getattr(optim, name)(net.parameters(), lr=0.01, **options)
+    return other, ours, getattr(torch.optim, name)(other.parameters(), lr=0.01, **options)
+
+
+def train(net, optimizer: torch.optim.Optimizer, steps: int = 4) -> None:
+    torch.manual_seed(1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        net(torch.randn(8, 3)).square().sum().backward()
+        optimizer.step()
+
+
+def assert_same(net: torch.nn.Module, other: torch.nn.Module) -> None:
+    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+
+
+@KINDS
+def test_distributed_data_parallel(name, tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        net = network()
+        other, ours, theirs = twins(name, net)
+        train(DistributedDataParallel(net, gradient_as_bucket_view=True), ours)
+        train(other, theirs)
+        assert_same(net, other)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@KINDS
+def test_averaged_models(name):
+    averaged = []
+    for kind in (optim, torch.optim):
+        torch.manual_seed(0)
+        net = network()
+        optimizer = getattr(kind, name)(net.parameters(), lr=0.01)
+        average = torch.optim.swa_utils.AveragedModel(net)
+        scheduler = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)
+        for _ in range(4):
+            train(net, optimizer, steps=1)
+            average.update_parameters(net)
+            scheduler.step()
+        averaged.append(average)
+    assert_same(*averaged)
+
+
+@KINDS
+def test_functional_calls(name):
+    """Gradients of a functional call, given to the parameters."""
+    net = network()
+    other, ours, theirs = twins(name, net)
+    x = torch.randn(8, 3)
+    for module, optimizer in ((net, ours), (other, theirs)):
+        for _ in range(3):
+            params = dict(module.named_parameters())
+            grads = torch.func.grad(lambda p, m=module: torch.func.functional_call(m, p, x).square().sum())(params)
+            for key, p in params.items():
+                p.grad = grads[key].detach()
+            optimizer.step()
+    assert_same(net, other)
+
+
+@KINDS
+def test_a_trainer_that_wraps_the_step_in_a_closure(name):
+    """As Lightning does: the closure zeroes, computes and goes back, and may return nothing."""
+    net = network()
+    other, ours, theirs = twins(name, net)
+    for module, optimizer in ((net, ours), (other, theirs)):
+        torch.manual_seed(2)
+        for skipped in (False, True, False):
+
+            def closure(module=module, optimizer=optimizer, skipped=skipped) -> torch.Tensor | None:
+                optimizer.zero_grad()
+                loss = module(torch.randn(4, 3)).square().sum()
+                if skipped:
+                    return None
+                loss.backward()
+                return loss
+
+            assert (optimizer.step(closure) is None) == skipped
+    assert_same(net, other)
+
+
+@KINDS
+def test_the_profiler_sees_the_step(name):
+    params = parameters([(3,)], torch.float32)
+    optimizer = getattr(optim, name)(params, lr=0.01)
+    give_gradients(params)
+    with torch.profiler.profile(acc_events=True) as profiler:
+        optimizer.step()
+    assert f"Optimizer.step#{name}.step" in {event.key for event in profiler.key_averages()}
+
+
+@KINDS
+def test_the_operator_obeys_its_schema(name):
+    kind = {"AdamW": "Adam"}.get(name, name)
+    operator = getattr(torch.ops.torchnotes, kind.lower() + "_").default
+    states = len(getattr(optim, kind).states)
+    for dtype in (torch.float64, torch.bfloat16):
+        lists = [[torch.rand(shape, dtype=dtype) for shape in ((3,), (2, 2))] for _ in range(2 + states)]
+        steps = [torch.zeros(()) for _ in range(2)]
+        numbers = [0.5, 0.6, 0.7, False, False] if kind == "SGD" else [0.9, 0.99, 0.1, 0.5, False]
+        arguments = (*lists, [], steps, 0.1, *numbers, False)
+        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+@KINDS
+def test_the_operator_refuses_what_does_not_match(name):
+    kind = {"AdamW": "Adam"}.get(name, name)
+    operator = getattr(torch.ops.torchnotes, kind.lower() + "_").default
+    states = len(getattr(optim, kind).states)
+    numbers = [0.5, 0.6, 0.7, False, False] if kind == "SGD" else [0.9, 0.99, 0.1, 0.5, False]
+
+    def call(grad=None, state=None, compensations=(), step=None, **options) -> None:
+        w, like = torch.ones(3), torch.zeros(3)
+        lists = [
+            [w],
+            [like if grad is None else grad],
+            *([like.clone() if state is None else state] for _ in range(states)),
+        ]
+        steps = [torch.zeros(()) if step is None else step]
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            operator(*lists, list(compensations), steps, 0.1, *numbers, False, **options)
+        assert (w == 1).all()
+
+    for wrong in (torch.ones(4), torch.ones(3, dtype=torch.float64), torch.ones(3).to_sparse()):
+        call(grad=wrong)
+        call(state=wrong)
+    call(step=torch.zeros(2))
+    call(step=torch.zeros((), dtype=torch.int64))
+    call(compensations=[torch.zeros(3)])
+    call(stream=1)
+    for number in ("device_lr", "grad_norm", "grad_scale", "found_inf"):
+        call(**{number: torch.ones(2)})
+    integers = [[torch.ones(3, dtype=torch.int64)] for _ in range(2 + states)]
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        operator(*integers, [], [torch.zeros(())], 0.1, *numbers, False)
+
+
+@ON_CUDA
+@KINDS
+def test_a_cuda_graph(name):
+    options = {"capturable": True} if name != "SGD" else {"momentum": 0.9}
+    net = network().cuda()
+    other, ours, theirs = twins(name, net, **options)
+    ours.param_groups[0]["lr"] = torch.tensor(0.01, device="cuda")
+    x = torch.randn(8, 3, device="cuda")
+
+    def gradients(module: torch.nn.Module) -> None:
+        for p in module.parameters():
+            p.grad = None
+        module(x).square().sum().backward()
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        gradients(net)
+        ours.step()
+        graph = torch.cuda.CUDAGraph()
+        gradients(net)
+        with torch.cuda.graph(graph, stream=stream):
+            ours.step()
+    torch.cuda.synchronize()
+    gradients(other)
+    theirs.step()
+    held = [p.grad for p in net.parameters()]
+    for lr in (0.01, 0.02, 0.005):
+        ours.param_groups[0]["lr"].fill_(lr)
+        theirs.param_groups[0]["lr"] = lr
+        fresh = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
+        for p, grad, new in zip(net.parameters(), held, fresh, strict=True):
+            p.grad = grad
+            grad.copy_(new)
+        graph.replay()
+        gradients(other)
+        theirs.step()
+        torch.cuda.synchronize()
+        assert_same(net, other)
+
+
+@ON_CUDA
+def test_nothing_is_waited_for():
+    params = [torch.randn(5, device="cuda", requires_grad=True) for _ in range(3)]
+    for name in ("SGD", "RMSprop", "Adam"):
+        optimizer = getattr(optim, name)(params, lr=torch.tensor(0.1, device="cuda"), max_grad_norm=1.0)
+        for p in params:
+            p.grad = torch.randn(5, device="cuda")
+        optimizer.grad_scale = torch.tensor(2.0, device="cuda")
+        optimizer.found_inf = torch.tensor(0.0, device="cuda")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            optimizer.step()
+            optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
