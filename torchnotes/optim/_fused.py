@@ -161,16 +161,15 @@ class Fused(torch.optim.Optimizer):
     ) -> tuple:
         """What call_on takes for a bundle of the group of this number."""
         like = bundle.like
-        lr, device_lr = group["lr"], None
-        if isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda:
-            lr, device_lr = 0, lr
+        lr = group["lr"]
+        device_lr = lr if isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda else None  # not to be waited for
         max_grad_norm = group["max_grad_norm"]
         stream = number << 32 if group["rounding"] == "stochastic" and like.dtype in SIXTEEN_BITS else None
         return (
             bundle.lists,
             places_of((*self.states, "compensation", "step"), bundle.names),
             (
-                float(lr),
+                float(lr) if device_lr is None else 0.0,
                 *self.numbers(group, bundle.first),
                 bool(group["maximize"]),
                 stream,
