@@ -39,6 +39,32 @@ bool takes(PyObject* object) {
          x.scalar_type() != at::kComplexHalf;
 }
 
+// Searches a dict of tensors. Their hash is computed in Python, and is the address: that is asked of the first one
+// alone.
+class Hashes {
+ public:
+  PyObject* find(PyObject* dict, PyObject* tensor) {
+    const auto address = reinterpret_cast<Py_hash_t>(tensor);
+    if (!known_) {
+      known_ = true;
+      are_addresses_ = PyObject_Hash(tensor) == address;
+    }
+#if PY_VERSION_HEX < 0x030D0000
+    PyObject* const found =
+        are_addresses_ ? _PyDict_GetItem_KnownHash(dict, tensor, address) : PyDict_GetItemWithError(dict, tensor);
+#else
+    PyObject* const found = PyDict_GetItemWithError(dict, tensor);
+#endif
+    if (found == nullptr && PyErr_Occurred()) {
+      throw python_error();
+    }
+    return found;
+  }
+
+ private:
+  bool known_ = false, are_addresses_ = false;
+};
+
 struct Name {
   PyObject* object;
   const char* text;
@@ -76,7 +102,7 @@ void find_states(
   found.clear();
   for (const Name& name : names) {
     if (const at::Tensor* const state = state_of(states, name)) {
-      name.is_step ? check_step(*state) : check_like_parameter(w, *state, name.text);
+      name.is_step ? check_step(w, *state) : check_like_parameter(w, *state, name.text);
       found.push_back(state);
     }
   }
@@ -125,6 +151,7 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   const std::array names = {names_in(args[2]), names_in(args[3])};
   std::vector<Bundle> bundles;
   std::vector<const at::Tensor*> found_states;
+  Hashes hashes;
   py::list lacking;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
     PyObject* const parameter = PyList_GET_ITEM(args[0], i);
@@ -138,11 +165,9 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
     if (!takes(parameter) || !takes(gradient.get())) {
       Py_RETURN_NONE;
     }
+    at::assert_no_internal_overlap(w);
     check_like_parameter(w, grad, "gradient");
-    PyObject* const states = PyDict_GetItemWithError(args[1], parameter);
-    if (states == nullptr && PyErr_Occurred()) {
-      throw python_error();
-    }
+    PyObject* const states = hashes.find(args[1], parameter);
     const auto& of_parameter = names[at::isReducedFloatingType(w.scalar_type()) ? 1 : 0];
     find_states(found_states, w, states, of_parameter);
     if (found_states.size() == of_parameter.size()) {

@@ -46,13 +46,18 @@ inline void check_like_parameter(const at::Tensor& w, const at::Tensor& x, const
   );
 }
 
-inline void check_step(const at::Tensor& step) {
+inline void check_step(const at::Tensor& w, const at::Tensor& step) {
   TORCH_CHECK(
-      step.numel() == 1 && (step.scalar_type() == at::kFloat || step.scalar_type() == at::kDouble),
-      "torchnotes: expected the step of a parameter to be one number of dtype float32 or float64, got ",
+      step.numel() == 1 && (step.scalar_type() == at::kFloat || step.scalar_type() == at::kDouble) &&
+          (step.is_cpu() || step.device() == w.device()),
+      "torchnotes: expected the step of a parameter on ",
+      w.device(),
+      " to be one number of dtype float32 or float64 there or on the CPU, got ",
       step.scalar_type(),
       " of size ",
-      step.sizes()
+      step.sizes(),
+      " on ",
+      step.device()
   );
 }
 

@@ -61,7 +61,7 @@ void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<
       " parameters"
   );
   for (const at::Tensor& step : call.steps) {
-    check_step(step);
+    check_step(w, step);
   }
   update(rule, parameters, call.steps, options);
 }

@@ -254,6 +254,19 @@ class OptimizerChecks:
                 torch.testing.assert_close(ours.grad_norm, norm)
             assert_all_close(params, others)
 
+    def test_the_least_norms_are_clipped_as_by_torch(self):
+        """Which adds 1e-6 to the norm."""
+        params = parameters([(3,)], torch.float64)
+        others, _, theirs = self.pair(params, lr=0.01)
+        ours = self.ours(params, max_grad_norm=1e-6)
+        for p in (*params, *others):
+            p.grad = torch.full((3,), 1e-6, dtype=torch.float64)
+        torch.nn.utils.clip_grad_norm_(others, 1e-6)
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(params, others, rtol=1e-15, atol=1e-15)
+        torch.testing.assert_close(states(ours), states(theirs), rtol=1e-10, atol=0)
+
     def test_the_norm_is_that_of_all_dtypes_groups_and_parameters(self):
         params = [*parameters([(5,)], torch.float32), *parameters([(3, 3)], torch.bfloat16)]
         groups = [{"params": params[:1], "max_grad_norm": 0.5}, {"params": params[1:]}]
@@ -539,6 +552,7 @@ class OptimizerChecks:
             lambda: with_gradient_of(lambda x: x.float()),
             lambda: with_gradient_of(lambda x: x[:2]),
             lambda: with_gradient_of(lambda x: x.expand(2, 5)),
+            lambda: with_gradient_of(lambda x: x[:1].expand(5)),  # which overlaps itself
             lambda: optimizer.param_groups[-1].update(lr="fast"),
             lambda: optimizer.param_groups[-1].update(rounding="up"),
             *([break_state] if "step" in self.case_state() else []),

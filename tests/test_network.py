@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import torchnotes.functional as F
-from torchnotes import nn
+from torchnotes import nn, optim
 
 PRECISE = pytest.mark.parametrize("precise", (torch.float64, torch.float32), ids=str)
 SLOPES = {
@@ -100,7 +100,7 @@ def test_the_batch_update_and_the_l2_term():
     loss = error(x, target) / 9 + decay / 2 * layer.weight.square().sum()
     (gradient,) = torch.autograd.grad(loss, layer.weight)
     torch.testing.assert_close(gradient, mean + decay * start)
-    optimizer = torch.optim.SGD([layer.weight], lr=eta, weight_decay=decay)
+    optimizer = optim.SGD([layer.weight], lr=eta, weight_decay=decay)
     (error(x, target) / 9).backward()
     optimizer.step()
     torch.testing.assert_close(layer.weight, start - eta * (mean + decay * start))

@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from . import nn
+from . import nn, optim
 
 
 def two_spirals(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,7 +24,7 @@ def train(steps: int, seed: int) -> float:
         nn.Linear(64, 64, activation="tanh"),
         nn.Linear(64, 1, activation="sigmoid"),
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
     for step in range(1, steps + 1):
         optimizer.zero_grad()
         loss = (model(x) - y).pow(2).mean()

@@ -31,6 +31,9 @@ struct Numbers {
   static constexpr int kVectors = is_half<scalar_t> ? 2 : 1;
   std::array<Vectorized<T>, kVectors> v;
 
+  // The place of a lane of v[k].
+  static constexpr int place(int k, int lane) { return k * Vectorized<T>::size() + lane; }
+
   // n: how many, where they are not all there.
   template <class... N>
   static Numbers load(const scalar_t* p, N... n) {
@@ -43,6 +46,13 @@ struct Numbers {
     }
   }
 
+  // As they are to be stored, and what will be there then.
+  Numbers nearest() const { return *this; }
+  Numbers stored() const {
+    const auto [a, b] = at::vec::convert_to_float<scalar_t>(at::vec::convert_from_float<scalar_t>(v[0], v[1]));
+    return {{a, b}};
+  }
+
   template <class... N>
   void store(scalar_t* p, N... n) const {
     if constexpr (is_half<scalar_t>) {
@@ -50,6 +60,41 @@ struct Numbers {
     } else {
       v[0].store(p, n...);
     }
+  }
+};
+
+// bfloat16 is the upper half of a float: those at even places and those at odd ones are where they are in 32 bits but
+// for a shift, which takes half as long as to convert neighbours. A NaN here has no lower half, since it comes from a
+// bfloat16 or of nothing, so that rounding leaves it one.
+template <>
+struct Numbers<c10::BFloat16> {
+  using T = float;
+  typedef uint32_t Bits __attribute__((vector_size(sizeof(Vectorized<float>))));
+  static constexpr int kVectors = 2;
+  std::array<Vectorized<float>, kVectors> v;
+
+  static constexpr int place(int k, int lane) { return 2 * lane + k; }
+
+  template <class... N>
+  static Numbers load(const c10::BFloat16* p, N... n) {
+    const auto both = bits_as<Bits>(Vectorized<c10::BFloat16>::loadu(p, n...));
+    return {{number(both << 16), number(both & 0xffff0000)}};
+  }
+
+  Numbers nearest() const { return {{nearest(v[0]), nearest(v[1])}}; }
+  Numbers stored() const { return *this; }
+
+  template <class... N>
+  void store(c10::BFloat16* p, N... n) const {
+    const Bits both = bits_as<Bits>(v[0]) >> 16 | bits_as<Bits>(v[1]);
+    bits_as<Vectorized<c10::BFloat16>>(both).store(p, n...);
+  }
+
+ private:
+  static Vectorized<float> number(const Bits& bits) { return bits_as<Vectorized<float>>(bits); }
+  static Vectorized<float> nearest(const Vectorized<float>& x) {
+    const auto bits = bits_as<Bits>(x);
+    return number((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
   }
 };
 
@@ -70,7 +115,7 @@ inline void round_stochastically(Numbers<scalar_t>& w, const uint32_t* words) {
     alignas(64) float lanes[kLanes];
     w.v[k].store(lanes);
     for (int i = 0; i < kLanes; ++i) {
-      lanes[i] = rounded(lanes[i], words[k * kLanes + i], scalar_t());
+      lanes[i] = rounded(lanes[i], words[w.place(k, i)], scalar_t());
     }
     w.v[k] = Vectorized<float>::loadu(lanes);
   }
@@ -111,23 +156,26 @@ inline void update_part(
       }
     }
     if constexpr (is_half<scalar_t>) {
+      const N exact = w;
       if (words != nullptr) {
         round_stochastically(w, words + (i - begin));
+      } else {
+        w = w.nearest();
+      }
+      if (compensated) {
+        const N nearest = w.stored();
+        for (int j = 0; j < N::kVectors; ++j) {
+          c.v[j] = exact.v[j] - nearest.v[j];
+        }
+        c.nearest().store(place.compensation + i, n...);
       }
     }
     w.store(place.w + i, n...);
     for (int k = 0; k < Rule::kStates; ++k) {
-      states[k].store(place.states[k] + i, n...);
+      states[k].nearest().store(place.states[k] + i, n...);
     }
     if (gradient.scaled) {
-      g.store(place.gradient + i, n...);
-    }
-    if (compensated) {
-      const N nearest = N::load(place.w + i, n...);
-      for (int j = 0; j < N::kVectors; ++j) {
-        c.v[j] = w.v[j] - nearest.v[j];
-      }
-      c.store(place.compensation + i, n...);
+      g.nearest().store(place.gradient + i, n...);
     }
   };
   constexpr int64_t kSize = Vectorized<scalar_t>::size();

@@ -19,24 +19,24 @@
 namespace torchnotes {
 
 template <class T>
-C10_HOST_DEVICE inline T bit_cast(const auto& x) {
+C10_HOST_DEVICE inline T bits_as(const auto& x) {
   static_assert(sizeof(T) == sizeof(x));
   T y;
-  std::memcpy(&y, &x, sizeof(y));
+  std::memcpy(static_cast<void*>(&y), &x, sizeof(y));
   return y;
 }
 
 // x up or down to a number that bfloat16 has.
 C10_HOST_DEVICE inline float rounded(float x, uint32_t word, c10::BFloat16) {
-  const auto bits = bit_cast<uint32_t>(x);
-  const auto carried = bit_cast<float>((bits + (word >> 16)) & 0xffff0000u);
+  const auto bits = bits_as<uint32_t>(x);
+  const auto carried = bits_as<float>((bits + (word >> 16)) & 0xffff0000u);
   return (bits & 0x7f800000u) == 0x7f800000u ? x : carried;  // infinity and NaN stay
 }
 
 // The same for half, whose last place is 2^-24 from 2^-14 down: there x is a multiple of it and the rest.
 C10_HOST_DEVICE inline float rounded(float x, uint32_t word, c10::Half) {
-  const auto bits = bit_cast<uint32_t>(x);
-  const auto carried = bit_cast<float>((bits + (word >> 19)) & 0xffffe000u);
+  const auto bits = bits_as<uint32_t>(x);
+  const auto carried = bits_as<float>((bits + (word >> 19)) & 0xffffe000u);
   const float magnitude = abs(x), places = magnitude * 0x1p24f;
   const int32_t whole = int32_t(places < 1024.0f ? places : 0.0f);
   const float fraction = float(int32_t(word >> 8)) * 0x1p-24f;

@@ -37,6 +37,19 @@ class TestSGD(OptimizerChecks):
 
 
 @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
+def test_every_number_of_16_bits_is_rounded_to_the_nearest_and_ties_to_even(short, device):
+    w = torch.arange(-(2**15), 2**15).to(torch.int16).view(short).to(device)
+    half_a_place = torch.finfo(short).eps / 2 * torch.exp2(w.float().abs().log2().floor())
+    for grad in (half_a_place.to(short), -half_a_place.to(short), torch.randn(w.shape).to(device, short)):
+        p = w.clone().requires_grad_()
+        p.grad = grad
+        SGD([p], lr=1.0).step()
+        expected = (w.float() - grad.float()).to(short)
+        assert torch.equal(p.isnan(), expected.isnan())
+        assert torch.equal(p[~p.isnan()], expected[~p.isnan()])
+
+
+@pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
 def test_stochastic_rounding_goes_by_the_words_of_the_parameter_and_the_step(short, device):
     """Up where the random fraction is less than what is cut off, as a fraction of the last place; by numpy."""
     n = 3000

@@ -105,6 +105,21 @@ def test_a_trainer_that_wraps_the_step_in_a_closure(name):
 
 
 @KINDS
+def test_the_hooks_of_a_class_with_a_step_of_its_own_run_once(name):
+    class Own(getattr(optim, name)):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    params = parameters([(3,)], torch.float32)
+    optimizer, seen = Own(params, lr=0.01), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    give_gradients(params)
+    optimizer.step()
+    assert seen == ["before", "after"]
+
+
+@KINDS
 def test_the_profiler_sees_the_step(name):
     params = parameters([(3,)], torch.float32)
     optimizer = getattr(optim, name)(params, lr=0.01)

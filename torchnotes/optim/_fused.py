@@ -70,7 +70,7 @@ class Fused(torch.optim.Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. A closure, which computes the loss again, is called first."""
-        observed = (
+        observed = type(self).step is Fused.step and (  # else torch has wrapped the step of a class of its own
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
@@ -150,16 +150,13 @@ class Fused(torch.optim.Optimizer):
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if any(group["max_grad_norm"] is not None for group, _ in found):
             self.grad_norm = norm_of([bundle for _, bundles in found for bundle in bundles], grad_scale)
-        return [
-            self._call(group, bundle, number, grad_scale, found_inf)
-            for number, (group, bundles) in enumerate(found)
-            for bundle in bundles
-        ]
+        pairs = [(group, bundle) for group, bundles in found for bundle in bundles]
+        return [self._call(*pair, number, grad_scale, found_inf) for number, pair in enumerate(pairs)]
 
     def _call(
         self, group: Group, bundle: Bundle, number: int, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> tuple:
-        """What call_on takes for a bundle of the group of this number."""
+        """What call_on takes for a bundle, of this number in the step."""
         like = bundle.like
         lr = group["lr"]
         device_lr = lr if isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda else None  # not to be waited for
