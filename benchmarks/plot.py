@@ -18,8 +18,11 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def draw(rows: list[Row], path: Path) -> None:
+def draw(rows: list[Row], path: Path) -> bool:
+    """Whether there is anything to draw."""
     rows = [row for row in rows if row["case"] == CASE]
+    if not rows:
+        return False
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     figure = Figure(figsize=(3.1 * len(benchmarks), 3.3), layout="constrained")
     panels = figure.subplots(1, len(benchmarks), sharex=True, sharey=True, squeeze=False)[0]
@@ -30,6 +33,7 @@ def draw(rows: list[Row], path: Path) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(f"{CASE}, float32, {rows[0]['machine']}, torch {rows[0]['torch']}", fontsize=11)
     figure.savefig(path, dpi=150)
+    return True
 
 
 def draw_panel(axes: Axes, benchmark: str, rows: list[Row]) -> None:

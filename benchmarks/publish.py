@@ -18,8 +18,8 @@ def main() -> None:
     for path in sorted(results.RESULTS.glob("*.csv")):
         rows = results.read(path)
         picture = path.with_suffix(".png")
-        plot.draw(rows, picture)
-        sections.append(section(rows, picture.relative_to(README.parent).as_posix(), path.name))
+        shown = plot.draw(rows, picture)
+        sections.append(section(rows, picture.relative_to(README.parent).as_posix() if shown else None, path.name))
     text = README.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{README.name} needs the lines {BEGIN} and {END} once each, around what this writes")
@@ -27,7 +27,7 @@ def main() -> None:
     README.write_text(f"{before}{BEGIN}\n{''.join(sections)}{END}{rest.split(END)[1]}")
 
 
-def section(rows: list[Row], picture: str, source: str) -> str:
+def section(rows: list[Row], picture: str | None, source: str) -> str:
     """Everything measured on one machine."""
     timed = [row for row in rows if row["median_us"]]
     accurate = [row for row in rows if row["max_error"]]
@@ -43,14 +43,7 @@ above 1 torchnotes is faster, in **bold** it is slower. float32 but where it say
 `{source}`.
 
 {tables}
-![Speed of forward+backward relative to torch eager]({picture})
-
-Largest error against float64, torchnotes / torch eager, **bold** where torchnotes errs more. Outputs in ulp, gradients
-in ulp of 1. Elementwise, inputs are 0, ±1e-30, ±88, ±1e4 and normal points of standard deviation 0.001 to 100; else
-rows of 1000 logits of standard deviation 0.001 to 2500, and rows of -inf but for one. A logarithm next to 0 has few
-digits in either.
-
-{errors(accurate)}
+{picture_of(picture)}{errors(accurate)}
 <details>
 <summary>Times and memory, case by case</summary>
 {details}
@@ -60,6 +53,10 @@ for backward. Fresh: every result comes in new pages, as glibc has it above 32 M
 memory.
 </details>
 """
+
+
+def picture_of(picture: str | None) -> str:
+    return f"![Speed of forward+backward relative to torch eager]({picture})\n\n" if picture else ""
 
 
 def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
@@ -88,6 +85,9 @@ def ratios(benchmarks: list[str], rows: list[Row]) -> str:
 
 
 def errors(rows: list[Row]) -> str:
+    """Nothing where none was measured."""
+    if not rows:
+        return ""
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     found = {(row["case"], row["dtype"], row["benchmark"], row["contender"]): float(row["max_error"]) for row in rows}
 
@@ -100,7 +100,13 @@ def errors(rows: list[Row]) -> str:
         for case in dict.fromkeys(row["case"] for row in rows)
         for dtype in DTYPES
     )
-    return table(["", "dtype", *benchmarks], body)
+    return f"""\
+Largest error against float64, torchnotes / torch eager, **bold** where torchnotes errs more. Outputs in ulp, gradients
+in ulp of 1. Elementwise, inputs are 0, ±1e-30, ±88, ±1e4 and normal points of standard deviation 0.001 to 100; else
+rows of 1000 logits of standard deviation 0.001 to 2500, and rows of -inf but for one. A logarithm next to 0 has few
+digits in either.
+
+{table(["", "dtype", *benchmarks], body)}"""
 
 
 def times(benchmark: str, rows: list[Row]) -> str:
