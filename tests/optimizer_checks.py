@@ -95,22 +95,19 @@ class OptimizerChecks:
     def test_the_error_is_not_above_the_builtins(self, short, device):
         """Against a step in float64 from the same numbers, for parameters that are not tiny beside their steps."""
         for options in self.case.options:
-            params = [p.add_(3).requires_grad_() for p in (torch.rand(4096).to(device, short),)]
+            params = [(3 + torch.rand(4096)).to(device, short).requires_grad_()]
             others, ours, theirs = self.pair(params, lr=0.05, **options)
             run([ours, theirs], params, others, steps=2)
-            for mine, other in zip(params, others, strict=True):
-                other.data.copy_(mine)
+            with torch.no_grad():
+                others[0].copy_(params[0])
             theirs.load_state_dict(ours.state_dict())
             exact = copies(params, torch.float64)
             reference = self.case.theirs(exact, lr=0.05, **options)
             reference.load_state_dict(ours.state_dict())
             run([ours, theirs, reference], params, others, exact, steps=1)
-            error, other_error = (
-                max((p.double() - q).abs().mean().item() for p, q in zip(list_, exact, strict=True))
-                for list_ in (params, others)
-            )
-            rounding = torch.finfo(short).eps * 4 / 4  # a quarter of a unit of the last place, of numbers up to 4
-            assert error <= 1.01 * other_error or error <= rounding
+            error, other_error = ((p.double() - exact[0]).abs().mean().item() for (p,) in (params, others))
+            # One rounding errs by a quarter of the last place, 2 eps here; of 4096 that is known to some hundredths.
+            assert error <= max(other_error, 1.05 * 0.5 * torch.finfo(short).eps)
 
     def test_every_layout_is_updated_where_it_lies(self, device):
         base = torch.randn(6, 8, 5, 4, dtype=torch.float64, device=device)
@@ -544,39 +541,39 @@ class OptimizerChecks:
             assert outcome(self.case.ours, bad) == outcome(self.case.theirs, bad)
 
     def test_a_wrong_group_leaves_all_groups_unchanged(self):
-        def with_gradient_of(change: Callable[[Tensor], Tensor]) -> None:
-            params[-1].data = change(params[-1].data)  # and its gradient is as it was
+        def exchange(change: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+            def exchanged() -> None:
+                params[-1].data = change(params[-1].data)  # and its gradient is as it was
 
-        def break_state() -> None:
-            of_last = optimizer.state[params[-1]]
-            of_last["step"] = torch.zeros(2)
+            return exchanged
 
-        changes = [
-            lambda: with_gradient_of(lambda x: x.float()),
-            lambda: with_gradient_of(lambda x: x[:2]),
-            lambda: with_gradient_of(lambda x: x.expand(2, 5)),
-            lambda: with_gradient_of(lambda x: x[:1].expand(5)),  # which overlaps itself
-            lambda: optimizer.param_groups[-1].update(lr="fast"),
-            lambda: optimizer.param_groups[-1].update(rounding="up"),
-            *([break_state] if "step" in self.case_state() else []),
+        def set_option(**option: Any) -> Callable[[], None]:
+            return lambda: optimizer.param_groups[-1].update(option)
+
+        def break_step() -> None:
+            optimizer.state[params[-1]]["step"] = torch.zeros(2)
+
+        changes: list[tuple[Callable[[], None], type[Exception], str]] = [
+            (exchange(lambda x: x.float()), RuntimeError, "expected the gradient of a parameter to be like it, Float"),
+            (exchange(lambda x: x[:2]), RuntimeError, r"expected the gradient .* of size \[2\]"),
+            (exchange(lambda x: x.expand(2, 5)), RuntimeError, "single memory location"),
+            (exchange(lambda x: x[:1].expand(5)), RuntimeError, "single memory location"),
+            (set_option(lr="fast"), ValueError, "could not convert"),
+            (set_option(rounding="up"), ValueError, "Invalid rounding: up"),
         ]
-        for change in changes:
+        if self.case.ours.counts_steps:
+            changes.append((break_step, RuntimeError, "expected the step of a parameter"))
+        for change, error, message in changes:
             params = parameters([(4,), (5,)], torch.float64)
             optimizer = self.ours([{"params": [p]} for p in params], **self.case.options[-1])
             run([optimizer], params, steps=1)
             before, kept = copies(params[:1]), copy.deepcopy(states(optimizer)[0])
             give_gradients(params)
             change()
-            with pytest.raises((RuntimeError, ValueError, TypeError)):
+            with pytest.raises(error, match=message):
                 optimizer.step()
             assert_all_close(params[:1], before, 0)
             torch.testing.assert_close(states(optimizer)[0], kept, rtol=0, atol=0)
-
-    def case_state(self) -> list[str]:
-        params = parameters([(1,)], torch.float64)
-        optimizer = self.ours(params)
-        run([optimizer], params, steps=1)
-        return list(optimizer.state[params[0]])
 
     def test_a_capturable_one_is_refused_on_a_cpu(self):
         params = parameters([(3,)], torch.float32)

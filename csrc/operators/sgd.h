@@ -29,6 +29,10 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          const OptionalTensor& grad_norm,
          const OptionalTensor& grad_scale,
          const OptionalTensor& found_inf) {
+        TORCH_CHECK(
+            momentum == 0 || momentum_buffers.size() == params.size(),
+            "sgd_ keeps momentum in a buffer for each parameter"
+        );
         const UpdateCall call{
             params,
             grads,

@@ -129,27 +129,30 @@ def test_the_profiler_sees_the_step(name):
     assert f"Optimizer.step#{name}.step" in {event.key for event in profiler.key_averages()}
 
 
-@KINDS
+RULES = pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam"))
+
+
+def operator_of(name: str) -> tuple:
+    """The operator, how many lists of states it takes, and what comes after the learning rate."""
+    numbers = [0.5, 0.6, 0.7, False, False] if name == "SGD" else [0.9, 0.99, 0.1, 0.5, False]
+    kind = getattr(optim, name)
+    return getattr(torch.ops.torchnotes, name.lower() + "_").default, len(kind.states), (0.1, *numbers, False)
+
+
+@RULES
 def test_the_operator_obeys_its_schema(name):
-    kind = {"AdamW": "Adam"}.get(name, name)
-    operator = getattr(torch.ops.torchnotes, kind.lower() + "_").default
-    states = len(getattr(optim, kind).states)
+    operator, states, rest = operator_of(name)
     for dtype in (torch.float64, torch.bfloat16):
         lists = [[torch.rand(shape, dtype=dtype) for shape in ((3,), (2, 2))] for _ in range(2 + states)]
         steps = [torch.zeros(()) for _ in range(2)]
-        numbers = [0.5, 0.6, 0.7, False, False] if kind == "SGD" else [0.9, 0.99, 0.1, 0.5, False]
-        arguments = (*lists, [], steps, 0.1, *numbers, False)
-        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+        torch.library.opcheck(operator, (*lists, [], steps, *rest), test_utils=("test_schema", "test_faketensor"))
 
 
-@KINDS
+@RULES
 def test_the_operator_refuses_what_does_not_match(name):
-    kind = {"AdamW": "Adam"}.get(name, name)
-    operator = getattr(torch.ops.torchnotes, kind.lower() + "_").default
-    states = len(getattr(optim, kind).states)
-    numbers = [0.5, 0.6, 0.7, False, False] if kind == "SGD" else [0.9, 0.99, 0.1, 0.5, False]
+    operator, states, rest = operator_of(name)
 
-    def call(grad=None, state=None, compensations=(), step=None, **options) -> None:
+    def refused(message, grad=None, state=None, compensations=(), step=None, **options) -> None:
         w, like = torch.ones(3), torch.zeros(3)
         lists = [
             [w],
@@ -157,22 +160,26 @@ def test_the_operator_refuses_what_does_not_match(name):
             *([like.clone() if state is None else state] for _ in range(states)),
         ]
         steps = [torch.zeros(()) if step is None else step]
-        with pytest.raises((RuntimeError, NotImplementedError)):
-            operator(*lists, list(compensations), steps, 0.1, *numbers, False, **options)
+        with pytest.raises(RuntimeError, match=message):
+            operator(*lists, list(compensations), steps, *rest, **options)
         assert (w == 1).all()
 
-    for wrong in (torch.ones(4), torch.ones(3, dtype=torch.float64), torch.ones(3).to_sparse()):
-        call(grad=wrong)
-        call(state=wrong)
-    call(step=torch.zeros(2))
-    call(step=torch.zeros((), dtype=torch.int64))
-    call(compensations=[torch.zeros(3)])
-    call(stream=1)
+    for wrong in (torch.ones(4), torch.ones(3, dtype=torch.float64)):
+        refused("expected the gradient of a parameter to be like it", grad=wrong)
+        refused("expected the state of a parameter to be like it", state=wrong)
+    refused("Sparse", grad=torch.ones(3).to_sparse())
+    for step in (torch.zeros(2), torch.zeros((), dtype=torch.int64)):
+        refused("expected the step of a parameter", step=step)
+    refused("only parameters of 16 bits", compensations=[torch.zeros(3)])
+    refused("only parameters of 16 bits", stream=1)
     for number in ("device_lr", "grad_norm", "grad_scale", "found_inf"):
-        call(**{number: torch.ones(2)})
+        refused("expected one number", **{number: torch.ones(2)})
     integers = [[torch.ones(3, dtype=torch.int64)] for _ in range(2 + states)]
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        operator(*integers, [], [torch.zeros(())], 0.1, *numbers, False)
+    with pytest.raises(NotImplementedError, match="not implemented for 'Long'"):
+        operator(*integers, [], [torch.zeros(())], *rest)
+    without_buffers = [[torch.ones(3)], [torch.ones(3)], *([] for _ in range(states))]
+    with pytest.raises(RuntimeError, match=r"keeps momentum in a buffer|for 1 parameters"):
+        operator(*without_buffers, [], [torch.zeros(())], *rest)
 
 
 @ON_CUDA

@@ -39,6 +39,7 @@ class Fused(torch.optim.Optimizer):
     builtin_step: ClassVar[Callable[..., Any]]
     states: ClassVar[tuple[str, ...]]  # in the order of the operator, by torch's names
     hyperparameters: ClassVar[tuple[str, ...]]  # which no group of this optimizer lacks, whoever saved it
+    own_options: ClassVar[tuple[str, ...]] = OWN_OPTIONS  # which torch's has not
     counts_steps: ClassVar[bool] = True
     torch_decouples: ClassVar[bool] = False  # whether torch's has decoupled_weight_decay
 
@@ -195,8 +196,6 @@ class Fused(torch.optim.Optimizer):
         for group in self.param_groups:
             for name in self.own_options:
                 group.setdefault(name, self.defaults[name])
-
-    own_options: ClassVar[tuple[str, ...]] = OWN_OPTIONS
 
     def _check_state(self, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:

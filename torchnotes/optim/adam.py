@@ -17,12 +17,7 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class Adam(Fused, torch.optim.Adam):
-    """torch.optim.Adam, and beyond it
-
-    rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
-        average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
-    max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
-    """
+    """torch.optim.Adam, and beyond it `rounding` and `max_grad_norm`, as SGD has them."""
 
     operator = "torchnotes::adam_"
     builtin_step = builtin_step(torch.optim.Adam)

@@ -17,12 +17,9 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class RMSprop(Fused, torch.optim.RMSprop):
-    """torch.optim.RMSprop, and beyond it
+    """torch.optim.RMSprop, and beyond it `rounding` and `max_grad_norm`, as SGD has them, and
 
     decoupled_weight_decay: weight_decay shrinks the parameters by 1 - lr weight_decay, and has no part in the average
-    rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
-        average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
-    max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
     """
 
     operator = "torchnotes::rmsprop_"
