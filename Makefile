@@ -1,8 +1,9 @@
-# The words to remember: make test, make check, make bench, make train. Each does all the set-up it needs.
+# The words to remember: make train, test, check, bench, docs, wheel. Each does all the set-up it needs.
 #
 #   TORCH=2.12.0          another torch
 #   PYTHON=python3.12     another Python to make the environment with
-#   TORCHNOTES_INSTRUCTION_SETS=avx512   build the kernels for these alone (by default for all: default avx2 avx512)
+#   TORCHNOTES_INSTRUCTION_SETS=avx512   build the kernels for these alone (by default all: default avx2 avx512), or
+#                                        for this machine's (native)
 #   TORCHNOTES_CUDA=1/0   build the CUDA kernels or not (by default where a toolkit and a CUDA torch are present)
 
 TORCH ?= 2.13.0
@@ -17,7 +18,7 @@ SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
 KERNEL_TESTS := tests/ops tests/optim --ignore tests/ops/test_linear_cross_entropy.py --ignore tests/optim/test_newton.py -k "not (inductor or compile \
 	or export or composition or third or gradcheck or derivatives or vmap or transforms or dual or fake or autocast or hooks or opcheck)"
 
-.PHONY: build train test check format bench sanitize clean
+.PHONY: build train test check format bench docs wheel sanitize clean
 .DELETE_ON_ERROR:
 
 build: $(VENV)/built
@@ -26,23 +27,32 @@ $(VENV)/torch-$(TORCH):
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade "pip>=25.1"
 	$(PIP) torch==$(TORCH)
-	$(PIP) --group build --group test
-	command -v nvcc >/dev/null || $(PIP) --group nvcc
-	rm -f $(VENV)/torch-* $(VENV)/built && touch $@
+	$(PIP) --group build --group tools
+	rm -f $(VENV)/torch-* $(VENV)/built $(VENV)/usable && touch $@
 
 $(VENV)/built: $(VENV)/torch-$(TORCH) $(SOURCES)
 	$(PY) setup.py --quiet build_ext --inplace
 	touch $@
 
-$(VENV)/tools: $(VENV)/torch-$(TORCH) pyproject.toml
-	$(PIP) --group check --group bench
+# With the kernels of this machine alone, which are built in a third of the time.
+$(VENV)/usable: $(VENV)/torch-$(TORCH) $(SOURCES)
+	$(MAKE) --silent --question build || \
+		TORCHNOTES_INSTRUCTION_SETS=native $(PY) setup.py --quiet build_ext --inplace
 	touch $@
 
-# The smallest real example; the job of the notes' network takes its place.
-train: build
+$(VENV)/tests: $(VENV)/torch-$(TORCH) pyproject.toml
+	$(PIP) --group test --group docs
+	command -v nvcc >/dev/null || $(PIP) --group nvcc
+	touch $@
+
+$(VENV)/tools: $(VENV)/torch-$(TORCH) pyproject.toml
+	$(PIP) --group check
+	touch $@
+
+train: $(VENV)/usable
 	$(HERE) $(PY) -m torchnotes train
 
-test: build
+test: build $(VENV)/tests
 	$(HERE) $(PY) -m pytest tests
 	$(HERE) ATEN_CPU_CAPABILITY=avx2 $(PY) -m pytest -q $(KERNEL_TESTS)
 	$(HERE) ATEN_CPU_CAPABILITY=default $(PY) -m pytest -q $(KERNEL_TESTS)
@@ -56,19 +66,31 @@ format: $(VENV)/tools
 	$(VENV)/bin/ruff format --quiet
 	git ls-files -co --exclude-standard "csrc/*" "tests/*.h" "tests/*.cpp" "tests/*.cuh" | xargs $(VENV)/bin/clang-format -i
 
-bench: build $(VENV)/tools
-	$(HERE) $(PY) -m benchmarks --save
+bench: build
+	$(HERE) $(PY) -m torchnotes bench --save
 	$(HERE) $(PY) -m benchmarks.publish
+
+docs: build $(VENV)/tests
+	$(HERE) $(PY) -m sphinx --quiet -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
+
+# Proven in an environment that has nothing but torch.
+wheel: build
+	rm -rf build/lib* build/bdist* build/clean dist
+	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet torch==$(TORCH)
+	build/clean/bin/python -m pip install --quiet --no-deps --force-reinstall dist/torchnotes-*.whl
+	cd build && clean/bin/python -m torchnotes check
 
 # The kernels again, built with the address and undefined-behaviour sanitizers, which must be loaded before Python.
 SANITIZED := build/sanitize
-sanitize: $(VENV)/torch-$(TORCH)
-	TORCHNOTES_SANITIZE=1 \
-		TORCHNOTES_INSTRUCTION_SETS="$$($(PY) -c "import torch; print(torch.backends.cpu.get_cpu_capability().lower())")" \
+sanitize: $(VENV)/tests
+	TORCHNOTES_SANITIZE=1 TORCHNOTES_INSTRUCTION_SETS=native \
 		$(PY) setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(VENV)/bin/pytest -q -p no:cacheprovider $(KERNEL_TESTS)
 
 clean:
-	rm -rf build dist *.egg-info torchnotes/*.so $(VENV)/built
+	rm -rf build dist *.egg-info torchnotes/*.so $(VENV)/built $(VENV)/usable

@@ -17,10 +17,9 @@ AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 X86 = platform.machine() in ("x86_64", "AMD64")
 INSTRUCTION_SETS = {"default": [], **({"avx2": AVX2, "avx512": AVX512} if X86 else {})}
-if only := os.environ.get("TORCHNOTES_INSTRUCTION_SETS"):  # some of them, for who knows the processor
-    INSTRUCTION_SETS = {name: INSTRUCTION_SETS[name] for name in only.split() if name in INSTRUCTION_SETS} or {
-        "default": []
-    }
+if only := os.environ.get("TORCHNOTES_INSTRUCTION_SETS"):  # some of them, for who knows the processor; native: this one
+    names = only.replace("native", torch.backends.cpu.get_cpu_capability().lower()).split()
+    INSTRUCTION_SETS = {name: INSTRUCTION_SETS[name] for name in names if name in INSTRUCTION_SETS} or {"default": []}
 
 # A product and a sum are fused only where a formula says fma, so that every compiler gives the same bits.
 COMMON = [

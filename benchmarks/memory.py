@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.profiler import ProfilerActivity, profile
+
+from torchnotes.commands._memory import peak_bytes as peak_bytes
 
 Regime = Literal["fresh", "warm"]
 
@@ -60,21 +61,3 @@ def kept_bytes(call: Callable[[], object]) -> int:
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         call()
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """The most that a call has allocated at any one time."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    assert profiler.profiler is not None
-    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
-    allocated = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()
-        peak = max(peak, allocated)
-    return peak

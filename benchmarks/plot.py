@@ -1,6 +1,7 @@
-"""One picture of a machine's results: the speed of forward+backward over the size, for each operation."""
+"""Pictures of a machine's results: how every case compares with its best rival, and speed over size."""
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from .results import Row
-from .timing import OURS
+from .timing import COPY, OUR_VARIANTS, OURS
 
 CASE = "forward+backward"
 STYLES: dict[str, dict[str, Any]] = {
@@ -34,6 +35,43 @@ def draw(rows: list[Row], path: Path) -> bool:
     figure.suptitle(f"{CASE}, float32, {rows[0]['machine']}, torch {rows[0]['torch']}", fontsize=11)
     figure.savefig(path, dpi=150)
     return True
+
+
+def draw_ratios(rows: list[Row], path: Path) -> None:
+    """A line of points for each operation, one for each case and size: to the right of 1 torchnotes is faster."""
+    ratios = ratios_of(rows)
+    names = sorted(ratios, key=lambda name: median(ratios[name]))
+    figure = Figure(figsize=(8, 0.9 + 0.27 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for height, name in enumerate(names):
+        values = ratios[name]
+        colours = [STYLES[OURS if round(value, 2) >= 1 else "compile"]["color"] for value in values]
+        axes.scatter(values, [height] * len(values), s=16, c=colours, alpha=0.6, linewidths=0)
+        axes.plot(median(values), height, "|", markersize=13, markeredgewidth=2, color="black")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xscale="log", title=f"{rows[0]['machine']}, torch {rows[0]['torch']}")
+    axes.set_xlabel("times as fast as the best rival, case by case and in the median")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def ratios_of(rows: list[Row]) -> dict[str, list[float]]:
+    """For each benchmark those of all cases that have rivals other than ourselves."""
+    foreign = {work(row) for row in rows if row["contender"] not in (OURS, COPY, *OUR_VARIANTS)}
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get("median_us") and row["contender"] == OURS and work(row) in foreign:
+            ratios.setdefault(row["benchmark"], []).append(float(row["ratio_to_best_rival"]))
+    return ratios
+
+
+def work(row: Row) -> tuple:
+    return row["benchmark"], row["case"], row["size"]
 
 
 def draw_panel(axes: Axes, benchmark: str, rows: list[Row]) -> None:

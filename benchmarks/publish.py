@@ -1,30 +1,58 @@
-"""Rewrite what README.md says of speed and accuracy, and the plots beside the results, from results/*.csv."""
+"""Rewrite what is said of speed and accuracy, and the pictures, from results/*.csv: in results/README.md everything,
+in README.md a line for each operation."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 
 from . import plot, results
 from .results import Row
 from .timing import COPY, OURS
 
 README = Path(__file__).parents[1] / "README.md"
+DETAILS = results.RESULTS / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+ABOUT = "Made by `make bench`, from the rows of the files beside this one."
+FEW = 5  # operations, of which a picture says no more than the table
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main() -> None:
-    sections = []
+    sections, summaries = [], []
     for path in sorted(results.RESULTS.glob("*.csv")):
         rows = results.read(path)
         picture = path.with_suffix(".png")
         shown = plot.draw(rows, picture)
-        sections.append(section(rows, picture.relative_to(README.parent).as_posix() if shown else None, path.name))
+        sections.append(section(rows, picture.name if shown else None, path.name))
+        ratios = path.with_name(f"{path.stem}-ratios.png")
+        plot.draw_ratios(rows, ratios)
+        summaries.append(summary(rows, ratios.relative_to(README.parent).as_posix()))
+    DETAILS.write_text(f"# Results\n\n{ABOUT}\n{''.join(sections)}")
     text = README.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{README.name} needs the lines {BEGIN} and {END} once each, around what this writes")
     before, rest = text.split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{''.join(sections)}{END}{rest.split(END)[1]}")
+    README.write_text(f"{before}{BEGIN}\n{''.join(summaries)}{END}{rest.split(END)[1]}")
+
+
+def summary(rows: list[Row], picture: str) -> str:
+    ratios = plot.ratios_of(rows)
+    body = (
+        [
+            name,
+            str(len(values)),
+            *(judged(f"{x:.2f}", round(x, 2) < 1) for x in (min(values), median(values), max(values))),
+        ]
+        for name, values in ratios.items()
+    )
+    return f"""
+### {rows[0]["machine"]}
+
+{f"![How many times as fast as the best rival]({picture})" if len(ratios) > FEW else ""}
+
+{table(["times as fast as the best rival", "cases", "least", "median", "most"], body)}
+"""
 
 
 def section(rows: list[Row], picture: str | None, source: str) -> str:
@@ -32,15 +60,15 @@ def section(rows: list[Row], picture: str | None, source: str) -> str:
     timed = [row for row in rows if row["median_us"]]
     accurate = [row for row in rows if row["max_error"]]
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
-    origins = " and ".join(dict.fromkeys(f"torch {row['torch']}, commit {row['commit']}" for row in rows))
+    versions, commits = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ("torch", "commit"))
     details = "".join(times(benchmark, timed) for benchmark in benchmarks)
     tables = "\n".join(ratios(group, timed) for group in with_the_same_cases(timed))
     return f"""
 ### {rows[0]["machine"]}
 
 Median time of the best rival (torch eager, torch.compile, or another that is named below) over that of torchnotes:
-above 1 torchnotes is faster, in **bold** it is slower. float32 but where it says otherwise; {origins},
-`{source}`.
+above 1 torchnotes is faster, in **bold** it is slower. float32 but where it says otherwise. torch {versions}; commits
+{commits}; `{source}`.
 
 {tables}
 {picture_of(picture)}{errors(accurate)}

@@ -15,6 +15,7 @@ from .results import Row
 Contender = Callable[[], Sequence[Tensor]]
 
 OURS = "torchnotes"
+OUR_VARIANTS = ("not in place", "nearest", "stochastic")  # rivals that are torchnotes as well
 COPY = "copy"
 # The share of numbers that may be wrong where rounding decides the side of a kink, and a sum or two. In bfloat16
 # thousands of numbers are equal, and all of them are on the wrong side.

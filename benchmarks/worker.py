@@ -14,7 +14,7 @@ def main() -> None:
     device = torch.device(request["device"])
     torch.set_num_threads(request["threads"])
     torch.manual_seed(0)
-    benchmark = importlib.import_module(f"benchmarks.bench_{request['benchmark']}")
+    benchmark = importlib.import_module(f"{__package__}.bench_{request['benchmark']}")
     (case,) = (case for case in benchmark.CASES if case.name == request["case"])
     rows = case.measure(request["size"], device, request["repeats"])
     json.dump([results.rounded(row) for row in rows], sys.stdout)

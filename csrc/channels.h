@@ -24,7 +24,7 @@ class ChannelRows {
   bool columns() const { return columns_; }
   int64_t count() const { return shape_.rows; }
   int64_t size() const { return shape_.segments * shape_.length; }  // of each
-  at::Tensor alike(const at::Tensor& x) const { return x.contiguous(format_); }
+  bool is_alike(const at::Tensor& x) const { return x.is_contiguous(format_); }
 
   template <class scalar_t>
   RowOperand<const scalar_t> read(const at::Tensor& x) const {

@@ -137,12 +137,12 @@ struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x) const {
     const V u = this->softcap(x);
-    return this->softcap.times_slope(u, f(u));
+    return this->softcap.times_slope(x, f(u));
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x, V q) const {
     const V u = this->softcap(x);
-    return this->softcap.times_slope(u, f(u, this->mass(q)));
+    return this->softcap.times_slope(x, f(u, this->mass(q)));
   }
   C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyGradient<acc_t>& f) const {
     if (!this->targets.has_class(row)) {
@@ -151,7 +151,7 @@ struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
     const int64_t t = this->targets.index[row];
     const acc_t q = of_classes.data ? of_classes.data[t] : acc_t(0), u = this->softcap(f.x_t);
     const acc_t a = this->mass(q) + this->targets.mass(row);
-    out.among_others(row)[t * out.interleaved] = static_cast<scalar_t>(this->softcap.times_slope(u, f(u, a)));
+    out.among_others(row)[t * out.interleaved] = static_cast<scalar_t>(this->softcap.times_slope(f.x_t, f(u, a)));
   }
 };
 
@@ -170,20 +170,18 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   }
   template <class T>
   C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v, T q) const {
-    const T u = this->softcap(x);
-    state.add(u, this->softcap.times_slope(u, v), this->mass(q));
+    state.add(this->softcap(x), this->softcap.times_slope(x, v), this->mass(q));
   }
   template <class T>
   C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v) const {
-    const T u = this->softcap(x);
-    state.add(u, this->softcap.times_slope(u, v), T(0));
+    state.add(this->softcap(x), this->softcap.times_slope(x, v), T(0));
   }
   C10_HOST_DEVICE CrossEntropyCurvature<acc_t> finish(int64_t row, const CrossEntropyProjection<acc_t>& all) const {
     const bool counts = this->targets.counts(row);
     const acc_t g = counts ? grad(row) : acc_t(0), m = this->mass_of(row);
     const acc_t k = total_mass(all.row, m, this->z);
     const acc_t x_t = this->targets.at(this->x, row), v_t = this->targets.at(v, row);
-    const acc_t at_target = this->targets.mass(row) * this->softcap.times_slope(this->softcap(x_t), v_t);
+    const acc_t at_target = this->targets.mass(row) * this->softcap.times_slope(x_t, v_t);
     along_grad[row] = static_cast<scalar_t>(counts ? k * all.on_p - (all.on_a + at_target) : acc_t(0));
     const acc_t d = g * (k - static_cast<acc_t>(2 * this->z) * m) * all.on_p;
     return {all.row, g * k, d, g, x_t, v_t};
@@ -211,7 +209,7 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   C10_HOST_DEVICE V of_mass(const CrossEntropyCurvature<T>& f, V x, V v, V a) const {
     const V u = this->softcap(x);
     if constexpr (capped) {
-      return f(u, v, a, this->softcap.slope(u), this->softcap.slope_of_slope(u));
+      return f(u, v, a, this->softcap.slope(x), this->softcap.slope_of_slope(x));
     } else {
       return f(u, v);
     }
@@ -226,17 +224,17 @@ struct ReduceLosses {
   acc_t* scale;
 
   template <class T>
-  C10_HOST_DEVICE Weighted<T> start(int64_t) const {
-    return {T(0), T(0)};
+  C10_HOST_DEVICE WideWeighted<T> start(int64_t) const {
+    return {widen(T(0)), widen(T(0))};
   }
   template <class T>
-  C10_HOST_DEVICE void add(Weighted<T>& state, T loss, T weight) const {
-    state.merge({loss, weight});
+  C10_HOST_DEVICE void add(WideWeighted<T>& state, T loss, T weight) const {
+    state.add(loss, weight);
   }
-  C10_HOST_DEVICE void finish(int64_t, const Weighted<acc_t>& all) const {
+  C10_HOST_DEVICE void finish(int64_t, const WideWeighted<acc_t>& all) const {
     const bool empty = mean && zero_if_empty && all.weight == 0;
-    *loss = static_cast<scalar_t>(empty ? acc_t(0) : mean ? all.loss / all.weight : all.loss);
-    *scale = empty ? acc_t(0) : mean ? acc_t(1) / all.weight : acc_t(1);
+    *loss = static_cast<scalar_t>(static_cast<acc_t>(empty ? 0 : mean ? all.loss / all.weight : all.loss));
+    *scale = static_cast<acc_t>(empty ? 0 : mean ? 1 / all.weight : 1);
   }
 };
 

@@ -100,10 +100,10 @@ class OptimizerChecks:
             run([ours, theirs], params, others, steps=2)
             with torch.no_grad():
                 others[0].copy_(params[0])
-            theirs.load_state_dict(ours.state_dict())
+            theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
             exact = copies(params, torch.float64)
             reference = self.case.theirs(exact, lr=0.05, **options)
-            reference.load_state_dict(ours.state_dict())
+            reference.load_state_dict(copy.deepcopy(ours.state_dict()))
             run([ours, theirs, reference], params, others, exact, steps=1)
             error, other_error = ((p.double() - exact[0]).abs().mean().item() for (p,) in (params, others))
             # One rounding errs by a quarter of the last place, 2 eps here; of 4096 that is known to some hundredths.
@@ -505,7 +505,7 @@ class OptimizerChecks:
         for p in params:
             p.grad *= 4
         clipping = self.ours(params, max_grad_norm=0.1, **self.case.options[-1])
-        clipping.load_state_dict(ours.state_dict())
+        clipping.load_state_dict(copy.deepcopy(ours.state_dict()))
         clipping.param_groups[0]["max_grad_norm"] = 0.1
         clipping.grad_scale, clipping.found_inf = torch.tensor(4.0), torch.tensor(0.0)
         clipping.step()

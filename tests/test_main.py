@@ -1,19 +1,103 @@
-"""The example learns."""
+"""The command line: what all commands have in common, and `info` and `bench`."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 import torchnotes
+from torchnotes.__main__ import main
+from torchnotes.commands import COMMANDS, BadInput, bench, extra
+
+ROOT = Path(torchnotes.__file__).parents[1]
 
 
-def test_train_learns_the_two_spirals():
-    done = subprocess.run(
-        [sys.executable, "-m", "torchnotes", "train"],
-        cwd=Path(torchnotes.__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    *_, last = done.stdout.splitlines()
-    assert float(last.split("%")[0]) > 97, done.stdout
+def refusal(capsys, *arguments):
+    """The one line on standard error of a command that is refused."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # of argparse
+        status = stop.code
+    printed = capsys.readouterr()
+    assert status == 2
+    (line,) = printed.err.splitlines()
+    assert line.startswith("python -m torchnotes")
+    assert ": error: " in line
+    return line
+
+
+def test_every_command_is_listed_and_explains_itself(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    listed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n    {command} " in listed
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"python -m torchnotes {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    (
+        ((), "required: COMMAND"),
+        (("dance",), "invalid choice: 'dance'"),
+        (("train", "--dance"), "unrecognized arguments: --dance"),
+        (("bench", "dance"), "there is no benchmark of dance"),
+        (("bench", "sigmoid", "--cases", "dance"), "no case has the name dance"),
+        (("bench", "sigmoid", "--sizes", "0"), "'0' is not a whole number of at least 1"),
+        (("bench", "sigmoid", "--device", "nowhere"), "'nowhere' is no device that is here"),
+        (("bench", "sigmoid", "--csv", "nowhere/rows.csv"), "nowhere/rows.csv: nothing can be written there"),
+    ),
+)
+def test_a_bad_command_line_is_refused_in_one_line(capsys, arguments, complaint):
+    assert complaint in refusal(capsys, *arguments)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(BadInput, match=r"pip install matplotlib, or torchnotes\[tools\]"):
+        extra("matplotlib.figure")
+
+
+def test_info_says_how_it_was_built(capsys):
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out.strip() == torchnotes.build_info()
+
+
+def test_import_brings_no_optional_package():
+    program = "import sys, torch; before = set(sys.modules); import torchnotes; print(*set(sys.modules) - before)"
+    imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    brought = {name.split(".")[0] for name in imported.stdout.split()}
+    assert "torchnotes" in brought
+    assert not brought & {"matplotlib", "rich", "sklearn", "numpy", "pandas", "scipy"}
+
+
+def test_bench_measures_and_draws(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where the process of a case finds the benchmarks
+    to = [
+        f"--{kind}={tmp_path / name}" for kind, name in (("json", "rows.json"), ("csv", "rows.csv"), ("plot", "a.png"))
+    ]
+    assert main(["bench", "sigmoid", "--cases", "forward+backward", "--sizes", "64", "--repeats", "2", *to]) == 0
+    assert "torchnotes" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["contender"] for row in rows} >= {"torchnotes", "eager", "compile"}
+    assert all(row["torch"] == torch.__version__ and row["size"] == 64 for row in rows)
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == len(rows) + 1
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_benchmarks_of_another_project_are_not_taken_for_ours(monkeypatch, tmp_path):
+    package = tmp_path / "benchmarks"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(BadInput, match="the benchmarks are not there"):
+        bench.part("runner")

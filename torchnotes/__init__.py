@@ -4,6 +4,10 @@ from . import functional as functional
 from . import init as init
 from . import nn as nn
 from . import optim as optim
+from . import signal as signal
 from ._native import build_info as build_info
+from .conversion import Report as Report
+from .conversion import convert as convert
+from .conversion import revert as revert
 
 __version__ = "0.1.0"

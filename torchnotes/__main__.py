@@ -1,51 +1,44 @@
-"""python -m torchnotes train: the smallest real example, a network that learns to tell two spirals apart."""
+"""python -m torchnotes COMMAND: what can be done without writing a program.
+
+Bad input is answered by one line and exit status 2.
+"""
 
 import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
-import torch
+from .commands import COMMANDS, BadInput
 
-from . import nn, optim
-
-
-def two_spirals(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """n points on each of two interleaved spirals, and which spiral each is on."""
-    angle = torch.linspace(0.5, 3, n) * torch.pi
-    arm = torch.stack((angle * torch.cos(angle), angle * torch.sin(angle)), 1) / 10
-    points = torch.cat((arm, -arm)) + 0.02 * torch.randn(2 * n, 2)
-    return points, torch.arange(2).repeat_interleave(n).float()[:, None]
+PROGRAM = "python -m torchnotes"
 
 
-def train(steps: int, seed: int) -> float:
-    """Train by gradient descent on the squared error; the share of the points told right."""
-    torch.manual_seed(seed)
-    x, y = two_spirals(500)
-    model = torch.nn.Sequential(
-        nn.Linear(2, 64, activation="leaky_relu", negative_slope=0.1),
-        nn.Linear(64, 64, activation="tanh"),
-        nn.Linear(64, 1, activation="sigmoid"),
-    )
-    optimizer = optim.Adam(model.parameters(), lr=0.01)
-    for step in range(1, steps + 1):
-        optimizer.zero_grad()
-        loss = (model(x) - y).pow(2).mean()
-        loss.backward()
-        optimizer.step()
-        if step % max(1, steps // 10) == 0:
-            print(f"step {step:4d}  mean squared error {loss.item():.5f}")
-    right = ((model(x) > 0.5) == (y > 0.5)).float().mean().item()
-    print(f"{right:.1%} of the points told right")
-    return right
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")  # without the usage, of many lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m torchnotes", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("train", help="train the example network")
-    command.add_argument("--steps", type=int, default=500)
-    command.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    train(args.steps, args.seed)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    modules = {name: importlib.import_module(f"torchnotes.commands.{name}") for name in COMMANDS}
+    for name, module in modules.items():
+        about = str(module.__doc__)
+        of_command = parsers.add_parser(
+            name,
+            help=about.splitlines()[0],
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(of_command)
+    options = parser.parse_args(arguments)
+    try:
+        return modules[options.command].run(options)
+    except BadInput as error:
+        print(f"{PROGRAM} {options.command}: error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -221,10 +221,14 @@ def initialize_(
         elif isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
             normal_(parameter, generator=key)
         elif parameter.dim() >= 2:
-            axes = (0, 1) if isinstance(module, _ConvTransposeNd) else (1, 0)
-            groups = module.groups if isinstance(module, _ConvNd) else 1
-            fill(parameter, generator=key, axes=axes, groups=groups, **options)
+            fill(parameter, generator=key, **arrangement(module), **options)
     return model
+
+
+def arrangement(module: torch.nn.Module) -> dict[str, Any]:
+    """Which dimensions of a layer's weight are its inputs and outputs, and in how many groups."""
+    axes = (0, 1) if isinstance(module, _ConvTransposeNd) else (1, 0)
+    return dict(axes=axes, groups=module.groups if isinstance(module, _ConvNd) else 1)
 
 
 def _number(name: str) -> int:

@@ -20,6 +20,11 @@ namespace {
 
 constexpr int64_t kShort = 48;  // elements; from some more on it is faster to go through the rows one by one
 
+// Rows of so many elements are added up in several chains, which lose less to rounding and need not wait for each
+// other.
+constexpr int kChains = 4;
+constexpr int64_t kWorthMerging = 16;
+
 // Calls f(k) for k in [0, n). They are constants: what they index can live in registers.
 template <int n, class F>
 inline void unrolled(const F& f) {
@@ -230,10 +235,25 @@ auto finished_lanes(const RowShape& shape, const Op& op, int64_t row, int64_t n,
   for (int64_t lane = 0; lane < V::size(); ++lane) {
     states[lane] = op.template start<acc_t>(row + std::min(lane, n - 1));
   }
-  auto all = to_vectors<V, StateOf<Op, V>>(states);
+  const auto empty = to_vectors<V, StateOf<Op, V>>(states);
+  auto all = empty;
   const auto known = before_lanes<V>(op, row, n);
-  for (int64_t j = 0; j < shape.length; ++j) {
+  const int64_t alone = shape.length < kWorthMerging ? shape.length : shape.length % kChains;
+  int64_t j = 0;
+  for (; j < alone; ++j) {
     add_elements(op, all, known, in(j)...);
+  }
+  if (j < shape.length) {
+    std::array<decltype(all), kChains> chains;
+    chains.fill(empty);
+    chains[0] = all;
+    for (; j < shape.length; j += kChains) {
+      unrolled<kChains>([&](auto k) { add_elements(op, chains[k], known, in(j + k)...); });
+    }
+    chains[0].merge(chains[1]);
+    chains[2].merge(chains[3]);
+    all = chains[0];
+    all.merge(chains[2]);
   }
   states = to_scalars<V>(all, states);
   if constexpr (std::is_void_v<decltype(op.finish(row, states[0]))>) {

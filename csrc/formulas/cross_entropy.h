@@ -10,7 +10,7 @@
 // Its derivatives, with k = m (1 + 2 z lse):
 //
 //   dl/du_j         = k p_j - a_j                                        (y^ - y: the notes' y^ is p, their y is a)
-//   d2l/du_i du_j   = k p_i ([i = j] - p_j) + 2 z m p_i p_j              (diag(y^) - y^ y^T without z-loss)
+//   d2l/du_i du_j   = k p_i ([i = j] - p_j) + 2 z m p_i p_j              (diag(y^) - y^ y^^T without z-loss)
 //   dl/dq_j         = w_j (1 - eps) (lse + z lse^2 - u_j)
 //
 // The logits may be capped first, u = s tanh(x / s):
@@ -34,35 +34,42 @@
 
 namespace torchnotes {
 
-// u and c of the logit x.
+// u and c of the logit x. With t = tanh(x / s), u = s t and c = 1 - t^2: u / s would be t twice rounded, and c is
+// small.
 template <bool capped>
 struct Softcap {
   double cap;
   template <class T>
   C10_HOST_DEVICE T operator()(T x) const {
     if constexpr (capped) {
-      return T(cap) * tanh(x * T(1 / cap));
+      return T(cap) * bounded(x);
     } else {
       return x;
     }
   }
   template <class T>
-  C10_HOST_DEVICE T slope(T u) const {
-    const T t = u * T(1 / cap);
+  C10_HOST_DEVICE T slope(T x) const {
+    const T t = bounded(x);
     return fma(T(0) - t, t, T(1));
   }
   template <class T>
-  C10_HOST_DEVICE T slope_of_slope(T u) const {
-    return T(-2 / (cap * cap)) * u * slope(u);
+  C10_HOST_DEVICE T slope_of_slope(T x) const {
+    return T(-2 / cap) * bounded(x) * slope(x);
   }
   // v c
   template <class T>
-  C10_HOST_DEVICE T times_slope(T u, T v) const {
+  C10_HOST_DEVICE T times_slope(T x, T v) const {
     if constexpr (capped) {
-      return v * slope(u);
+      return v * slope(x);
     } else {
       return v;
     }
+  }
+
+ private:
+  template <class T>
+  C10_HOST_DEVICE T bounded(T x) const {
+    return tanh(x / T(cap));
   }
 };
 

@@ -2,11 +2,10 @@
 //
 //   x = R cos 2 pi v,   y = R sin 2 pi v,   R^2 = -2 ln u
 //
-// are independent and normal: (x, y) has the density e^(-R^2/2) / 2 pi, and R^2/2 = -ln u is exponential. u has 31 bits
-// for float (so that |x| goes up to 6.7; 24 would end it at 5.8) and 53 for double (8.7). Of mean and std,
+// are independent and normal: (x, y) has the density e^(-R^2/2) / (2 pi), and R^2/2 = -ln u is exponential. u has 31
+// bits for float (so that |x| goes up to 6.7; 24 would end it at 5.8) and 53 for double (8.7). Of mean and std,
 //
 //   w = mean + std x is N(mean, std^2),    dw/dmean = 1,   dw/dstd = x
-//
 //
 // The logarithm and the circle are polynomials in plain sums and products, rounded one by one, so that every processor
 // gives the same bits:

@@ -1,11 +1,11 @@
 // The pinball loss of a prediction f of the quantile 0 < tau < 1 of y, with weight w. With r = y - f and sigma = 1 -
 // tau (a number of its own here, as tau may be rounded)
 //
-//   rho(r) = tau r for r >= 0, -sigma r for r < 0 = (tau - sigma) r/2 + |r|/2
+//   rho(r) = tau r for r >= 0, -sigma r for r < 0          = (tau - sigma) r/2 + |r|/2
 //
 // E rho(y - f) is least where its derivative by f, P(y < f) - tau, is 0: at the tau-quantile of y.
 //
-//   drho/df = -tau for r >= 0, sigma for r < 0 = -drho/dy;    d2rho/df2 = 0
+//   drho/df = -tau for r >= 0, sigma for r < 0             = -drho/dy;    d2rho/df2 = 0
 //
 // At the kink r = 0 the subgradient -tau of the branch r >= 0 is taken.
 //

@@ -1,8 +1,9 @@
 // Normal numbers between a and b, by the inverse of their distribution. With Phi the normal distribution function,
 // alpha = (a - mean)/std and beta = (b - mean)/std,
 //
-//   F(x) = (Phi((x - mean)/std) - Phi(alpha)) / (Phi(beta) - Phi(alpha))      F'(x) = density / (Phi(beta) -
-//   Phi(alpha)) x = F^-1(u) = mean + std Phi^-1(Phi(alpha) + u (Phi(beta) - Phi(alpha))),  u uniform in (0, 1)
+//   F(x)  = (Phi((x - mean)/std) - Phi(alpha)) / (Phi(beta) - Phi(alpha))
+//   F'(x) = density / (Phi(beta) - Phi(alpha))
+//   x     = F^-1(u) = mean + std Phi^-1(Phi(alpha) + u (Phi(beta) - Phi(alpha))),    u uniform in (0, 1)
 //
 // Phi is exact next to 0 and not next to 1: where the interval lies above the mean, its mirror image is taken and
 // `side` is -1. Phi^-1 is Wichura's (AS 241, 1988), exact to 1e-16, in double for every dtype:

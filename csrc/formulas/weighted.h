@@ -5,7 +5,7 @@
 // A backward formula multiplies by g, which is a number or something finer.
 #pragma once
 
-#include <c10/macros/Macros.h>
+#include "portable.h"
 
 namespace torchnotes {
 
@@ -15,6 +15,25 @@ struct Weighted {
   C10_HOST_DEVICE void merge(const Weighted& other) {
     loss = loss + other.loss;
     weight = weight + other.weight;
+  }
+};
+
+// The same of many rows, in double precision.
+template <class T>
+struct WideWeighted {
+  using Number = double;  // of each lane
+  Wide<T> loss, weight;
+  C10_HOST_DEVICE void add(T l, T w) {
+    loss = loss + widen(l);
+    weight = weight + widen(w);
+  }
+  C10_HOST_DEVICE void merge(const WideWeighted& other) {
+    loss = loss + other.loss;
+    weight = weight + other.weight;
+  }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(WideWeighted<Scalar>& result) const {
+    result.merge({sum_of_lanes(loss), sum_of_lanes(weight)});
   }
 };
 

@@ -222,9 +222,10 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
   );
   const Tensor& r = in.dense();
   const Tensor numbers_of_channels = statistics.contiguous();
-  const Tensor g = in.alike(grad), gamma = precise_numbers(r, weight), beta = precise_numbers(r, bias);
+  const Tensor gamma = precise_numbers(r, weight), beta = precise_numbers(r, bias);
   const auto numbers = r.options().dtype(precise(r));
   const Tensor out = empty_like_dense(r);
+  const Tensor g = in.is_alike(grad) ? grad : out.copy_(grad);  // every element is read before it is written
   const Tensor grad_weight = at::empty({in.count()}, numbers), grad_bias = at::empty({in.count()}, numbers);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, r.scalar_type(), "torchnotes::batch_norm_backward", [&] {
     using acc_t = at::opmath_type<scalar_t>;

@@ -12,6 +12,8 @@ from .linear import Linear
 
 
 class Dropout(torch.nn.Dropout):
+    """functional.dropout in training, as torch.nn.Dropout."""
+
     def forward(self, input: Tensor) -> Tensor:
         return F.dropout(input, self.p, self.training, self.inplace)
 

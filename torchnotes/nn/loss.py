@@ -12,11 +12,15 @@ from ..ops.pinball_loss import checked_quantiles
 
 
 class MSELoss(torch.nn.MSELoss):
+    """As torch.nn.MSELoss; the call takes a weight, too, as functional.mse_loss."""
+
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction, weight=weight)
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+    """As torch.nn.BCEWithLogitsLoss; the further options are those of functional.binary_cross_entropy_with_logits."""
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -149,6 +153,8 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
 
 
 class PinballLoss(torch.nn.modules.loss._Loss):
+    """functional.pinball_loss of the input, the target and, if there is one, a weight."""
+
     __constants__ = ("quantiles", "reduction", "smoothing")
 
     def __init__(

@@ -78,15 +78,15 @@ class _BatchNorm(_Options):
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
-    pass
+    """As torch.nn.BatchNorm1d; the further options are those of functional.batch_norm."""
 
 
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
-    pass
+    """As torch.nn.BatchNorm2d; the further options are those of functional.batch_norm."""
 
 
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
-    pass
+    """As torch.nn.BatchNorm3d; the further options are those of functional.batch_norm."""
 
 
 class _LazyBatchNorm(_Options):
@@ -112,12 +112,18 @@ class _LazyBatchNorm(_Options):
 
 
 class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
+    """BatchNorm1d that takes the number of features from the first input."""
+
     cls_to_become = BatchNorm1d
 
 
 class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
+    """BatchNorm2d that takes the number of features from the first input."""
+
     cls_to_become = BatchNorm2d
 
 
 class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
+    """BatchNorm3d that takes the number of features from the first input."""
+
     cls_to_become = BatchNorm3d

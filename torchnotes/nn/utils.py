@@ -1,7 +1,6 @@
 """Rewriting of models."""
 
 import copy
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.nn import Module, Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ._tracing import Trace, Tracer
 from .activation import LeakyReLU, ReLU, Sigmoid, Tanh
 
 
@@ -31,26 +31,14 @@ def fuse_batch_norm(model: Module) -> Module:
     return model
 
 
-class _Tracer(torch.fx.Tracer):
-    def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
-        return super().is_leaf_module(m, module_qualified_name) or m.__module__.startswith("torchnotes.")
-
-
 def _pairs(model: Module) -> Iterator[tuple[Module, str]]:
     """Layers, and the names of the normalisations that can be folded into them."""
     if isinstance(model, (_BatchNorm, torch.nn.Linear, _ConvNd)):
         return
-    calls = [node for node in _Tracer().trace(model).nodes if node.op == "call_module"]
-    times = Counter(id(model.get_submodule(str(node.target))) for node in calls)
-    for node in calls:
-        norm, before = model.get_submodule(str(node.target)), node.args[0] if node.args else None
-        if not (isinstance(norm, _BatchNorm) and isinstance(before, torch.fx.Node)):
-            continue
-        if before.op != "call_module" or len(before.users) > 1:
-            continue
-        layer = model.get_submodule(str(before.target))
-        if times[id(norm)] == times[id(layer)] == 1 and _may_fold(layer, norm):
-            yield layer, str(node.target)
+    names = {module: name for name, module in model.named_modules()}
+    for (layer, norm), alone in Trace(Tracer().trace(model), model).successions.items():
+        if alone and isinstance(norm, _BatchNorm) and _may_fold(layer, norm):
+            yield layer, names[norm]
 
 
 def _may_fold(layer: Module, norm: _BatchNorm) -> bool:

@@ -1,0 +1,52 @@
+"""All benchmarks, one after the other, each in a process of its own."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from . import memory
+from .results import Row
+
+OPERATIONS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+
+
+def measure(
+    operations: Sequence[str],
+    cases: Sequence[str] | None,
+    sizes: Sequence[int] | None,
+    device: torch.device,
+    threads: int,
+    repeats: int,
+) -> Iterator[list[Row]]:
+    """The rows of one case at one size after another: all of them, unless some are named."""
+    for operation in operations or OPERATIONS:
+        for case in importlib.import_module(f"{__package__}.bench_{operation}").CASES:
+            if cases and case.name not in cases:
+                continue
+            for size in sizes or case.sizes:
+                request = {
+                    "benchmark": operation,
+                    "case": case.name,
+                    "size": size,
+                    "device": str(device),
+                    "threads": threads,
+                    "repeats": repeats,
+                }
+                worker = [sys.executable, "-m", f"{__package__}.worker", json.dumps(request)]
+                environment = memory.environment(case.regime(size, device))
+                output = subprocess.run(worker, env=environment, stdout=subprocess.PIPE, check=True).stdout
+                yield [{"benchmark": operation, **row} for row in json.loads(output)]
+
+
+def summary(rows: list[Row]) -> str:
+    first = rows[0]
+    if "median_us" in first:
+        figures = (f"{row['contender']} {row['median_us']:,.1f} us" for row in rows)
+    else:
+        figures = (f"{row['contender']} {row['dtype']} {row['max_error']:.3g} ulp" for row in rows)
+    return f"{first['benchmark']:<11} {first['case']:<32} {first['size']:>11,}  {'   '.join(figures)}"

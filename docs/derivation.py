@@ -1,0 +1,158 @@
+"""The comment that opens a formula header, or a module's docstring, typeset: `{derivation} csrc/formulas/sigmoid.h`.
+
+Paragraphs are prose. Lines that are indented are formulas: two or more spaces set formulas of a line apart, or a remark
+or a label in words from them, and what stands below another column belongs to it.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from .pages import ROOT, page_of_header
+from .prose import Item, typeset
+
+_RELATION = re.compile(r"(?P<left>.*?) +(?=(?:=|<-|->|<=|>=|<|>|~) )")
+
+
+@dataclass
+class Row:
+    """A line of formulas: a left side or a label, what follows, and a remark, each in parts that stand apart."""
+
+    source: str
+    left: str = ""
+    middle: list[str] = field(default_factory=list)
+    remark: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  # where the columns begin in the source
+    follows: bool = False  # the row before, below its middle column
+
+    def columns(self) -> list[tuple[str, list[Item], bool]]:
+        """The columns that there are: name, content, and whether it is display. What is unread is shown as it is."""
+        places = {(True, True): "middle", (True, False): "rest", (False, True): "wide", (False, False): "whole"}
+        middle = places[bool(self.left or self.follows), bool(self.remark)]
+        display = bool(self.remark) and typeset(self.remark[0])[0].kind == "math"  # and not a remark in words
+        found = [
+            ("label" if _is_words(self.left) else "left", _items([self.left], True), True),
+            (middle, _items(self.middle, True), True),
+            ("remark", _items(self.remark, display), display),
+        ]
+        balanced = len(re.findall(r"[([{]", self.source)) == len(re.findall(r"[)\]}]", self.source))
+        if not balanced or any(item.kind == "unread" for _, items, _ in found for item in items):
+            return [("whole", [Item("code", self.source.strip())], True)]
+        return [column for column in found if column[1]]
+
+
+def _is_words(part: str) -> bool:
+    return all(item.kind == "text" for item in typeset(part))
+
+
+def _items(parts: list[str], display: bool) -> list[Item]:
+    """Typeset, without the spaces that align the first relation of a part with those above and below."""
+    read = [typeset(_RELATION.sub(r"\g<left> ", part, count=1), display) for part in parts if part]
+    return [item for part in read for item in (Item("text", "\N{EM SPACE}"), *part)][1:]
+
+
+def comment(path: Path) -> str:
+    if path.suffix == ".py":
+        return ast.get_docstring(ast.parse(path.read_text())) or ""
+    opening = path.read_text().split("#pragma once")[0]
+    return "\n".join(line.removeprefix("//").removeprefix(" ") for line in opening.splitlines())
+
+
+def blocks(text: str) -> Iterator[str | list[Row]]:
+    """Paragraphs and groups of formulas."""
+    for block in re.split(r"\n(?:\s*\n)+", text.strip("\n")):
+        if block.startswith(" "):
+            yield rows(block.splitlines())
+        elif block:
+            yield " ".join(block.splitlines())
+
+
+def rows(lines: list[str]) -> list[Row]:
+    found: list[Row] = []
+    margin = min(_indent(line) for line in lines)
+    for line in lines:
+        indent = _indent(line)
+        starts_with_relation = bool(re.match(r" *(?:=|<-|->|<|>|~) ", line))
+        if found and indent in found[-1].places[1:][-1:]:  # the last column goes on
+            column = found[-1].remark or found[-1].middle
+            column[-1] += " " + line.strip()
+            found[-1].source += "\n" + line
+        else:
+            row = _row(line)
+            row.follows = indent > margin or starts_with_relation
+            if not row.left and (starts_with_relation or not row.follows):
+                _split(row)
+            found.append(row)
+    return found
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _row(line: str) -> Row:
+    row = Row(line)
+    parts = [(match.start(), match[0]) for match in re.finditer(r"\S.*?(?=  +(?![ =<>~]|->)|$)", line)]
+    if len(parts) > 1 and _is_words(parts[0][1]):
+        place, row.left = parts.pop(0)
+        row.places.append(place)
+    column, end = row.middle, 0
+    for place, part in parts:
+        if column and place - end > 2 and column[-1][-1] not in ",;:":
+            column = row.remark
+        if not column:
+            row.places.append(place)
+        column.append(part)
+        end = place + len(part)
+    return row
+
+
+def _split(row: Row) -> None:
+    """The left side of the first formula apart from the rest."""
+    relation = _RELATION.match(row.middle[0])
+    if relation and [item.kind for item in typeset(relation["left"])] == ["math"]:
+        row.left, row.middle[0] = relation["left"], row.middle[0][relation.end() :]
+
+
+class Derivation(SphinxDirective):
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = ROOT / self.arguments[0]
+        self.env.note_dependency(str(path))
+        return [
+            nodes.paragraph("", "", *self.inline(typeset(block))) if isinstance(block, str) else self.formulas(block)
+            for block in blocks(comment(path))
+        ]
+
+    def formulas(self, rows: list[Row]) -> nodes.Node:
+        group = nodes.container(classes=["formulas"])
+        for row in rows:
+            for name, items, display in row.columns():
+                group += nodes.paragraph("", "", *self.inline(items, display), classes=[name])
+        return group
+
+    def inline(self, items: list[Item], display: bool = False) -> Iterator[nodes.Node]:
+        for kind, value in items:
+            page = page_of_header(value) if kind == "code" else None
+            if kind == "math":
+                yield nodes.math(value, value, display=display)
+            elif page:
+                name = nodes.literal(value, value)
+                yield pending_xref("", name, refdomain="std", reftype="doc", reftarget=f"/{page}", refexplicit=True)
+            elif kind == "code":
+                yield nodes.literal(value, value)
+            else:
+                yield nodes.Text(value)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("derivation", Derivation)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

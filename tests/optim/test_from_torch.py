@@ -1,0 +1,146 @@
+"""from_torch: the same groups and state, and the same course of training; and the way back."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from torchnotes import optim
+
+OPTIONS = {
+    "SGD": [{}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "dampening": 0.5, "weight_decay": 0.1}],
+    "RMSprop": [{}, {"momentum": 0.9, "centered": True}],
+    "Adam": [{}, {"amsgrad": True, "weight_decay": 0.1}, {"fused": True}],
+    "AdamW": [{}, {"maximize": True}],
+}
+CASES = pytest.mark.parametrize(("name", "options"), [(name, one) for name in OPTIONS for one in OPTIONS[name]])
+
+
+def groups_of(net: nn.Module) -> list[dict]:
+    return [{"params": net[0].parameters()}, {"params": net[1].parameters(), "lr": 0.02}]
+
+
+def trained(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, *schedulers) -> None:
+    torch.manual_seed(steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        net(torch.randn(8, 3)).square().sum().backward()
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def two(name: str, options: dict) -> tuple:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    other = copy.deepcopy(net)
+    kind = getattr(torch.optim, name)
+    return net, kind(groups_of(net), lr=0.01, **options), other, kind(groups_of(other), lr=0.01, **options)
+
+
+def no_step_of_torchs(monkeypatch, name: str) -> None:
+    def never(*_, **__):
+        raise AssertionError("this is torch's step")
+
+    module = {"AdamW": "adam", "Adam": "adam"}.get(name, name.lower())  # its function computes all of them
+    monkeypatch.setattr(sys.modules[f"torch.optim.{module}"], module, never)
+
+
+@CASES
+def test_an_optimizer_goes_on_as_ours_and_back(name, options):
+    net, optimizer, other, theirs = two(name, options)
+    trained(net, optimizer, 3)
+    trained(other, theirs, 3)
+    groups, state = optimizer.param_groups, optimizer.state
+    tensors = [x for of in state.values() for x in of.values()]
+    assert optim.from_torch(optimizer) is optimizer
+    assert type(optimizer) is getattr(optim, name)
+    assert optimizer.param_groups is groups
+    assert optimizer.state is state
+    assert all(a is b for a, b in zip(tensors, (x for of in state.values() for x in of.values()), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        no_step_of_torchs(patch, name)
+        trained(net, optimizer, 4)
+    trained(other, theirs, 4)
+    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
+    made = getattr(optim, name)(groups_of(net), lr=0.01, **options)
+    assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in made.param_groups]
+    assert optimizer.defaults == made.defaults
+    assert optim.to_torch(optimizer) is optimizer
+    assert type(optimizer) is type(theirs)
+    assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in theirs.param_groups]
+    assert optimizer.defaults == theirs.defaults
+    trained(net, optimizer, 2)
+    trained(other, theirs, 2)
+    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_schedulers_and_hooks_that_were_there(name, monkeypatch):
+    net, optimizer, other, theirs = two(name, {})
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(each, 0.5) for each in (optimizer, theirs)]
+    seen: list = []
+    optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    optim.from_torch(optimizer)
+    late = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7), torch.optim.lr_scheduler.StepLR(theirs, 1, 0.7)
+    trained(other, theirs, 3, schedulers[1], late[1])
+    no_step_of_torchs(monkeypatch, name)
+    trained(net, optimizer, 3, schedulers[0], late[0])
+    assert len(seen) == 3
+    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
+    assert optimizer.param_groups[0]["lr"] == theirs.param_groups[0]["lr"] < 0.01
+    monkeypatch.undo()
+    optim.to_torch(optimizer)
+    trained(net, optimizer, 1, schedulers[0], late[0])
+    trained(other, theirs, 1, schedulers[1], late[1])
+    assert len(seen) == 4
+    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_converted_optimizer_is_saved_and_loaded():
+    net, optimizer, other, _ = two("Adam", {})
+    trained(net, optimizer, 2)
+    other.load_state_dict(net.state_dict())
+    optim.from_torch(optimizer)
+    optimizer.param_groups[0]["max_grad_norm"] = 0.1
+    loaded = optim.Adam(groups_of(other), lr=0.5)
+    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    trained(net, optimizer, 2)
+    trained(other, loaded, 2)
+    assert torch.equal(net[0].weight, other[0].weight)
+    assert optimizer.grad_norm is not None
+    assert type(copy.deepcopy(optimizer)) is optim.Adam
+
+
+def test_a_program_whose_first_optimizer_is_converted():
+    """Nothing of ours was constructed before: what the first one prepares is there all the same."""
+    code = (
+        "import torch, torchnotes; w = torch.ones(2, requires_grad=True); o = torch.optim.SGD([w], lr=0.5);"
+        "torchnotes.optim.from_torch(o); w.sum().backward(); o.step(); assert w.tolist() == [0.5, 0.5]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_optimizers_that_are_not_taken():
+    w = [nn.Parameter(torch.ones(3))]
+
+    class Mine(torch.optim.SGD):
+        pass
+
+    for optimizer in (Mine(w, lr=0.1), torch.optim.LBFGS(w), torch.optim.Adamax(w), "adam"):
+        with pytest.raises(TypeError, match=r"from_torch takes torch.optim's SGD, RMSprop, Adam or AdamW"):
+            optim.from_torch(optimizer)
+    with pytest.raises(TypeError, match=r"to_torch takes torchnotes.optim's"):
+        optim.to_torch(torch.optim.LBFGS(w))
+    ours = optim.SGD(w, lr=0.1, rounding="stochastic")
+    assert optim.from_torch(ours) is ours
+    with pytest.raises(ValueError, match=r"torch.optim.SGD has no rounding. Got a group with rounding='stochastic'"):
+        optim.to_torch(ours)
+    assert type(ours) is optim.SGD
+    patched = torch.optim.SGD(w, lr=0.1)
+    assert optim.to_torch(patched) is patched
+    patched.step = lambda: None
+    with pytest.raises(TypeError, match="somebody has replaced the step"):
+        optim.from_torch(patched)

@@ -1,0 +1,293 @@
+"""python -m torchnotes check: it passes, and it fails where an operation is wrong."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchnotes
+from torchnotes import functional, init, optim
+from torchnotes.__main__ import main
+from torchnotes.commands._check_operations import Operation
+from torchnotes.commands._check_random import Noise
+from torchnotes.commands._checked import CHECKED
+
+ROOT = Path(torchnotes.__file__).parents[1]
+COLUMNS = ("gradcheck", "second order", "float32", "bfloat16", "float16", "agreement")
+
+
+def strictly(text: str) -> dict:
+    """JSON without NaN and infinity, which are none of it."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# what is checked
+
+
+def public() -> set:
+    """The operations that users can call. Functions of private modules, as optim.from_torch, are none; nor are those of
+    init that do not end in _, which fill nothing."""
+
+    def ours(space, end=""):
+        functions = (f for name, f in vars(space).items() if not name.startswith("_") and name.endswith(end))
+        modules = ((f, f.__module__.split(".")) for f in functions if hasattr(f, "__module__"))
+        return {f for f, module in modules if module[0] == "torchnotes" and not module[-1].startswith("_")}
+
+    return ours(functional) | ours(init, "_") | set(init.SCHEMES.values()) | ours(optim)
+
+
+def test_no_operation_is_missing():
+    checked = {getattr(space, name) for name in CHECKED for space in (functional, init, optim) if hasattr(space, name)}
+    assert checked == public()
+    assert len(checked) == len(CHECKED)
+
+
+@pytest.mark.parametrize("name", [name for name, record in CHECKED.items() if isinstance(record, (Operation, Noise))])
+def test_no_option_is_missing(name):
+    record = CHECKED[name]
+    if isinstance(record, Noise):
+        given = {"input", "training", "inplace", "generator"}.union(*record.options)
+    else:
+        given = set(record.arguments).union(*record.options, *record.differentiable_once, *record.beside_torch)
+    elsewhere = {"size_average", "reduce", "_stacklevel"}  # deprecated, and no option
+    assert set(inspect.signature(getattr(functional, name)).parameters) - elsewhere == given
+
+
+# it passes
+
+
+def test_everything_passes(tmp_path, capsys, device):
+    path = tmp_path / "figures.json"
+    assert main(["check", "--device", device, "--json", str(path)]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows[: len(CHECKED)]] == list(CHECKED)
+    assert header.split()[0] == "operation"
+    assert rows[-1] == f"{len(CHECKED)} operations checked, 0 failures"
+    report = strictly(path.read_text())
+    assert report["machine"]["torch"] == torch.__version__
+    assert report["machine"]["device"] == device
+    assert report["machine"]["torchnotes"] == torchnotes.__version__
+    assert report["failures"] == 0
+    assert [row["operation"] for row in report["operations"]] == list(CHECKED)
+    for row in report["operations"]:
+        assert set(row["checks"]) <= set(COLUMNS)
+        assert "agreement" in row["checks"]
+        assert all(check["passed"] for check in row["checks"].values())
+        if isinstance(CHECKED[row["operation"]], (Operation, Noise)):
+            assert set(row["checks"]) == set(COLUMNS)
+    sigmoid = report["operations"][0]["checks"]["float32"]["figures"]
+    assert len(sigmoid["cases"]) == 2 * 6  # value and gradient at every scale
+    assert all(case["rms"] >= 0 and case["torch"] >= case["rms_torch"] for case in sigmoid["cases"])
+    if device == "cpu" and "TORCHNOTES_KERNELS" not in os.environ:  # else other sums have other errors
+        for row in report["operations"]:
+            known = {column for column, check in row["checks"].items() if "known" in check}
+            assert known == set(getattr(CHECKED[row["operation"]], "behind", {})), "an allowance that nothing needs"
+
+
+def test_it_needs_torch_alone_and_the_figures_can_go_to_a_pipe():
+    absent = ["numpy", "scipy", "pytest", "hypothesis", "expecttest", "sklearn", "matplotlib", "rich", "checks"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "from torchnotes.__main__ import main\n"
+        "sys.exit(main(['check', 'tanh', 'normal_', 'SGD', '--json', '-', '--seed', '7']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    report = strictly(done.stdout)
+    assert [row["operation"] for row in report["operations"]] == ["tanh", "normal_", "SGD"]
+    assert report["seed"] == 7
+    assert "3 operations checked, 0 failures" in done.stderr
+
+
+def test_the_seed_tells_the_figures(tmp_path, capsys):
+    def figures(seed: int) -> list:
+        path = tmp_path / "figures.json"
+        assert main(["check", "softmax", "--seed", str(seed), "--json", str(path)]) == 0
+        checks = strictly(path.read_text())["operations"][0]["checks"]
+        return [checks[column]["figures"] for column in COLUMNS]
+
+    first = figures(3)
+    assert figures(3) == first
+    assert figures(4) != first
+
+
+# it fails
+
+
+class WrongSecondDerivative(torch.autograd.Function):
+    """tanh, of whose gradient it says that it does not depend on the input."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return g * (1 - ctx.saved_tensors[0].detach() ** 2)
+
+    @staticmethod
+    def jvp(ctx, x_t: Tensor) -> Tensor:
+        return x_t * (1 - ctx.saved_tensors[0].detach() ** 2)
+
+
+def without(function, *names):
+    """An operation that ignores options."""
+    return lambda *args, **options: function(*args, **{k: v for k, v in options.items() if k not in names})
+
+
+def raising(*args, **options):
+    raise RuntimeError("the first line\nand a second one")
+
+
+def inaccurate(input: Tensor) -> Tensor:
+    """By two roundings, in float32."""
+    return torch.sigmoid(input) * (1 + 2 * torch.finfo(torch.float32).eps * (input.dtype == torch.float32))
+
+
+def leaking(x: Tensor) -> Tensor:
+    """A part of the input that has no gradient."""
+    return 0.9 * x + 0.1 * x.detach()
+
+
+class Misclipped(optim.SGD):
+    def __init__(self, params, max_grad_norm=None, **options):
+        super().__init__(params, max_grad_norm=None if max_grad_norm is None else 2 * max_grad_norm, **options)
+
+
+class Undecoupled(optim.RMSprop):
+    def __init__(self, params, decoupled_weight_decay=False, **options):
+        super().__init__(params, **options)
+
+
+class Coarse(optim.Adam):
+    """Rounds to the nearest where it should not, or writes a last bit that is wrong."""
+
+    def __init__(self, params, rounding="nearest", **options):
+        super().__init__(params, **options)
+
+
+class Imprecise(optim.AdamW):
+    def step(self):
+        super().step()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.mul_(1 + 2 * torch.finfo(p.dtype).eps)
+
+
+class Slow(optim.Newton):
+    def __init__(self, params, **options):
+        super().__init__(params, lr=0.5, **options)
+
+
+f, g, o = functional, init, optim
+PLANTED = [
+    ("sigmoid", lambda input: torch.sigmoid(leaking(input)), {"gradcheck", "second order", "agreement"}),
+    ("tanh", lambda input: WrongSecondDerivative.apply(input), {"second order"}),
+    ("sigmoid", inaccurate, {"float32"}),
+    ("tanh", lambda input: torch.tanh(input * 0.999) / 0.999, {"float32", "agreement"}),
+    ("tanh", lambda input: torch.tanh(input).where(input < 50, torch.nan), {"float32", "bfloat16", "float16"}),
+    ("relu", without(f.relu, "inplace"), {"agreement"}),
+    ("leaky_relu", without(f.leaky_relu, "negative_slope"), {"agreement"}),
+    ("softmax", raising, set(COLUMNS)),
+    ("log_softmax", lambda input, dim, dtype=None: f.softmax(input, dim, dtype=dtype).log(), {"float32"}),
+    ("linear", without(f.linear, "bias"), {"agreement"}),
+    ("mse_loss", without(f.mse_loss, "weight"), {"agreement"}),
+    ("pinball_loss", lambda *a, quantiles=0.5, **k: f.pinball_loss(*a, quantiles=0.5, **k), {"agreement"}),
+    ("cross_entropy", without(f.cross_entropy, "label_smoothing"), {"agreement"}),
+    ("cross_entropy", without(f.cross_entropy, "empty"), {"agreement"}),
+    ("linear_cross_entropy", without(f.linear_cross_entropy, "z_loss"), {"agreement"}),
+    ("batch_norm", without(f.batch_norm, "momentum"), {"agreement"}),
+    ("dropout", lambda x, p=0.5, **k: f.dropout(x, p + 0.02, **k), {"agreement"}),
+    ("dropout", lambda x, p=0.5, **k: f.dropout(x, p, **k) * (0.98 + 0.02 * torch.get_num_threads()), {"agreement"}),
+    ("gaussian_dropout", without(f.gaussian_dropout, "training"), {"agreement"}),
+    ("uniform_", lambda x, **k: g.uniform_(x, **k).mul_(1.1), {"float32", "agreement"}),
+    ("normal_", lambda x, **k: g.uniform_(x, -(3**0.5), 3**0.5, k.get("generator")), {"float32", "agreement"}),
+    ("trunc_normal_", lambda x, a=-2.0, b=2.0, **k: g.normal_(x, **k), {"float32", "agreement"}),
+    ("he_normal_", without(g.he_normal_, "nonlinearity"), {"float32", "agreement"}),
+    ("glorot_uniform_", lambda x, **k: x.copy_(g.glorot_uniform_(x.double(), **k)), {"float16"}),
+    ("initialize_", lambda m, scheme, seed: g.initialize_(m, "lecun", seed=seed), {"agreement"}),
+    ("SGD", Misclipped, {"agreement"}),
+    ("RMSprop", Undecoupled, {"agreement"}),
+    ("Adam", Coarse, {"agreement"}),
+    ("AdamW", Imprecise, {"float32", "bfloat16"}),
+    ("Newton", Slow, {"agreement"}),
+    (
+        "gradient_norm",
+        lambda t: torch.stack([x.norm() for x in t] or [torch.zeros(())]).sum(),
+        {"float32", "agreement"},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "columns"), PLANTED, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(PLANTED)]
+)
+def test_it_notices(name, wrong, columns, monkeypatch, tmp_path, capsys):
+    (space,) = (space for space in (functional, init, optim) if hasattr(space, name))
+    monkeypatch.setattr(space, name, wrong)
+    path = tmp_path / "figures.json"
+    assert main(["check", name, "--json", str(path)]) == 1
+    (row,) = strictly(path.read_text())["operations"]
+    failed = {column for column, check in row["checks"].items() if not check["passed"]}
+    assert columns <= failed
+    printed = capsys.readouterr().out
+    assert "FAIL" in printed
+    for column in failed:
+        assert f"{name}, {column}: {row['checks'][column]['error']}" in printed.splitlines()
+    assert f"1 operations checked, {len(failed)} failures" in printed
+
+
+def test_only_what_is_wrong_fails(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    for name, wrong, expected in PLANTED[1:3]:
+        monkeypatch.setattr(functional, name, wrong)
+        assert main(["check", name, "--json", str(path)]) == 1
+        (row,) = strictly(path.read_text())["operations"]
+        assert {column for column, check in row["checks"].items() if not check["passed"]} == expected
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sigmoyd"], "no operation is called 'sigmoyd': did you mean sigmoid?"),
+        (["zzz"], "no operation is called 'zzz': there are sigmoid, tanh"),
+        (["--device", "nowhere"], "no device 'nowhere' here"),
+        (["--device", "cuda:99"], "no device 'cuda:99' here"),
+        (["--device", "meta"], "no device 'meta' here"),
+        (["--json", "/there/is/no/such/folder/x.json"], "cannot write /there/is/no/such/folder/x.json: No such file"),
+        (["--json", "."], "cannot write .: Is a directory"),
+        (["--seed", "x"], "invalid int value: 'x'"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_the_work(arguments, message, capsys):
+    try:
+        status = main(["check", *arguments])
+    except SystemExit as stop:  # of argparse
+        status = stop.code
+    printed = capsys.readouterr()
+    assert status == 2
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert message in line

@@ -1,0 +1,335 @@
+"""The site: derivations are typeset as they are meant, what is public has a page, and it builds without a warning."""
+
+import inspect
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import torchnotes
+from docs.curves import DRAWINGS, derivatives
+from docs.derivation import blocks, comment
+from docs.docstrings import structured
+from docs.formula import Unreadable, latex
+from docs.mathml import mathml
+from docs.pages import GROUPS, ROOT, groups, stems
+from docs.prose import typeset
+
+PAGES = [page for group in groups().values() for page in group]
+DERIVATIONS = sorted({page.derivation for page in PAGES if page.derivation})
+
+# By hand, from the headers. Where both forms are given, the first is that of a formula in a line of its own.
+DISPLAYED = {
+    "s(z) = 1 / (1 + e^-z)": r"s(z) = \frac{1}{1 + e^{-z}}",
+    "s''(z) = s (1 - s)(1 - 2s) = 2s^3 - 3s^2 + s": r"s''(z) = s\,(1 - s)(1 - 2s) = 2s^{3} - 3s^{2} + s",
+    "t'(z) = 4 e^2z / (e^2z + 1)^2 = 1 - t^2": r"t'(z) = \frac{4\,e^{2z}}{(e^{2z} + 1)^{2}} = 1 - t^{2}",
+    "v = sum (x_i - mu)^2 / n": r"v = \frac{\sum (x_{i} - \mu)^{2}}{n}",
+    "x^_i = (x_i - mu) r": r"\hat{x}_{i} = (x_{i} - \mu)\,r",
+    "dL/dx_i = gamma r (d_i - 1/n sum_j d_j - x^_i 1/n sum_j d_j x^_j)": (
+        r"\frac{dL}{dx_{i}} = \gamma\,r\,\left(d_{i} - \frac{1}{n}\,\sum\limits_{j} d_{j}"
+        r" - \hat{x}_{i}\,\frac{1}{n}\,\sum\limits_{j} d_{j}\,\hat{x}_{j}\right)"
+    ),
+    "dx^_i/dx_j = [i = j] - 1/n": r"\frac{d\hat{x}_{i}}{dx_{j}} = [i = j] - \frac{1}{n}",
+    "n v = sum (x_i - k)^2 - (sum (x_i - k))^2 / n": (
+        r"n\,v = \sum (x_{i} - k)^{2} - \frac{\left(\sum (x_{i} - k)\right)^{2}}{n}"
+    ),
+    "z = f^-1(y)": r"z = f^{-1}(y)",
+    "(dl/dx)/w = (1 - y) - L s(-x)": r"\frac{dl/dx}{w} = (1 - y) - L\,s(-x)",
+    "(d2l/dx2)/w = L s (1 - s) >= 0": r"\frac{d^{2}l/dx^{2}}{w} = L\,s\,(1 - s) \geq 0",
+    "d2l/du_i du_j = k p_i ([i = j] - p_j) + 2 z m p_i p_j": (
+        r"\frac{d^{2}l}{du_{i}\,du_{j}} = k\,p_{i}\,([i = j] - p_{j}) + 2\,z\,m\,p_{i}\,p_{j}"
+    ),
+    "p_j = e^(u_j - lse)": r"p_{j} = e^{u_{j} - \mathrm{lse}}",
+    "diag(y^) - y^ y^^T": r"\mathrm{diag}(\hat{y}) - \hat{y}\,\hat{y}^{T}",
+    "c'_j = -2 (u_j / s^2) c_j": r"c'_{j} = -2\,\left(\frac{u_{j}}{s^{2}}\right)\,c_{j}",
+    "dG.v/dg = sum_j (k p_j - a_j) v_j": r"\frac{dG \cdot v}{dg} = \sum\limits_{j} (k\,p_{j} - a_{j})\,v_{j}",
+    "(H v)_j = g { p_j [c_j v_j - d] + c'_j v_j }": r"(H\,v)_{j} = g\,\{p_{j}\,[c_{j}\,v_{j} - d] + c'_{j}\,v_{j}\}",
+    "E[dJ/dw_i] = -x_i (t - sum_{k != i} w_k x_k)": (
+        r"E\left[\frac{dJ}{dw_{i}}\right] = -x_{i}\,\left(t - \sum\limits_{k \neq i} w_{k}\,x_{k}\right)"
+    ),
+    "d = ± min(1, c / (|g| + 1e-6)) g": r"d = \pm \mathrm{min}\left(1, \frac{c}{\left|g\right| + 10^{-6}}\right)\,g",
+    "g = dE/dw = (dSE/dw) / S": r"g = \frac{dE}{dw} = \frac{dSE/dw}{S}",
+    "z_ij = sum_l x_il W_jl + b_j": r"z_{ij} = \sum\limits_{l} x_{il}\,W_{jl} + b_{j}",
+    "delta^l = delta^(l+1) W * f'(z^l)": r"\delta^{l} = \delta^{l + 1}\,W * f'(z^{l})",
+    "v_x . dL/dx = delta . V": r"v_{x} \cdot \frac{dL}{dx} = \delta \cdot V",
+    "w' = w - eta m^ / (sqrt(v^) + eps)": r"w' = w - \frac{\eta\,\hat{m}}{\sqrt{\hat{v}} + \varepsilon}",
+    "v^ = v' / (1 - beta2^t)": r"\hat{v} = \frac{v'}{1 - \beta_{2}^{t}}",
+    "C = sqrt(v' - m'^2) + eps": r"C = \sqrt{v' - m'^{2}} + \varepsilon",
+    "rho_h(r) = (tau - sigma) r/2 + r^2/(4h) + h/4": (
+        r"\rho_{h}(r) = (\tau - \sigma)\,\frac{r}{2} + \frac{r^{2}}{4h} + \frac{h}{4}"
+    ),
+    "d2rho_h/df2 = 1/(2h)": r"\frac{d^{2}\rho_{h}}{df^{2}} = \frac{1}{2h}",
+    "dw/dmean = 1": r"\frac{dw}{d\mathrm{mean}} = 1",
+    "sin (pi/2 r) = r S(r^2)": r"\sin\,\left(\frac{\pi}{2}\,r\right) = r\,S(r^{2})",
+    "r = sqrt(-ln min(p, 1 - p))": r"r = \sqrt{-\ln\,\mathrm{min}(p, 1 - p)}",
+    "[1/sqrt 2, sqrt 2)": r"\left[\frac{1}{\sqrt{2}}, \sqrt{2}\right)",
+    "F(x) = (Phi((x - mean)/std) - Phi(alpha)) / (Phi(beta) - Phi(alpha))": (
+        r"F(x) = \frac{\Phi((x - \mathrm{mean})/\mathrm{std}) - \Phi(\alpha)}{\Phi(\beta) - \Phi(\alpha)}"
+    ),
+    "(c0, c1) <- (q_high ^ c1 ^ k0, q_low)": (
+        r"(c_{0}, c_{1}) \leftarrow (q_{\mathrm{high}} \oplus c_{1} \oplus k_{0}, q_{\mathrm{low}})"
+    ),
+    "w % 16": r"w \bmod 16",
+    "E|r + h U|": r"E\left|r + h\,U\right|",
+    "e - f'(x) / f''(x) = f'''(xi) / (2 f''(x)) e^2": (
+        r"e - \frac{f'(x)}{f''(x)} = \frac{f'''(\xi)}{2\,f''(x)}\,e^{2}"
+    ),
+    "|e_(k+1)| ~ C |e_k|^2": r"\left|e_{k + 1}\right| \sim C\,\left|e_{k}\right|^{2}",
+    "f'(x*) = 0": r"f'(x^{*}) = 0",
+    "-> 0": r"\to 0",
+    "sum l / sum w": r"\frac{\sum l}{\sum w}",
+}
+AMONG_WORDS = {
+    "|d|^2 / 2L": r"\left|d\right|^{2} / 2L",
+    "p/(1 - p)": "p/(1 - p)",
+    "dL/dx_i = gamma r d_i": r"dL/dx_{i} = \gamma\,r\,d_{i}",
+    "(r^2 + h^2) / (2h)": r"(r^{2} + h^{2}) / (2h)",
+    "s = sum e^(x_j - m)": r"s = \sum e^{x_{j} - m}",
+}
+
+
+@pytest.mark.parametrize("text", DISPLAYED)
+def test_a_formula_in_a_line_of_its_own(text: str):
+    assert latex(text, display=True) == DISPLAYED[text]
+
+
+@pytest.mark.parametrize("text", AMONG_WORDS)
+def test_a_formula_among_words(text: str):
+    assert latex(text) == AMONG_WORDS[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ("a / 2 pi", "a / b c", "a / b / c", "e^x_k", "1/ln 2", "ln x/2", "(a", "a)", "|a", "+", "a +", "a !", "word"),
+)
+def test_what_can_be_read_in_two_ways_or_none_is_not_read(text: str):
+    for display in (False, True):
+        with pytest.raises(Unreadable):
+            latex(text, display)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    (
+        (  # pinball_loss.h: a is an article before a word, h a number
+            "the half-width h of a window: rho_h(r) = E rho(r + h U) with U uniform in [-1, 1], which is convex",
+            ["h", r"\rho_{h}(r) = E\,\rho(r + h\,U)", "U", "[-1, 1]"],
+        ),
+        ("at the kink z = 0 the subgradient a is taken", ["z = 0", "a"]),
+        ("g where r > 0, else a g", ["g", "r > 0", r"a\,g"]),
+        ("Here a c stands in the low half of 64 bits", ["c"]),
+        ("In the mean-only form r = 1 is a constant", ["r = 1"]),
+        (
+            "A |lambda_i| up to n eps max |lambda|",
+            [r"\left|\lambda_{i}\right|", r"n\,\varepsilon\,\mathrm{max}\,\left|\lambda\right|"],
+        ),
+        ("this is a sum of two terms >= 0, at the tau-quantile of y.", [r"\geq 0", r"\tau", "y"]),
+        ("(y^ - y: the notes' y^ is p, their y is a)", [r"\hat{y} - y", r"\hat{y}", "p", "y", "a"]),
+        ("torch's mean is the greatest (2015), 53 for double (8.7), -0 stays -0", []),
+        (
+            "w = mean + std x is N(mean, std^2)",
+            [r"w = \mathrm{mean} + \mathrm{std}\,x", r"N(\mathrm{mean}, \mathrm{std}^{2})"],
+        ),
+        ("with M = sum a_j (of the operand) and y = ignored", [r"M = \sum a_{j}", "y ="]),
+    ),
+)
+def test_formulas_are_told_from_words(text: str, parts: list[str]):
+    items = typeset(text)
+    assert [item.value for item in items if item.kind == "math"] == parts
+    assert not [item for item in items if item.kind == "unread"]
+
+
+def test_code_is_told_from_words():
+    items = typeset("the derivative of `backward` (philox.h), as torch.nn.Sigmoid and may_invert say")
+    code = [item.value for item in items if item.kind == "code"]
+    assert code == ["backward", "philox.h", "torch.nn.Sigmoid", "may_invert"]
+
+
+def columns(text: str) -> list[list[tuple[str, str]]]:
+    (rows,) = blocks(text)
+    return [
+        [(name, "".join(item.value for item in items)) for name, items, _ in row.columns()]
+        for row in rows
+        if not isinstance(row, str)
+    ]
+
+
+TANH = """
+   t'(z)  = 1 - t^2    greatest at z = 0, where it is 1;
+                       -> 0 at both infinities
+   t''(z) = -2 t
+"""
+LOSS = """
+   l/w = -p y
+       = x + L,              L = 1 + y,  by x = s
+   f(z)  = z for z > 0        = max(a z, z)
+"""
+PHILOX = """
+   ten times:   p = M0 c0, q = M1 c2          products
+                c0 <- c1
+                k0 <- k1
+"""
+TOGETHER = "   and        x = 0  y = 1    z = 2\n"
+BROKEN = "   F(x) = (Phi(x) - 1) / (Phi(beta) -\n   Phi(alpha)) x = 2"
+
+
+def test_the_columns_of_formulas():
+    remark = r"greatest at z = 0, where it is 1; \to 0 at both infinities"
+    assert columns(TANH) == [
+        [("left", "t'(z)"), ("middle", "= 1 - t^{2}"), ("remark", remark)],
+        [("left", "t''(z)"), ("rest", r"= -2\,t")],
+    ]
+    space = "\N{EM SPACE}"
+    assert columns(LOSS) == [
+        [("left", r"\frac{l}{w}"), ("rest", r"= -p\,y")],
+        [("rest", f"= x + L,{space}L = 1 + y,{space}by x = s")],
+        [("left", "f(z)"), ("rest", rf"= z for z > 0{space} = \mathrm{{max}}(a\,z, z)")],
+    ]
+    assert columns(PHILOX) == [
+        [("label", "ten times:"), ("middle", r"p = M_{0}\,c_{0}, q = M_{1}\,c_{2}"), ("remark", "products")],
+        [("rest", r"c_{0} \leftarrow c_{1}")],
+        [("rest", r"k_{0} \leftarrow k_{1}")],
+    ]
+
+    assert columns(TOGETHER) == [[("label", "and"), ("middle", f"x = 0{space}y = 1"), ("remark", "z = 2")]]
+
+
+def test_a_line_that_cannot_be_read_is_shown_as_it_is():
+    assert columns(BROKEN) == [[("whole", line.strip())] for line in BROKEN.splitlines()]
+
+
+def source_symbols(text: str) -> str:
+    return re.sub(r"[\s/^_(){}\[\]`]", "", text)
+
+
+def latex_symbols(text: str) -> str:
+    text = text.replace("10^{-6}", "1e-6").replace("10^{4}", "10^4")
+    for command, word in {
+        "varepsilon": "eps",
+        "leq": "<=",
+        "geq": ">=",
+        "neq": "!=",
+        "leftarrow": "<-",
+        "to": "->",
+    }.items():
+        text = re.sub(rf"\\{command}\b", word, text)
+    for command, word in {
+        "sim": "~",
+        "cdot": ".",
+        "bmod": "%",
+        "oplus": "",
+        "pm": "±",
+        "infty": "infinity",
+        "ldots": "...",
+    }.items():
+        text = re.sub(rf"\\{command}\b", word, text)
+    text = re.sub(r"\\(left|right|frac|hat|mathrm|limits)|\\,", "", text)
+    return source_symbols(text.replace("\\", ""))
+
+
+@pytest.mark.parametrize("path", DERIVATIONS)
+def test_no_symbol_of_a_derivation_is_lost_or_moved(path: str):
+    """What stays without brackets, strokes, hats and indices stands in the order of the source."""
+    typeset_text = ""
+    for block in blocks(comment(ROOT / path)):
+        rows = [typeset(block)] if isinstance(block, str) else [c[1] for row in block for c in row.columns()]
+        for kind, value in (item for row in rows for item in row):
+            typeset_text += latex_symbols(value) if kind == "math" else source_symbols(value)
+    assert typeset_text == source_symbols(comment(ROOT / path))
+
+
+def test_every_formula_is_read():
+    unread = []
+    for path in DERIVATIONS:
+        for block in blocks(comment(ROOT / path)):
+            if isinstance(block, str):
+                unread += [(path, item.value) for item in typeset(block) if item.kind == "unread"]
+            else:
+                unread += [(path, row.source) for row in block if row.columns()[0][1][0].kind == "code"]
+    assert unread == []
+
+
+def test_mathml_has_primes_signs_and_names_as_they_are_read():
+    prime = '<mo lspace="0.05em" rspace="0">\N{PRIME}</mo>'
+    assert mathml("f'", False) == f"<math><mrow><mrow><mrow><mi>f</mi>{prime}</mrow></mrow></mrow></math>"
+    assert f"<msub><mrow><mi>c</mi>{prime}</mrow><mrow><mi>j</mi></mrow></msub>" in mathml("c'_{j}", False)
+    assert f"<msup><mrow><mi>m</mi>{prime}</mrow><mrow><mn>2</mn></mrow></msup>" in mathml("m'^{2}", False)
+    assert "<mi>lse</mi>" in mathml(r"\mathrm{lse}", False)
+    minus = '<mo form="prefix" rspace="0">\N{MINUS SIGN}</mo>'
+    assert [minus in mathml(text, False) for text in ("-x", "y = -x", "(-x)", "y - x", "(y) - x", "f' - x")] == [
+        *(True, True, True),
+        *(False, False, False),
+    ]
+    assert mathml("x", True).startswith('<math displaystyle="true">')
+
+
+def test_docstrings_show_as_they_are():
+    lines = structured("Adds z_loss * |x|, as `y`:\n\nz_loss   what\n         it is\nOf all x.", {"z_loss"})
+    assert [line for line in lines if line] == [
+        r"Adds z\_loss \* \|x\|, as ``y``:",
+        "``z_loss``",
+        "    what it is",
+        "Of all x.",
+    ]
+
+
+def test_everything_public_stands_on_one_page():
+    assert {*stems("ops"), *stems("optim")} <= {page.stem for page in PAGES}
+    named = Counter(name for page in PAGES for name in page.objects)
+    assert set(named.values()) == {1}
+    aliases = {"init.xavier_uniform_", "init.xavier_normal_", "init.kaiming_uniform_", "init.kaiming_normal_"}
+    for place in ("functional", "nn", "nn.utils", "init", "optim"):
+        module = inspect.importlib.import_module(f"torchnotes.{place}")
+        for name, value in vars(module).items():
+            ours = getattr(value, "__module__", "").startswith("torchnotes") and callable(value)
+            if ours and not name.startswith("_") and name.isidentifier() and is_public(module, name):
+                assert f"{place}.{name}" in {*named, *aliases}
+    assert {"convert", "revert"} <= set(named)
+
+
+def test_an_operation_that_the_table_lacks_has_its_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(GROUPS["Activations"], "sigmoid")
+    (page,) = groups.__wrapped__()["More operations"]
+    assert (page.stem, page.objects) == ("sigmoid", ("functional.sigmoid",))
+
+
+def is_public(module, name: str) -> bool:
+    """What a module defines, or imports under its own name on purpose: `from .x import y as y`."""
+    defined = getattr(module, name).__module__ == module.__name__
+    return defined or f"{name} as {name}" in inspect.getsource(module)
+
+
+def test_every_page_of_an_operation_has_a_derivation_and_plots():
+    for page in PAGES:
+        if page.stem in {*stems("ops"), *stems("optim")}:
+            assert page.stem in DRAWINGS
+            assert any(not isinstance(block, str) for block in blocks(comment(ROOT / page.derivation)))
+
+
+def test_curves_are_derivatives():
+    z = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
+    s = torch.sigmoid(z)
+    expected = (s, s * (1 - s), s * (1 - s) * (1 - 2 * s))
+    assert_close(derivatives(torchnotes.functional.sigmoid, z), expected)
+    assert_close(derivatives(torchnotes.functional.relu, z), (z.relu(), (z > 0).double(), 0 * z))
+
+
+def test_the_site_is_built_without_a_warning_and_needs_nothing_else(tmp_path: Path):
+    command = [sys.executable, "-m", "sphinx", "--quiet", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    for page in PAGES:
+        html = (tmp_path / f"reference/{page.stem}.html").read_text()
+        assert not re.findall(r'<(?:script|link|img|source)[^>]*(?:src|href)="(?:https?:)?//', html)
+        assert ("<math" in html) == bool(page.derivation)
+        if page.stem in DRAWINGS:
+            assert re.search(rf'<img alt="[^"]{{20,}}" src="../_images/{page.stem}.svg"', html)
+        for name in page.objects:
+            assert f'id="torchnotes.{name}"' in html
+    notes = (tmp_path / "reference/notes.html").read_text()
+    assert 'href="sigmoid.html"' in notes

@@ -1,0 +1,267 @@
+"""convert and from_torch on models and in trainers that nobody here wrote: transformers, Lightning."""
+
+import copy
+
+import pytest
+import torch
+
+from torchnotes import convert, nn, optim, revert
+
+transformers = pytest.importorskip("transformers")
+lightning = pytest.importorskip("lightning")
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 40}
+TOKENS = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 0}
+
+
+def made(name: str, task: str, **options: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return getattr(transformers, name + task)(getattr(transformers, name + "Config")(**options))
+
+
+def resnet() -> torch.nn.Module:
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
+    return made("ResNet", "ForImageClassification", **sizes)
+
+
+def mobilenet() -> torch.nn.Module:
+    return made(
+        "MobileNetV2", "ForImageClassification", depth_multiplier=0.1, num_labels=3, classifier_dropout_prob=0.0
+    )
+
+
+def gpt2(dropout: float = 0.0) -> torch.nn.Module:
+    rates = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
+    model = made("GPT2", "LMHeadModel", n_layer=2, n_embd=16, n_head=2, n_positions=12, **TOKENS, **rates)
+    model.loss_type = "ForCausalLM"  # which it takes anyway, with a warning where the compiler stops
+    return model
+
+
+def bert(dropout: float = 0.0) -> torch.nn.Module:
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return made("Bert", "ForSequenceClassification", num_labels=3, **SIZES, **rates)
+
+
+def images(count: int) -> dict[str, torch.Tensor]:
+    return {"pixel_values": torch.randn(count, 3, 32, 32), "labels": torch.randint(3, (count,))}
+
+
+def text(count: int) -> dict[str, torch.Tensor]:
+    tokens = torch.randint(40, (count, 12))
+    return {"input_ids": tokens, "labels": tokens}
+
+
+def sentences(count: int) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.randint(40, (count, 12)), "labels": torch.randint(3, (count,))}
+
+
+# The model, its inputs, how many modules become ours, and the activations of which layers are fused.
+CASES = {
+    "ResNet": (resnet, images, {"BatchNorm2d": 6, "ReLU": 5, "Linear": 1}, 3),
+    "MobileNetV2": (mobilenet, images, {"BatchNorm2d": 52, "Dropout": 1, "Linear": 1}, 0),
+    "GPT-2": (gpt2, text, {"Dropout": 7, "Linear": 1}, 0),
+    "BERT": (bert, sentences, {"Linear": 14, "Dropout": 8, "Tanh": 1}, 1),
+}
+MODELS = pytest.mark.parametrize("name", CASES)
+# In single precision, a sum in another order through some dozens of layers, relative to the greatest of all.
+TOLERANCES = pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+
+
+def pair(name: str, dtype: torch.dtype = torch.float64) -> tuple:
+    """A model, a converted copy, inputs, and the report."""
+    make, inputs, *_ = CASES[name]
+    model = make().to(dtype)
+    ours = copy.deepcopy(model)
+    report = convert(ours)
+    return model, ours, {key: x.to(dtype) if x.is_floating_point() else x for key, x in inputs(8).items()}, report
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    scale = max([1.0, *(x.abs().max().item() for x in expected.values())])
+    for key, x in expected.items():
+        torch.testing.assert_close(
+            found[key], x, rtol=0, atol=tolerance * scale, msg=lambda text, k=key: f"{k}: {text}"
+        )
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@MODELS
+@TOLERANCES
+def test_the_same_outputs_gradients_and_buffers(name, precision, tolerance):
+    model, ours, inputs, report = pair(name, precision)
+    *_, replaced, fused = CASES[name]
+    classes = list(report.replaced.values())
+    assert {cls: classes.count(cls) for cls in classes} == replaced
+    assert len(report.fused) == fused
+    for training in (True, False):
+        outputs = []
+        for each in (ours.train(training), model.train(training)):
+            each.zero_grad()
+            output = each(**inputs)
+            output.loss.backward()
+            outputs.append({"loss": output.loss.detach(), "logits": output.logits.detach()})
+        assert_same(*outputs, tolerance)
+        assert_same(gradients(ours), gradients(model), tolerance)
+        assert_same(dict(ours.named_buffers()), dict(model.named_buffers()), tolerance)
+    assert ours.state_dict().keys() == model.state_dict().keys()
+    revert(ours)
+    assert repr(ours) == repr(model)
+
+
+@MODELS
+def test_the_same_course_of_training(name):
+    model, ours, inputs, _ = pair(name)
+    losses = []
+    for each in (model, ours):
+        optimizer = torch.optim.AdamW(each.parameters(), lr=1e-3)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        if each is ours:
+            optim.from_torch(optimizer)
+        losses.append([])
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss = each(**inputs).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(each.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            losses[-1].append(loss.item())
+    assert losses[0][-1] < losses[0][0]
+    # Adam divides what rounding left of a gradient that is 0 by its own size: losses, not parameters, are alike.
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "backend"), [(name, "aot_eager") for name in CASES] + [("ResNet", "inductor")])
+def test_compiled_whole(name, backend):
+    model, ours, inputs, _ = pair(name, torch.float32)
+    torch.compiler.reset()
+    compiled = torch.compile(ours, fullgraph=True, backend=backend)
+    outputs = []
+    for call in (compiled, model):
+        output = call.train()(**inputs)
+        output.loss.backward()
+        outputs.append({"loss": output.loss.detach(), "logits": output.logits.detach()})
+    assert_same(*outputs, 1e-3)
+    assert_same(gradients(ours), gradients(model), 1e-3)
+    assert_same(dict(ours.named_buffers()), dict(model.named_buffers()), 1e-3)
+
+
+def test_saving_and_loading_as_transformers_does(tmp_path):
+    model, ours, inputs, _ = pair("ResNet", torch.float32)
+    ours(**inputs)
+    ours.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded.eval()(**inputs).logits, ours.eval()(**inputs).logits, rtol=1e-4, atol=1e-5)
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, columns: dict[str, torch.Tensor]):
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns["labels"])
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {key: x[index] for key, x in self.columns.items()}
+
+
+class Classifier(lightning.LightningModule):
+    def __init__(self, ours: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.ours, self.losses = ours, []
+        self.net = torch.nn.Sequential(
+            *(torch.nn.Conv2d(3, 4, 3, stride=2, bias=False), torch.nn.BatchNorm2d(4), torch.nn.LeakyReLU(0.1)),
+            *(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU()),
+            *(torch.nn.Dropout(0.0), torch.nn.Linear(8, 3)),
+        )
+        self.loss = torch.nn.CrossEntropyLoss()
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, _):
+        loss = self.loss(self(batch["pixel_values"]), batch["labels"])
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.02)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+        return [optim.from_torch(optimizer) if self.ours else optimizer], [scheduler]
+
+
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # Lightning's way with torch
+def test_lightnings_trainer(tmp_path):
+    torch.manual_seed(1)
+    data = torch.utils.data.DataLoader(Rows(images(24)), batch_size=8)
+    models = [Classifier(ours) for ours in (False, True)]
+    assert convert(models[1]).fused == {"net.1": "net.2", "net.5": "net.6"}
+    for model in models:
+        trainer = lightning.Trainer(
+            max_epochs=3,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(model, data)
+    assert type(trainer.optimizers[0]) is optim.Adam
+    assert type(models[1].loss) is nn.CrossEntropyLoss
+    assert len(models[0].losses) == 9
+    torch.testing.assert_close(models[1].losses, models[0].losses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(models[1].state_dict(), models[0].state_dict(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ("BERT", "ResNet"))
+def test_transformers_trainer(name, tmp_path):
+    make, inputs, *_ = CASES[name]
+    torch.manual_seed(1)
+    data, histories = Rows(inputs(16)), []
+    for ours in (False, True):
+        model = make()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        if ours:
+            assert convert(model).replaced
+            optim.from_torch(optimizer)
+        trainer = transformers.Trainer(
+            model,
+            transformers.TrainingArguments(
+                output_dir=str(tmp_path / str(ours)),
+                max_steps=6,
+                per_device_train_batch_size=8,
+                logging_steps=1,
+                report_to=[],
+                save_strategy="no",
+                use_cpu=True,
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=data,
+            optimizers=(optimizer, None),
+        )
+        trainer.train()
+        histories.append([row["loss"] for row in trainer.state.log_history if "loss" in row])
+    assert type(optimizer) is optim.AdamW
+    assert len(histories[0]) == 6
+    torch.testing.assert_close(histories[1], histories[0], rtol=1e-3, atol=1e-3)
+
+
+def test_dropout_of_a_converted_model_is_drawn_and_seeded():
+    model = bert(0.5)
+    inputs = sentences(4)
+    convert(model)
+    logits = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        logits.append(model.train()(**inputs).logits)
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2])
+    torch.testing.assert_close(model.eval()(**inputs).logits, bert(0.5).eval()(**inputs).logits, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,762 @@
+"""What torchnotes.signal predicts and measures, what it says of it, and the command. Rows 11 and 20 to 23."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+
+from torchnotes import __main__, init, nn, signal
+from torchnotes.signal import Flag, Layer, Propagation, propagation
+
+DOUBLE = torch.float64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Deep chains of small products take several times as long by two, where others use the processor."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def every(values: tuple[float, ...], count: int) -> Tensor:
+    """All choices of so many of the values: numbers that are exactly independent of one another."""
+    return torch.cartesian_prod(*[torch.tensor(values, dtype=DOUBLE)] * count).reshape(-1, count)
+
+
+# row 20, exactly: weights and inputs of which every combination is there once
+
+WEIGHTS, INPUTS = (-1.0, 2.0, 3.5), (0.0, 1.0, 5.0, 7.0)
+MEAN_W, VAR_W = 1.5, (2.5**2 + 0.5**2 + 2.0**2) / 3
+MEAN_X, VAR_X = 3.25, (3.25**2 + 2.25**2 + 1.75**2 + 3.75**2) / 4
+OF_A_PRODUCT = VAR_W * VAR_X + VAR_X * MEAN_W**2 + VAR_W * MEAN_X**2
+
+LAYERS: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...], int, tuple[int, ...]]] = {
+    # the layer, an example's shape, the fan-in, and how many products the elements of an example's channel are sums of
+    "Linear": (lambda: torch.nn.Linear(2, 9), (2,), 2, (2,)),
+    "ours": (lambda: nn.Linear(2, 9, activation="tanh"), (2,), 2, (2,)),
+    "Conv1d": (lambda: torch.nn.Conv1d(1, 9, 2), (1, 3), 2, (2, 2)),
+    "padding": (lambda: torch.nn.Conv1d(1, 9, 2, padding=1), (1, 3), 2, (1, 2, 2, 1)),
+    "same": (lambda: torch.nn.Conv1d(1, 9, 2, padding="same", dilation=2), (1, 3), 2, (1, 2, 1)),
+    "circular": (lambda: torch.nn.Conv1d(1, 9, 2, padding=1, padding_mode="circular"), (1, 3), 2, (2, 2, 2, 2)),
+    "stride": (lambda: torch.nn.Conv1d(1, 9, 2, stride=2, padding=1), (1, 3), 2, (1, 2)),
+    "dilation": (lambda: torch.nn.Conv1d(1, 9, 2, dilation=2, padding=1), (1, 3), 2, (1, 2, 1)),
+    "groups": (lambda: torch.nn.Conv1d(2, 18, 2, groups=2, padding=1), (2, 2), 2, (1, 2, 1)),
+    "Conv2d": (lambda: torch.nn.Conv2d(1, 9, (1, 2), padding=(0, 1)), (1, 1, 3), 2, (1, 2, 2, 1)),
+    "Conv3d": (lambda: torch.nn.Conv3d(1, 9, (1, 2, 1)), (1, 1, 3, 1), 2, (2, 2)),
+    "transposed": (lambda: torch.nn.ConvTranspose1d(1, 9, 2), (1, 3), 2, (1, 2, 2, 1)),
+    "transposed, stride": (
+        lambda: torch.nn.ConvTranspose1d(1, 9, 2, stride=3, output_padding=1),
+        (1, 2),
+        2,
+        (1, 1, 0, 1, 1, 0),
+    ),
+    "transposed, padding": (lambda: torch.nn.ConvTranspose1d(1, 9, 2, padding=1), (1, 3), 2, (2, 2)),
+    "transposed, groups": (lambda: torch.nn.ConvTranspose1d(2, 18, 2, groups=2), (2, 2), 2, (1, 2, 1)),
+    "transposed, dilation": (lambda: torch.nn.ConvTranspose2d(1, 9, (1, 2), dilation=2), (1, 1, 2), 2, (1, 1, 1, 1)),
+}
+
+
+def filled(layer: Any) -> torch.nn.Module:
+    """The layer with all pairs of weights that there are, as a unit each, for each group."""
+    pairs = torch.cat([every(WEIGHTS, 2)] * getattr(layer, "groups", 1))
+    layer = layer.double()
+    layer.weight.data = pairs.reshape(layer.weight.shape)
+    torch.nn.init.zeros_(layer.bias)
+    return layer
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_variance_of_a_layer_is_the_predicted_one(name):
+    make, shape, fan_in, products = LAYERS[name]
+    x = every(INPUTS, math.prod(shape)).reshape(-1, *shape)
+    (layer,) = propagation(filled(make()), x, schemes=()).layers
+    counts = torch.tensor(products, dtype=DOUBLE)
+    expected = counts.mean() * OF_A_PRODUCT + counts.var(correction=0) * (MEAN_W * MEAN_X) ** 2
+    assert layer.fan_in == fan_in
+    moments = (layer.mean_w, layer.var_w, layer.mean_x, layer.var_x)
+    assert moments == pytest.approx((MEAN_W, VAR_W, MEAN_X, VAR_X), rel=1e-14)
+    assert layer.predicted == pytest.approx(expected.item(), rel=1e-13)
+    assert layer.var_z == pytest.approx(expected.item(), rel=1e-13)
+
+
+@pytest.mark.parametrize("shape", ((2, 4), (2, 3, 4)))
+def test_an_example_alone_is_predicted_as_one_of_a_batch(shape):
+    kind = (torch.nn.Conv1d, torch.nn.Conv2d)[len(shape) - 2]
+    layer, x = kind(2, 6, 2, padding=1), torch.rand(shape)
+    (alone,), (batch,) = (propagation(layer, batch, schemes=()).layers for batch in (x, x[None]))
+    assert replace(alone, var_gradient=None, squared_gradient=None) == replace(
+        batch, var_gradient=None, squared_gradient=None
+    )
+
+
+def test_a_layer_by_hand():
+    """w of 1 and 3, x of 0 and 2, bias 0 and 4: k (1 + 4 + 1) + 4 = 16 for two inputs."""
+    weight = torch.cat([every((1.0, 3.0), 2)] * 2)
+    layer = torch.nn.Linear(2, 8, dtype=DOUBLE)
+    layer.weight.data, layer.bias.data = weight, torch.tensor([0.0, 4.0], dtype=DOUBLE).repeat_interleave(4)
+    found = propagation(layer, every((0.0, 2.0), 2), loss=lambda z: (z * z).sum() / 2, schemes=())
+    # z = w1 x1 + w2 x2 + b is also its gradient, with the mean 2 * 2 * 1 + 2 and the squares 32 (16 + 36)
+    # a unit (w1, w2) varies by w1^2 + w2^2, on average 10, over the batch
+    assert found.layers == (Layer("Linear", "Linear", 2, 2.0, 1.0, 1.0, 1.0, 16.0, 16.0, 10 / 16, 16.0, 32 * 52.0),)
+    assert found.flags == ()
+    assert found.unreached == ()
+
+
+def test_the_variance_of_random_weights():
+    """Of the three parts of a third each, Var(x) (E w)^2 varies with the sum of x over n examples, Var(w) (E x)^2 over
+    m units, relatively by sqrt(2/n) and sqrt(2/m) at most, and the third one less: all differ from a whole one less."""
+    k, m, n = 50, 3000, 4000
+    layer = torch.nn.Linear(k, m, dtype=DOUBLE)
+    with torch.no_grad():
+        init.normal_(layer.weight, 0.5, 0.5)
+        init.normal_(layer.bias, 3.0, 0.01)
+    x = init.uniform_(torch.empty(n, k, dtype=DOUBLE), 2 - 2 * math.sqrt(3), 2 + 2 * math.sqrt(3))
+    (found,) = propagation(layer, x, schemes=()).layers
+    assert found.predicted == pytest.approx(k * (0.25 * 4 + 4 * 0.25 + 0.25 * 4), rel=0.05)
+    assert found.var_z == pytest.approx(found.predicted, rel=4.5 / 3 * math.sqrt(2 / n + 2 / m))
+
+
+# what is measured
+
+
+def by_hand(layers: list[torch.nn.Linear], activation: Callable[[Tensor], Tensor], x: Tensor, loss: Callable) -> list:
+    """z, x and dL/dz of each layer, in plain torch."""
+    xs, zs = [], []
+    for layer in layers:
+        xs.append(x)
+        zs.append(x @ layer.weight.T + layer.bias)
+        x = activation(zs[-1])
+    return list(zip(xs, zs, torch.autograd.grad(loss(zs[-1]), zs), strict=True))
+
+
+PLAIN = {
+    None: lambda z: z,
+    "relu": torch.relu,
+    "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, 0.3),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+MODULES = {
+    "relu": torch.nn.ReLU(inplace=True),
+    "leaky_relu": torch.nn.LeakyReLU(0.3, inplace=True),
+    "sigmoid": torch.nn.Sigmoid(),
+    "tanh": torch.nn.Tanh(),
+}
+
+
+@pytest.mark.parametrize("fused", (True, False))
+@pytest.mark.parametrize("activation", PLAIN)
+def test_z_and_its_gradient_come_before_the_activation(activation, fused):
+    """Fused into the layer or behind it, where it overwrites z: the same numbers, those of plain torch."""
+    sizes = (7, 6, 5, 4)
+    if fused:
+        model = nn.MLP(sizes, activation, negative_slope=0.3, dtype=DOUBLE)
+        layers = list(model)
+    else:
+        layers = [torch.nn.Linear(k, m, dtype=DOUBLE) for k, m in itertools.pairwise(sizes)]
+        middle = [MODULES[activation]] if activation else []
+        model = torch.nn.Sequential(layers[0], *middle, layers[1], *middle, layers[2])
+    x, target = torch.randn(20, 7, dtype=DOUBLE), torch.randn(20, 4, dtype=DOUBLE)
+
+    def loss(y: Tensor) -> Tensor:
+        return (y - target).square().mean()
+
+    found = propagation(model, x, loss=loss, schemes=())
+    for layer, (a, z, g) in zip(found.layers, by_hand(layers, PLAIN[activation], x, loss), strict=True):
+        assert layer.mean_x == pytest.approx(a.mean().item(), rel=1e-12)
+        assert layer.var_x == pytest.approx(a.var(correction=0).item(), rel=1e-12)
+        assert layer.var_z == pytest.approx(z.var(correction=0).item(), rel=1e-12)
+        assert layer.var_gradient == pytest.approx(g.var(correction=0).item(), rel=1e-12)
+        assert layer.squared_gradient == pytest.approx(g.square().sum().item(), rel=1e-12)
+        within = z.var(0, correction=0).mean() / z.var(correction=0)
+        assert layer.batch_share == pytest.approx(within.item(), rel=1e-12)
+
+
+def test_the_part_of_the_batch_in_images():
+    """All but the channels varies with the example and the place."""
+    conv = torch.nn.Conv2d(2, 5, 3)
+    x = torch.randn(4, 2, 6, 7)
+    z = conv(x).double()
+    (layer,) = propagation(conv, x).layers
+    assert layer.batch_share == pytest.approx((z.var((0, 2, 3), correction=0).mean() / z.var(correction=0)).item())
+
+
+def test_without_a_loss_the_gradient_of_the_output_is_of_unit_variance_and_always_the_same():
+    layer, x = torch.nn.Linear(30, 40), torch.randn(500, 30)
+    first = propagation(layer, x)
+    torch.manual_seed(77)
+    assert propagation(layer, x) == first
+    # the variance of n squares of normal numbers is 2/n
+    assert first.layers[0].var_gradient == pytest.approx(1, abs=4.5 * math.sqrt(2 / 20_000))
+    assert first.layers[0].squared_gradient == pytest.approx(20_000, rel=4.5 * math.sqrt(2 / 20_000))
+
+
+def test_what_a_dtype_cannot_square_has_a_variance(dtype):
+    """z of 1e-5 times x, and gradients as small: the squares of neither fit half, nor those of 1e-25 a float."""
+    small = 1e-25 if dtype != torch.float16 else 1e-5
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)).to(dtype)
+    init.initialize_(model, "lecun", seed=0)
+    x = torch.randn(64, 8, dtype=DOUBLE)
+    one, other = (
+        propagation(model, (x * scale).to(dtype), loss=lambda y, scale=scale: (y * scale).sum(), schemes=()).layers[0]
+        for scale in (1.0, small)
+    )
+    assert other.var_z == pytest.approx(small**2 * one.var_z, rel=0.05)
+    assert other.squared_gradient == pytest.approx(small**2 * one.squared_gradient, rel=0.05)
+
+
+# what models do
+
+
+class Model(torch.nn.Module):
+    """Everything that a call changes: statistics, a counter, an attribute, random numbers; and the input itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(6, 6))
+        self.norm = nn.BatchNorm1d(6, activation="relu")
+        self.drop = torch.nn.Dropout(0.5)
+        self.last = nn.Linear(6, 3, activation="sigmoid")
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+        self.seen: list[float] = []
+
+    def forward(self, x: Tensor, fail: bool = False) -> Tensor:
+        self.calls += 1
+        self.seen.append(float(x.mul_(2).sum()))
+        with torch.no_grad():
+            self.norm.weight.mul_(1.5)
+        y = self.last(self.drop(self.norm(self.first(x))))
+        if fail:
+            raise RuntimeError("in the model")
+        return y
+
+
+def everything(model: Model) -> list[Any]:
+    tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
+    state = [(None if tensor is None else (id(tensor), tensor._version, tensor.tolist())) for tensor in tensors]
+    hooks = [
+        [list(value) for name, value in vars(module).items() if "hooks" in name and hasattr(value, "__iter__")]
+        for module in model.modules()
+    ]
+    modes = [(module.training, vars(module).get("activation")) for module in model.modules()]
+    return [state, hooks, modes, list(model.seen), torch.get_rng_state().tolist()]
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("failure", (None, "model", "loss"))
+def test_everything_stays_as_it_was(training, failure):
+    model = Model().train(training)
+    x = torch.randn(10, 6)
+    model(x).sum().backward()
+    before, x_before = everything(model), x.clone()
+
+    def loss(y: Tensor) -> Tensor:
+        torch.rand(3)
+        if failure == "loss":
+            raise RuntimeError("in the loss")
+        return y.square().sum()
+
+    if failure:
+        with pytest.raises(RuntimeError, match=f"in the {failure}"):
+            propagation(model, (x, failure == "model"), loss=loss)
+    else:
+        assert len(propagation(model, x, loss=loss, limit=1.0001).tried) == 3
+    assert everything(model) == before
+    assert torch.equal(x, x_before)
+
+
+def test_the_model_runs_in_its_mode():
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(6, 6))
+    x = torch.ones(1000, 6)
+    assert propagation(model, x).layers[0].var_x == pytest.approx(1, abs=4.5 / math.sqrt(6000))  # of 0 and 2
+    assert propagation(model.eval(), x, schemes=()).layers[0].var_x == 0
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step, self.head, self.spare = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.embedding = torch.nn.Embedding(9, 4)
+
+    def forward(self, tokens: Tensor, times: int = 3) -> dict[str, Any]:
+        h = self.embedding(tokens)
+        for _ in range(times):
+            h = self.step(input=h).tanh()
+        return {"logits": (self.head(h), tokens), "h": h}
+
+
+def test_layers_called_several_times_or_not_at_all():
+    model, tokens = Recurrent(), torch.arange(9)
+    found = propagation(model, tokens)
+    assert [layer.name for layer in found.layers] == ["step", "step #2", "step #3", "head"]
+    assert found.unreached == ("spare",)
+    assert "not called: spare" in str(found)
+    assert (
+        found
+        == propagation(model, (tokens,))
+        == propagation(model, [tokens, 3])
+        == propagation(model, dict(tokens=tokens))
+    )
+    assert len(propagation(model, {"tokens": tokens, "times": 1}).layers) == 2
+
+
+def test_every_tensor_of_the_output_gets_a_gradient():
+    model = Recurrent()
+    with_both = propagation(model, torch.arange(9), schemes=()).layers[2]
+    with_one = propagation(model, torch.arange(9), loss=lambda y: y["h"].sum(), schemes=()).layers
+    assert with_one[3].var_gradient is None  # of the head
+    h = torch.tanh(model.step(torch.tanh(model.step(torch.tanh(model.step(model.embedding(torch.arange(9))))))))
+    assert with_one[2].squared_gradient == pytest.approx((1 - h.double() ** 2).square().sum().item(), rel=1e-5)
+    assert with_both.squared_gradient > 1.2 * with_one[2].squared_gradient  # also by way of the head
+
+
+@dataclass
+class Output:
+    y: Tensor
+
+
+class WithOutput(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = torch.nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Output:
+        return Output(self.dense(x))
+
+
+def test_an_output_that_hides_its_tensors_needs_a_loss():
+    model, x = WithOutput(), torch.randn(5, 3)
+    (hidden,), (seen,) = (propagation(model, x, loss=loss).layers for loss in (None, lambda out: out.y.square().sum()))
+    assert hidden.var_gradient is None
+    assert hidden.squared_gradient is None
+    assert seen.var_gradient == pytest.approx(4 * seen.var_z)
+    assert "-" in str(propagation(model, x)).splitlines()[2].split()
+
+
+def test_frozen_parameters_and_parts_without_a_graph():
+    model, x = nn.MLP((5, 5, 5), "tanh"), torch.randn(8, 5)
+    expected = propagation(model, x)
+    assert propagation(model.requires_grad_(False), x) == expected
+    with torch.no_grad():
+        assert propagation(model, x) == expected
+    with torch.inference_mode():
+        assert propagation(model, x.clone()) == expected
+
+    class Detached(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(5, 5, activation="tanh"), torch.nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                h = self.body(x)
+            return self.head(h)
+
+    body, head = propagation(Detached(), x).layers
+    assert body.var_gradient is None
+    assert head.var_gradient == expected.layers[1].var_gradient
+
+
+def test_checkpointed_and_compiled_models():
+    class Checkpointed(torch.nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=False)
+
+    model, x = nn.MLP((5, 6, 7), "tanh"), torch.randn(8, 5)
+    expected = propagation(model, x)
+    assert propagation(Checkpointed(*model), x) == expected
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    assert [layer.var_z for layer in propagation(compiled, x).layers] == [layer.var_z for layer in expected.layers]
+
+
+def test_hooks_of_the_model_see_what_its_layers_return():
+    layer, seen = nn.Linear(4, 4, activation="sigmoid"), []
+    layer.register_forward_hook(lambda module, arguments, y: seen.append(y))
+    x = torch.randn(8, 4)
+    propagation(layer, x)
+    assert torch.equal(seen[0], layer(x))
+
+
+def test_a_batch_of_one_makes_no_share():
+    (layer,) = propagation(torch.nn.Linear(3, 4), torch.randn(1, 3)).layers
+    assert layer.batch_share is None
+    (layer,) = (found := propagation(torch.nn.Linear(3, 1), torch.randn(3))).layers
+    assert (layer.var_z, layer.var_gradient, layer.batch_share) == (None, None, None)
+    assert layer.squared_gradient > 0
+    assert found.flags == ()
+
+
+# what is said of it
+
+
+def made(
+    var_z: list[float | None], squares: list[float | None], shares: list[float | None] | None = None
+) -> Propagation:
+    rows = zip(var_z, squares, shares or [1.0] * len(var_z), strict=True)
+    layers = (
+        Layer(str(i), "", 1, 0, 1, 0, 1, 1, v, share, square, square) for i, (v, square, share) in enumerate(rows)
+    )
+    return Propagation(tuple(layers), (), 1e3)
+
+
+@pytest.mark.parametrize(
+    ("found", "flags"),
+    (
+        (made([1, 0.0011, 900], [900, 0.0011, 1]), ()),
+        (made([1, 0.0009, 0.5], [1, 1, 1]), (Flag("z", "vanishes", "1"),)),
+        (made([1, 1100, 5000], [1, 1, 1]), (Flag("z", "explodes", "1"),)),
+        (made([1, 1, 1], [1e-5, 1e-4, 1]), (Flag("gradient", "vanishes", "1"),)),
+        (made([1, 1, 1], [1e5, 1, 1]), (Flag("gradient", "explodes", "0"),)),
+        (made([1, 1, 1], [1, 0.0, 1]), (Flag("gradient", "vanishes", "1"),)),
+        (made([0.0, 0.0], [1, 1]), (Flag("z", "vanishes", "0"),)),
+        (
+            made([1, math.inf, 1], [math.nan, 1, 1]),
+            (Flag("z", "is not finite", "1"), Flag("gradient", "is not finite", "0")),
+        ),
+        (made([None, 1, 1e-6], [1, 1e6, None]), (Flag("z", "vanishes", "2"), Flag("gradient", "vanishes", "0"))),
+        (made([1, 1, 1], [1, 1, 1], [1, None, 0.0009]), (Flag("examples", "become alike", "2"),)),
+        (made([1, 1], [1, 1], [1, 0.0011]), ()),
+        (made([None], [None], [None]), ()),
+    ),
+)
+def test_flags(found, flags):
+    assert found.flags == flags
+    for flag in flags:
+        line = str(found).splitlines()[2 + int(flag.layer)]
+        assert line.startswith(flag.layer)
+        assert f"{flag.what} {flag.how}" in line
+        assert f"{flag.what} {flag.how} at layer {flag.layer}" in found.verdict
+    assert flags or found.verdict == "nothing vanishes or explodes"
+
+
+def test_what_is_not_finite():
+    model = nn.MLP((4, 4, 4, 4), "relu")
+    model[1].weight.data.fill_(math.inf)
+    found = propagation(model, torch.randn(8, 4))
+    assert [str(flag) for flag in found.flags][:2] == ["z is not finite", "gradient is not finite"]
+    assert found.holding
+
+
+def test_shapes_alone_flag_nothing():
+    """A narrow head divides the variance of the gradient by 4096, not its length."""
+    model = init.initialize_(nn.MLP((64, 4096, 1), "relu"), "he", seed=0)
+    found = propagation(model, torch.randn(32, 64))
+    first, last = found.layers
+    assert first.var_gradient < last.squared_gradient / 32 / 1000
+    assert found.flags == ()
+
+
+DEEP: dict[str, tuple[str, list[str], bool]] = {  # activation, the flags of torch's own initialisation, with its biases
+    "tanh": ("tanh", ["gradient vanishes", "examples become alike"], True),
+    "relu": ("relu", ["gradient vanishes", "examples become alike"], True),
+    "leaky_relu": ("leaky_relu", ["gradient vanishes", "examples become alike"], True),
+    "sigmoid": ("sigmoid", ["gradient vanishes", "examples become alike"], False),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_the_scheme_that_is_named_holds(name):
+    activation, flags, can_be_held = DEEP[name]
+    slope = 0.6  # He's variance without it is 1.36 times too much for each layer
+    model = nn.MLP((96,) * 61, activation, negative_slope=slope)
+    x = torch.randn(64, 96)
+    found = propagation(model, x)
+    assert [str(flag) for flag in found.flags] == flags
+    assert found.tried == ("lecun", "glorot", "he")
+    if not can_be_held:
+        assert found.holding == ()
+        assert "none of lecun, glorot, he would hold it" in found.verdict
+        return
+    best = found.holding[0]
+    assert "would hold it" in found.verdict
+    if activation == "tanh":
+        assert {"glorot", "lecun"} <= {held["scheme"] for held in found.holding}
+    else:
+        expected = {"scheme": "he", "a": slope} if activation == "leaky_relu" else {"scheme": "he"}
+        assert found.holding == (expected,)
+        assert f"initialize_(model, {'he'!r}{', a=0.6' if activation == 'leaky_relu' else ''}) would" in found.verdict
+    for seed in (0, 1):
+        init.initialize_(model, seed=seed, **best)
+        assert propagation(model, x).flags == ()
+
+
+def test_only_what_is_flagged_is_started_again_and_by_the_schemes_that_are_given():
+    x = torch.randn(64, 32)
+    model = init.initialize_(nn.MLP((32,) * 41, "relu"), "default", seed=0)
+    found = propagation(model, x, schemes=("he_uniform", "default"))
+    assert found.tried == ("he_uniform", "default")
+    assert found.holding == ({"scheme": "he_uniform"},)
+    shallow = propagation(init.initialize_(nn.MLP((32,) * 9, "relu"), "default", seed=0), x, schemes=("lecun", "he"))
+    assert [held["scheme"] for held in shallow.holding] == ["he", "lecun"], "nine halves are too few to be flagged"
+    assert propagation(model, x, schemes=()).tried == ()
+    assert propagation(model, x, limit=1e100).tried == ()
+    assert propagation(model, x, schemes=()).verdict.count("hold") == 0
+    torch_leaky = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LeakyReLU(0.2), torch.nn.Linear(4, 4))
+    assert signal._slope(torch_leaky) == {"a": 0.2}
+    assert signal._slope(torch.nn.Sequential(torch_leaky, torch.nn.LeakyReLU(0.3))) == {}
+    assert signal._slope(nn.BatchNorm1d(3, activation="leaky_relu", negative_slope=0.1)) == {"a": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    (
+        (lambda x: propagation(torch.nn.functional.relu, x), TypeError, "torch.nn.Module. Got: builtin|Got: function"),
+        (lambda x: propagation(torch.nn.ReLU(), x), ValueError, "no layer to measure"),
+        (lambda x: propagation(torch.nn.Linear(3, 3), x[:0]), ValueError, "no layer was called, of Linear"),
+        (lambda x: propagation(torch.nn.LazyLinear(3), x), ValueError, "lazy: call it once"),
+        (lambda x: propagation(torch.nn.Linear(3, 3), x, limit=1.0), ValueError, "limit must be above 1. Got: 1.0"),
+        (lambda x: propagation(torch.nn.Linear(3, 3), x, limit=math.nan), ValueError, "limit must be above 1"),
+        (lambda x: propagation(torch.nn.Linear(3, 3), x, schemes=("x",)), ValueError, "'glorot', .* Got: 'x'"),
+        (lambda x: propagation(torch.nn.Linear(3, 3), x, loss=lambda y: y), ValueError, "a tensor of one number"),
+        (lambda x: propagation(torch.nn.Linear(3, 3), x, loss=lambda y: 1.0), ValueError, "a tensor of one number"),
+    ),
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call(torch.randn(4, 3))
+
+
+# the command
+
+
+def command(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    assert __main__.main(["signal", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+DEPTH, WIDTH = 100, 128
+SMALL = ("--width", str(WIDTH), "--batch", "64")
+
+
+def test_a_hundred_layers_of_each_activation_by_each_scheme(capsys, tmp_path):
+    networks = json.loads(command(capsys, *SMALL, "--json", "--plot", str(tmp_path / "figure.png")))
+    found = {(network["activation"], network["scheme"]): network for network in networks}
+    flags = {pair: {flag["what"]: flag["how"] for flag in network["flags"]} for pair, network in found.items()}
+    assert len(found) == 12
+    vanishes = {"z": "vanishes", "gradient": "vanishes"}
+    for scheme in ("default", "lecun", "glorot", "he"):
+        assert flags["sigmoid", scheme] == {"gradient": "vanishes", "examples": "become alike"}
+    assert flags["tanh", "default"] == vanishes
+    assert flags["tanh", "lecun"] == flags["tanh", "glorot"] == {}
+    assert flags["tanh", "he"] == {"gradient": "explodes"}
+    for scheme in ("default", "lecun", "glorot"):
+        assert flags["relu", scheme] == vanishes
+    assert flags["relu", "he"] == {}
+    for network in networks:
+        assert [layer["name"] for layer in network["layers"]] == [str(number) for number in range(DEPTH)]
+        for layer in network["layers"]:  # at worst, of examples that are all alike, the variance of WIDTH numbers
+            assert layer["var_z"] == pytest.approx(layer["predicted"], rel=4.5 * math.sqrt(2 / WIDTH))
+    # Row 11: s'^2 <= 1/16. For z ~ N(0, v), as sech u >= e^(-u^2/2), E[s'^2] >= E[e^(-z^2/2)]/16 = 1/16 sqrt(1 + v)
+    # The weights multiply by 1/3, 1 or 2. The mean of ln and its spread are as in test_init.py, of 3 where it has 2.
+    spread = 4.5 * math.sqrt(3 / WIDTH / DEPTH)
+    for scheme, factor in (("default", 1 / 3), ("lecun", 1), ("he", 2)):
+        layers = found["sigmoid", scheme]["layers"]
+        rate = math.log(layers[0]["squared_gradient"] / layers[-1]["squared_gradient"]) / (DEPTH - 1)
+        v = sum(layer["var_z"] for layer in layers) / DEPTH
+        most = math.log(factor / 16)
+        assert most - math.log(1 + v) / 2 - 3 / 2 / WIDTH - spread < rate < most + spread
+    # Row 23: a rectifier halves what comes by the weights
+    for scheme, factor in (("default", 1 / 6), ("lecun", 1 / 2), ("he", 1)):
+        rate = math.log(found["relu", scheme]["layers"][-1]["var_z"]) / DEPTH
+        assert abs(rate - math.log(factor)) < 5 / 2 / WIDTH + 4.5 * math.sqrt(5 / WIDTH / DEPTH)
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_hundred_linear_layers_leave_a_third_to_the_hundredth(capsys):
+    """Row 21. ln(|z|^2) has the mean -n ln 3 - n/W or more, and the deviation sqrt(2 n/W) or less (test_init.py)."""
+    (network,) = json.loads(command(capsys, *SMALL, "--activation", "identity", "--scheme", "default", "--json"))
+    change = math.log(network["layers"][-1]["var_z"])
+    spread = 4.5 * math.sqrt(2 * DEPTH / WIDTH)
+    assert -DEPTH * math.log(3) - DEPTH / WIDTH - spread < change < -DEPTH * math.log(3) + spread
+    assert [held["scheme"] for held in network["holding"]] in (["lecun", "glorot"], ["glorot", "lecun"])
+
+
+def test_the_tables(capsys):
+    small = ("--layers", "40", "--width", "64", "--batch", "32")
+    lines = command(capsys, *small, "--activation", "sigmoid", "relu", "--scheme", "default", "he").splitlines()
+    assert lines[0].split() == ["activation", "scheme", "Var(z)", "1", "40", "of", "batch", "Var(dL/dz)", "40", "1"]
+    rows = [line.split() for line in lines[2:6]]
+    assert [row[:2] for row in rows] == [["sigmoid", "default"], ["sigmoid", "he"], ["relu", "default"], ["relu", "he"]]
+    assert rows[0][7:] == ["gradient", "vanishes,", "examples", "become", "alike"]
+    assert rows[2][7:] == ["z", "vanishes,", "gradient", "vanishes"]
+    assert rows[3][7:] == ["holds"]
+    assert float(rows[3][2]) == pytest.approx(2, rel=0.3)
+    assert float(rows[3][5]) == pytest.approx(1, rel=0.3)
+    assert float(rows[2][6]) < 1e-20 < float(rows[2][5])
+    assert lines[-3:] == ["What holds both within a factor of 1000:", "sigmoid: none of these", "relu: he"]
+
+    lines = command(capsys, *small, "--activation", "leaky_relu", "--scheme", "default").splitlines()
+    assert lines[0].split()[:4] == ["layer", "kind", "k", "Var(w)"]
+    assert len(lines) == 2 + 40 + 2
+    assert lines[2].split()[:3] == ["0", "Linear", "64"]
+    assert "initialize_(model, 'he', a=0.01) would hold it" in lines[-1]
+    again = command(capsys, *small, "--activation", "leaky_relu", "--scheme", "default").splitlines()
+    other = command(capsys, *small, "--activation", "leaky_relu", "--scheme", "default", "--seed", "1").splitlines()
+    assert lines == again
+    assert [line.split()[3] for line in lines[2:42]] != [line.split()[3] for line in other[2:42]], "Var(w)"
+
+
+def test_he_goes_by_the_slope_of_leaky_relu(capsys):
+    small = ("--layers", "2", "--width", "8", "--activation", "leaky_relu", "relu", "--scheme", "he", "--json")
+    leaky, relu = (network["layers"][1]["var_w"] for network in json.loads(command(capsys, *small)))
+    assert leaky * (1 + 0.01**2) == pytest.approx(relu, rel=1e-12)
+
+
+def test_a_figure_stays_until_there_is_a_new_one(monkeypatch, tmp_path):
+    old, new = tmp_path / "old.png", tmp_path / "new.png"
+    old.write_text("old")
+    monkeypatch.setattr(signal, "propagation", None)
+    for path in (old, new):
+        with pytest.raises(TypeError, match="not callable"):
+            __main__.main(["signal", "--layers", "2", "--width", "4", "--plot", str(path)])
+    assert old.read_text() == "old"
+    assert not new.exists()
+
+
+def test_threads_stay_as_they_were(capsys):
+    torch.set_num_threads(2)
+    command(capsys, "--layers", "2", "--width", "4", "--activation", "relu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert threads == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        (["--layers", "0"], "--layers"),
+        (["--layers", "-3"], "--layers"),
+        (["--width", "x"], "--width"),
+        (["--batch", "0"], "--batch"),
+        (["--activation", "gelu"], "gelu"),
+        (["--scheme", "x"], "'x'"),
+        (["--device", "nowhere"], "nowhere"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--seed", "1.5"], "--seed"),
+        (["--plot", "missing/figure.png"], "missing/figure.png: nothing can be written there"),
+        (["--plot", "figure.txt"], "figure.txt: a figure's name ends in"),
+        (["--plot", "figure"], ".png"),
+        (["--plot", "folder.png"], "folder.png: nothing can be written there"),
+    ),
+)
+def test_bad_input_is_answered_by_a_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.png").mkdir()
+    monkeypatch.setattr(signal, "propagation", None)  # nothing is computed before
+    try:
+        status = __main__.main(["signal", *arguments])
+    except SystemExit as error:
+        status = error.code
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_as_a_program(tmp_path):
+    root = Path(signal.__file__).parents[1]
+    arguments = ["--layers", "3", "--width", "8", "--plot", str(tmp_path / "figure.svg")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "torchnotes", "signal", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "What holds both" in done.stdout
+    assert "</svg>" in (tmp_path / "figure.svg").read_text()
+
+
+def test_without_matplotlib(capsys, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    found = propagation(torch.nn.Linear(3, 3), torch.randn(4, 3))
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        found.plot()
+    assert __main__.main(["signal", "--plot", str(tmp_path / "x.png")]) == 2
+    assert "matplotlib" in capsys.readouterr().err
+
+
+# the figures
+
+
+def test_the_figure_shows_the_numbers():
+    found = propagation(nn.MLP((8,) * 6, "tanh"), torch.randn(16, 8))
+    forward, backward = found.plot().axes
+    for line, numbers in zip(
+        (*forward.lines, *backward.lines),
+        (
+            [layer.var_z for layer in found.layers],
+            [layer.predicted for layer in found.layers],
+            [layer.batch_share * layer.var_z for layer in found.layers],
+            [layer.var_gradient for layer in found.layers],
+        ),
+        strict=True,
+    ):
+        assert list(line.get_xdata()) == [1, 2, 3, 4, 5]
+        assert list(line.get_ydata()) == numbers
+    assert forward.get_yscale() == backward.get_yscale() == "log"
+    assert [text.get_text() for text in forward.get_legend().get_texts()][:2] == [
+        "measured",
+        "predicted from its input",
+    ]
+
+
+def test_the_figure_of_networks():
+    from torchnotes._signal_figure import comparison
+
+    x = torch.randn(16, 8)
+    networks = {
+        (activation, scheme): propagation(init.initialize_(nn.MLP((8,) * 4, activation), scheme, seed=0), x).layers
+        for activation in ("sigmoid", "tanh", "relu")
+        for scheme in ("default", "he_uniform")
+    }
+    figure = comparison(networks)
+    forward, backward = figure.axes[:3], figure.axes[3:]
+    assert [axes.get_title() for axes in forward] == ["sigmoid", "tanh", "relu"]
+    for column, activation in enumerate(("sigmoid", "tanh", "relu")):
+        for axes, number in ((forward[column], "var_z"), (backward[column], "var_gradient")):
+            for scheme in ("default", "he_uniform"):
+                (line,) = (line for line in axes.lines if line.get_label() == scheme)
+                assert list(line.get_ydata()) == [getattr(layer, number) for layer in networks[activation, scheme]]
+    laws = {
+        (axes.get_title() or number, number): [float(y) for y in line.get_ydata()]
+        for number, row in enumerate((forward, backward))
+        for axes in row
+        for line in axes.lines
+        if line.get_label() == "predicted for default"
+    }
+    assert laws["tanh", 0] == pytest.approx([1 / 3, 1 / 9, 1 / 27])
+    assert laws["relu", 0] == pytest.approx([1 / 6, 1 / 36, 1 / 216])
+    assert ("sigmoid", 0) not in laws
+    backwards = [line.get_ydata()[0] for axes in backward for line in axes.lines if line.get_linestyle() == "--"]
+    assert backwards == pytest.approx([48.0**-3, 3.0**-3, 6.0**-3])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["default", "he_uniform", "predicted for default", "part made by the batch"]
+
+
+@pytest.mark.parametrize("weight", (0.0, 1e200))
+def test_a_figure_of_what_vanishes_or_overflows(weight, tmp_path):
+    model = nn.MLP((4,) * 4, "relu", dtype=DOUBLE)
+    for layer in model:
+        torch.nn.init.constant_(layer.weight, weight)
+        torch.nn.init.zeros_(layer.bias)
+    propagation(model, torch.rand(5, 4, dtype=DOUBLE), schemes=()).plot().savefig(tmp_path / "figure.png")

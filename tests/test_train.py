@@ -1,0 +1,319 @@
+"""`train` and `predict`, from data to a model, and what they refuse."""
+
+import csv
+import io
+import itertools
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from test_main import refusal
+
+import torchnotes
+from torchnotes.__main__ import main
+from torchnotes.commands import _comparison, _data, _progress, _training
+from torchnotes.commands._checkpoint import load
+from torchnotes.commands._classifier import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
+from torchnotes.commands._figures import binned, calibration_error
+
+ROOT = Path(torchnotes.__file__).parents[1]
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    """Three classes around three points, as a CSV file."""
+    generator = torch.Generator().manual_seed(0)
+    path = tmp_path / "blobs.csv"
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(("width", "height", "kind"))
+        for number in range(150):
+            x = torch.randn(2, generator=generator) + 6 * torch.tensor([number % 3, (number % 3) ** 2])
+            lines.writerow((*x.tolist(), ("ant", "bee", "cat")[number % 3]))
+    return path
+
+
+def quick(*arguments):
+    return ["train", "--epochs", "4", "--hidden", "16", "--batch-size", "8", *map(str, arguments)]
+
+
+def test_the_digits_are_learned(tmp_path, capsys):
+    assert main(["train", "--output", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    rows = {line.split()[0]: line.split()[1:] for line in printed.out.splitlines() if line.startswith("torch")}
+    for name in ("torchnotes", "torch"):
+        accuracy, *_, error = rows[name]
+        assert float(accuracy.rstrip("%")) > 94
+        assert float(error) < 1e-5
+    report = (tmp_path / "run/report.html").read_text()
+    assert report.count("<img ") == 3
+    assert "http" not in report.replace("http-equiv", "")  # all of it is in the file
+    for cell in (rows["torchnotes"][0], rows["torch"][0]):
+        assert f"<td>{cell}</td>" in report
+    assert main(["predict", str(tmp_path / "run/model.pt")]) == 0
+    printed = capsys.readouterr()
+    lines = list(csv.DictReader(io.StringIO(printed.out)))
+    right = sum(line["class"] == str(y) for line, y in zip(lines, labels_of_digits(), strict=True))
+    assert f"{right} of 1797 are right" in printed.err
+    assert right > 1760
+
+
+def labels_of_digits():
+    import sklearn.datasets
+
+    return sklearn.datasets.load_digits().target.tolist()
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        ("--optimizer", "sgd", "--activation", "tanh", "--init", "glorot"),
+        ("--optimizer", "rmsprop", "--activation", "relu", "--init", "torch", "--dtype", "float64"),
+        ("--optimizer", "adamw", "--activation", "sigmoid", "--noise", "0", "--hidden", "16", "8"),
+        ("--dtype", "bfloat16", "--batch-size", "13"),
+    ),
+)
+def test_every_option_trains_a_model_that_predicts(blobs, tmp_path, capsys, options):
+    assert main(quick("--data", blobs, "--output", tmp_path, "--lr", "0.05", *options)) == 0
+    capsys.readouterr()
+    model = load(tmp_path / "model.pt")
+    assert model.classes == ("ant", "bee", "cat")
+    assert model.source == "blobs.csv"
+    unlabelled = tmp_path / "unlabelled.csv"
+    unlabelled.write_text("".join(line.rsplit(",", 1)[0] + "\n" for line in blobs.read_text().splitlines()))
+    assert main(["predict", str(tmp_path / "model.pt"), "--data", str(unlabelled)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = list(csv.DictReader(io.StringIO(printed.out)))
+    assert sum(line["class"] == ("ant", "bee", "cat")[i % 3] for i, line in enumerate(lines)) > 140
+    assert main(["predict", str(tmp_path / "model.pt"), "--data", str(blobs)]) == 0
+    assert "of 150 are right" in capsys.readouterr().err
+
+
+def test_a_seed_gives_the_same_model_again(blobs, tmp_path):
+    states = []
+    for seed, folder in ((3, "a"), (3, "b"), (4, "c")):
+        assert main(quick("--data", blobs, "--output", tmp_path / folder, "--seed", seed)) == 0
+        states.append(load(tmp_path / folder / "model.pt").state["0.weight"])
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_compiled_networks_come_third(blobs, tmp_path, capsys):
+    assert main(quick("--data", blobs, "--output", tmp_path, "--compile")) == 0
+    assert "\ntorch compiled " in capsys.readouterr().out
+
+
+def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, monkeypatch):
+    losses = iter([0.5, 9.0, 0.2, 9.0, 0.3, 9.0, 0.4, 9.0])  # of the validation: ours and torch's in turn
+    states, judged = [], []
+    made, judge = _comparison.contenders, _comparison.result
+
+    def result(contender, *rest):
+        found = judge(contender, *rest)
+        judged.append({name: x.clone() for name, x in contender.model.state_dict().items()})
+        return found
+
+    def watched(*arguments):
+        contenders = made(*arguments)
+        values = [list(c.model.state_dict().values()) for c in contenders]
+        assert all(torch.equal(a, b) for a, b in zip(*values, strict=True))
+        return contenders
+
+    def measured(contender, *rest):
+        if contender.name == "torchnotes":
+            states.append({name: x.clone() for name, x in contender.model.state_dict().items()})
+        return _training.Epoch(1.0, 1.0, next(losses), 1.0, [1.0], [1.0])
+
+    monkeypatch.setattr("torchnotes.commands.train.contenders", watched)
+    monkeypatch.setattr(_training, "measured", measured)
+    monkeypatch.setattr(_comparison, "result", result)
+    assert main(quick("--data", blobs, "--output", tmp_path)) == 0
+    for kept in (load(tmp_path / "model.pt").state, judged[0]):
+        assert all(torch.equal(kept[name], x) for name, x in states[1].items())
+
+
+def test_a_wrong_gradient_shows_in_the_table(blobs, tmp_path, capsys, monkeypatch):
+    right = _comparison.loss_of
+    monkeypatch.setattr(
+        _comparison,
+        "loss_of",
+        lambda name: (lambda x, y: 1.001 * right(name)(x, y)) if name == "torchnotes" else right(name),
+    )
+    assert main(quick("--data", blobs, "--output", tmp_path)) == 0
+    assert "differ by at most 0.001 of the greatest" in capsys.readouterr().out
+
+
+def test_an_interruption_keeps_the_best_model_and_the_report(tmp_path):
+    command = [sys.executable, "-m", "torchnotes", "train", "--epochs", "100000", "--output", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "  torch  " not in process.stdout.readline():  # until both networks have an epoch behind them
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert err.startswith("Interrupted after ")
+    assert err.count("\n") == 1
+    assert "Interrupted after " in (tmp_path / "report.html").read_text()
+    assert main(["predict", str(tmp_path / "model.pt")]) == 0
+    assert "\ntorchnotes " in out
+
+
+def test_a_training_that_diverges_says_so(blobs, tmp_path, capsys):
+    assert main(quick("--data", blobs, "--output", tmp_path, "--optimizer", "sgd", "--lr", "1e30")) == 1
+    assert "a smaller --lr may help" in capsys.readouterr().err
+
+
+ROW = "1.5,2.5,a\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    (
+        ("x.csv", None, "cannot be read: "),
+        ("x.txt", ROW, "ends in .npz or .csv"),
+        ("x.csv", "", "has no rows"),
+        ("x.csv", "a,b,c\n", "has no rows"),
+        ("x.csv", ROW * 30 + "1.5,nan,a\n", "row 31, column 2: nan"),
+        ("x.csv", ROW + "-inf,1,a\n", "row 2, column 1: -inf"),
+        ("x.csv", ROW + "\n1.5,a\n", "line 3: 2 columns, where there were 3 before"),
+        ("x.csv", ROW + "1.5,two,a\n", "line 2: 'two' is not a number"),
+        ("x.csv", ROW * 19 + "\n", "has 19 rows, but at least 20"),
+        ("x.csv", ROW * 20, "rows of one class only, 'a'"),
+        ("x.csv", "".join(f"1,2,{i}.5\n" for i in range(40)), "40 rows of 40 classes"),
+        ("x.csv", b"\xff\xfe\x00", "cannot be read: "),
+        ("x.npz", b"no archive", "cannot be read: "),
+        ("x.npz", {"y": numpy.zeros(3, int)}, "has y, but no array called x"),
+        ("x.npz", {"x": numpy.zeros((30, 2))}, "has no classes"),
+        ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.zeros(29, int)}, "y has shape (29,), but x has 30 rows"),
+        ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.full(30, 0.5)}, "y has to hold classes"),
+        ("x.npz", {"x": numpy.zeros((30, 2), complex), "y": numpy.zeros(30, int)}, "has to hold real numbers"),
+        ("x.npz", {"x": numpy.zeros(30), "y": numpy.zeros(30, int)}, "has shape (30,)"),
+        ("x.npz", {"x": numpy.array([object()] * 30), "y": numpy.zeros(30, int)}, "cannot be read: "),
+    ),
+)
+def test_bad_data_are_refused_before_anything_is_written(tmp_path, capsys, name, content, complaint):
+    path = tmp_path / name
+    if isinstance(content, dict):
+        numpy.savez(path, **content)
+    elif content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert complaint in refusal(capsys, *quick("--data", path, "--output", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    (
+        (("--epochs", "0"), "'0' is not a whole number of at least 1"),
+        (("--epochs", "ten"), "'ten' is not"),
+        (("--hidden", "-3"), "'-3' is not"),
+        (("--batch-size", "1"), "'1' is not a whole number of at least 2"),
+        (("--lr", "nan"), "'nan' is not a number above 0"),
+        (("--noise", "1"), "'1' is not a number from 0 to below 1"),
+        (("--seed", str(2**64)), "is not a whole number"),
+        (("--activation", "gelu"), "invalid choice: 'gelu'"),
+        (("--dtype", "int8"), "invalid choice: 'int8'"),
+        (("--device", "meta"), "'meta' computes nothing"),
+        (("--output", "/dev/null/run"), "nothing can be written there"),
+    ),
+)
+def test_bad_options_are_refused(capsys, option, complaint):
+    assert complaint in refusal(capsys, *quick(*option))
+
+
+def test_what_is_no_model_is_refused(blobs, tmp_path, capsys):
+    assert "No such file" in refusal(capsys, "predict", tmp_path / "none.pt")
+    torch.save({"weight": torch.ones(3)}, tmp_path / "other.pt")
+    assert "is not a checkpoint" in refusal(capsys, "predict", tmp_path / "other.pt")
+    assert "is not a checkpoint" in refusal(capsys, "predict", blobs)
+    assert main(quick("--data", blobs, "--output", tmp_path)) == 0
+    capsys.readouterr()
+    other = tmp_path / "other.csv"
+    other.write_text("1,2,3,4,ant\n")
+    assert "has 4 features, but the model was made for 2" in refusal(
+        capsys, "predict", tmp_path / "model.pt", "--data", other
+    )
+    other.write_text("1,2,dog\n")
+    assert "does not know the class 'dog'" in refusal(capsys, "predict", tmp_path / "model.pt", "--data", other)
+
+
+def test_data_come_as_they_are_from_both_kinds_of_files(blobs, tmp_path):
+    rows = _data.load(blobs)
+    assert rows.classes == ("ant", "bee", "cat")
+    numpy.savez(tmp_path / "same.npz", X=rows.x.numpy(), labels=numpy.array(rows.classes)[rows.y.numpy()])
+    again = _data.load(tmp_path / "same.npz")
+    assert torch.equal(rows.x, again.x)
+    assert torch.equal(rows.y, again.y)
+    numpy.savez(tmp_path / "images.npz", data=numpy.ones((24, 2, 3), "uint8"), target=numpy.arange(24) % 12 - 1.0)
+    images = _data.load(tmp_path / "images.npz")
+    assert images.x.shape == (24, 6)
+    assert images.classes == ("-1", *map(str, range(11)))  # in the order of the numbers, not of the letters
+
+
+def test_the_parts_of_the_data_are_apart_and_make_up_the_whole():
+    x = torch.arange(100.0)[:, None]
+    rows = _data.Rows(x, torch.arange(100) % 2, ("a", "b"), "numbers")
+    parts = _data.split(rows, 0)
+    assert [len(part[0]) for part in parts] == [70, 15, 15]
+    assert torch.equal(torch.cat([part[0] for part in parts]).sort(0)[0], x)
+    assert all(torch.equal(part[0][:, 0] % 2, part[1]) for part in parts)
+
+
+def test_networks_are_judged_in_evaluation_and_trained_on():
+    network = by_torchnotes(Design((5, 7, 3)))
+    x = torch.randn(4, 5)
+    expected = network.eval()(x)
+    network.train()
+    assert torch.equal(_training.logits_of(network, x), expected)
+    assert all(module.training for module in network.modules())
+
+
+def test_a_batch_of_one_row_is_left_out():
+    pair = torch.arange(9.0), torch.arange(9)
+    found = list(_training.batches(pair, 4, torch.Generator()))
+    assert [len(x) for x, _ in found] == [4, 4]
+    assert [len(x) for x, _ in _training.batches(pair, 7, torch.Generator())] == [7, 2]
+
+
+def test_the_two_networks_compute_the_same():
+    for activation, noise in itertools.product(("leaky_relu", "relu", "tanh", "sigmoid"), (0.0, 0.3)):
+        design = Design((5, 7, 6, 3), activation, noise, dtype="float64")
+        ours, theirs = by_torchnotes(design), by_torch(design)
+        copy_parameters(ours, theirs)
+        x = torch.randn(8, 5, dtype=torch.float64)
+        if noise:
+            ours.eval(), theirs.eval()
+        torch.testing.assert_close(ours(x), theirs(x))
+    sigma2 = 0.3 / 0.7
+    noisy = by_torch(Design((2, 2, 2), noise=0.3))[3](torch.ones(200_000))
+    assert abs(noisy.var().item() - sigma2) < 5 * sigma2 * math.sqrt(2 / 200_000)
+    assert OPTIMIZERS.keys() == {"adam", "adamw", "rmsprop", "sgd"}
+
+
+def test_calibration_by_hand():
+    """Two bins: probabilities 0.5 and 0.7 (mean 0.6, in bins of their own), of which one of two, and 0.9, right."""
+    result = _comparison.Result(
+        "torch", 0.5, 0.1, 1.0, 1, 0.0, torch.tensor([0.51, 0.55, 0.95]), torch.tensor([True, False, True])
+    )
+    confidence, right, share = binned(result)
+    assert confidence == pytest.approx([0.53, 0.95])
+    assert right == [0.5, 1.0]
+    assert share == pytest.approx([2 / 3, 1 / 3])
+    assert calibration_error(result) == pytest.approx(2 / 3 * 0.03 + 1 / 3 * 0.05)
+
+
+def test_the_bars_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    shown = _progress.progress(["torchnotes", "torch"], 1, 2)
+    assert isinstance(shown, _progress.Bars)
+    with shown:
+        shown.step("torchnotes", 0.25, 0.5)
+        shown.epoch("torchnotes", _training.Epoch(0.25, 0.5, 0.3, 0.75, [], []))
+    assert "loss 0.2500" in capsys.readouterr().out

@@ -1,0 +1,51 @@
+"""What a type checker knows of the public names: `make check` reads this, and nobody runs it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import assert_type
+
+import torchnotes
+import torchnotes.functional as F
+from torchnotes import nn, optim
+
+
+def functions(x: Tensor, y: Tensor, weight: Tensor, generator: torch.Generator) -> None:
+    assert_type(F.sigmoid(x), Tensor)
+    assert_type(F.tanh(x), Tensor)
+    assert_type(F.relu(x, inplace=True), Tensor)
+    assert_type(F.leaky_relu(x, 0.1), Tensor)
+    assert_type(F.softmax(x, 1), Tensor)
+    assert_type(F.log_softmax(x, 1), Tensor)
+    assert_type(F.linear(x, weight, activation="tanh"), Tensor)
+    assert_type(F.batch_norm(x, None, None, training=True, activation="relu"), Tensor)
+    assert_type(F.dropout(x, generator=generator), Tensor)
+    assert_type(F.gaussian_dropout(x, sigma=0.1), Tensor)
+    assert_type(F.gaussian_dropout_penalty(x, weight, 0.1), Tensor)
+    assert_type(F.cross_entropy(x, y, z_loss=1e-4), Tensor)
+    assert_type(F.linear_cross_entropy(x, weight, y), Tensor)
+    assert_type(F.mse_loss(x, y), Tensor)
+    assert_type(F.binary_cross_entropy_with_logits(x, y), Tensor)
+    assert_type(F.pinball_loss(x, y, (0.1, 0.9)), Tensor)
+    assert_type(torchnotes.init.glorot_uniform_(weight, generator=generator), Tensor)
+    assert_type(torchnotes.init.initialize_(nn.MLP((2, 3)), "he", seed=0), torch.nn.Module)
+    assert_type(optim.gradient_norm([x, y]), Tensor)
+    assert_type(torchnotes.build_info(), str)
+
+
+def modules(model: torch.nn.Module, batch: Tensor) -> None:
+    module: torch.nn.Linear = nn.Linear(2, 3, activation="relu", init="he")
+    norm: torch.nn.BatchNorm2d = nn.BatchNorm2d(3, activation="leaky_relu", inplace=True)
+    loss: torch.nn.CrossEntropyLoss = nn.CrossEntropyLoss(label_smoothing=0.1, empty="zero")
+    optimizer: torch.optim.Adam = optim.AdamW(module.parameters(), rounding="kahan", max_grad_norm=1.0)
+    newton = optim.Newton(norm.parameters())
+    assert_type(newton.step(lambda: loss(batch, batch)), Tensor)
+    assert newton.report is not None
+    assert_type(newton.report.reason, str)
+    assert_type(str(torchnotes.convert(model)), str)
+    assert_type(torchnotes.convert(model).replaced, dict[str, str])
+    torchnotes.revert(model)
+    from_torch: torch.optim.Optimizer = optim.from_torch(optimizer)
+    assert_type(from_torch.state_dict(), dict[str, Any])
+    assert_type(torchnotes.signal.propagation(model, batch).layers[0].var_w, float)

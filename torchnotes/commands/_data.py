@@ -1,0 +1,164 @@
+"""What a classifier learns from: rows of numbers, each with its class."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import BadInput, extra
+
+DIGITS = "digits"  # of scikit-learn: 1797 images of 8 x 8 pixels
+NAMES_OF_X, NAMES_OF_Y = ("x", "X", "data"), ("y", "Y", "target", "labels")
+LEAST = 20  # rows, of which 3 are for validation and 3 for the test
+CLASSES = 1000  # at most: more are numbers that were taken for classes
+
+
+@dataclass(frozen=True)
+class Rows:
+    """x: float64, a row for each sample; y: the place of each one's class in `classes`, or None."""
+
+    x: Tensor
+    y: Tensor | None
+    classes: tuple[str, ...]
+    source: str
+
+
+class Split(NamedTuple):
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+def load(path: Path | None, features: int | None = None, classes: tuple[str, ...] | None = None) -> Rows:
+    """The rows of a file, or the digits.
+
+    For a model that exists, its number of features and its classes: then rows may come without theirs.
+    """
+    if path is None:
+        digits = extra("sklearn.datasets", "scikit-learn").load_digits()
+        x: Tensor = torch.from_numpy(digits.data)
+        labels: list[str] | None = [str(label) for label in digits.target]
+    elif path.suffix.lower() == ".npz":
+        x, labels = _of_npz(path)
+    elif path.suffix.lower() == ".csv":
+        x, labels = _of_csv(path, features)
+    else:
+        raise BadInput(f"{path}: the name of a file with data ends in .npz or .csv")
+    _check(x, path, features)
+    if labels is None and classes is None:
+        raise BadInput(f"{path} has no classes: an array {' or '.join(NAMES_OF_Y)}")
+    return _numbered(x, labels, classes, DIGITS if path is None else path.name)
+
+
+def split(rows: Rows, seed: int) -> Split:
+    """70, 15 and 15 hundredths of the rows, in an order that the seed gives."""
+    n = len(rows.x)
+    if n < LEAST:
+        raise BadInput(f"{rows.source} has {n} rows, but at least {LEAST} are needed")
+    assert rows.y is not None
+    if len(rows.classes) < 2:
+        raise BadInput(f"{rows.source} has rows of one class only, {rows.classes[0]!r}")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    parts = order.tensor_split((round(0.7 * n), round(0.85 * n)))
+    train, validation, test = ((rows.x[part], rows.y[part]) for part in parts)
+    return Split(train, validation, test)
+
+
+def _check(x: Tensor, path: Path | None, features: int | None) -> None:
+    if x.dim() != 2 or 0 in x.shape:
+        raise BadInput(f"{path}: x has to be a table of numbers, with rows and columns, but has shape {tuple(x.shape)}")
+    if features is not None and x.shape[1] != features:
+        raise BadInput(f"{path} has {x.shape[1]} features, but the model was made for {features}")
+    wrong = (~x.isfinite()).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise BadInput(
+            f"{path}: {len(wrong)} of the numbers are not finite, the first in row {row + 1}, column {column + 1}: "
+            f"{x[row, column].item()}"
+        )
+
+
+def _numbered(x: Tensor, labels: list[str] | None, classes: tuple[str, ...] | None, source: str) -> Rows:
+    if labels is None:
+        return Rows(x, None, classes or (), source)
+    if classes is None:
+        classes = tuple(sorted(set(labels), key=lambda name: (not name.lstrip("-").isdigit(), _integer(name), name)))
+        if len(classes) > min(CLASSES, len(labels) // 2):
+            raise BadInput(f"{source}: {len(labels)} rows of {len(classes)} classes: what should be classes are none")
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = sorted(set(labels) - set(numbers))
+    if unknown:
+        raise BadInput(f"{source}: the model does not know the class {unknown[0]!r}")
+    return Rows(x, torch.tensor([numbers[label] for label in labels]), classes, source)
+
+
+def _integer(name: str) -> int:
+    return int(name) if name.lstrip("-").isdigit() else 0
+
+
+def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
+    numpy = extra("numpy")
+    try:
+        arrays = dict(numpy.load(path, allow_pickle=False))
+    except Exception as error:  # numpy raises whatever zipfile and its own reader come upon
+        raise BadInput(f"{path} cannot be read: {_one_line(error)}") from error
+    x, y = (next((arrays[name] for name in names if name in arrays), None) for names in (NAMES_OF_X, NAMES_OF_Y))
+    if x is None:
+        names = ", ".join(arrays) or "nothing"
+        raise BadInput(f"{path} has {names}, but no array called {' or '.join(NAMES_OF_X)}")
+    if x.dtype.kind not in "fiub":
+        raise BadInput(f"{path}: x has to hold real numbers, not {x.dtype}")
+    x = torch.from_numpy(numpy.ascontiguousarray(x, dtype=numpy.float64))
+    x = x.flatten(1) if x.dim() > 2 else x
+    if y is None:
+        return x, None
+    if y.shape != (len(x),):
+        raise BadInput(f"{path}: y has shape {y.shape}, but x has {len(x)} rows")
+    if y.dtype.kind == "f":
+        if not (y == numpy.floor(y)).all():
+            raise BadInput(f"{path}: y has to hold classes: whole numbers or words")
+        y = y.astype(numpy.int64)
+    if y.dtype.kind not in "iubU":
+        raise BadInput(f"{path}: y has to hold classes: whole numbers or words, not {y.dtype}")
+    return x, [str(label) for label in y.tolist()]
+
+
+def _of_csv(path: Path, features: int | None) -> tuple[Tensor, list[str] | None]:
+    """Numbers, and the class in the last column; a first line that is no numbers is a header."""
+    try:
+        with path.open(newline="") as file:
+            lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if any(map(str.strip, line))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read: {_one_line(error)}") from error
+    if lines and not any(_is_number(text) for text in lines[0][1][:-1] or lines[0][1]):
+        lines = lines[1:]
+    if not lines:
+        raise BadInput(f"{path} has no rows")
+    width = len(lines[0][1])
+    labelled = width != features
+    numbers, labels = [], []
+    for number, line in lines:
+        if len(line) != width:
+            raise BadInput(f"{path}, line {number}: {len(line)} columns, where there were {width} before")
+        texts = line[:-1] if labelled else line
+        wrong = next((text for text in texts if not _is_number(text)), None)
+        if wrong is not None:
+            raise BadInput(f"{path}, line {number}: {wrong!r} is not a number")
+        numbers.append([float(text) for text in texts])
+        labels.append(line[-1].strip())
+    return torch.tensor(numbers, dtype=torch.float64).reshape(len(lines), -1), labels if labelled else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,99 @@
+"""How far a training is: bars on a terminal, lines elsewhere."""
+
+import importlib.util
+import sys
+from types import TracebackType
+from typing import Any, Protocol
+
+
+class Figures(Protocol):
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+class Progress(Protocol):
+    def __enter__(self) -> "Progress": ...
+
+    def __exit__(self, *reason: Any) -> None: ...
+
+    def step(self, name: str, loss: float, accuracy: float) -> None:
+        """After a step of a network: its mean loss and accuracy in this epoch."""
+
+    def epoch(self, name: str, figures: Figures) -> None:
+        """After all steps of an epoch."""
+
+
+def progress(names: list[str], epochs: int, steps: int) -> Progress:
+    """Of `epochs` epochs, `steps` steps in all, of each network."""
+    on_terminal = sys.stdout.isatty() and importlib.util.find_spec("rich") is not None
+    return Bars(names, steps) if on_terminal else Lines(names, epochs)
+
+
+class Lines:
+    """Some ten lines for each network."""
+
+    def __init__(self, names: list[str], epochs: int) -> None:
+        self.width = max(map(len, names))
+        self.epochs = epochs
+        self.done = dict.fromkeys(names, 0)
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def step(self, name: str, loss: float, accuracy: float) -> None:
+        pass
+
+    def epoch(self, name: str, figures: Figures) -> None:
+        self.done[name] += 1
+        number = self.done[name]
+        if number % max(1, self.epochs // 10) and number not in (1, self.epochs):
+            return
+        print(
+            f"epoch {number:{len(str(self.epochs))}d}  {name:{self.width}}  loss {figures.train_loss:.4f}  "
+            f"accuracy {figures.train_accuracy:6.2%}  validation loss {figures.validation_loss:.4f}  "
+            f"accuracy {figures.validation_accuracy:6.2%}",
+            flush=True,
+        )
+
+
+class Bars:
+    """A bar for each network."""
+
+    def __init__(self, names: list[str], steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:6.2%}"),
+            TextColumn("validation {task.fields[validation]:6.2%}"),
+        )
+        self.tasks = {
+            name: self.bars.add_task(name, total=steps, loss=float("nan"), accuracy=0.0, validation=0.0)
+            for name in names
+        }
+
+    def __enter__(self) -> "Bars":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def step(self, name: str, loss: float, accuracy: float) -> None:
+        self.bars.update(self.tasks[name], advance=1, loss=loss, accuracy=accuracy)
+
+    def epoch(self, name: str, figures: Figures) -> None:
+        self.bars.update(self.tasks[name], validation=figures.validation_accuracy)

@@ -1,0 +1,179 @@
+"""check derivatives, accuracy and agreement with torch of every operation, on this machine
+
+gradcheck, second order  torch.autograd's gradcheck and gradgradcheck, forward mode included
+float32 to float16       the error of value and gradients against float64 and, in parentheses, torch's own on the same
+                         inputs: the greatest one in the case that compares worst. The unit is eps times the exact
+                         number (of activations, of noise, of parameters after a step) or times the greatest one: a
+                         rounding is half of it. Of random numbers the distance of their distribution function from
+                         the exact one, times sqrt(n), and its bound
+agreement                with torch, over the options, in float64 and float32. Of random operations the mean, the
+                         variance, and that the same key gives the same numbers for any number of threads
+
+The exit status is 1 if anything fails. An error that is known to be greater than torch's, and no greater than it is
+known to be, is no failure; it is said below the table.
+"""
+
+import argparse
+import difflib
+import json
+import math
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TextIO
+
+import torch
+
+from .. import _native
+from .._table import table
+from . import BadInput
+from ._check_operations import Failed, Figures, Setup
+from ._checked import CHECKED, public
+
+DTYPES = ("float32", "bfloat16", "float16")
+COLUMNS = ("gradcheck", "second order", *(name.rjust(len("FAIL 0.50 (0.50)")) for name in DTYPES), "agreement")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("operations", nargs="*", metavar="OPERATION", help="which ones (by default all)")
+    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1, ...")
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (0)")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there; - is standard output")
+
+
+def run(options: argparse.Namespace) -> int:
+    names = _names(options.operations)
+    setup = Setup(_device(options.device), options.seed)
+    if options.json not in (None, "-"):
+        _write(options.json, "")
+    progress = sys.stderr if options.json == "-" else sys.stdout
+    rows = _checked(names, setup, progress)
+    failures = _notes(rows, "error")
+    for note in ("", *(f"known to err more than torch: {line}" for line in _notes(rows, "known")), *failures):
+        print(note, file=progress)
+    print(f"{len(names)} operations checked, {len(failures)} failures", file=progress)
+    report = {"machine": _machine(setup.device), "seed": options.seed, "failures": len(failures), "operations": rows}
+    text = json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
+    if options.json == "-":
+        print(text, end="")
+    elif options.json:
+        _write(options.json, text)
+    return 1 if failures else 0
+
+
+def _notes(rows: list[dict[str, Any]], kind: str) -> list[str]:
+    checks = ((row["operation"], column, check) for row in rows for column, check in row["checks"].items())
+    return [f"{operation}, {column}: {check[kind]}" for operation, column, check in checks if kind in check]
+
+
+def _names(wanted: list[str]) -> list[str]:
+    for name in wanted:
+        if name not in CHECKED:
+            near = difflib.get_close_matches(name, CHECKED, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CHECKED)}"
+            raise BadInput(f"no operation is called {name!r}: {hint}")
+    return [name for name in CHECKED if name in wanted or not wanted]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).sum().item()
+    except Exception as error:  # each backend has its own
+        raise BadInput(f"no device {name!r} here: {_first_line(error)}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"on {device.type} everything is torch's own: torchnotes has kernels for the CPU and for CUDA")
+    if device.type == "cuda" and not _native._C.cuda:
+        raise BadInput("this torchnotes was built without CUDA")
+    return device
+
+
+def _write(path: str, text: str) -> None:
+    """Nothing is changed where there is nothing to write."""
+    try:
+        with open(path, "w" if text else "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}") from error
+
+
+def _checked(names: list[str], setup: Setup, progress: TextIO) -> list[dict[str, Any]]:
+    """Every row is printed as soon as it is finished."""
+    first = max(map(len, ("operation", *names)))
+    header = ("operation".ljust(first), *COLUMNS)
+    rows = []
+    print(table(header, []), file=progress, flush=True)
+    for name in names:
+        checks = {column: _outcome(check, setup) for column, check in _checks(name).items()}
+        print(table(header, [(name, *map(_cell, checks.values()))]).splitlines()[-1], file=progress, flush=True)
+        there = {column: check for column, check in checks.items() if check is not None}
+        rows.append({"operation": name, "checks": there})
+    return rows
+
+
+def _checks(name: str) -> dict[str, Callable[[Setup], Figures | None]]:
+    ours, record = public(name), CHECKED[name]
+    kinds: dict[str, Callable[..., Figures | None]] = {
+        "gradcheck": record.gradcheck,
+        "second order": record.second_order,
+        **{name: partial(record.accuracy, dtype=getattr(torch, name)) for name in DTYPES},
+        "agreement": record.agreement,
+    }
+    return {column: partial(check, ours) for column, check in kinds.items()}
+
+
+def _outcome(check: Callable[[Setup], Figures | None], setup: Setup) -> dict[str, Any] | None:
+    """None where there is nothing to check."""
+    torch.manual_seed(setup.seed)
+    start = time.perf_counter()
+    notes: dict[str, str] = {}
+    try:
+        figures = check(setup)
+        if figures is None:
+            return None
+        if "known" in figures:
+            notes = {"known": f"{figures['of']}: {figures['known']}"}
+    except Exception as error:
+        figures = error.figures if isinstance(error, Failed) else {}
+        notes = {"error": _first_line(error)}
+    seconds = round(time.perf_counter() - start, 3)
+    return {"passed": "error" not in notes, **notes, "seconds": seconds, "figures": figures}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cell(check: dict[str, Any] | None) -> str:
+    if check is None:
+        return "-"
+    figures = check["figures"]
+    beside = figures.get("torch", figures.get("bound"))
+    text = "" if beside is None else f"{figures['ours']:.2f} ({beside:.2f})"
+    return text or "ok" if check["passed"] else f"FAIL {text}".strip()
+
+
+def _machine(device: torch.device) -> dict[str, str | int]:
+    built = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in _native.build_info().splitlines())
+    return {
+        **built,
+        "torch": torch.__version__,
+        "device": str(device),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _finite(x: Any) -> Any:
+    """For JSON, which has no NaN."""
+    if isinstance(x, dict):
+        return {name: _finite(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [_finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x

@@ -1,0 +1,38 @@
+"""tell classes by a classifier that `train` has saved
+
+Prints a line for each row, with its class and the probability of that, and in the end how many are right, where the
+data say so. By default it reads the digits, those that it was trained with among them.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import torch
+
+from ._arguments import device
+from ._checkpoint import load
+from ._data import load as load_data
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="model.pt, of the folder that train has written to")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="as for train, but the classes may be missing")
+    parser.add_argument("--device", type=device, default=torch.device("cpu"))
+
+
+def run(options: argparse.Namespace) -> int:
+    checkpoint = load(options.model)
+    rows = load_data(options.data, checkpoint.design.sizes[0], checkpoint.classes)
+    with torch.no_grad():
+        logits = checkpoint.model(options.device)(checkpoint.scaled(rows.x, options.device))
+    probabilities, classes = logits.double().softmax(1).max(1)
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+    lines.writerow(("class", "probability"))
+    for number, probability in zip(classes.tolist(), probabilities.tolist(), strict=True):
+        lines.writerow((checkpoint.classes[number], f"{probability:.4f}"))
+    if rows.y is not None:
+        right = (classes.cpu() == rows.y).sum().item()
+        print(f"{right} of {len(rows.x)} are right, {right / len(rows.x):.2%}", file=sys.stderr)
+    return 0

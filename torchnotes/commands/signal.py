@@ -1,0 +1,116 @@
+"""show how the variances of a signal and of its gradient change over the layers of a network
+
+Dense layers of one width, by default a hundred, with each of the notes' activations and started by each of their
+schemes. With one activation and one scheme: every layer, what the notes predict for it and what is measured.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import nn, signal
+from .._signal_figure import comparison
+from .._table import table
+from ..init import SCHEMES, initialize_, normal_
+from ..ops._activations import ACTIVATIONS
+from . import BadInput, extra
+from ._arguments import at_least, device
+from ._files import check_writable
+
+NAMES = {name or "identity": name for name in ACTIVATIONS}
+SLOPE = 0.01  # of leaky_relu
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--layers", type=at_least(1), default=100, metavar="N")
+    add("--width", type=at_least(1), default=256, metavar="N", help="inputs and outputs of a layer")
+    add("--batch", type=at_least(1), default=256, metavar="N", help="examples, of numbers of N(0, 1)")
+    add("--activation", nargs="+", choices=NAMES, default=["sigmoid", "tanh", "relu"])
+    add("--scheme", nargs="+", choices=SCHEMES, default=["default", "lecun", "glorot", "he"])
+    add("--seed", type=at_least(0), default=0, metavar="N")
+    add("--device", type=device, default=torch.device("cpu"))
+    add("--plot", type=Path, metavar="FILE", help="draw a figure: .png, .svg or .pdf")
+    add("--json", action="store_true", help="print every layer of every network as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.plot is not None:
+        _made_ready(options.plot)
+    pairs = list(dict.fromkeys(itertools.product(options.activation, options.scheme)))
+    alone = len(pairs) == 1
+    with _threads(1 if options.width <= 512 else torch.get_num_threads()):
+        networks = {pair: _propagation(*pair, options, suggest=alone) for pair in pairs}
+    if options.json:
+        print(json.dumps([_record(*pair, found) for pair, found in networks.items()], allow_nan=False))
+    else:
+        print(*networks.values() if alone else (_summary(networks),))
+    if options.plot is not None:
+        only = networks[pairs[0]]
+        figure = only.plot() if alone else comparison({pair: found.layers for pair, found in networks.items()})
+        figure.savefig(options.plot)
+    return 0
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Small products gain little by a second thread, and take ten times as long by it where the processor is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _propagation(activation: str, scheme: str, options: argparse.Namespace, suggest: bool) -> signal.Propagation:
+    """In double precision: (1/3)^100 is below what is left of a float's square."""
+    place: dict[str, Any] = dict(device=options.device, dtype=torch.float64)
+    sizes = (options.width,) * (options.layers + 1)
+    model = nn.MLP(sizes, NAMES[activation], negative_slope=SLOPE, **place)
+    slope = {"a": SLOPE} if activation == "leaky_relu" and scheme.startswith("he") else {}
+    initialize_(model, scheme, seed=options.seed, **slope)
+    x = normal_(torch.empty(options.batch, options.width, **place), generator=torch.tensor([options.seed, 0]))
+    schemes = ("lecun", "glorot", "he") if suggest else ()
+    return signal.propagation(model, x, schemes=schemes)
+
+
+def _summary(networks: dict[tuple[str, str], signal.Propagation]) -> str:
+    some = next(iter(networks.values()))
+    depth, limit = len(some.layers), some.limit
+    header = ("activation", "scheme", "Var(z) 1", str(depth), "of batch", f"Var(dL/dz) {depth}", "1", "")
+    rows = []
+    held: dict[str, list[str]] = {}
+    for (activation, scheme), found in networks.items():
+        first, last = found.layers[0], found.layers[-1]
+        numbers = (first.var_z, last.var_z, last.batch_share, last.var_gradient, first.var_gradient)
+        texts = ("-" if number is None else f"{number:.2g}" for number in numbers)
+        rows.append((activation, scheme, *texts, ", ".join(map(str, found.flags)) or "holds"))
+        held.setdefault(activation, []).extend(() if found.flags else (scheme,))
+    lines = (f"{activation}: {' and '.join(schemes) or 'none of these'}" for activation, schemes in held.items())
+    return "\n".join((table(header, rows), "", f"What holds both within a factor of {limit:g}:", *lines))
+
+
+def _record(activation: str, scheme: str, found: signal.Propagation) -> dict[str, Any]:
+    layers = [
+        {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in asdict(layer).items()}
+        for layer in found.layers
+    ]
+    flags = [flag._asdict() for flag in found.flags]
+    return dict(activation=activation, scheme=scheme, flags=flags, holding=found.holding, layers=layers)
+
+
+def _made_ready(path: Path) -> None:
+    """What would keep the figure from being written is found now rather than in the end."""
+    formats = extra("matplotlib.backend_bases").FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise BadInput(f"{path}: a figure's name ends in {', '.join('.' + name for name in formats)}")
+    check_writable(path)

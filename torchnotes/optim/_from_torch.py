@@ -1,0 +1,88 @@
+"""Optimizers of torch turned into ours, in place, and back."""
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from ._fused import Fused
+from .adam import Adam
+from .adamw import AdamW
+from .rmsprop import RMSprop
+from .sgd import SGD
+
+_OURS: dict[type[Optimizer], type[Fused]] = {getattr(torch.optim, c.__name__): c for c in (SGD, RMSprop, Adam, AdamW)}
+_TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
+_DEFAULTS = dict(rounding="nearest", max_grad_norm=None, decoupled_weight_decay=False)  # what torch's optimizers do
+
+
+def from_torch(optimizer: Optimizer) -> Optimizer:
+    """Makes one of torch.optim's SGD, RMSprop, Adam or AdamW ours of the same name, and returns it.
+
+    It is the same object with the same groups, state and hooks: schedulers and trainers that hold it go on
+    with ours. Our further options are in its groups: `optimizer.param_groups[0]["max_grad_norm"] = 1.0`.
+    """
+    if type(optimizer) in _TORCHS:
+        return optimizer
+    ours = _known(optimizer, _OURS, "from_torch takes torch.optim's")
+    ours.__new__(ours)  # the first of all makes ready what a step calls
+    _become(optimizer, ours)
+    assert isinstance(optimizer, Fused)
+    optimizer._add_options(**{name: _DEFAULTS[name] for name in ours.own_options})
+    return optimizer
+
+
+def to_torch(optimizer: Optimizer) -> Optimizer:
+    """Makes our SGD, RMSprop, Adam or AdamW torch's again, and returns it. Options that torch's lacks are an error."""
+    if type(optimizer) in _OURS:
+        return optimizer
+    theirs = _known(optimizer, _TORCHS, "to_torch takes torchnotes.optim's")
+    assert isinstance(optimizer, Fused)
+    own = optimizer.own_options
+    for group in optimizer.param_groups:
+        for name in own:
+            if group[name] != _DEFAULTS[name]:
+                raise ValueError(
+                    f"torch.optim.{theirs.__name__} has no {name}. Got a group with {name}={group[name]!r}"
+                )
+    _become(optimizer, theirs)
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        for name in own:
+            options.pop(name, None)
+    vars(optimizer).pop("grad_norm", None)
+    return optimizer
+
+
+def _known(optimizer: Any, classes: dict, takes: str) -> Any:
+    if type(optimizer) not in classes:
+        names = "SGD, RMSprop, Adam or AdamW"
+        raise TypeError(
+            f"{takes} {names}, and no subclass. Got: {type(optimizer).__module__}.{type(optimizer).__name__}"
+        )
+    step = vars(optimizer).get("step")
+    if step is not None and not hasattr(step, "_wrapped_by_lr_sched"):
+        raise TypeError(f"somebody has replaced the step of this {type(optimizer).__name__}: convert it before that")
+    return classes[type(optimizer)]
+
+
+def _become(optimizer: Any, cls: type[Optimizer]) -> None:
+    optimizer.__class__ = cls
+    if "step" in vars(optimizer):
+        optimizer.step = _noted(optimizer)
+
+
+def _noted(optimizer: Optimizer) -> Callable[..., Any]:
+    """The step as a learning-rate scheduler wraps it, to see that it is called; that of the class, whichever it is."""
+    reference = weakref.ref(optimizer)
+
+    @functools.wraps(type(optimizer).step)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        of: Any = reference()
+        of._opt_called = True
+        return type(of).step(of, *args, **kwargs)
+
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    return step
