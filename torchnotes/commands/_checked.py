@@ -90,7 +90,6 @@ DIFFERENTIABLE: dict[str, Record] = {
         ({}, SUM, NONE, {"weight": of.weights}),
         beside_torch=({**SUM, "weight": of.weights},),
         scales=(0.1, 3.0),
-        behind=ROUNDED,
     ),
     "binary_cross_entropy_with_logits": Operation(
         composed.binary_cross_entropy_with_logits,
