@@ -312,6 +312,11 @@ def test_a_model_in_a_module_without_hooks_is_fused_across_modules():
     assert convert(model).fused == {"0.0.0": "1"}
 
 
+def test_inside_of_a_module_with_hooks_there_may_be_something_to_fuse():
+    model = nn.Sequential(hooked(nn.Sequential(layer(), nn.ReLU()), "register_forward_hook"), layer())
+    assert convert(model).fused == {"0.0": "0.1"}
+
+
 class Own(nn.BatchNorm1d):
     def forward(self, x):
         return super().forward(x) + 1
@@ -367,7 +372,9 @@ def test_hooks_and_old_parametrizations_go_on():
         return model, seen
 
     (model, expected), (ours, seen) = instrumented(), instrumented()
-    assert len(convert(ours).replaced) == 4
+    report = convert(ours)
+    assert len(report.replaced) == 4
+    assert report.unfused == {"1": "hooks see what is between it and its activation"}
     x = torch.randn(4, 3)
     for each in (model, ours):
         each(x).square().sum().backward()
@@ -451,6 +458,7 @@ def test_what_was_ours_before_is_fused_and_stays_ours():
     model = nn.Sequential(
         torchnotes.nn.Linear(3, 3, init="he"), nn.ReLU(), torchnotes.nn.Linear(3, 3, activation="tanh")
     )
+    model.append(nn.Sigmoid())
     before = repr(model)
     assert convert(model).fused == {"0": "1"}
     assert model[0].init == "he"
@@ -499,6 +507,10 @@ class Kept(Added):
         return (self.norm(h) * 2 - h).abs()
 
 
+def normalised() -> tuple[nn.Module, ...]:
+    return nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+
 def hooked_before() -> nn.Module:
     model = images(nn.GELU(), nn.Conv2d(4, 2, 1))
     hooked(model[0], "register_forward_hook")
@@ -510,7 +522,7 @@ IN_PLACE = {
     "leaky in place": (lambda: images(nn.LeakyReLU(0.1, inplace=True), nn.Conv2d(4, 2, 1)), ["1"]),
     "none": (lambda: images(nn.Conv2d(4, 2, 1)), ["1"]),
     "gelu": (lambda: images(nn.GELU(), nn.Conv2d(4, 2, 1)), ["1"]),
-    "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(75, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)), ["2"]),
+    "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(75, 6), *normalised()), ["2"]),
     "relu": (lambda: images(nn.ReLU(), nn.Conv2d(4, 2, 1)), []),
     "falling": (lambda: images(nn.LeakyReLU(-0.1), nn.Conv2d(4, 2, 1)), []),
     "overwritten": (lambda: images(nn.ReLU6(inplace=True), nn.Conv2d(4, 2, 1)), []),
@@ -518,7 +530,11 @@ IN_PLACE = {
     "the last": (lambda: images(nn.LeakyReLU(0.1)), []),
     "hooked": (lambda: images(hooked(nn.Identity(), "register_forward_hook"), nn.Conv2d(4, 2, 1)), ["1"]),
     "hooked before": (hooked_before, []),
-    "after an activation": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(75, 6), nn.Tanh(), nn.BatchNorm1d(6)), []),
+    "after an activation": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(75, 6), nn.Tanh(), *normalised()), []),
+    "after a layer with an activation": (
+        lambda: nn.Sequential(nn.Flatten(), torchnotes.nn.Linear(75, 6, activation="tanh"), *normalised()),
+        [],
+    ),
     "no layer before": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)), []),
     "added to": (lambda: nn.Sequential(Added(), nn.Conv2d(3, 2, 1)), []),
     "kept": (lambda: nn.Sequential(Kept(), nn.Conv2d(3, 2, 1)), []),
