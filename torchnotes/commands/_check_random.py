@@ -3,7 +3,6 @@ always, and the bounds are those of chance."""
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from .. import init
 from ._check_operations import Failed, Figures, Record, Setup, beside, error, judged, words
+from ._threads import threads
 
 KEY = torch.tensor([20240229, 7])
 OTHER_KEYS = (KEY + torch.tensor([1, 0]), KEY + torch.tensor([0, 1]), KEY.flip(0))
@@ -216,7 +216,7 @@ def assert_one_stream(drawn: Callable[..., Tensor], setup: Setup) -> None:
     """A key tells the numbers, for any number of threads and on any device; other keys give others, as every draw."""
     found = []
     for count in (1, 2, 3):
-        with _threads(count):
+        with threads(count):
             found.append(drawn(LONG, generator=KEY))
         if not torch.equal(found[-1], found[0]):
             raise AssertionError(f"other numbers with {count} threads")
@@ -234,13 +234,3 @@ def assert_one_stream(drawn: Callable[..., Tensor], setup: Setup) -> None:
         seeded.append((drawn(), drawn()))
     if not all(map(torch.equal, *seeded)) or torch.equal(*seeded[0]):
         raise AssertionError("the seed does not tell the numbers, or every draw is the same")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,11 +5,9 @@ schemes. With one activation and one scheme: every layer, what the notes predict
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from ..ops._activations import ACTIVATIONS
 from . import BadInput, extra
 from ._arguments import at_least, device
 from ._files import check_writable
+from ._threads import threads
 
 NAMES = {name or "identity": name for name in ACTIVATIONS}
 SLOPE = 0.01  # of leaky_relu
@@ -47,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         _made_ready(options.plot)
     pairs = list(dict.fromkeys(itertools.product(options.activation, options.scheme)))
     alone = len(pairs) == 1
-    with _threads(1 if options.width <= 512 else torch.get_num_threads()):
+    # Small products gain little by a second thread, and take ten times as long by it where the processor is busy.
+    with threads(1 if options.width <= 512 else torch.get_num_threads()):
         networks = {pair: _propagation(*pair, options, suggest=alone) for pair in pairs}
     if options.json:
         print(json.dumps([_record(*pair, found) for pair, found in networks.items()], allow_nan=False))
@@ -58,17 +58,6 @@ def run(options: argparse.Namespace) -> int:
         figure = only.plot() if alone else comparison({pair: found.layers for pair, found in networks.items()})
         figure.savefig(options.plot)
     return 0
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Small products gain little by a second thread, and take ten times as long by it where the processor is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _propagation(activation: str, scheme: str, options: argparse.Namespace, suggest: bool) -> signal.Propagation:
