@@ -106,8 +106,9 @@ class OptimizerChecks:
             reference.load_state_dict(copy.deepcopy(ours.state_dict()))
             run([ours, theirs, reference], params, others, exact, steps=1)
             error, other_error = ((p.double() - exact[0]).abs().mean().item() for (p,) in (params, others))
-            # One rounding errs by a quarter of the last place, 2 eps here; of 4096 that is known to some hundredths.
-            assert error <= max(other_error, 1.05 * 0.5 * torch.finfo(short).eps)
+            # One rounding errs by a quarter of the last place, 2 eps here; of 4096 that is known to some hundredths,
+            # and how errors compare that are the same but for some roundings, to one.
+            assert error <= max(1.01 * other_error, 1.05 * 0.5 * torch.finfo(short).eps)
 
     def test_every_layout_is_updated_where_it_lies(self, device):
         base = torch.randn(6, 8, 5, 4, dtype=torch.float64, device=device)
@@ -505,7 +506,7 @@ class OptimizerChecks:
         for p in params:
             p.grad *= 4
         clipping = self.ours(params, max_grad_norm=0.1, **self.case.options[-1])
-        clipping.load_state_dict(copy.deepcopy(ours.state_dict()))
+        clipping.load_state_dict(ours.state_dict())
         clipping.param_groups[0]["max_grad_norm"] = 0.1
         clipping.grad_scale, clipping.found_inf = torch.tensor(4.0), torch.tensor(0.0)
         clipping.step()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils import _pytree as pytree
 
-from .init import _fan, arrangement, normal_
+from .init import _arrangement, _fan, normal_
 from .nn.linear import Linear
 from .ops._activations import ACTIVATIONS
 
@@ -105,7 +105,7 @@ def _moments(x: Tensor) -> tuple[float, float]:
 
 def _noted(layer: Any, name: str, x: Tensor, z: Tensor) -> Layer:
     weight = layer.weight.detach()
-    fan_in = round(_fan(weight, "fan_in", **arrangement(layer)))
+    fan_in = round(_fan(weight, "fan_in", **_arrangement(layer)))
     (mean_w, var_w), (mean_x, var_x) = _moments(weight), _moments(x)
     products, var_products = _products(layer, weight, x)
     of_a_product = var_w * var_x + var_x * (mean_w * mean_w) + var_w * (mean_x * mean_x)  # ** would not give inf

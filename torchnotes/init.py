@@ -221,11 +221,11 @@ def initialize_(
         elif isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
             normal_(parameter, generator=key)
         elif parameter.dim() >= 2:
-            fill(parameter, generator=key, **arrangement(module), **options)
+            fill(parameter, generator=key, **_arrangement(module), **options)
     return model
 
 
-def arrangement(module: torch.nn.Module) -> dict[str, Any]:
+def _arrangement(module: torch.nn.Module) -> dict[str, Any]:
     """Which dimensions of a layer's weight are its inputs and outputs, and in how many groups."""
     axes = (0, 1) if isinstance(module, _ConvTransposeNd) else (1, 0)
     return dict(axes=axes, groups=module.groups if isinstance(module, _ConvNd) else 1)

@@ -23,7 +23,7 @@ constexpr int64_t kShort = 48;  // elements; from some more on it is faster to g
 // Rows of so many elements are added up in several chains, which lose less to rounding and need not wait for each
 // other.
 constexpr int kChains = 4;
-constexpr int64_t kWorthMerging = 16;
+constexpr int64_t kWorthMerging = 8;
 
 // Calls f(k) for k in [0, n). They are constants: what they index can live in registers.
 template <int n, class F>

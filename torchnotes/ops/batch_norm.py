@@ -16,10 +16,10 @@ from torch.nn.functional import batch_norm as builtin
 
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from . import _batch_norm as plain
-from ._activations import checked_activation
+from ._activations import BY_NUMBER, checked_activation
 from ._batch_norm import Options
 from ._derivatives import of_tensors, tangent, transpose
-from ._function import Function, batched, differentiable, traceable
+from ._function import Function, batched, differentiable
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
@@ -264,8 +264,9 @@ def _update(
 
 def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, o: Options) -> Tensor:
     """By torch's operations, for what our kernels do not take."""
-    if not (o.center_only or is_compiling()):
-        return plain.activate(builtin(input, mean, variance, weight, bias, o.training, momentum, o.eps), o)
+    if not (o.center_only or (is_compiling() and torch._C._are_functorch_transforms_active())):
+        z = builtin(input, mean, variance, weight, bias, o.training, momentum, o.eps)
+        return BY_NUMBER[o.activation].ours(z, o.negative_slope)
     if not o.training:
         return plain.output(input, weight, bias, (mean, mean if o.center_only else (variance + o.eps).rsqrt()), o)
     if mean is not None and input.numel() > 0:
@@ -276,10 +277,11 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
 
 def _ours(input: Any, *numbers: Any) -> bool:
     """Whether our kernels take these tensors, of which all but the first may be None."""
-    if is_compiling() and torch._C._are_functorch_transforms_active():
-        return False  # the compiler does not see Functions under these
-    takes = traceable if is_compiling() else dense_float
-    return takes(input) and all(x is None or takes(x) for x in numbers) and input.numel() > 0
+    # The compiler fuses the formula with what is around it, and lays convolutions out channels last, which an operator
+    # of ours would undo: MobileNetV2 took twice as long.
+    if is_compiling():
+        return False
+    return dense_float(input) and all(x is None or dense_float(x) for x in numbers) and input.numel() > 0
 
 
 def batch_norm(
@@ -325,17 +327,15 @@ def batch_norm(
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is not None and running.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(f"batch_norm is not differentiable with respect to {name}, which requires grad")
-    # A Function with several results cannot write over a view, nor within a transform, and the compiler wants it pure.
-    if inplace and not (is_compiling() or input._is_view() or call_mode() == TRANSFORM):
+    # A Function with several results cannot write over a view, nor within a transform.
+    if inplace and not (input._is_view() or call_mode() == TRANSFORM):
         keep = call_mode(input, weight, bias) == GRAPH
         return BatchNormInPlace.apply(input, *arguments, momentum, *options, keep)[0]
     x = input.clone() if inplace else input
-    if not is_compiling() and call_mode() == TRANSFORM:
+    if call_mode() == TRANSFORM:
         y = BatchNorm.apply(x, *arguments, momentum, *options)[0]
     else:
-        y, _, *of_batch = (
-            BatchNorm.apply(x, *arguments, None, *options) if is_compiling() else _call(x, *arguments, *options)
-        )
+        y, _, *of_batch = _call(x, *arguments, *options)
         if training:
             _update(running_mean, running_var, of_batch, momentum, center_only)
     return input.copy_(y) if inplace else y
