@@ -18,8 +18,6 @@ from .timing import Contender, interleave, percentiles
 
 CPU = torch.device("cpu")
 CONTENDERS = ("torch", "torchnotes", "torch compiled", "torchnotes compiled")
-
-
 Inputs = dict[str, Tensor]
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchnotes.commands._training import synchronize
+
 from . import memory
 from .results import Row
 
@@ -142,11 +144,6 @@ def time_calls(call: Contender, count: int, device: torch.device) -> float:
         call()
     synchronize(device)
     return (time.perf_counter() - start) / count
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def percentiles(values: Sequence[float], *at: float) -> list[float]:

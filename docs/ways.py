@@ -40,7 +40,7 @@ def way(make: Steps, f: Curve, start: tuple[float, float], steps: int) -> Tensor
         return loss
 
     for _ in range(steps):
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)  # type: ignore[arg-type] # each kind of optimizer has another signature
         places.append(p.detach().clone())
     return torch.stack(places)
 

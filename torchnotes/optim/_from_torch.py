@@ -84,5 +84,5 @@ def _noted(optimizer: Optimizer) -> Callable[..., Any]:
         of._opt_called = True
         return type(of).step(of, *args, **kwargs)
 
-    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined] # as torch's schedulers mark theirs
     return step
