@@ -272,12 +272,15 @@ def test_only_what_is_wrong_fails(monkeypatch, tmp_path, capsys):
     [
         (["sigmoyd"], "no operation is called 'sigmoyd': did you mean sigmoid?"),
         (["zzz"], "no operation is called 'zzz': there are sigmoid, tanh"),
-        (["--device", "nowhere"], "no device 'nowhere' here"),
-        (["--device", "cuda:99"], "no device 'cuda:99' here"),
-        (["--device", "meta"], "no device 'meta' here"),
-        (["--json", "/there/is/no/such/folder/x.json"], "cannot write /there/is/no/such/folder/x.json: No such file"),
-        (["--json", "."], "cannot write .: Is a directory"),
-        (["--seed", "x"], "invalid int value: 'x'"),
+        (["--device", "nowhere"], "'nowhere' is no device that is here"),
+        (["--device", "cuda:99"], "'cuda:99' is no device that is here"),
+        (["--device", "meta"], "'meta' computes nothing"),
+        (
+            ["--json", "/there/is/no/such/folder/x.json"],
+            "/there/is/no/such/folder/x.json: nothing can be written there: No such file",
+        ),
+        (["--json", "."], ".: nothing can be written there: Is a directory"),
+        (["--seed", "x"], "'x' is not a whole number"),
     ],
     ids=str,
 )

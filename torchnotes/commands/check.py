@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
@@ -30,8 +31,10 @@ import torch
 from .. import _native
 from .._table import table
 from . import BadInput
+from ._arguments import at_least, device
 from ._check_operations import Failed, Figures, Setup
 from ._checked import CHECKED, public
+from ._files import check_writable
 
 DTYPES = ("float32", "bfloat16", "float16")
 COLUMNS = ("gradcheck", "second order", *(name.rjust(len("FAIL 0.50 (0.50)")) for name in DTYPES), "agreement")
@@ -39,16 +42,17 @@ COLUMNS = ("gradcheck", "second order", *(name.rjust(len("FAIL 0.50 (0.50)")) fo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("operations", nargs="*", metavar="OPERATION", help="which ones (by default all)")
-    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1, ...")
-    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (0)")
+    parser.add_argument("--device", type=device, default=torch.device("cpu"), help="cpu (the default), cuda, ...")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the random inputs (0)")
     parser.add_argument("--json", metavar="PATH", help="write the figures there; - is standard output")
 
 
 def run(options: argparse.Namespace) -> int:
     names = _names(options.operations)
-    setup = Setup(_device(options.device), options.seed)
+    _check_kernels(options.device)
+    setup = Setup(options.device, options.seed)
     if options.json not in (None, "-"):
-        _write(options.json, "")
+        check_writable(Path(options.json))
     progress = sys.stderr if options.json == "-" else sys.stdout
     rows = _checked(names, setup, progress)
     failures = _notes(rows, "error")
@@ -60,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json == "-":
         print(text, end="")
     elif options.json:
-        _write(options.json, text)
+        Path(options.json).write_text(text, encoding="utf-8")
     return 1 if failures else 0
 
 
@@ -78,26 +82,11 @@ def _names(wanted: list[str]) -> list[str]:
     return [name for name in CHECKED if name in wanted or not wanted]
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).sum().item()
-    except Exception as error:  # each backend has its own
-        raise BadInput(f"no device {name!r} here: {_first_line(error)}") from error
+def _check_kernels(device: torch.device) -> None:
     if device.type not in ("cpu", "cuda"):
         raise BadInput(f"on {device.type} everything is torch's own: torchnotes has kernels for the CPU and for CUDA")
     if device.type == "cuda" and not _native._C.cuda:
         raise BadInput("this torchnotes was built without CUDA")
-    return device
-
-
-def _write(path: str, text: str) -> None:
-    """Nothing is changed where there is nothing to write."""
-    try:
-        with open(path, "w" if text else "a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from error
 
 
 def _checked(names: list[str], setup: Setup, progress: TextIO) -> list[dict[str, Any]]:
