@@ -152,11 +152,16 @@ def test_a_wrong_gradient_shows_in_the_table(blobs, tmp_path, capsys, monkeypatc
 
 def test_an_interruption_keeps_the_best_model_and_the_report(tmp_path):
     command = [sys.executable, "-m", "torchnotes", "train", "--epochs", "100000", "--output", str(tmp_path)]
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "  torch  " not in process.stdout.readline():  # until both networks have an epoch behind them
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    signal.signal(signal.SIGINT, handler)
+    try:
+        while "  torch  " not in process.stdout.readline():  # until both networks have an epoch behind them
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert err.startswith("Interrupted after ")
     assert err.count("\n") == 1
