@@ -1,0 +1,44 @@
+"""What runs on every rank of a process group: `torchrun --nproc-per-node 2 -m pytest tests/distributed`, which
+tests/test_distributed.py does. A test that fails on one rank ends the run on all, since the others would wait for it.
+"""
+
+import datetime
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+
+TIMEOUT = datetime.timedelta(seconds=60)
+
+if "TORCHELASTIC_RUN_ID" not in os.environ:
+    collect_ignore_glob = ["test_*.py"]
+
+
+def pytest_sessionstart(session):
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        dist.init_process_group("gloo", timeout=TIMEOUT)
+
+
+def pytest_sessionfinish(session):
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    failed = item.session.testsfailed
+    result = yield
+    if dist.is_initialized():
+        outcomes = [b"failed" if item.session.testsfailed > failed else b"passed"]
+        store = dist.distributed_c10d._get_default_store()
+        store.set(f"{item.nodeid} on {dist.get_rank()}", outcomes[0])
+        outcomes = [store.get(f"{item.nodeid} on {rank}") for rank in range(dist.get_world_size())]
+        if b"failed" in outcomes:
+            item.session.shouldfail = f"{item.nodeid} failed on rank {outcomes.index(b'failed')}"
+    return result

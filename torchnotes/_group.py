@@ -1,0 +1,140 @@
+"""What the ranks of a process group exchange: the few collectives of torch.distributed that operations here are made of.
+
+Two conventions of what a loss is go with them. Where every rank has a loss of its own and their sum is meant, as in
+data parallelism, a sum over the ranks is its own adjoint (`summed`). Where all ranks hold the same loss, which is meant
+once, the adjoint of a sum is to hand the gradient to every rank (`reduced`), and the adjoint of handing to every rank
+(`replicated`) is a sum.
+
+They are the functional collectives, which torch.compile traces.
+"""
+
+import hashlib
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from .ops._function import Function
+
+Group = Any  # torch.distributed.ProcessGroup, which a torch without distributed lacks
+
+_collectives = torch.ops._c10d_functional
+
+
+def checked(operation: str, group: Group | None) -> Group:
+    """The group, or else that of all ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(f"{operation}: there is no process group. Call torch.distributed.init_process_group first.")
+    if group is None:
+        return dist.group.WORLD
+    if not isinstance(group, dist.ProcessGroup):
+        if group == dist.GroupMember.NON_GROUP_MEMBER:
+            raise ValueError(f"{operation}: rank {dist.get_rank()} is not in the process group")
+        raise TypeError(f"{operation}: process_group must be a torch.distributed.ProcessGroup, not {type(group)}")
+    return group
+
+
+def gathered(x: Tensor, group: Group) -> Tensor:
+    """x of every rank, in a dimension of ranks before the others. Without a derivative."""
+    x, size = x.detach().contiguous(), group.size()
+    flat = _collectives.all_gather_into_tensor(x.unsqueeze(0), size, group.group_name)
+    return _collectives.wait_tensor(flat)
+
+
+def _sum(x: Tensor, group: Group) -> Tensor:
+    return _collectives.wait_tensor(_collectives.all_reduce(x.contiguous(), "sum", group.group_name))
+
+
+class _Linear(Function):
+    """A linear map of x among the ranks, which has the same derivative along any direction."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.group = inputs[1]
+
+    @classmethod
+    def tangent(cls, ctx: Any, x_t: Tensor, *_: Any) -> Tensor:
+        return cls.apply(x_t, ctx.group)
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, x: Tensor, group: Group) -> tuple:
+        return cls.apply(x, group), in_dims[0]
+
+
+class Summed(_Linear):
+    """sum x over the ranks, each of which goes on to a loss of its own"""
+
+    @staticmethod
+    def forward(x: Tensor, group: Group) -> Tensor:
+        return _sum(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Summed.apply(g, ctx.group), None
+
+
+class Reduced(_Linear):
+    """sum x over the ranks, which all go on to the same loss"""
+
+    @staticmethod
+    def forward(x: Tensor, group: Group) -> Tensor:
+        return _sum(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Replicated.apply(g, ctx.group), None
+
+
+class Replicated(_Linear):
+    """x, the same on all ranks, each of which makes another part of the same loss of it"""
+
+    @staticmethod
+    def forward(x: Tensor, group: Group) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Reduced.apply(g, ctx.group), None
+
+
+summed, reduced, replicated = Summed.apply, Reduced.apply, Replicated.apply
+
+_agreed: set[tuple] = set()  # on devices that would have to be waited for
+
+
+def agree(operation: str, group: Group, device: torch.device, **what: Hashable) -> None:
+    """Raise, on every rank, what the ranks of the group do not agree on.
+
+    The price is a message of 8 bytes. On a device that would have to be waited for, what has been agreed on once is not
+    asked again.
+    """
+    if is_compiling():
+        return
+    on_cpu = device.type == "cpu"
+    key = operation, group.group_name, tuple(what.items())
+    if not on_cpu and key in _agreed:
+        return
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    fingerprint = torch.tensor(int.from_bytes(digest, "little", signed=True), device=device)
+    if (gathered(fingerprint, group) != fingerprint).any():
+        of_ranks: list[Any] = [None] * group.size()
+        dist.all_gather_object(of_ranks, what, group=group)
+        raise RuntimeError(f"{operation}: the ranks disagree on {_disagreements(of_ranks, group)}")
+    if not on_cpu:
+        _agreed.add(key)
+
+
+def _disagreements(of_ranks: list[dict[str, Any]], group: Group) -> str:
+    def value_of(name: str) -> list[Any]:
+        return [what.get(name) for what in of_ranks]
+
+    ranks = dist.get_process_group_ranks(group)
+    names = dict.fromkeys(name for what in of_ranks for name in what)
+    return "; ".join(
+        f"{name.replace('_', ' ')}: " + ", ".join(f"{v} on rank {r}" for r, v in zip(ranks, value_of(name), strict=True))
+        for name in names
+        if len(set(map(repr, value_of(name)))) > 1
+    )
