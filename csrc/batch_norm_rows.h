@@ -31,13 +31,9 @@ struct Shift {
 };
 
 template <class acc_t, class scalar_t>
-struct BatchStatistics {
-  Channels<acc_t> channels;
+struct ChannelMoments {
   RowOperand<const scalar_t> x;
-  double inverse_n, unbiased, eps;  // 1/n, n/(n - 1)
-  bool center_only;
-  acc_t* batch_mean;  // for the running statistics
-  acc_t* batch_var;   // the unbiased one
+  double inverse_n;
 
   C10_HOST_DEVICE Shift<acc_t> before(int64_t row) const { return {static_cast<acc_t>(*x.among_others(row))}; }
   template <class T>
@@ -49,8 +45,33 @@ struct BatchStatistics {
     const Wide<T> d = widen(x) - widen(T(known.k));
     sums.add(d, d);
   }
+  C10_HOST_DEVICE Moments moments_of(int64_t row, const ChannelSums<acc_t>& all) const {
+    return moments(all, before(row).k, inverse_n);
+  }
+};
+
+template <class acc_t, class scalar_t>
+struct BatchMoments : ChannelMoments<acc_t, scalar_t> {
+  double* results;  // mu of every channel, then v
+  int64_t count;
+
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
-    const Moments of = moments(all, before(row).k, inverse_n);
+    const Moments of = this->moments_of(row, all);
+    results[row] = of.mean;
+    results[count + row] = of.variance;
+  }
+};
+
+template <class acc_t, class scalar_t>
+struct BatchStatistics : ChannelMoments<acc_t, scalar_t> {
+  Channels<acc_t> channels;
+  double unbiased, eps;  // n/(n - 1)
+  bool center_only;
+  acc_t* batch_mean;  // for the running statistics
+  acc_t* batch_var;   // the unbiased one
+
+  C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
+    const Moments of = this->moments_of(row, all);
     channels.statistics[row] = of.mean;
     channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(of.variance + eps);
     batch_mean[row] = static_cast<acc_t>(of.mean);
@@ -73,15 +94,12 @@ struct Normalise : BatchStatistics<acc_t, scalar_t> {
   }
 };
 
+// What the passes of the backward have in common.
 template <class acc_t, class scalar_t, class Reference, class Activation>
-struct BatchNormBackward {
+struct BatchNormPass {
   Channels<acc_t> channels;
   Reference from;
   Activation f;
-  double inverse_n;  // 1/n; 0: the statistics are constants
-  bool center_only;
-  acc_t* grad_weight;
-  acc_t* grad_bias;
 
   C10_HOST_DEVICE Place<acc_t> before(int64_t row) const { return Reference::template place<acc_t>(channels.at(row)); }
   template <class T>
@@ -98,16 +116,48 @@ struct BatchNormBackward {
     const T u = from.level(r) - T(at.m);
     sums.add(sums.number(backward_of_input(f, g, from.z(at, r, u))), sums.number(u));
   }
-  C10_HOST_DEVICE ChannelGradient<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
-    const auto result = channel_gradient<Reference>(channels.at(row), all, inverse_n, center_only);
-    grad_weight[row] = static_cast<acc_t>(result.grad_gamma);
-    grad_bias[row] = static_cast<acc_t>(result.grad_beta);
-    return result.of_x;
-  }
   template <class T, class V>
   C10_HOST_DEVICE V value(const ChannelGradient<T>& of_x, V g, V r) const {
     const V u = from.level(r) - V(of_x.at.m);
     return of_x(backward_of_input(f, g, from.z(of_x.at, r, u)), u);
+  }
+};
+
+template <class acc_t, class scalar_t, class Reference, class Activation>
+struct BatchNormTotals : BatchNormPass<acc_t, scalar_t, Reference, Activation> {
+  double* totals;  // sum d of every channel, then sum d x^
+
+  C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
+    const ChannelTotals of = channel_totals<Reference>(this->channels.at(row), all);
+    totals[row] = of.of_d;
+    totals[this->channels.count + row] = of.of_dx;
+  }
+};
+
+template <class acc_t, class scalar_t, class Reference, class Activation>
+struct BatchNormGradient : BatchNormPass<acc_t, scalar_t, Reference, Activation> {
+  const double* means;  // of d for every channel, then of d x^
+  bool center_only;
+
+  C10_HOST_DEVICE ChannelGradient<acc_t> of(int64_t row) const {
+    const ChannelTotals per_number{means[row], means[this->channels.count + row]};
+    return channel_gradient<Reference, acc_t>(this->channels.at(row), per_number, 1, center_only);
+  }
+};
+
+template <class acc_t, class scalar_t, class Reference, class Activation>
+struct BatchNormBackward : BatchNormPass<acc_t, scalar_t, Reference, Activation> {
+  double inverse_n;  // 1/n; 0: the statistics are constants
+  bool center_only;
+  acc_t* grad_weight;
+  acc_t* grad_bias;
+
+  C10_HOST_DEVICE ChannelGradient<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
+    const Channel channel = this->channels.at(row);
+    const ChannelTotals totals = channel_totals<Reference>(channel, all);
+    grad_weight[row] = static_cast<acc_t>(totals.of_dx);
+    grad_bias[row] = static_cast<acc_t>(totals.of_d);
+    return channel_gradient<Reference, acc_t>(channel, totals, inverse_n, center_only);
   }
 };
 

@@ -25,6 +25,7 @@ class ChannelRows {
   int64_t count() const { return shape_.rows; }
   int64_t size() const { return shape_.segments * shape_.length; }  // of each
   bool is_alike(const at::Tensor& x) const { return x.is_contiguous(format_); }
+  at::Tensor alike(const at::Tensor& x) const { return x.contiguous(format_); }
 
   template <class scalar_t>
   RowOperand<const scalar_t> read(const at::Tensor& x) const {

@@ -91,12 +91,15 @@ struct Rule {
 };
 
 // The last arguments may be left to their defaults.
-Stack call(const c10::OperatorHandle& op, Stack stack) {
-  const at::AutoDispatchBelowAutograd below;
-  const auto& arguments = op.schema().arguments();
+void add_defaults(const std::vector<c10::Argument>& arguments, Stack& stack) {
   for (size_t i = stack.size(); i < arguments.size(); ++i) {
     stack.push_back(*arguments[i].default_value());
   }
+}
+
+Stack call(const c10::OperatorHandle& op, Stack stack) {
+  const at::AutoDispatchBelowAutograd below;
+  add_defaults(op.schema().arguments(), stack);
   op.callBoxed(stack);
   return stack;
 }
@@ -363,8 +366,14 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
     return otherwise();
   }
   const auto& expected = rule.kernel.schema().arguments();
+  TORCH_CHECK_TYPE(n > 0 && THPVariable_Check(args[0]), rule.name, ": the input must be a Tensor");
   TORCH_CHECK_TYPE(
-      n == Py_ssize_t(expected.size()) && THPVariable_Check(args[0]), rule.name, ": the input must be a Tensor"
+      n <= Py_ssize_t(expected.size()) && (n == Py_ssize_t(expected.size()) || expected[n].default_value()),
+      rule.name,
+      ": expected ",
+      expected.size(),
+      " arguments, got ",
+      n
   );
   const auto differentiable_by = Py_ssize_t(rule.gradients());
   bool graph = false;
@@ -379,6 +388,7 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
       graph = true;
     }
   }
+  add_defaults(expected, arguments);
   const Tensor x = arguments[0].toTensor();
   if (rule.heeds_autocast && autocasts(x.device().type())) {
     return otherwise();
@@ -425,7 +435,7 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
 }  // namespace
 
 // differentiable(name, kernel, backward, kept, heeds_autocast, results, otherwise, differentiable_backward): a function
-// with the arguments of the kernel, all by position, that returns so many of its results. `kept` says what each
+// with the arguments of the kernel, by position, that returns so many of its results. `kept` says what each
 // argument of `backward` after the gradient is (sources).
 PyObject* differentiable(PyObject*, PyObject* args) {
   HANDLE_TH_ERRORS

@@ -27,14 +27,20 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "log_softmax(Tensor input, int dim) -> (Tensor output)",
     "log_softmax_backward(Tensor grad, Tensor output, int dim) -> Tensor",
     "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, "
-    "float eps, int activation, float negative_slope, bool center_only) "
+    "float eps, int activation, float negative_slope, bool center_only, Tensor? given_statistics=None) "
     "-> (Tensor output, Tensor statistics, Tensor batch_mean, Tensor batch_var)",
     "batch_norm_(Tensor(a!) input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
-    "bool training, float eps, int activation, float negative_slope, bool center_only, bool keep) "
+    "bool training, float eps, int activation, float negative_slope, bool center_only, bool keep, "
+    "Tensor? given_statistics=None) "
     "-> (Tensor statistics, Tensor batch_mean, Tensor batch_var, Tensor channels, Tensor kept)",
     "batch_norm_backward(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
     "bool training, float eps, int activation, float negative_slope, bool center_only, bool from_output=False) "
     "-> (Tensor, Tensor, Tensor)",
+    "batch_norm_moments(Tensor input) -> Tensor",
+    "batch_norm_totals(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
+    "int activation, float negative_slope, bool from_output=False) -> Tensor",
+    "batch_norm_gradient(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
+    "Tensor means, int activation, float negative_slope, bool center_only, bool from_output=False) -> Tensor",
     "linear(Tensor input, Tensor weight, Tensor? bias, int activation, float negative_slope) -> (Tensor output)",
     "linear_backward(Tensor grad, Tensor? input, Tensor? weight, Tensor? output, int activation, "
     "float negative_slope, bool[3] wanted) -> (Tensor, Tensor, Tensor)",

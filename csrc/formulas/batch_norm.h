@@ -143,6 +143,9 @@ C10_HOST_DEVICE inline bool may_invert(double gamma, double beta, double most) {
   return size >= 0x1p-60 && (beta < 0 ? -beta : beta) <= most * size;  // and neither is NaN
 }
 
+// a - b, where an infinite a stays what it is
+C10_HOST_DEVICE inline double less(double a, double b) { return a - a == 0 ? a - b : a; }
+
 // dL/dx = p d + q u + t
 template <class T>
 struct ChannelGradient {
@@ -155,28 +158,29 @@ struct ChannelGradient {
   }
 };
 
-// Of the sums of d and d u: dL/dgamma and dL/dbeta, and the formula of dL/dx, for n numbers of which mu is the mean;
-// 1/n = 0 when mu and v are given.
-template <class T>
-struct ChannelResult {
-  double grad_gamma, grad_beta;
-  ChannelGradient<T> of_x;
+// sum d and sum d x^
+struct ChannelTotals {
+  double of_d, of_dx;
 };
 
+// From the sums of d and d u.
 template <class Reference, class T>
-C10_HOST_DEVICE inline ChannelResult<T> channel_gradient(
-    const Channel& c, const ChannelSums<T>& sums, double inverse_n, bool center_only
+C10_HOST_DEVICE inline ChannelTotals channel_totals(const Channel& c, const ChannelSums<T>& sums) {
+  const double beyond = Reference::template beyond<T>(c);
+  return {sums.of_a, less(sums.of_ab, beyond * sums.of_a) * Reference::per_unit(c) * c.rstd};
+}
+
+// For n numbers of which mu is the mean; 1/n = 0 when mu and v are given.
+template <class Reference, class T>
+C10_HOST_DEVICE inline ChannelGradient<T> channel_gradient(
+    const Channel& c, ChannelTotals totals, double inverse_n, bool center_only
 ) {
-  const double beyond = Reference::template beyond<T>(c), per_unit = Reference::per_unit(c);
-  const auto less = [](double a, double b) { return a - a == 0 ? a - b : a; };    // an infinite a stays what it is
-  const double along = less(sums.of_ab, beyond * sums.of_a) * per_unit * c.rstd;  // sum d x^
   const double p = c.gamma * c.rstd;
-  const double t = inverse_n == 0 ? 0.0 : -p * sums.of_a * inverse_n;
-  const double q = inverse_n == 0 || center_only ? 0.0 : -p * c.rstd * per_unit * along * inverse_n;
-  const ChannelGradient<T> of_x{
-      Reference::template place<T>(c), static_cast<T>(p), static_cast<T>(q), static_cast<T>(less(t, q * beyond))
-  };
-  return {along, sums.of_a, of_x};
+  const double t = inverse_n == 0 ? 0.0 : -p * totals.of_d * inverse_n;
+  const double q =
+      inverse_n == 0 || center_only ? 0.0 : -p * c.rstd * Reference::per_unit(c) * totals.of_dx * inverse_n;
+  const double beyond = Reference::template beyond<T>(c);
+  return {Reference::template place<T>(c), static_cast<T>(p), static_cast<T>(q), static_cast<T>(less(t, q * beyond))};
 }
 
 }  // namespace torchnotes

@@ -45,11 +45,32 @@ struct Normalised {
   Tensor statistics, batch_mean, batch_var;
 };
 
-Tensor given_statistics(const Tensor& mean, const OptionalTensor& variance, const NormOptions& options) {
+Tensor running_statistics(const Tensor& mean, const OptionalTensor& variance, const NormOptions& options) {
   const Tensor wide = mean.to(at::kDouble);
   return at::stack(
       {wide, options.center_only ? at::ones_like(wide) : (variance->to(at::kDouble) + options.eps).rsqrt()}
   );
+}
+
+// mu and r, or whatever else there are two numbers of for each channel.
+Tensor checked_pairs(const Tensor& x, const char* name, const Tensor& pairs) {
+  TORCH_CHECK(
+      pairs.scalar_type() == at::kDouble && pairs.dim() == 2 && pairs.size(0) == 2 && pairs.size(1) == x.size(1) &&
+          pairs.device() == x.device(),
+      "batch_norm: expected ",
+      name,
+      " of size [2, ",
+      x.size(1),
+      "] in double precision on ",
+      x.device(),
+      ", got ",
+      pairs.sizes(),
+      " of ",
+      pairs.scalar_type(),
+      " on ",
+      pairs.device()
+  );
+  return pairs.contiguous();
 }
 
 // Writes what becomes of the channels of `in` to `out`, which may be the same memory.
@@ -60,6 +81,7 @@ Normalised normalise(
     const OptionalTensor& bias,
     const OptionalTensor& running_mean,
     const OptionalTensor& running_var,
+    const OptionalTensor& statistics,
     const NormOptions& options
 ) {
   const Tensor& x = in.dense();
@@ -69,7 +91,8 @@ Normalised normalise(
   const auto numbers = x.options().dtype(precise(x));
   Normalised result{
       options.training ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
-                       : given_statistics(*running_mean, running_var, options),
+      : statistics     ? checked_pairs(x, "statistics", *statistics)
+                       : running_statistics(*running_mean, running_var, options),
       at::empty({counted}, numbers),
       at::empty({counted}, numbers)
   };
@@ -78,9 +101,8 @@ Normalised normalise(
     const auto read = in.read<scalar_t>(x);
     const auto write = in.write<scalar_t>(out);
     const BatchStatistics<acc_t, scalar_t> of_batch{
+        {read, 1 / n},
         channels_at<acc_t>(gamma, beta, result.statistics),
-        read,
-        1 / n,
         n / (n - 1),
         options.eps,
         options.center_only,
@@ -110,6 +132,7 @@ void check_input(
     const OptionalTensor& bias,
     const OptionalTensor& running_mean,
     const OptionalTensor& running_var,
+    const OptionalTensor& statistics,
     const NormOptions& options
 ) {
   check_channels(x);
@@ -117,8 +140,12 @@ void check_input(
   check_channel_numbers(x, "bias", bias);
   check_channel_numbers(x, "running_mean", running_mean);
   check_channel_numbers(x, "running_var", running_var);
-  TORCH_CHECK(options.training || running_mean, "running_mean must be defined in evaluation mode");
-  TORCH_CHECK(options.training || options.center_only || running_var, "running_var must be defined in evaluation mode");
+  if (options.training || statistics) {
+    TORCH_CHECK(!(options.training && statistics), "batch_norm: in training the statistics are those of the batch");
+    return;
+  }
+  TORCH_CHECK(running_mean, "running_mean must be defined in evaluation mode");
+  TORCH_CHECK(options.center_only || running_var, "running_var must be defined in evaluation mode");
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
@@ -131,13 +158,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
     double eps,
     int64_t activation,
     double negative_slope,
-    bool center_only
+    bool center_only,
+    const OptionalTensor& statistics
 ) {
   const NormOptions options{training, center_only, eps, activation, negative_slope};
-  check_input(input, weight, bias, running_mean, running_var, options);
+  check_input(input, weight, bias, running_mean, running_var, statistics, options);
   const ChannelRows in(input);
   const Tensor out = empty_like_dense(in.dense());
-  auto result = normalise(in, out, weight, bias, running_mean, running_var, options);
+  auto result = normalise(in, out, weight, bias, running_mean, running_var, statistics, options);
   return {out, result.statistics, result.batch_mean, result.batch_var};
 }
 
@@ -176,10 +204,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
     int64_t activation,
     double negative_slope,
     bool center_only,
-    bool keep
+    bool keep,
+    const OptionalTensor& statistics
 ) {
   const NormOptions options{training, center_only, eps, activation, negative_slope};
-  check_input(input, weight, bias, running_mean, running_var, options);
+  check_input(input, weight, bias, running_mean, running_var, statistics, options);
   at::assert_no_internal_overlap(input);
   Tensor channels = at::empty({0}, input.options().dtype(at::kLong)), kept = at::empty({0}, input.options());
   if (keep) {
@@ -187,12 +216,57 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
     kept = channels.numel() == input.size(1) ? input.clone() : input.index_select(1, channels);
   }
   const ChannelRows in(input);
-  auto result = normalise(in, in.dense(), weight, bias, running_mean, running_var, options);
+  auto result = normalise(in, in.dense(), weight, bias, running_mean, running_var, statistics, options);
   if (!in.dense().is_same(input)) {
     input.copy_(in.dense());
   }
   return {result.statistics, result.batch_mean, result.batch_var, channels, kept};
 }
+
+// What the passes of the backward are given, checked and laid out.
+struct BackwardOperands {
+  BackwardOperands(
+      const Tensor& grad,
+      const Tensor& reference,
+      const OptionalTensor& weight,
+      const OptionalTensor& bias,
+      const Tensor& given_statistics
+  )
+      : in((check_channels(reference), reference)) {
+    check_same(reference, grad);
+    check_channel_numbers(reference, "weight", weight);
+    check_channel_numbers(reference, "bias", bias);
+    statistics = checked_pairs(reference, "statistics", given_statistics);
+    gamma = precise_numbers(reference, weight);
+    beta = precise_numbers(reference, bias);
+  }
+
+  const Tensor& reference() const { return in.dense(); }
+
+  // Calls run(scalar_t(), pass), the pass being what all of them have in common.
+  template <class F>
+  void with_pass(int64_t activation, double negative_slope, bool from_output, const F& run) const {
+    const auto dtype = reference().scalar_type();
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, dtype, "torchnotes::batch_norm_backward", [&] {
+      using acc_t = at::opmath_type<scalar_t>;
+      const auto run_with = [&]<class Reference, class Activation>(const Reference& from, const Activation& f) {
+        run(
+            scalar_t(),
+            BatchNormPass<acc_t, scalar_t, Reference, Activation>{channels_at<acc_t>(gamma, beta, statistics), from, f}
+        );
+      };
+      if (from_output) {
+        const double slope = activation == kIdentity ? 1 : negative_slope;
+        run_with(FromOutput{1 / slope}, ActivationLeakyReLU{{slope}});
+      } else {
+        with_activation(activation, negative_slope, [&](const auto& f) { run_with(FromInput(), f); });
+      }
+    });
+  }
+
+  ChannelRows in;
+  Tensor statistics, gamma, beta;
+};
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     const Tensor& grad,
@@ -207,56 +281,111 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     bool center_only,
     bool from_output
 ) {
-  check_channels(reference);
-  check_same(reference, grad);
-  check_channel_numbers(reference, "weight", weight);
-  check_channel_numbers(reference, "bias", bias);
-  const ChannelRows in(reference);
-  TORCH_CHECK(
-      statistics.scalar_type() == at::kDouble && statistics.dim() == 2 && statistics.size(0) == 2 &&
-          statistics.size(1) == in.count(),
-      "batch_norm_backward: expected statistics of size [2, ",
-      in.count(),
-      "] in double precision, got ",
-      statistics.sizes()
-  );
-  const Tensor& r = in.dense();
-  const Tensor numbers_of_channels = statistics.contiguous();
-  const Tensor gamma = precise_numbers(r, weight), beta = precise_numbers(r, bias);
+  const BackwardOperands operands(grad, reference, weight, bias, statistics);
+  const ChannelRows& in = operands.in;
+  const Tensor& r = operands.reference();
   const auto numbers = r.options().dtype(precise(r));
   const Tensor out = empty_like_dense(r);
   const Tensor g = in.is_alike(grad) ? grad : out.copy_(grad);  // every element is read before it is written
   const Tensor grad_weight = at::empty({in.count()}, numbers), grad_bias = at::empty({in.count()}, numbers);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, r.scalar_type(), "torchnotes::batch_norm_backward", [&] {
+  operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
+    using scalar_t = decltype(zero);
     using acc_t = at::opmath_type<scalar_t>;
-    const auto run = [&](const auto& from, const auto& f) {
-      const BatchNormBackward<acc_t, scalar_t, std::decay_t<decltype(from)>, std::decay_t<decltype(f)>> op{
-          channels_at<acc_t>(gamma, beta, numbers_of_channels),
-          from,
-          f,
-          training ? 1 / static_cast<double>(in.size()) : 0.0,
-          center_only,
-          grad_weight.mutable_data_ptr<acc_t>(),
-          grad_bias.mutable_data_ptr<acc_t>()
-      };
-      const auto write = in.write<scalar_t>(out);
-      if (in.columns()) {
-        transform_columns(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
-      } else {
-        transform_rows(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
-      }
+    const BatchNormBackward op{
+        pass,
+        training ? 1 / static_cast<double>(in.size()) : 0.0,
+        center_only,
+        grad_weight.mutable_data_ptr<acc_t>(),
+        grad_bias.mutable_data_ptr<acc_t>()
     };
-    if (from_output) {
-      const double slope = activation == kIdentity ? 1 : negative_slope;
-      run(FromOutput{1 / slope}, ActivationLeakyReLU{{slope}});
+    const auto write = in.write<scalar_t>(out);
+    if (in.columns()) {
+      transform_columns(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
     } else {
-      with_activation(activation, negative_slope, [&](const auto& f) { run(FromInput(), f); });
+      transform_rows(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
     }
   });
   const auto like = [&](const Tensor& x, const OptionalTensor& parameter) {
     return parameter ? x.to(parameter->scalar_type()) : x;
   };
   return {out, like(grad_weight, weight), like(grad_bias, bias)};
+}
+
+// The passes one by one, for whoever has something to do with the numbers of the channels in between.
+
+Tensor batch_norm_moments(const Tensor& input) {
+  check_channels(input);
+  const ChannelRows in(input);
+  const Tensor& x = in.dense();
+  const Tensor result = at::empty({2, in.count()}, x.options().dtype(at::kDouble));
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::batch_norm_moments", [&] {
+    const auto read = in.read<scalar_t>(x);
+    const BatchMoments<at::opmath_type<scalar_t>, scalar_t> op{
+        {read, 1 / static_cast<double>(in.size())}, result.mutable_data_ptr<double>(), in.count()
+    };
+    if (in.columns()) {
+      reduce_columns(x.device(), in.shape(), op, read);
+    } else {
+      reduce_rows(x.device(), in.shape(), op, read);
+    }
+  });
+  return result;
+}
+
+Tensor batch_norm_totals(
+    const Tensor& grad,
+    const Tensor& reference,
+    const OptionalTensor& weight,
+    const OptionalTensor& bias,
+    const Tensor& statistics,
+    int64_t activation,
+    double negative_slope,
+    bool from_output
+) {
+  const BackwardOperands operands(grad, reference, weight, bias, statistics);
+  const ChannelRows& in = operands.in;
+  const Tensor& r = operands.reference();
+  const Tensor g = in.alike(grad), result = at::empty({2, in.count()}, r.options().dtype(at::kDouble));
+  operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
+    using scalar_t = decltype(zero);
+    const BatchNormTotals op{pass, result.mutable_data_ptr<double>()};
+    if (in.columns()) {
+      reduce_columns(r.device(), in.shape(), op, in.read<scalar_t>(g), in.read<scalar_t>(r));
+    } else {
+      reduce_rows(r.device(), in.shape(), op, in.read<scalar_t>(g), in.read<scalar_t>(r));
+    }
+  });
+  return result;
+}
+
+Tensor batch_norm_gradient(
+    const Tensor& grad,
+    const Tensor& reference,
+    const OptionalTensor& weight,
+    const OptionalTensor& bias,
+    const Tensor& statistics,
+    const Tensor& given_means,
+    int64_t activation,
+    double negative_slope,
+    bool center_only,
+    bool from_output
+) {
+  const BackwardOperands operands(grad, reference, weight, bias, statistics);
+  const ChannelRows& in = operands.in;
+  const Tensor& r = operands.reference();
+  const Tensor means = checked_pairs(r, "means", given_means), out = empty_like_dense(r);
+  const Tensor g = in.is_alike(grad) ? grad : out.copy_(grad);
+  operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
+    using scalar_t = decltype(zero);
+    const BatchNormGradient op{pass, means.const_data_ptr<double>(), center_only};
+    const auto write = in.write<scalar_t>(out);
+    if (in.columns()) {
+      map_columns(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
+    } else {
+      map_rows(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
+    }
+  });
+  return out;
 }
 
 }  // namespace
@@ -266,4 +395,7 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
   m.impl("batch_norm", torchnotes::batch_norm);
   m.impl("batch_norm_", torchnotes::batch_norm_);
   m.impl("batch_norm_backward", torchnotes::batch_norm_backward);
+  m.impl("batch_norm_moments", torchnotes::batch_norm_moments);
+  m.impl("batch_norm_totals", torchnotes::batch_norm_totals);
+  m.impl("batch_norm_gradient", torchnotes::batch_norm_gradient);
 }
