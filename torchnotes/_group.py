@@ -1,9 +1,9 @@
-"""What the ranks of a process group exchange: the few collectives of torch.distributed that operations here are made of.
+"""What the ranks of a process group exchange: the few collectives of torch.distributed that our operations need.
 
 Two conventions of what a loss is go with them. Where every rank has a loss of its own and their sum is meant, as in
-data parallelism, a sum over the ranks is its own adjoint (`summed`). Where all ranks hold the same loss, which is meant
-once, the adjoint of a sum is to hand the gradient to every rank (`reduced`), and the adjoint of handing to every rank
-(`replicated`) is a sum.
+data parallelism, a sum over the ranks is its own adjoint (`summed`), and that of `gathered` is to pick from it. Where
+all ranks hold the same loss, which is meant once, the adjoint of a sum is to hand the gradient to every rank
+(`reduced`), and the adjoint of handing to every rank (`replicated`) is a sum.
 
 They are the functional collectives, which torch.compile traces.
 """
@@ -37,13 +37,6 @@ def checked(operation: str, group: Group | None) -> Group:
     return group
 
 
-def gathered(x: Tensor, group: Group) -> Tensor:
-    """x of every rank, in a dimension of ranks before the others. Without a derivative."""
-    x, size = x.detach().contiguous(), group.size()
-    flat = _collectives.all_gather_into_tensor(x.unsqueeze(0), size, group.group_name)
-    return _collectives.wait_tensor(flat)
-
-
 def _sum(x: Tensor, group: Group) -> Tensor:
     return _collectives.wait_tensor(_collectives.all_reduce(x.contiguous(), "sum", group.group_name))
 
@@ -62,6 +55,23 @@ class _Linear(Function):
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, x: Tensor, group: Group) -> tuple:
         return cls.apply(x, group), in_dims[0]
+
+
+class Gathered(_Linear):
+    """x of every rank, in a dimension of ranks before the others; each rank goes on to a loss of its own"""
+
+    @staticmethod
+    def forward(x: Tensor, group: Group) -> Tensor:
+        flat = _collectives.all_gather_into_tensor(x.unsqueeze(0).contiguous(), group.size(), group.group_name)
+        return _collectives.wait_tensor(flat)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Summed.apply(g, ctx.group)[ctx.group.rank()], None
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, x: Tensor, group: Group) -> tuple:
+        return cls.apply(x, group), in_dims[0] + 1
 
 
 class Summed(_Linear):
@@ -100,7 +110,7 @@ class Replicated(_Linear):
         return Reduced.apply(g, ctx.group), None
 
 
-summed, reduced, replicated = Summed.apply, Reduced.apply, Replicated.apply
+gathered, summed, reduced, replicated = Gathered.apply, Summed.apply, Reduced.apply, Replicated.apply
 
 _agreed: set[tuple] = set()  # on devices that would have to be waited for
 
@@ -134,7 +144,8 @@ def _disagreements(of_ranks: list[dict[str, Any]], group: Group) -> str:
     ranks = dist.get_process_group_ranks(group)
     names = dict.fromkeys(name for what in of_ranks for name in what)
     return "; ".join(
-        f"{name.replace('_', ' ')}: " + ", ".join(f"{v} on rank {r}" for r, v in zip(ranks, value_of(name), strict=True))
+        f"{name.replace('_', ' ')}: "
+        + ", ".join(f"{v} on rank {r}" for r, v in zip(ranks, value_of(name), strict=True))
         for name in names
         if len(set(map(repr, value_of(name)))) > 1
     )

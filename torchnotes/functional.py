@@ -15,4 +15,5 @@ from .ops.pinball_loss import pinball_loss as pinball_loss
 from .ops.relu import relu as relu
 from .ops.sigmoid import sigmoid as sigmoid
 from .ops.softmax import softmax as softmax
+from .ops.sync_batch_norm import sync_batch_norm as sync_batch_norm
 from .ops.tanh import tanh as tanh

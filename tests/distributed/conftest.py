@@ -35,10 +35,10 @@ def pytest_runtest_protocol(item, nextitem):
     failed = item.session.testsfailed
     result = yield
     if dist.is_initialized():
-        outcomes = [b"failed" if item.session.testsfailed > failed else b"passed"]
+        key = f"outcome of test {item.session.items.index(item)} on rank "
         store = dist.distributed_c10d._get_default_store()
-        store.set(f"{item.nodeid} on {dist.get_rank()}", outcomes[0])
-        outcomes = [store.get(f"{item.nodeid} on {rank}") for rank in range(dist.get_world_size())]
+        store.set(f"{key}{dist.get_rank()}", "failed" if item.session.testsfailed > failed else "passed")
+        outcomes = [store.get(f"{key}{rank}") for rank in range(dist.get_world_size())]
         if b"failed" in outcomes:
             item.session.shouldfail = f"{item.nodeid} failed on rank {outcomes.index(b'failed')}"
     return result

@@ -24,3 +24,4 @@ from .normalization import BatchNorm3d as BatchNorm3d
 from .normalization import LazyBatchNorm1d as LazyBatchNorm1d
 from .normalization import LazyBatchNorm2d as LazyBatchNorm2d
 from .normalization import LazyBatchNorm3d as LazyBatchNorm3d
+from .normalization import SyncBatchNorm as SyncBatchNorm

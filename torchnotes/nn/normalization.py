@@ -1,8 +1,11 @@
 """torch.nn's batch normalisation, computed by torchnotes: same constructor, buffers and state_dict, further options."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from .. import functional as F
@@ -35,7 +38,7 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
             if self.momentum is None:  # the average over all batches
                 momentum = 1.0 / float(self.num_batches_tracked)
         tracked = self.track_running_stats or not self.training
-        return F.batch_norm(
+        return self._function()(
             input,
             self.running_mean if tracked else None,
             self.running_var if tracked else None,
@@ -49,6 +52,9 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
             inplace=self.inplace,
             center_only=self.center_only,
         )
+
+    def _function(self) -> Callable[..., Tensor]:
+        return F.batch_norm
 
     def extra_repr(self) -> str:
         return super().extra_repr() + unusual_options(self, _DEFAULTS)
@@ -127,3 +133,73 @@ class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
     """BatchNorm3d that takes the number of features from the first input."""
 
     cls_to_become = BatchNorm3d
+
+
+class SyncBatchNorm(_Options):
+    """As torch.nn.SyncBatchNorm, on the CPU too and differentiable to every order; the further options are those of
+    functional.batch_norm.
+
+    It is not derived from torch's, which DistributedDataParallel refuses on the CPU. Without torch.distributed, and in
+    evaluation, it is a BatchNorm, as torch's is.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        inplace: bool = False,
+        center_only: bool = False,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self.process_group = process_group
+        self._set_options(
+            bias, activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only
+        )
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+        if input.size(1) == 0:
+            raise ValueError("SyncBatchNorm number of input channels should be non-zero")
+
+    def _function(self) -> Callable[..., Tensor]:
+        if not (self.training and dist.is_available() and dist.is_initialized()):
+            return F.batch_norm
+        return partial(F.sync_batch_norm, process_group=self.process_group)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> torch.nn.Module:
+        """The module with every batch normalisation in it, torch's or ours, in place of which stands a SyncBatchNorm
+        with the same parameters, buffers and options."""
+        converted = module
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+                raise ValueError(f"{type(module).__name__} does not know its number of features yet: run it once first")
+            converted = cls(
+                module.num_features,
+                module.eps,
+                module.momentum,
+                affine=False,
+                track_running_stats=False,
+                process_group=process_group,
+            )
+            for name, default in _DEFAULTS.items():
+                setattr(converted, name, getattr(module, name, default))
+            converted.affine, converted.track_running_stats = module.affine, module.track_running_stats
+            converted.weight, converted.bias = module.weight, module.bias
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(converted, name, getattr(module, name))
+            converted.train(module.training)
+        for name, child in module.named_children():
+            converted.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return converted

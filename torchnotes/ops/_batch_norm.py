@@ -3,6 +3,7 @@ forward mode. Each function here is differentiable to every order, by every argu
 csrc/formulas/batch_norm.h.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,15 +28,27 @@ def activate(z: Tensor, options: Options) -> Tensor:
     return BY_NUMBER[options.activation].plain(z, options.negative_slope)
 
 
-def output(x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Any, options: Options) -> Tensor:
+def of_batch(x: Tensor) -> tuple[Tensor, ...]:
+    """The mean and the variance of each channel."""
+    variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+    return mean, variance
+
+
+def output(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Any,
+    options: Options,
+    moments: Callable[[Tensor], tuple[Tensor, ...]] = of_batch,
+) -> Tensor:
     """y, with the mean and 1 / sqrt(variance + eps) of the batch in training, and otherwise with these `statistics`."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     of_channels = (-1, *[1] * (x.dim() - 2))
     if options.training:
-        variance, mean = torch.var_mean(wide, [0, *range(2, x.dim())], correction=0, keepdim=True)
-        r = torch.rsqrt(variance + options.eps)
-    else:
-        mean, r = (numbers.to(wide.dtype).view(of_channels) for numbers in statistics)
+        *_, mean, variance = moments(wide)
+        statistics = mean, torch.rsqrt(variance + options.eps)
+    mean, r = (numbers.to(wide.dtype).view(of_channels) for numbers in statistics)
     z = wide - mean
     if not options.center_only:
         z = z * r
@@ -47,8 +60,15 @@ def output(x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: An
 
 
 def gradients(
-    g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Tensor, options: Options
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Any,
+    options: Options,
+    moments: Callable[[Tensor], tuple[Tensor, ...]] = of_batch,
 ) -> tuple[Tensor, ...]:
     """The gradients for x, weight and bias, those that are there, with g for y."""
-    function, primals = of_tensors(partial(output, statistics=statistics, options=options), (x, weight, bias))
+    normalised = partial(output, statistics=statistics, options=options, moments=moments)
+    function, primals = of_tensors(normalised, (x, weight, bias))
     return transpose(function, *primals)(g)

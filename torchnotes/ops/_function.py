@@ -109,7 +109,7 @@ class Function(torch.autograd.Function):
 def _with_jvp(cls: type[Function]) -> type[torch.autograd.Function]:
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         cls.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*ctx.to_save)
+        ctx.save_for_forward(*(ctx.to_save or ()))
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
         if not torch._C._are_functorch_transforms_active():

@@ -7,6 +7,7 @@ Beyond the first derivative everything is composed of plain operations (_batch_n
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def _fake(
 
 
 def _fake_in_place(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *forward, keep = arguments
+    *forward, keep = arguments[:10]
     if not keep:
         return *_fake(input, *forward)[1:], input.new_empty(0, dtype=torch.int64), input.new_empty(0)
     count = torch.library.get_ctx().new_dynamic_size()
@@ -52,11 +53,25 @@ def _fake_backward(grad: Tensor, reference: Tensor, weight: Any, bias: Any, *opt
     precise = torch.promote_types(reference.dtype, torch.float32)
     channels = reference.shape[1]
     numbers = (reference.new_empty(channels, dtype=precise if p is None else p.dtype) for p in (weight, bias))
-    format = torch._prims_common.suggest_memory_format(reference)
-    return torch.empty_like(reference, memory_format=format), *numbers
+    return _fake_gradient(grad, reference), *numbers
+
+
+def _fake_moments(input: Tensor) -> Tensor:
+    return input.new_empty((2, input.shape[1]), dtype=torch.float64)
+
+
+def _fake_totals(grad: Tensor, reference: Tensor, *arguments: Any) -> Tensor:
+    return _fake_moments(reference)
+
+
+def _fake_gradient(grad: Tensor, reference: Tensor, *arguments: Any) -> Tensor:
+    return torch.empty_like(reference, memory_format=torch._prims_common.suggest_memory_format(reference))
 
 
 torch.library.register_fake("torchnotes::batch_norm", _fake)
+torch.library.register_fake("torchnotes::batch_norm_moments", _fake_moments)
+torch.library.register_fake("torchnotes::batch_norm_totals", _fake_totals)
+torch.library.register_fake("torchnotes::batch_norm_gradient", _fake_gradient)
 torch.library.register_fake("torchnotes::batch_norm_", _fake_in_place)
 torch.library.register_fake("torchnotes::batch_norm_backward", _fake_backward)
 
@@ -204,22 +219,46 @@ class BatchNormInPlace(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "batch_norm: in place the input is gone, and with it the second derivative. Use inplace=False."
-            )
-        y, weight, bias, statistics, channels, kept = ctx.saved_tensors
-        if len(channels) == y.shape[1]:
-            gradients = _backward(g, kept, weight, bias, statistics, *ctx.options)
-        else:
-            gradients = _backward(g, y, weight, bias, statistics, *ctx.options, from_output=True)
-            if len(channels) > 0:
-                weight, bias = (None if p is None else p[channels] for p in (weight, bias))
-                g, statistics = g.index_select(1, channels), statistics[:, channels]
-                of_kept = _backward(g, kept, weight, bias, statistics, *ctx.options)
-                for all_channels, some, dim in zip(gradients, of_kept, (1, 0, 0), strict=True):
-                    all_channels.index_copy_(dim, channels, some)
+        refuse_graph("batch_norm")
+        y, weight, bias, statistics, *kept = ctx.saved_tensors
+        backward = functools.partial(_backward_by, ctx.options)
+        gradients = by_channels(backward, (1, 0, 0), y, *kept, g, weight, bias, statistics)
         return *_wanted(ctx, gradients), *(None,) * 9
+
+
+def refuse_graph(operation: str) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{operation}: in place the input is gone, and with it the second derivative. Use inplace=False."
+        )
+
+
+def _backward_by(options: Options, *operands: Any, from_output: bool) -> tuple[Tensor, ...]:
+    return _backward(*operands, *options, from_output=from_output)
+
+
+def by_channels(
+    function: Callable[..., tuple[Tensor, ...]],
+    dims: tuple[int, ...],
+    y: Tensor,
+    channels: Tensor,
+    kept: Tensor,
+    g: Tensor,
+    *numbers: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """function(g, y, *numbers of channels), or for those channels that have been kept function(g, x, *their numbers).
+
+    In the results the channels are the dimensions `dims`.
+    """
+    if len(channels) == y.shape[1]:
+        return function(g, kept, *numbers, from_output=False)
+    results = function(g, y, *numbers, from_output=True)
+    if len(channels) > 0:
+        of_these = (None if p is None else p.index_select(-1, channels) for p in numbers)
+        some = function(g.index_select(1, channels), kept, *of_these, from_output=False)
+        for all_channels, few, dim in zip(results, some, dims, strict=True):
+            all_channels.index_copy_(dim, channels, few)
+    return results
 
 
 def _there(of_all: tuple, weight: Tensor | None, bias: Tensor | None) -> tuple:
@@ -275,13 +314,31 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
     return plain.output(input, weight, bias, None, o)
 
 
-def _ours(input: Any, *numbers: Any) -> bool:
+def takes(input: Any, *numbers: Any) -> bool:
     """Whether our kernels take these tensors, of which all but the first may be None."""
     # The compiler fuses the formula with what is around it, and lays convolutions out channels last, which an operator
     # of ours would undo: MobileNetV2 took twice as long.
     if is_compiling():
         return False
-    return dense_float(input) and all(x is None or dense_float(x) for x in numbers) and input.numel() > 0
+    return dense_float(input) and all(x is None or dense_float(x) for x in numbers)
+
+
+def checked_options(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    activation: str | None,
+    negative_slope: float,
+    center_only: bool,
+) -> Options:
+    number = checked_activation(activation)
+    if not center_only and (eps < 0 or (training and eps == 0)):
+        kind = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
+    if training and not center_only and (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    return Options(bool(training), float(eps), number, float(negative_slope), bool(center_only))
 
 
 def batch_norm(
@@ -307,19 +364,13 @@ def batch_norm(
                  |bias|, or the activation has no inverse. There is no second derivative then.
     center_only  subtracts the mean alone: neither the variance nor running_var nor eps has a part in it
     """
-    number = checked_activation(activation)
     if training and not center_only:
         torch.nn.functional._verify_batch_size(input.size())  # type: ignore[attr-defined] # not public
-    if not center_only and (eps < 0 or (training and eps == 0)):
-        kind = "positive during training" if training else "non-negative"
-        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
-    if training and not center_only and (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var must either both be None or neither be None")
-    options = Options(bool(training), float(eps), number, float(negative_slope), bool(center_only))
+    options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     arguments = weight, bias, running_mean, running_var
     if inplace and isinstance(input, Tensor) and not is_compiling():
         check_in_place(input)
-    if not _ours(input, *arguments):
+    if not takes(input, *arguments) or input.numel() == 0:
         y = _composed(input, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
     if not isinstance(momentum, (float, int)):
