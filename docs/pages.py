@@ -29,6 +29,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
     "Layers and normalisation": {
         "linear": ["nn.Linear", "nn.MLP"],
         "batch_norm": [*_BATCH_NORMS, "nn.utils.fuse_batch_norm"],
+        "sync_batch_norm": ["nn.SyncBatchNorm"],
     },
     "Losses": {
         "mse_loss": ["nn.MSELoss"],

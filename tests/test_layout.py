@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[1]
 SCHEMAS = re.findall(r'^    "([a-z]\w*)\(', (ROOT / "csrc/schemas.cpp").read_text(), re.MULTILINE)
 STEMS = sorted(path.stem for path in (ROOT / "torchnotes/ops").glob("*.py") if not path.stem.startswith("_"))
 OPTIMIZERS = sorted(path.stem for path in (ROOT / "torchnotes/optim").glob("*.py") if not path.stem.startswith("_"))
-COMPOSITIONS = {"linear_cross_entropy", "adamw", "newton"}  # of the kernels of others, or of plain operations
+COMPOSITIONS = {
+    "linear_cross_entropy",
+    "sync_batch_norm",
+    "adamw",
+    "newton",
+}  # of the kernels of others, or of plain operations
+OF_MANY_PROCESSES = {"sync_batch_norm"}
 NATIVE_SIDES = (
     "csrc/formulas/{}.h",
     "csrc/operators/{}.h",
@@ -25,6 +31,8 @@ BENCHMARK = "benchmarks/bench_{}.py"
 def sides(stem: str) -> list[str]:
     """The files that an operation or an optimizer has beside its Python."""
     native = [] if stem in COMPOSITIONS else [side.format(stem) for side in NATIVE_SIDES]
+    if stem in OF_MANY_PROCESSES:
+        return [*native, f"tests/distributed/test_{stem}.py", "benchmarks/scaling.py"]
     if stem in STEMS:
         return [*native, f"tests/ops/test_{stem}.py", BENCHMARK.format(stem)]
     tests = {"adamw": "adam"}.get(stem, stem)

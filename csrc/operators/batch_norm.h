@@ -91,7 +91,7 @@ Normalised normalise(
   const auto numbers = x.options().dtype(precise(x));
   Normalised result{
       options.training ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
-      : statistics     ? checked_pairs(x, "statistics", *statistics)
+      : statistics     ? checked_pairs(x, "statistics", *statistics).clone()
                        : running_statistics(*running_mean, running_var, options),
       at::empty({counted}, numbers),
       at::empty({counted}, numbers)

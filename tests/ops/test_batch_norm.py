@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from layouts import LAYOUTS, channels_last, expanded
 
 SHAPES = ((5, 3), (4, 3, 7), (6, 3, 1), (3, 2, 4, 5), (2, 5, 17, 9), (2, 3, 2, 3, 4), (2, 1, 300), (1, 4, 33))
 KERNELS = ("batch_norm", "batch_norm_", "batch_norm_backward")
+PASSES = ("batch_norm_moments", "batch_norm_totals", "batch_norm_gradient")
 HALF = (torch.bfloat16, torch.float16)
 SLOPE = 0.2
 inf, nan = float("inf"), float("nan")
@@ -648,6 +650,53 @@ def test_opcheck(shape, dtype, device):
             torch.library.opcheck(backward, arguments, test_utils=tests)
 
 
+@pytest.mark.parametrize("center_only", (False, True))
+@pytest.mark.parametrize("activation", (None, "relu", "tanh"))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_passes_one_by_one(layout, activation, center_only, dtype, device):
+    forward = torch.ops.torchnotes.batch_norm.default
+    moments, totals, gradient = (getattr(torch.ops.torchnotes, name).default for name in PASSES)
+    number = ACTIVATIONS.index(activation)
+    for shape in ((6, 35), (3, 4, 5, 6), (2, 3, 600)):
+        x, _, _, weight, bias = inputs(shape, dtype, device)
+        x, grad = layout(x), layout(values(shape, dtype, device))
+        dims, n = [0, *range(2, x.dim())], x.numel() / x.shape[1]
+        of_batch = moments(x)
+        for mine, exact in zip(of_batch, torch.var_mean(x.double(), dims, correction=0)[::-1], strict=True):
+            torch.testing.assert_close(mine, exact, rtol=1e-12, atol=1e-12)
+        r = torch.ones_like(of_batch[1]) if center_only else (of_batch[1] + 1e-5).rsqrt()
+        statistics = torch.stack((of_batch[0], r))
+        y = forward(x, weight, bias, None, None, False, 1e-5, number, SLOPE, center_only, statistics)[0]
+        exact = [t.double().requires_grad_() for t in (x, weight, bias)]
+        function = partial(reference, activation=activation, center_only=center_only)
+        true = function(exact[0], None, None, *exact[1:])
+        dx, dw, db = torch.autograd.grad(true, exact, grad.double())
+        added = totals(grad, x, weight, bias, statistics, number, SLOPE)
+        mine = gradient(grad, x, weight, bias, statistics, added / n, number, SLOPE, center_only)
+        rtol = TOLERANCE[dtype][0]
+        for result, expected, scale in (
+            (y, true, true.abs().max()),
+            (mine, dx, dx.abs().max()),
+            (added[1], dw, grad.double().abs().sum() / len(dw)),
+            (added[0], db, grad.double().abs().sum() / len(db)),
+        ):
+            assert ((result.double() - expected).abs() <= 4 * rtol * (expected.abs() + scale)).all()
+
+
+def test_opcheck_of_the_passes(dtype, device):
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
+    moments, totals, gradient = (getattr(torch.ops.torchnotes, name).default for name in PASSES)
+    x, _, _, weight, bias = inputs((3, 4, 5, 6), dtype, device)
+    for layout in (torch.clone, channels_last):
+        torch.library.opcheck(moments, (layout(x),), test_utils=tests)
+        statistics = moments(x)
+        arguments = x.clone(), layout(x), weight, bias, statistics
+        torch.library.opcheck(totals, (*arguments, 2, 0.1), test_utils=tests)
+        torch.library.opcheck(gradient, (*arguments, statistics, 2, 0.1, False), test_utils=tests)
+        given = layout(x), weight, bias, None, None, False, 1e-5, 2, 0.1, False
+        torch.library.opcheck(torch.ops.torchnotes.batch_norm.default, (*given, statistics), test_utils=tests)
+
+
 def test_kernels_refuse_what_does_not_match(device):
     forward, _, backward = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
     x, mean, var, weight, bias = inputs((4, 3), torch.float32, device)
@@ -664,7 +713,19 @@ def test_kernels_refuse_what_does_not_match(device):
             backward(bad, x, weight, bias, statistics, True, False, 0, 0.1, False)
     with pytest.raises(RuntimeError, match="statistics"):
         backward(x, x, weight, bias, statistics[:, :2], True, False, 0, 0.1, False)
+    moments, totals, gradient = (getattr(torch.ops.torchnotes, name).default for name in PASSES)
+    for wrong in (statistics[:, :2], statistics.float()):
+        with pytest.raises(RuntimeError, match=r"expected statistics of size \[2, 3\] in double precision"):
+            totals(x, x, weight, bias, wrong, 0, 0.1)
+        with pytest.raises(RuntimeError, match="expected means"):
+            gradient(x, x, weight, bias, statistics, wrong, 0, 0.1, False)
+        with pytest.raises(RuntimeError, match="expected statistics"):
+            forward(x, weight, bias, None, None, False, 1e-5, 0, 0.1, False, wrong)
+    with pytest.raises(RuntimeError, match="in training the statistics are those of the batch"):
+        forward(x, weight, bias, None, None, True, 1e-5, 0, 0.1, False, statistics)
     for empty in (x[:0], x[0]):
+        with pytest.raises(RuntimeError, match=r"\(N, C, ...\) with elements"):
+            moments(empty)
         with pytest.raises(RuntimeError, match=r"\(N, C, ...\) with elements"):
             forward(empty, weight, bias, mean, var, *options)
     with pytest.raises(ValueError, match="activation"):
