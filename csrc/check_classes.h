@@ -56,7 +56,8 @@ inline void check_classes(
     const at::Tensor& target,
     const std::optional<at::Tensor>& weight,
     int64_t ignore_index,
-    double label_smoothing
+    double label_smoothing,
+    bool some_classes  // a target may be among the others
 ) {
   TORCH_CHECK(
       !has_probabilities(input, target) || at::isFloatingType(target.scalar_type()),
@@ -124,7 +125,8 @@ inline void check_classes(
         target.sizes()
     );
   }
-  if (target.is_cpu()) {  // elsewhere it would take waiting for the device: there such a row becomes NaN
+  if (target.is_cpu() &&
+      !some_classes) {  // elsewhere it would take waiting for the device: there such a row becomes NaN
     if (target.scalar_type() == at::kLong) {
       check_indices_in_range<int64_t>(target, classes, ignore_index);
     } else {

@@ -10,13 +10,15 @@
 namespace torchnotes {
 namespace {
 
-// The targets of rows: classes, or none where the target is a probability for each class.
+// The targets of rows: classes, or none where the target is a probability for each class. Where the logits are those of
+// some of the classes, what there is of all is known elsewhere, and a target may be one of the others.
 template <class acc_t>
 struct Targets {
   const int64_t* index;
   const acc_t* weight;
   int64_t classes, ignore_index;
   acc_t share;  // 1 - eps
+  bool some_classes;
 
   C10_HOST_DEVICE bool counts(int64_t row) const { return !index || index[row] != ignore_index; }
   C10_HOST_DEVICE bool has_class(int64_t row) const {
@@ -27,7 +29,10 @@ struct Targets {
     if (!index || !counts(row)) {
       return counts(row) ? acc_t(1) : acc_t(0);
     }
-    return !has_class(row) ? acc_t(NAN) : weight ? weight[index[row]] : acc_t(1);
+    if (!has_class(row)) {
+      return some_classes ? acc_t(0) : acc_t(NAN);
+    }
+    return weight ? weight[index[row]] : acc_t(1);
   }
   // a_t
   C10_HOST_DEVICE acc_t mass(int64_t row) const { return index ? share * weight_of(row) : acc_t(0); }
@@ -46,7 +51,7 @@ struct CrossEntropyRows {
   Softcap<capped> softcap;
   double z;
   acc_t slope, shift;
-  acc_t* statistics;  // of each row: its normaliser, and with an operand m
+  acc_t* statistics;  // of each row: its normaliser, and with an operand or of some classes m
   int64_t columns;
 
   template <class T>
@@ -94,7 +99,6 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   }
   C10_HOST_DEVICE void finish(int64_t row, const LogSumExp<acc_t>& all) const { write(row, all, 0, 0); }
   C10_HOST_DEVICE void finish(int64_t row, const MassedLogSumExp<acc_t>& all) const {
-    this->statistics[row * this->columns + 2] = all.mass + this->targets.mass(row);
     write(row, all.logits, all.mass, all.along);
   }
 
@@ -103,6 +107,9 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
     const Normaliser<acc_t> of_row = normaliser(logits);
     this->statistics[row * this->columns] = of_row.greatest;
     this->statistics[row * this->columns + 1] = of_row.inverse;
+    if (this->columns == 3) {
+      this->statistics[row * this->columns + 2] = mass + this->targets.mass(row);
+    }
     const acc_t u_t = this->softcap(this->targets.at(this->x, row));
     const acc_t a_t = this->targets.mass(row);
     const double nll = cross_entropy_of_row(logits.greatest, logits.sum, mass, along, a_t, u_t, this->z);

@@ -45,13 +45,14 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "linear_backward(Tensor grad, Tensor? input, Tensor? weight, Tensor? output, int activation, "
     "float negative_slope, bool[3] wanted) -> (Tensor, Tensor, Tensor)",
     "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "
-    "float label_smoothing, float z_loss, float logit_softcap, bool zero_if_empty) "
+    "float label_smoothing, float z_loss, float logit_softcap, bool zero_if_empty, int classes_of_all=0) "
     "-> (Tensor loss, Tensor statistics, Tensor scale)",
     "cross_entropy_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor statistics, "
-    "Tensor? scale, int reduction, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) "
-    "-> Tensor",
+    "Tensor? scale, int reduction, int ignore_index, float label_smoothing, float z_loss, float logit_softcap, "
+    "int classes_of_all=0) -> Tensor",
     "cross_entropy_backward_(Tensor grad, Tensor(a!) input, Tensor target, Tensor? weight, Tensor statistics, "
-    "Tensor? scale, int reduction, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) -> ()",
+    "Tensor? scale, int reduction, int ignore_index, float label_smoothing, float z_loss, float logit_softcap, "
+    "int classes_of_all=0) -> ()",
     "cross_entropy_curvature(Tensor tangent, Tensor grad, Tensor input, Tensor target, Tensor? weight, "
     "Tensor statistics, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) "
     "-> (Tensor, Tensor)",

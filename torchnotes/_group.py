@@ -3,7 +3,7 @@
 Two conventions of what a loss is go with them. Where every rank has a loss of its own and their sum is meant, as in
 data parallelism, a sum over the ranks is its own adjoint (`summed`), and that of `gathered` is to pick from it. Where
 all ranks hold the same loss, which is meant once, the adjoint of a sum is to hand the gradient to every rank
-(`reduced`), and the adjoint of handing to every rank (`replicated`) is a sum.
+(`reduced`), that of handing to every rank (`replicated`) is a sum, and that of `collected` is to take one's own.
 
 They are the functional collectives, which torch.compile traces.
 """
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from .ops._function import Function
 
@@ -41,6 +40,11 @@ def _sum(x: Tensor, group: Group) -> Tensor:
     return _collectives.wait_tensor(_collectives.all_reduce(x.contiguous(), "sum", group.group_name))
 
 
+def _gather(x: Tensor, group: Group) -> Tensor:
+    every = _collectives.all_gather_into_tensor(x.unsqueeze(0).contiguous(), group.size(), group.group_name)
+    return _collectives.wait_tensor(every)
+
+
 class _Linear(Function):
     """A linear map of x among the ranks, which has the same derivative along any direction."""
 
@@ -62,8 +66,7 @@ class Gathered(_Linear):
 
     @staticmethod
     def forward(x: Tensor, group: Group) -> Tensor:
-        flat = _collectives.all_gather_into_tensor(x.unsqueeze(0).contiguous(), group.size(), group.group_name)
-        return _collectives.wait_tensor(flat)
+        return _gather(x, group)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
@@ -110,31 +113,75 @@ class Replicated(_Linear):
         return Reduced.apply(g, ctx.group), None
 
 
-gathered, summed, reduced, replicated = Gathered.apply, Summed.apply, Reduced.apply, Replicated.apply
+class Collected(_Linear):
+    """x of every rank, in a dimension of ranks before the others; all ranks go on to the same loss"""
 
-_agreed: set[tuple] = set()  # on devices that would have to be waited for
+    @staticmethod
+    def forward(x: Tensor, group: Group) -> Tensor:
+        return _gather(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Taken.apply(g, ctx.group), None
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, x: Tensor, group: Group) -> tuple:
+        return cls.apply(x, group), in_dims[0] + 1
 
 
-def agree(operation: str, group: Group, device: torch.device, **what: Hashable) -> None:
-    """Raise, on every rank, what the ranks of the group do not agree on.
+class Taken(_Linear):
+    """Of what all ranks hold for each rank, a rank's own, from which it makes its part of the same loss"""
 
-    The price is a message of 8 bytes. On a device that would have to be waited for, what has been agreed on once is not
-    asked again.
+    @staticmethod
+    def forward(x: Tensor, group: Group) -> Tensor:
+        return x[group.rank()].clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Collected.apply(g, ctx.group), None
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple, x: Tensor, group: Group) -> tuple:
+        return cls.apply(x.movedim(in_dims[0], 1), group), 0
+
+
+gathered, summed = Gathered.apply, Summed.apply
+collected, reduced, replicated = Collected.apply, Reduced.apply, Replicated.apply
+
+
+def agree(operation: str, group: Group, device: torch.device, own: int = 0, **what: Hashable) -> list[int]:
+    """Raise, on every rank, what the ranks of the group do not agree on. Return each rank's `own` number.
+
+    The price is a message of 16 bytes. On a device that would have to be waited for, what has been agreed on once is
+    not asked again; in compiled code what was agreed on when it was compiled.
     """
-    if is_compiling():
-        return
-    on_cpu = device.type == "cpu"
-    key = operation, group.group_name, tuple(what.items())
-    if not on_cpu and key in _agreed:
-        return
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    fingerprint = torch.tensor(int.from_bytes(digest, "little", signed=True), device=device)
-    if (gathered(fingerprint, group) != fingerprint).any():
+    return _agreed(operation, group.group_name, device.type, constant(own), tuple(what.items()))
+
+
+def constant(size: int) -> int:
+    """A size, for which a compiler might have a symbol, as a number."""
+    return range(size).stop
+
+
+_known: dict[tuple, list[int]] = {}
+
+
+@torch.compiler.assume_constant_result
+def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple) -> list[int]:
+    key = operation, group_name, own, what
+    if device != "cpu" and key in _known:
+        return _known[key]
+    group: Group = dist.distributed_c10d._resolve_process_group(group_name)  # type: ignore[arg-type] # a NewType of 2.13
+    digest = hashlib.blake2b(repr((operation, what)).encode(), digest_size=8).digest()
+    message = torch.tensor((int.from_bytes(digest, "little", signed=True), own), device=device)
+    fingerprints, numbers = _gather(message, group).t().tolist()
+    if any(fingerprint != fingerprints[0] for fingerprint in fingerprints):
         of_ranks: list[Any] = [None] * group.size()
-        dist.all_gather_object(of_ranks, what, group=group)
+        dist.all_gather_object(of_ranks, dict(what), group=group)
         raise RuntimeError(f"{operation}: the ranks disagree on {_disagreements(of_ranks, group)}")
-    if not on_cpu:
-        _agreed.add(key)
+    if device != "cpu":
+        _known[key] = numbers
+    return numbers
 
 
 def _disagreements(of_ranks: list[dict[str, Any]], group: Group) -> str:

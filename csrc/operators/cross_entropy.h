@@ -32,10 +32,15 @@ class CrossEntropyProblem {
       int64_t ignore_index,
       double label_smoothing,
       double z_loss,
-      double logit_softcap
+      double logit_softcap,
+      int64_t classes_of_all = 0  // where the logits are those of some classes
   )
-      : rows((check_classes(input, target, weight, ignore_index, label_smoothing), class_rows(input, input.dim() > 1))),
+      : rows(
+            (check_classes(input, target, weight, ignore_index, label_smoothing, classes_of_all > 0),
+             class_rows(input, input.dim() > 1))
+        ),
         softcap(logit_softcap),
+        some_classes(classes_of_all > 0),
         ignore_index_(ignore_index),
         z_(z_loss),
         share_(1 - label_smoothing) {
@@ -44,7 +49,8 @@ class CrossEntropyProblem {
     if (weight && weight->defined()) {
       weight_ = weight->to(statistic).contiguous();
     }
-    const double uniform = label_smoothing / static_cast<double>(std::max<int64_t>(classes, 1));
+    const double uniform =
+        label_smoothing / static_cast<double>(std::max<int64_t>(some_classes ? classes_of_all : classes, 1));
     if (has_probabilities(input, target)) {
       operand_ = rows.alike(target.to(input.scalar_type()));
       slope_ = share_;
@@ -95,7 +101,8 @@ class CrossEntropyProblem {
          weight_.defined() ? weight_.const_data_ptr<acc_t>() : nullptr,
          rows.shape.length,
          ignore_index_,
-         static_cast<acc_t>(share_)},
+         static_cast<acc_t>(share_),
+         some_classes},
         rows.shape.each(rows.dense.const_data_ptr<scalar_t>()),
         {softcap},
         z_,
@@ -127,10 +134,11 @@ class CrossEntropyProblem {
 
   ClassRows rows;
   double softcap;
+  bool some_classes;
 
  private:
   bool shares_operand() const { return operand_.defined() && index_.defined(); }
-  int64_t columns() const { return operand_.defined() ? 3 : 2; }
+  int64_t columns() const { return operand_.defined() || some_classes ? 3 : 2; }
 
   Tensor index_, weight_, operand_;
   int64_t ignore_index_;
@@ -160,9 +168,12 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(
     double label_smoothing,
     double z_loss,
     double logit_softcap,
-    bool zero_if_empty
+    bool zero_if_empty,
+    int64_t classes_of_all
 ) {
-  const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
+  const CrossEntropyProblem problem(
+      input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap, classes_of_all
+  );
   const RowShape& shape = problem.rows.shape;
   const Tensor statistics = problem.empty_statistics(), scale = problem.per_row({});
   const Tensor losses_of_rows = problem.per_row(shape_of_losses(input)), weights_of_rows = problem.per_row(shape.rows);
@@ -179,7 +190,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(
       reduce_rows(input.device(), shape, op, op.x, operand...);
     });
     if (reduction == at::Reduction::None) {
-      loss = losses_of_rows.to(input.scalar_type());
+      // Those of some classes are yet to be added up.
+      loss = problem.some_classes ? losses_of_rows : losses_of_rows.to(input.scalar_type());
       return;
     }
     loss = at::empty({}, input.options());
@@ -243,9 +255,12 @@ Tensor cross_entropy_backward(
     int64_t ignore_index,
     double label_smoothing,
     double z_loss,
-    double logit_softcap
+    double logit_softcap,
+    int64_t classes_of_all
 ) {
-  const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
+  const CrossEntropyProblem problem(
+      input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap, classes_of_all
+  );
   const Tensor out = problem.empty_gradient(input);
   write_gradient(problem, grad, statistics, scale, reduction, out);
   return out;
@@ -262,9 +277,12 @@ void cross_entropy_backward_(
     int64_t ignore_index,
     double label_smoothing,
     double z_loss,
-    double logit_softcap
+    double logit_softcap,
+    int64_t classes_of_all
 ) {
-  const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
+  const CrossEntropyProblem problem(
+      input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap, classes_of_all
+  );
   const bool copied = !problem.rows.dense.is_alias_of(input);
   const Tensor out = copied ? problem.rows.dense : input;
   write_gradient(problem, grad, statistics, scale, reduction, out);

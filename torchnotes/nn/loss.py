@@ -64,12 +64,14 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         logit_softcap: float | None = None,
         empty: str = "nan",
         inplace_backward: bool = False,
+        process_group: Any = None,
     ) -> None:
         super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         self.z_loss = z_loss
         self.logit_softcap = logit_softcap
         self.empty = empty
         self.inplace_backward = inplace_backward
+        self.process_group = process_group
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -83,6 +85,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             logit_softcap=self.logit_softcap,
             empty=self.empty,
             inplace_backward=self.inplace_backward,
+            process_group=self.process_group,
         )
 
 

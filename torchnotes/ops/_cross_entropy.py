@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._group import Group, collected
 from ._derivatives import transpose
 
 
@@ -21,6 +22,15 @@ class Options(NamedTuple):
     logit_softcap: float  # 0: none
 
 
+class Split(NamedTuple):
+    """Where the logits are those of some of `classes` classes: of the `first` and its neighbours, those of the others
+    being on the other ranks of the group. A target that is an index is one of all, the weight is that of these."""
+
+    group: Group
+    first: int
+    classes: int
+
+
 def has_probabilities(input: Tensor, target: Tensor) -> bool:
     return input.shape == target.shape
 
@@ -30,31 +40,67 @@ def capped(input: Tensor, options: Options) -> Tensor:
     return cap * torch.tanh(input / cap) if cap else input
 
 
-def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
+def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None) -> Tensor:
     """a_j, with 0 for a row that is ignored."""
     eps = options.label_smoothing
+    _, first, classes = split or (None, 0, input.shape[1])
     if has_probabilities(input, target):
         q = target
     else:
-        classes = torch.arange(input.shape[1], device=input.device).view(-1, *[1] * (input.dim() - 2))
-        q = (target.unsqueeze(1) == classes).to(input.dtype)
-    a = (1 - eps) * q + eps / input.shape[1]
+        these = torch.arange(first, first + input.shape[1], device=input.device).view(-1, *[1] * (input.dim() - 2))
+        q = (target.unsqueeze(1) == these).to(input.dtype)
+    a = (1 - eps) * q + eps / classes
     if weight is not None:
         a = a * weight.to(input.dtype).view(-1, *[1] * (input.dim() - 2))
     return a if has_probabilities(input, target) else a * (target != options.ignore_index).unsqueeze(1)
 
 
-def losses(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
-    u, a = capped(input, options), mass(input, target, weight, options)
+def losses(
+    input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None
+) -> Tensor:
+    u, a = capped(input, options), mass(input, target, weight, options, split)
+    if split is not None:
+        return _split_losses(u, a, options, split)
     lse = torch.logsumexp(u, 1)
+    return _nll(u, a, lse) + options.z_loss * a.sum(1) * lse**2
+
+
+def _nll(u: Tensor, a: Tensor, lse: Tensor) -> Tensor:
     gap = lse.unsqueeze(1) - u
-    nll = (a * torch.where((a == 0) & gap.isinf(), 0, gap)).sum(1)  # the gap is the slope by a, where a = 0 too
-    return nll + options.z_loss * a.sum(1) * lse**2
+    return (a * torch.where((a == 0) & gap.isinf(), 0, gap)).sum(1)  # the gap is the slope by a, where a = 0 too
 
 
-def gradient(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
+def _split_losses(u: Tensor, a: Tensor, options: Options, split: Split) -> Tensor:
+    none = (u == -torch.inf).all(1)  # of these logits counts, and in the derivative neither
+    lse = torch.logsumexp(torch.where(none.unsqueeze(1), 0, u), 1).masked_fill(none, -torch.inf)
+    of_ranks = collected(torch.stack((lse, a.sum(1), _nll(u, a, lse))), split.group)
+    return merged(of_ranks, options.z_loss)[0]
+
+
+def merged(of_ranks: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(losses, lse, m) of rows from lse, m and sum a_j (lse - u_j) of the classes of each rank r alone:
+
+    lse = ln sum_r e^lse_r,    sum a_j (lse - u_j) = sum_r (nll_r + m_r (lse - lse_r))
+    """
+    lse_r, mass_r, nll_r = of_ranks.unbind(1)
+    lse, mass = torch.logsumexp(lse_r, 0), mass_r.sum(0)
+    gap = lse - lse_r
+    more = mass_r * torch.where((mass_r == 0) & gap.isinf(), 0, gap)
+    # Of a rank all of whose logits are -inf, nll_r is NaN.
+    alone = torch.where(lse_r == -torch.inf, 0, nll_r)
+    return (alone + more).sum(0) + z_loss * mass * lse**2, lse, mass
+
+
+def gradient(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    split: Split | None = None,
+) -> Tensor:
     """G, the gradient for the logits, with g for the loss of each row."""
-    return transpose(lambda x: losses(x, target, weight, options), input)(g)[0]
+    return transpose(lambda x: losses(x, target, weight, options, split), input)(g)[0]
 
 
 def curvature(
@@ -64,6 +110,13 @@ def curvature(
     return transpose(lambda g, x: gradient(g, x, target, weight, options), g, input)(v)
 
 
-def target_gradient(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
+def target_gradient(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    split: Split | None = None,
+) -> Tensor:
     """For probabilities: g w_j (1 - eps) (lse + z lse^2 - u_j)"""
-    return transpose(lambda q: losses(input, q, weight, options), target)(g)[0]
+    return transpose(lambda q: losses(input, q, weight, options, split), target)(g)[0]

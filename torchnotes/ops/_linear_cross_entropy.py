@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from . import _cross_entropy as plain
-from ._loss import NONE
+from ._loss import NONE, check_in_range
 from .cross_entropy import _weight_of_rows, cross_entropy
 
 _forward = torch.ops.torchnotes.cross_entropy.default
@@ -223,22 +223,6 @@ def logits(operands: Operands) -> Tensor:
     b = None if b is None else b.flatten().to(operands.dtype)
     X = linear(x.to(operands.dtype), W.flatten(0, -2).to(operands.dtype), b)
     return X if W.dim() == 2 else X.unflatten(1, W.shape[:-1])
-
-
-def check_in_range(target: Tensor, classes: int, ignore_index: int) -> None:
-    """All rows, before the first of them is computed. (Elsewhere than on the CPU the kernel makes such a row NaN.)"""
-    if target.is_floating_point() or not target.is_cpu or target.numel() == 0:
-        return
-    least, greatest = target.aminmax()
-    if least >= 0 and greatest < classes:
-        return
-    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
-    if wrong.any():
-        at = wrong.nonzero()[0].tolist()
-        raise IndexError(
-            f"Target {target[tuple(at)]} is out of bounds: at {at}, where an index of one of {classes} classes or "
-            f"ignore_index = {ignore_index} is expected."
-        )
 
 
 @torch.library.custom_op("torchnotes::linear_cross_entropy", mutates_args=())

@@ -72,3 +72,19 @@ def fake_loss(input: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
     if reduction == NONE:
         return torch.empty_like(input), input.new_empty(0, dtype=torch.float64)
     return input.new_empty(()), input.new_empty((), dtype=torch.float64)
+
+
+def check_in_range(target: Tensor, classes: int, ignore_index: int) -> None:
+    """All rows, before the first of them is computed. (Elsewhere than on the CPU the kernel makes such a row NaN.)"""
+    if target.is_floating_point() or not target.is_cpu or target.numel() == 0:
+        return
+    least, greatest = target.aminmax()
+    if least >= 0 and greatest < classes:
+        return
+    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    if wrong.any():
+        at = wrong.nonzero()[0].tolist()
+        raise IndexError(
+            f"Target {target[tuple(at)]} is out of bounds: at {at}, where an index of one of {classes} classes or "
+            f"ignore_index = {ignore_index} is expected."
+        )

@@ -7,6 +7,7 @@ C++ call (csrc/differentiable.cpp) does not take the whole. Beyond the second de
 plain operations (_cross_entropy.py).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,16 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
 
-from .._native import dense_float
+from .._group import Group, reduced, replicated
+from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
+from .._shards import is_dtensor
 from . import _cross_entropy as plain
-from ._cross_entropy import Options, has_probabilities
+from ._class_shards import described, of_logits, sharded_on_classes, split_among
+from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import tangent, transpose
 from ._function import Function, autocasts, batched, differentiable, traceable
-from ._loss import MEAN, NONE, reduction_enum
+from ._loss import MEAN, NONE, check_in_range, reduction_enum
+from ._split_cross_entropy import SplitCrossEntropy
 
 _forward = torch.ops.torchnotes.cross_entropy.default
 _backward = torch.ops.torchnotes.cross_entropy_backward.default
@@ -37,14 +42,19 @@ def _fake(
     reduction: int,
     ignore_index: int,
     label_smoothing: float,
-    *options: Any,
+    z_loss: float,
+    logit_softcap: float,
+    zero_if_empty: bool,
+    classes_of_all: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     torch._check(target.device == input.device, lambda: f"Expected a target on {input.device}, got {target.device}")
     losses = _classes_first(input)[0]
     statistic = torch.promote_types(input.dtype, torch.float32)
-    columns = 3 if label_smoothing > 0 or has_probabilities(input, target) else 2
-    loss = input.new_empty(losses.shape if reduction == NONE else ())
-    statistics = input.new_empty((losses.numel(), columns), dtype=statistic)
+    has_mass = classes_of_all > 0 or label_smoothing > 0 or has_probabilities(input, target)
+    loss = input.new_empty(
+        losses.shape if reduction == NONE else (), dtype=statistic if classes_of_all > 0 else input.dtype
+    )
+    statistics = input.new_empty((losses.numel(), 3 if has_mass else 2), dtype=statistic)
     return loss, statistics, input.new_empty((), dtype=statistic)
 
 
@@ -231,9 +241,7 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
     if input.dim() == 1:
         loss = _by_rows(*_as_one_row(input, target), weight, reduction, *options)
         return loss.squeeze(0) if reduction == NONE else loss
-    if autocasts(input) and input.dtype in (torch.bfloat16, torch.float16):
-        input = input.float()
-        target = target.float() if target.is_floating_point() else target
+    input, target = _autocast(input, target)
     # The compiler does not see Functions under its transforms.
     compiling_transform = is_compiling() and torch._C._are_functorch_transforms_active()
     if compiling_transform or (weight is not None and weight.requires_grad):
@@ -242,17 +250,90 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
         losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
     if reduction == NONE:
         return losses
+    of_mean = _weight_of_rows(input, target, weight, of_rows) if reduction == MEAN else None
+    return _reduced(losses, of_mean, zero_if_empty).to(losses.dtype)
+
+
+def _autocast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if not (autocasts(input) and input.dtype in (torch.bfloat16, torch.float16)):
+        return input, target
+    return input.float(), target.float() if target.is_floating_point() else target
+
+
+def _reduced(losses: Tensor, weights: Tensor | None, zero_if_empty: bool, groups: Sequence[Group] = ()) -> Tensor:
+    """The sum of the losses of rows, of which the ranks of the groups have each some, or with weights their mean."""
     total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
-    if reduction == MEAN:
-        count = _weight_of_rows(input, target, weight, of_rows).to(total.dtype).sum()
-        empty = count == 0
-        total = total / (torch.where(empty, 1, count) if zero_if_empty else count)
-    return total.to(losses.dtype)
+    count = None if weights is None else weights.to(total.dtype).sum()
+    for group in groups:
+        total = reduced(total, group)
+        count = None if count is None else reduced(count, group)
+    if count is None:
+        return total
+    empty = count == 0
+    return total / (torch.where(empty, 1, count) if zero_if_empty else count)
+
+
+def _of_some_classes(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    process_group: Group | None,
+    inplace_backward: bool,
+    reduction: int,
+    *options: Any,
+) -> Tensor:
+    """The same where the classes, and perhaps the rows, are split among ranks."""
+    of_dtensor = None
+    row_groups: Sequence[Group] = ()
+    if is_dtensor(input):
+        if process_group is not None:
+            raise ValueError("cross_entropy: a DTensor tells what it is split among. Give no process_group with it")
+        of_dtensor = of_logits(input, target, weight)
+        (input, target, weight), process_group, row_groups, whole = of_dtensor
+    if inplace_backward and not is_compiling() and call_mode(input) == GRAPH:
+        check_in_place(input)
+    input, target = _autocast(input, target)
+    *numbers, zero_if_empty = options
+    of_rows = Options(*numbers)
+    what = described(input, _classes_first(input).shape[1:], target, weight)
+    name = {NONE: "none", MEAN: "mean"}.get(reduction, "sum")
+    what |= of_rows._asdict() | dict(reduction=name, empty="zero" if zero_if_empty else "nan")
+    split = split_among("cross_entropy", process_group, input, int(input.dim() > 1), **what)
+    x, t = (input, target) if input.dim() > 1 else _as_one_row(input, target)
+    losses = _losses_of_some_classes(x, t, weight, of_rows, split, inplace_backward)
+    if reduction == NONE:
+        loss = losses.view(_classes_first(input).shape[1:])
+    else:
+        loss = _reduced(
+            losses, _weight_of_rows(x, t, weight, of_rows) if reduction == MEAN else None, zero_if_empty, row_groups
+        )
+    loss = loss.to(input.dtype)
+    return loss if of_dtensor is None else whole(loss)
+
+
+def _losses_of_some_classes(
+    input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split, inplace_backward: bool
+) -> Tensor:
+    compiling = is_compiling()
+    of_classes = None
+    if weight is not None:
+        if weight.shape != (split.classes,):
+            raise RuntimeError(
+                f"weight tensor should be defined either for all {split.classes} classes or no classes but got weight "
+                f"tensor of shape: {list(weight.shape)}"
+            )
+        of_classes = replicated(weight, split.group).narrow(0, split.first, input.shape[1])
+    if not compiling:
+        check_in_range(target, split.classes, options.ignore_index)
+    transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode(input, target) == TRANSFORM
+    if transforming or (of_classes is not None and of_classes.requires_grad):
+        return plain.losses(input, target, of_classes, options, split)
+    return SplitCrossEntropy.apply(input, target, of_classes, options, split, inplace_backward)[0]
 
 
 def _weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
     if has_probabilities(input, target):
-        return torch.ones_like(input.select(1, 0))
+        return input.new_ones(input.shape[:1] + input.shape[2:])
     counts = target != options.ignore_index
     if weight is None:
         return counts
@@ -297,6 +378,7 @@ def cross_entropy(
     logit_softcap: float | None = None,
     empty: str = "nan",
     inplace_backward: bool = False,
+    process_group: Group | None = None,
 ) -> Tensor:
     """The cross-entropy of softmax(input) against target, as torch.nn.functional.cross_entropy, and beyond it:
 
@@ -306,9 +388,15 @@ def cross_entropy(
     inplace_backward  lets the gradient take the memory of the logits, which must be an intermediate result. Whoever
                       else needs their values in the backward gets an error, as after every write in place. A backward
                       with create_graph, torch.func and torch.compile write nothing in place.
+    process_group     the ranks among which the classes are split: input has the logits of this rank's classes, which
+                      follow those of the ranks before it. Everything else is alike on all ranks: an index of a class
+                      is that among all classes, and weight is of all; but probabilities are those of this rank's
+                      classes. The loss is the same on all ranks, and each has the gradient for its own logits.
+                      A DTensor that is sharded on the dimension of the classes is recognised without it.
     """
-    compiling = is_compiling()
-    if not (isinstance(target, Tensor) and (traceable(input) if compiling else dense_float(input))):
+    compiling, split = is_compiling(), process_group is not None or sharded_on_classes(input)
+    ours = split or (traceable(input) if compiling else dense_float(input))
+    if not (isinstance(target, Tensor) and ours):
         if z_loss or logit_softcap is not None or empty != "nan" or inplace_backward:
             raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
         return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
@@ -325,6 +413,8 @@ def cross_entropy(
         dtype = torch.promote_types(input.dtype, target.dtype)
         input, target = input.to(dtype), target.to(dtype)
     options = number, ignore_index, label_smoothing, z_loss, cap, empty == "zero"
+    if split:
+        return _of_some_classes(input, target, weight, process_group, inplace_backward, *options)
     if compiling:
         return _by_rows(input, target, weight, *options)
     return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)

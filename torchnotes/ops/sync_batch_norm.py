@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from .._group import Group, agree, checked, gathered, summed
+from .._group import Group, agree, checked, constant, gathered, summed
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place
 from . import _batch_norm as plain
 from ._batch_norm import Options
@@ -201,7 +201,8 @@ def sync_batch_norm(
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     options = checked_options(running_mean, running_var, True, eps, activation, negative_slope, center_only)
-    agree("sync_batch_norm", group, input.device, channels=input.shape[1], momentum=momentum, eps=eps, **own)
+    channels = constant(input.shape[1])
+    agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
     compiling = is_compiling()
     if inplace and not compiling:
         check_in_place(input)

@@ -1,0 +1,339 @@
+"""cross_entropy and linear_cross_entropy of logits whose classes are split among the ranks, against torch's of all
+logits in one process.
+"""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+import torchnotes
+from torchnotes import functional as F
+
+RANK, WORLD = dist.get_rank(), dist.get_world_size()
+EVEN, UNEVEN, WITH_NONE = [4] * WORLD, [5, 2, 7, 1][:WORLD], [9, 0, 3, 0][:WORLD]
+GROUP = dist.group.WORLD
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}
+
+
+def mine(x, sizes, dim=1):
+    return x.split(sizes, dim)[RANK]
+
+
+def on_all_ranks(x, dim=1):
+    parts = [None] * WORLD
+    dist.all_gather_object(parts, x.detach())
+    return torch.cat(parts, dim)
+
+
+def leaf(x):
+    return x.detach().clone().requires_grad_()
+
+
+def close(ours, theirs, dtype=torch.float64, scale=1.0):
+    assert ours.dtype == dtype
+    torch.testing.assert_close(
+        ours.double(), theirs.double(), rtol=TOLERANCE[dtype], atol=scale * TOLERANCE[dtype], equal_nan=True
+    )
+
+
+def reference(x, target, weight=None, z_loss=0.0, logit_softcap=None, **options):
+    """By torch, in float64."""
+    u = x if logit_softcap is None else logit_softcap * torch.tanh(x / logit_softcap)
+    loss = torch.nn.functional.cross_entropy(u, target, weight, **options)
+    if not z_loss:
+        return loss
+    one_for_each = u.double() * 0 + u.logsumexp(1, keepdim=True)  # logits whose cross-entropy is ln C, and mass is m
+    log_c = torch.log(torch.tensor(float(x.shape[1]), dtype=x.dtype))
+    mass = torch.nn.functional.cross_entropy(one_for_each, target, weight, **{**options, "reduction": "none"}) / log_c
+    z = z_loss * mass * u.logsumexp(1) ** 2
+    reduction = options.get("reduction", "mean")
+    if reduction == "none":
+        return loss + z
+    if reduction == "sum":
+        return loss + z.sum()
+    without_smoothing = {**options, "reduction": "sum", "label_smoothing": 0.0}
+    if target.is_floating_point():
+        count = target.numel() / target.shape[1]
+    else:  # the sum of the weights of the targets: what a cross-entropy of 1 everywhere adds up to
+        ones = one_for_each.detach() * 0
+        count = torch.nn.functional.cross_entropy(ones, target, weight, **without_smoothing) / log_c
+    return loss + z.sum() / count
+
+
+def problem(classes, shape=(6,), dtype=torch.float64, probabilities=False, ignore_index=-100, **_):
+    rows, *rest = shape
+    x = (4 * torch.randn(rows, classes, *rest, dtype=torch.float64)).to(dtype)
+    if probabilities:
+        target = torch.rand(rows, classes, *rest, dtype=torch.float64).softmax(1).to(dtype)
+    else:
+        target = torch.randint(classes, shape)
+        target.flatten()[::3] = ignore_index
+        target.flatten()[0] = 0
+        target.flatten()[-1] = classes - 1
+    return x, target
+
+
+OPTIONS = {
+    "plain": {},
+    "sum": {"reduction": "sum"},
+    "none": {"reduction": "none"},
+    "smooth": {"label_smoothing": 0.1},
+    "z": {"z_loss": 0.01},
+    "smooth_z": {"label_smoothing": 0.2, "z_loss": 0.1, "reduction": "none"},
+    "capped": {"logit_softcap": 3.0, "label_smoothing": 0.1},
+    "ignore": {"ignore_index": 1, "label_smoothing": 0.1, "z_loss": 0.01},
+}
+
+
+@pytest.mark.parametrize("sizes", [EVEN, UNEVEN, WITH_NONE], ids=["even", "uneven", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_loss_and_gradients_are_those_of_all_classes(sizes, weighted, probabilities, options, inplace, dtype):
+    classes = sum(sizes)
+    x, target = problem(classes, (6, 3), dtype, probabilities, **options)
+    if "ignore_index" in options and probabilities:
+        with pytest.raises(RuntimeError, match="ignore_index is not supported for floating point target"):
+            F.cross_entropy(mine(x, sizes), mine(target, sizes), **options, process_group=GROUP)
+        return
+    precise = torch.promote_types(dtype, torch.float32)
+    weight = torch.rand(classes, dtype=precise) + 0.5 if weighted else None
+    exact = leaf(x.double())
+    exact_target = leaf(target.double()) if probabilities else target
+    expected = reference(exact, exact_target, None if weight is None else weight.double(), **options)
+    own = leaf(mine(x, sizes))
+    own_target = leaf(mine(target, sizes)) if probabilities else target
+    ours = F.cross_entropy(own * 1, own_target, weight, **options, process_group=GROUP, inplace_backward=inplace)
+    g = torch.randn_like(expected)
+    close(ours, expected, dtype, 10)
+    expected.backward(g)
+    ours.backward(g.to(dtype))
+    close(on_all_ranks(own.grad), exact.grad, dtype)
+    if probabilities:
+        close(on_all_ranks(own_target.grad), exact_target.grad, dtype, 10)
+
+
+def test_special_logits():
+    """Large ones, and masked ones: of a whole rank, too."""
+    x = torch.tensor([[1e4, -1e4, 3.0, 1e4], [-1e4, -1e4, -1e4, -1e4]]).double().repeat_interleave(WORLD, 1)
+    x = torch.cat((x, x + 5))
+    x[2, : 2 * WORLD] = -torch.inf
+    target = torch.full((4,), 4 * WORLD - 1)
+    expected = reference(leaf(x), target, reduction="none")
+    sizes = [4] * WORLD
+    own = leaf(mine(x, sizes))
+    ours = F.cross_entropy(own, target, reduction="none", process_group=GROUP)
+    close(ours, expected)
+    exact = leaf(x)
+    reference(exact, target, reduction="sum").backward()
+    ours.sum().backward()
+    close(on_all_ranks(own.grad), exact.grad)
+    for place in (0, 4 * WORLD - 1):
+        x[1, place] = torch.nan
+        losses = F.cross_entropy(mine(x, sizes), target, reduction="none", process_group=GROUP)
+        assert losses.isnan().tolist() == [False, True, False, False]
+        x[1, place] = 0
+    masked = torch.full((1, 4 * WORLD), 0.0).double()
+    masked[:, 0] = -torch.inf
+    loss = F.cross_entropy(mine(masked, sizes), torch.tensor([0]), process_group=GROUP)
+    assert loss == torch.inf
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize(
+    "options", [OPTIONS["plain"], OPTIONS["smooth_z"], OPTIONS["capped"]], ids=["plain", "z", "cap"]
+)
+def test_second_derivative(probabilities, options):
+    """That of sum (dL/dx . v), of which each rank has its part."""
+    classes = sum(UNEVEN)
+    x, target = problem(classes, probabilities=probabilities)
+    v = torch.randn_like(x)
+    weight = torch.rand(classes, dtype=torch.float64) + 0.5
+
+    def second(function, x, target, v):
+        x = leaf(x)
+        inputs = [x, target] if probabilities else [x]
+        if probabilities:
+            inputs[1] = target = leaf(target)
+        loss = function(x, target)
+        g = leaf(torch.linspace(1, 2, loss.numel(), dtype=x.dtype).view_as(loss))
+        (first,) = torch.autograd.grad(loss, x, g, create_graph=True)
+        return torch.autograd.grad((torch.sin(first) * v).sum(), [*inputs, g])
+
+    whole = second(lambda x, t: reference(x, t, weight, **options), x, target, v)
+    own_target = mine(target, UNEVEN) if probabilities else target
+    own = second(
+        lambda x, t: F.cross_entropy(x, t, weight, **options, process_group=GROUP),
+        mine(x, UNEVEN),
+        own_target,
+        mine(v, UNEVEN),
+    )
+    close(on_all_ranks(own[0]), whole[0])
+    if probabilities:
+        close(on_all_ranks(own[1]), whole[1])
+    close(own[-1], whole[-1])  # what all ranks have in common has the whole gradient on each
+
+
+def test_the_gradient_for_the_weight():
+    classes = sum(UNEVEN)
+    x, target = problem(classes)
+    weights = [leaf(torch.linspace(0.5, 1.5, classes, dtype=torch.float64)) for _ in range(2)]
+    counts = target != -100  # torch's cross_entropy has no gradient for the weight
+    one_hot = torch.nn.functional.one_hot(target.where(counts, 0), classes).double() * counts.unsqueeze(1)
+    mass = (0.9 * one_hot + counts.double().unsqueeze(1) * 0.1 / classes) * weights[0]
+    (-(mass * x.log_softmax(1)).sum() / (one_hot * weights[0]).sum()).backward()
+    F.cross_entropy(mine(x, UNEVEN), target, weights[1], label_smoothing=0.1, process_group=GROUP).backward()
+    close(weights[1].grad, weights[0].grad)
+
+
+def test_transforms():
+    x, target = problem(sum(EVEN))
+    whole = torch.func.grad(lambda x: reference(x, target, label_smoothing=0.1))(x)
+    own = torch.func.grad(lambda x: F.cross_entropy(x, target, label_smoothing=0.1, process_group=GROUP))(mine(x, EVEN))
+    close(on_all_ranks(own), whole)
+    v = torch.randn_like(x)
+    along = torch.func.jvp(lambda x: reference(x, target), (x,), (v,))[1]
+    ours = torch.func.jvp(
+        lambda x: F.cross_entropy(x, target, process_group=GROUP), (mine(x, EVEN),), (mine(v, EVEN),)
+    )[1]
+    parts = ours  # of the derivative along the directions of all ranks
+    close(parts, along)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_without_a_break(backend):
+    x, target = problem(sum(UNEVEN), dtype=torch.float32)
+    exact, own = leaf(x), leaf(mine(x, UNEVEN))
+    reference(exact, target, label_smoothing=0.1, z_loss=0.01).backward()
+
+    @torch.compile(fullgraph=True, backend=backend)
+    def loss_of(x):
+        return F.cross_entropy(x * 1, target, label_smoothing=0.1, z_loss=0.01, process_group=GROUP)
+
+    loss_of(own).backward()
+    close(on_all_ranks(own.grad), exact.grad, torch.float32)
+    torch._dynamo.reset()
+
+
+def test_without_a_batch_and_in_other_dtypes_of_targets():
+    x, _ = problem(sum(UNEVEN), (1,))
+    for reduction in ("none", "mean"):
+        ours = F.cross_entropy(mine(x, UNEVEN)[0], torch.tensor(2), reduction=reduction, process_group=GROUP)
+        close(ours, reference(x[0], torch.tensor(2), reduction=reduction))
+    ours = F.cross_entropy(mine(x, UNEVEN), torch.tensor([2], dtype=torch.uint8), process_group=GROUP)
+    close(ours, reference(x, torch.tensor([2])))
+    empty = F.cross_entropy(mine(x, UNEVEN), torch.tensor([-100]), empty="zero", process_group=GROUP)
+    assert empty == 0
+    assert F.cross_entropy(mine(x, UNEVEN), torch.tensor([-100]), process_group=GROUP).isnan()
+
+
+def test_autocast():
+    x, target = problem(sum(EVEN), dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = F.cross_entropy(mine(x, EVEN), target, process_group=GROUP)
+        theirs = torch.nn.functional.cross_entropy(x, target)
+    assert ours.dtype == theirs.dtype
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_memory_of_a_rank_is_its_share():
+    """What is kept for the backward, beside the logits themselves, does not grow with the classes of all."""
+    x, target = problem(64 * WORLD, (128,), torch.float32)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        F.cross_entropy(leaf(mine(x, [64] * WORLD)), target, label_smoothing=0.1, process_group=GROUP)
+    assert sum(t.numel() for t in kept) <= 128 * (64 + 1 + 3 + 1)
+
+
+def meshes():
+    yield init_device_mesh("cpu", (WORLD,)), 0
+    if WORLD == 4:
+        yield init_device_mesh("cpu", (2, 2)), 1
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_dtensors_sharded_on_the_classes_are_recognised(options, probabilities):
+    if probabilities and "ignore_index" in options:
+        options = {}
+    for mesh, among in meshes():
+        for plain_target in (False, True):
+            x, target = problem(13, (6, 3), probabilities=probabilities, **options)
+            weight = torch.rand(13, dtype=torch.float64) + 0.5
+            placements = [Shard(1) if i == among else Shard(0) for i in range(mesh.ndim)]
+            exact, own = leaf(x), distribute_tensor(x, mesh, placements).requires_grad_()
+            expected = reference(exact, target, weight, **options)
+            replicated = distribute_tensor(target, mesh, [Replicate()] * mesh.ndim)
+            own_target = target if plain_target else replicated
+            ours = F.cross_entropy(own, own_target, weight, **options)
+            assert isinstance(ours, DTensor)
+            close(ours.full_tensor(), expected)
+            g = torch.randn_like(expected)
+            expected.backward(g)
+            ours.backward(distribute_tensor(g, mesh, ours.placements))
+            assert own.grad.placements == tuple(placements)
+            close(own.grad.full_tensor(), exact.grad)
+
+
+def test_dtensors_that_are_split_otherwise():
+    mesh = init_device_mesh("cpu", (WORLD,))
+    x, target = problem(12)
+    on_rows = distribute_tensor(x, mesh, [Shard(0)])
+    theirs = F.cross_entropy(on_rows, distribute_tensor(target, mesh, [Shard(0)]), reduction="sum")
+    close(theirs.full_tensor(), reference(x, target, reduction="sum"))
+    with pytest.raises(ValueError, match="Give no process_group"):
+        F.cross_entropy(distribute_tensor(x, mesh, [Shard(1)]), target, process_group=GROUP)
+    if WORLD == 4:
+        mesh = init_device_mesh("cpu", (2, 2))
+        with pytest.raises(NotImplementedError, match="one dimension of the mesh"):
+            F.cross_entropy(distribute_tensor(x, mesh, [Shard(1), Shard(1)]), target)
+
+
+def test_module():
+    x, target = problem(sum(EVEN))
+    module = torchnotes.nn.CrossEntropyLoss(label_smoothing=0.1, process_group=GROUP)
+    close(module(mine(x, EVEN), target), reference(x, target, label_smoothing=0.1))
+
+
+def different(rank_0, others):
+    return rank_0 if RANK == 0 else others
+
+
+def test_what_ranks_disagree_on_is_said_on_each():
+    x, target = problem(sum(EVEN))
+    own = mine(x, EVEN)
+    for options, message in (
+        ({"label_smoothing": different(0.1, 0.2)}, "label smoothing: 0.1 on rank 0, 0.2 on rank 1"),
+        ({"z_loss": different(0.1, 0.0)}, "z loss"),
+        ({"reduction": different("mean", "none")}, "reduction: mean on rank 0, none on rank 1"),
+        ({"ignore_index": different(0, 1)}, "ignore index: 0 on rank 0, 1 on rank 1"),
+        ({"weight": different(torch.ones(x.shape[1]).double(), None)}, "weight: given on rank 0, none on rank 1"),
+    ):
+        F.cross_entropy(own, target, process_group=GROUP)
+        with pytest.raises(RuntimeError, match=f"cross_entropy: the ranks disagree on {message}"):
+            F.cross_entropy(own, target, **options, process_group=GROUP)
+    rows = different(5, 6)
+    with pytest.raises(RuntimeError, match=r"rows: \(5,\) on rank 0, \(6,\) on rank 1"):
+        F.cross_entropy(own[:rows], target[:rows], process_group=GROUP)
+    with pytest.raises(RuntimeError, match="dtype"):
+        F.cross_entropy(own.to(different(torch.float32, torch.float64)), target, process_group=GROUP)
+
+
+def test_bad_input():
+    x, target = problem(sum(EVEN))
+    own = mine(x, EVEN)
+    target[1] = x.shape[1]
+    with pytest.raises(IndexError, match=rf"Target {x.shape[1]} is out of bounds: at \[1\]"):
+        F.cross_entropy(own, target, process_group=GROUP)
+    target[1] = 0
+    with pytest.raises(RuntimeError, match=f"either for all {x.shape[1]} classes"):
+        F.cross_entropy(own, target, torch.ones(4 * WORLD + 1), process_group=GROUP)
+    with pytest.raises(TypeError, match="process_group must be"):
+        F.cross_entropy(own, target, process_group=0)
+    with pytest.raises(RuntimeError, match="label_smoothing must be between"):
+        F.cross_entropy(own, target, label_smoothing=2.0, process_group=GROUP)
+    with pytest.raises(ValueError, match="to match target batch_size"):
+        F.cross_entropy(own, target[1:], process_group=GROUP)
