@@ -40,6 +40,10 @@ def _sum(x: Tensor, group: Group) -> Tensor:
     return _collectives.wait_tensor(_collectives.all_reduce(x.contiguous(), "sum", group.group_name))
 
 
+def named(group_name: str) -> Group:
+    return dist.distributed_c10d._resolve_process_group(group_name)  # type: ignore[arg-type] # a NewType of 2.13
+
+
 def _gather(x: Tensor, group: Group) -> Tensor:
     every = _collectives.all_gather_into_tensor(x.unsqueeze(0).contiguous(), group.size(), group.group_name)
     return _collectives.wait_tensor(every)
@@ -171,7 +175,7 @@ def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple)
     key = operation, group_name, own, what
     if device != "cpu" and key in _known:
         return _known[key]
-    group: Group = dist.distributed_c10d._resolve_process_group(group_name)  # type: ignore[arg-type] # a NewType of 2.13
+    group = named(group_name)
     digest = hashlib.blake2b(repr((operation, what)).encode(), digest_size=8).digest()
     message = torch.tensor((int.from_bytes(digest, "little", signed=True), own), device=device)
     fingerprints, numbers = _gather(message, group).t().tolist()

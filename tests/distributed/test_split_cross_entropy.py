@@ -292,10 +292,156 @@ def test_dtensors_that_are_split_otherwise():
             F.cross_entropy(distribute_tensor(x, mesh, [Shard(1), Shard(1)]), target)
 
 
+def linear_problem(sizes, rows=40, features=5, rest=(), dtype=torch.float64, probabilities=False, **_):
+    classes = sum(sizes)
+    x, W = torch.randn(rows, features), torch.randn(classes, *rest, features)
+    b, weight = torch.randn(classes, *rest), torch.rand(classes, dtype=torch.float64) + 0.5
+    if probabilities:
+        target = torch.rand(rows, classes, *rest).softmax(1)
+    else:
+        target = torch.randint(classes, (rows, *rest))
+        target[::3] = -100
+    x, W, b = (t.to(dtype) for t in (x, W, b))
+    return x, W, b, target.to(dtype) if probabilities else target, weight.to(torch.promote_types(dtype, torch.float32))
+
+
+def linear_reference(x, W, b, target, weight, **options):
+    logits = torch.nn.functional.linear(x, W.flatten(0, -2), b.flatten()).unflatten(1, W.shape[:-1])
+    return reference(logits, target, weight, **options)
+
+
+@pytest.mark.parametrize("sizes", [EVEN, UNEVEN, WITH_NONE], ids=["even", "uneven", "none"])
+@pytest.mark.parametrize("chunk", [None, 7], ids=["whole", "chunks"])
+@pytest.mark.parametrize("rest", [(), (3,)], ids=["", "many"])
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize(
+    "options", [v for k, v in OPTIONS.items() if k != "ignore"], ids=[k for k in OPTIONS if k != "ignore"]
+)
+def test_linear_cross_entropy(sizes, chunk, rest, probabilities, options):
+    for dtype in (torch.float64, torch.float32):
+        x, W, b, target, weight = linear_problem(sizes, rest=rest, dtype=dtype, probabilities=probabilities)
+        exact = [leaf(t.double()) for t in (x, W, b)]
+        exact_target = leaf(target.double()) if probabilities else target
+        expected = linear_reference(*exact, exact_target, weight.double(), **options)
+        own = [leaf(x), leaf(mine(W, sizes, 0)), leaf(mine(b, sizes, 0))]
+        own_target = leaf(mine(target, sizes)) if probabilities else target
+        ours = F.linear_cross_entropy(
+            own[0],
+            own[1],
+            own_target,
+            linear_bias=own[2],
+            weight=weight,
+            options=Chunk(chunk),
+            **options,
+            process_group=GROUP,
+        )
+        close(ours, expected, dtype, 20)
+        g = torch.randn_like(expected)
+        expected.backward(g)
+        ours.backward(g.to(dtype))
+        close(own[0].grad, exact[0].grad, dtype, 20)
+        close(on_all_ranks(own[1].grad, 0), exact[1].grad, dtype, 20)
+        close(on_all_ranks(own[2].grad, 0), exact[2].grad, dtype, 20)
+        if probabilities:
+            close(on_all_ranks(own_target.grad), exact_target.grad, dtype, 20)
+
+
+class Chunk:
+    """What torch's LinearCrossEntropyOptions, which it has from 2.13 on, say of chunks."""
+
+    def __init__(self, rows):
+        self.batch_chunk_size = rows
+
+
+def test_second_derivative_of_linear_cross_entropy():
+    x, W, b, target, weight = linear_problem(UNEVEN)
+    v = torch.randn_like(W)
+
+    def second(function, x, W, b, v):
+        leaves = [leaf(t) for t in (x, W, b)]
+        dx, dW, db = torch.autograd.grad(function(*leaves), leaves, create_graph=True)
+        return torch.autograd.grad(
+            (torch.sin(dW) * v).sum() + (db**2).sum() + (dx**3).sum(), leaves
+        )  # dx: of all ranks, once
+
+    options = dict(label_smoothing=0.1, z_loss=0.01)
+    whole = second(lambda x, W, b: linear_reference(x, W, b, target, weight, **options), x, W, b, v)
+    for chunk in (None, 7):
+        own = second(
+            lambda x, W, b, chunk=chunk: F.linear_cross_entropy(
+                x, W, target, linear_bias=b, weight=weight, options=Chunk(chunk), **options, process_group=GROUP
+            ),
+            x,
+            *(mine(t, UNEVEN, 0) for t in (W, b, v)),
+        )
+        close(on_all_ranks(own[1], 0), whole[1], scale=10)
+        close(on_all_ranks(own[2], 0), whole[2], scale=10)
+        close(own[0], whole[0], scale=10)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_linear_cross_entropy_compiled(backend):
+    x, W, b, target, weight = linear_problem(UNEVEN, dtype=torch.float32)
+    exact, own = (leaf(x), leaf(W)), (leaf(x), leaf(mine(W, UNEVEN, 0)))
+    linear_reference(*exact, b, target, weight, label_smoothing=0.1).backward()
+
+    @torch.compile(fullgraph=True, backend=backend)
+    def loss_of(x, W):
+        b_own = mine(b, UNEVEN, 0)
+        return F.linear_cross_entropy(
+            x, W, target, linear_bias=b_own, weight=weight, label_smoothing=0.1, options=Chunk(8), process_group=GROUP
+        )
+
+    loss_of(*own).backward()
+    close(own[0].grad, exact[0].grad, torch.float32, 10)
+    close(on_all_ranks(own[1].grad, 0), exact[1].grad, torch.float32, 10)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("chunk", [None, 7], ids=["whole", "chunks"])
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_linear_weights_that_are_dtensors(chunk, probabilities, reduction):
+    for mesh, among in meshes():
+        for plain_input in (False, True):
+            x, W, b, target, weight = linear_problem([13], rows=12, probabilities=probabilities)
+            options = dict(label_smoothing=0.1, z_loss=0.01, reduction=reduction)
+            exact = [leaf(t) for t in (x, W, b)]
+            expected = linear_reference(*exact, target, weight, **options)
+            on_classes = [Shard(0) if i == among else Replicate() for i in range(mesh.ndim)]
+            on_rows = [Replicate() if i == among else Shard(0) for i in range(mesh.ndim)]
+            own_x = leaf(x) if plain_input else distribute_tensor(x, mesh, on_rows).requires_grad_()
+            own_W, own_b = (distribute_tensor(t, mesh, on_classes).requires_grad_() for t in (W, b))
+            ours = F.linear_cross_entropy(
+                own_x, own_W, target, linear_bias=own_b, weight=weight, options=Chunk(chunk), **options
+            )
+            close(ours.full_tensor(), expected)
+            g = torch.randn_like(expected)
+            expected.backward(g)
+            ours.backward(distribute_tensor(g, mesh, ours.placements))
+            for own, true in zip((own_x, own_W, own_b), exact, strict=True):
+                grad = own.grad.full_tensor() if isinstance(own.grad, DTensor) else own.grad
+                close(grad, true.grad, scale=10)
+
+
+def test_memory_of_linear_cross_entropy_is_its_share():
+    """The gradients that are kept are those of this rank's classes, and no logits."""
+    x, W, _, target, _ = linear_problem([64] * WORLD, rows=128, dtype=torch.float32)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        own = leaf(x), leaf(mine(W, [64] * WORLD, 0))
+        F.linear_cross_entropy(*own, target, options=Chunk(16), process_group=GROUP)
+    assert sum(t.numel() for t in kept) <= 2 * (x.numel() + own[1].numel()) + target.numel()
+
+
 def test_module():
     x, target = problem(sum(EVEN))
     module = torchnotes.nn.CrossEntropyLoss(label_smoothing=0.1, process_group=GROUP)
     close(module(mine(x, EVEN), target), reference(x, target, label_smoothing=0.1))
+    linear = torchnotes.nn.LinearCrossEntropyLoss(5, 4, dtype=torch.float64, process_group=GROUP)
+    x, *_ = linear_problem(EVEN, rows=6)
+    W = on_all_ranks(linear.linear.weight, 0)
+    close(linear(x, target), reference(x @ W.t(), target))
 
 
 def different(rank_0, others):
@@ -318,6 +464,16 @@ def test_what_ranks_disagree_on_is_said_on_each():
     rows = different(5, 6)
     with pytest.raises(RuntimeError, match=r"rows: \(5,\) on rank 0, \(6,\) on rank 1"):
         F.cross_entropy(own[:rows], target[:rows], process_group=GROUP)
+    x, W, _, target, _ = linear_problem(EVEN)
+    with pytest.raises(RuntimeError, match=r"linear_cross_entropy: the ranks disagree on z loss: 1\.0 on rank 0, 0"):
+        F.linear_cross_entropy(x, mine(W, EVEN, 0), target, z_loss=different(1.0, 0.0), process_group=GROUP)
+    with pytest.raises(RuntimeError, match="gradient for the input: True on rank 0, False on rank 1"):
+        F.linear_cross_entropy(x.requires_grad_(RANK == 0), mine(W, EVEN, 0), target, process_group=GROUP)
+
+
+def test_dtypes_that_ranks_disagree_on():
+    x, target = problem(sum(EVEN))
+    own = mine(x, EVEN)
     with pytest.raises(RuntimeError, match="dtype"):
         F.cross_entropy(own.to(different(torch.float32, torch.float64)), target, process_group=GROUP)
 

@@ -111,8 +111,9 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         z_loss: float = 0.0,
         logit_softcap: float | None = None,
         empty: str = "nan",
+        process_group: Any = None,
     ) -> None:
-        if weight is not None and weight.shape != (num_classes,):
+        if weight is not None and weight.shape != (num_classes,) and process_group is None:
             raise RuntimeError(f"expected weight shape to be {(num_classes,)}, got {tuple(weight.shape)}")
         if not 0 <= label_smoothing <= 1:
             raise RuntimeError(f"expected label_smoothing to be in range [0, 1], got {label_smoothing}")
@@ -128,6 +129,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         self.z_loss = z_loss
         self.logit_softcap = logit_softcap
         self.empty = empty
+        self.process_group = process_group
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         classes = (self.num_classes, *self.out_features)
@@ -145,6 +147,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
             z_loss=self.z_loss,
             logit_softcap=self.logit_softcap,
             empty=self.empty,
+            process_group=self.process_group,
         )
 
     def extra_repr(self) -> str:

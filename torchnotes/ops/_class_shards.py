@@ -24,11 +24,18 @@ class Local(NamedTuple):
     whole: Callable[[Tensor], Tensor]  # of a loss, or of the losses of rows
 
 
-def split_among(operation: str, group: Group | None, x: Tensor, dim: int, **what: Hashable) -> Split:
+def split_among(
+    operation: str, group: Group | None, row_groups: Sequence[Group], x: Tensor, dim: int, **what: Hashable
+) -> Split:
     """The classes of this rank, which are a dimension of x, after those of the ranks before it."""
     group = checked(operation, group)
     numbers = agree(operation, group, x.device, own=x.shape[dim], **what)
-    return Split(group, sum(numbers[: group.rank()]), sum(numbers))
+    return Split(group, sum(numbers[: group.rank()]), sum(numbers), row_groups)
+
+
+def refuse_group(operation: str, group: Group | None) -> None:
+    if group is not None:
+        raise ValueError(f"{operation}: a DTensor tells what it is split among. Give no process_group with it")
 
 
 def described(x: Tensor, rows: Sequence[int], target: Tensor, weight: Tensor | None) -> dict[str, Hashable]:
@@ -41,9 +48,8 @@ def described(x: Tensor, rows: Sequence[int], target: Tensor, weight: Tensor | N
     return what if is_compiling() else what | dict(rows=tuple(rows))  # a compiler may have symbols for them
 
 
-def sharded_on_classes(x: Any) -> bool:
-    """Whether these logits are a DTensor that is sharded on the dimension of the classes."""
-    return is_dtensor(x) and any(p.is_shard(int(x.dim() > 1)) for p in x.placements)
+def sharded(x: "DTensor", dim: int) -> bool:
+    return any(p.is_shard(dim) for p in x.placements)
 
 
 def of_logits(input: "DTensor", target: Tensor, weight: Tensor | None) -> Local:

@@ -4,6 +4,7 @@ the targets and for the weight. Each function here is differentiable to every or
 The logits are of shape (N, C, ...); a loss is that of a row, not reduced. The formulas: csrc/formulas/cross_entropy.h.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,11 +25,15 @@ class Options(NamedTuple):
 
 class Split(NamedTuple):
     """Where the logits are those of some of `classes` classes: of the `first` and its neighbours, those of the others
-    being on the other ranks of the group. A target that is an index is one of all, the weight is that of these."""
+    being on the other ranks of the group. A target that is an index is one of all, the weight is that of these.
+
+    The rows may be some of all, too, and the others on the other ranks of the row_groups.
+    """
 
     group: Group
     first: int
     classes: int
+    row_groups: Sequence[Group] = ()
 
 
 def has_probabilities(input: Tensor, target: Tensor) -> bool:
@@ -43,7 +48,7 @@ def capped(input: Tensor, options: Options) -> Tensor:
 def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None) -> Tensor:
     """a_j, with 0 for a row that is ignored."""
     eps = options.label_smoothing
-    _, first, classes = split or (None, 0, input.shape[1])
+    _, first, classes, _ = split or (None, 0, input.shape[1], ())
     if has_probabilities(input, target):
         q = target
     else:

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from .._group import named, reduced, replicated
 from . import _cross_entropy as plain
-from ._loss import NONE, check_in_range
-from .cross_entropy import _weight_of_rows, cross_entropy
+from ._cross_entropy import Split
+from ._loss import NONE, check_in_range, reduction_enum
+from ._split_cross_entropy import losses_and_statistics, of_logits, of_these_classes
+from .cross_entropy import _weight_of_rows, cross_entropy, losses_of_some_classes, reduced_of_some_classes
 
 _forward = torch.ops.torchnotes.cross_entropy.default
 _backward_ = torch.ops.torchnotes.cross_entropy_backward_.default
@@ -31,9 +34,10 @@ class Options(NamedTuple):
     label_smoothing: float
     z_loss: float
     logit_softcap: float  # 0: none
+    split: Split | None = None  # where W and b are of some classes
 
     def of_rows(self) -> plain.Options:
-        return plain.Options(*self[3:])
+        return plain.Options(*self[3:7])
 
 
 class Operands(NamedTuple):
@@ -95,16 +99,28 @@ def scale(operands: Operands, options: Options) -> Tensor:
         return x.new_ones((), dtype=torch.float64)
     like_logits = x.new_empty(()).expand(x.shape[0], *W.shape[:-1])
     count = _weight_of_rows(like_logits, target, weight, options.of_rows()).sum(dtype=torch.float64)
+    count = added_up(count, options)
     return torch.where(count == 0, 0, 1 / count) if options.empty == "zero" else 1 / count
+
+
+def added_up(sum_of_rows: Tensor, options: Options) -> Tensor:
+    """Over all rows, where they are split among ranks."""
+    for group in options.split.row_groups if options.split else ():
+        sum_of_rows = reduced(sum_of_rows, group)
+    return sum_of_rows
 
 
 def compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], options: Options) -> list[Tensor]:
     """The loss, and which are wanted of the gradients for x, W, b and the target: for g, the gradient of the losses of
     the rows, or where there is none for the gradient 1 of the loss."""
     x, W, b, target, weight = operands
-    dtype, of_rows = operands.dtype, options.of_rows()
-    _forward(x.new_empty((0, *W.shape[:-1])), target[:0], weight, NONE, *of_rows, False)  # refuses what it cannot take
-    check_in_range(target, W.shape[0], options.ignore_index)
+    dtype, of_rows, split = operands.dtype, options.of_rows(), options.split
+    of_classes = weight if split is None else of_these_classes(weight, split, W.shape[0])
+    classes = W.shape[0] if split is None else split.classes
+    _forward(
+        x.new_empty((0, *W.shape[:-1])), target[:0], of_classes, NONE, *of_rows, False
+    )  # refuses what it cannot take
+    check_in_range(target, classes, options.ignore_index)
     factor = scale(operands, options)
     g = (factor if g is None else g).to(dtype).expand(operands.shape_of_losses)
     losses = torch.empty(g.shape, dtype=dtype, device=x.device)
@@ -115,12 +131,18 @@ def compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], option
     )
     for rows, x_c, X, t in operands.chunks(W_f, options.chunk):
         X_by_class = X.unflatten(1, W.shape[:-1])
-        losses[rows], statistics, _ = _forward(X_by_class, t, weight, NONE, *of_rows, False)
+        if split is None:
+            losses[rows], statistics, _ = _forward(X_by_class, t, weight, NONE, *of_rows, False)
+        else:
+            losses[rows], statistics = losses_and_statistics(X_by_class, t, of_classes, of_rows, split)
         if dq is not None:
-            dq[rows] = plain.target_gradient(g[rows], X_by_class, t.to(dtype), weight, of_rows)
+            dq[rows] = plain.target_gradient(g[rows], X_by_class, t.to(dtype), of_classes, of_rows, split)
         if dx is None and dW is None and db is None:
             continue
-        _backward_(g[rows], X_by_class, t, weight, statistics, None, NONE, *of_rows)
+        if split is None:
+            _backward_(g[rows], X_by_class, t, weight, statistics, None, NONE, *of_rows)
+        else:
+            of_logits(g[rows], X_by_class, t, of_classes, statistics, of_rows, split, inplace=True)
         G = X.to(x_c.dtype)
         if dx is not None:
             add_product(dx[rows], G, W_f)
@@ -128,7 +150,10 @@ def compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], option
             add_product(dW.flatten(0, -2), G.t(), x_c)
         if db is not None:
             db.flatten().add_(X.sum(0))
-    loss = losses if options.reduction == "none" else (losses.sum(dtype=torch.float64) * factor).to(dtype)
+    if split is not None and dx is not None:
+        dx = reduced(dx, split.group)
+    total = losses.sum(dtype=torch.float64)
+    loss = losses if options.reduction == "none" else (added_up(total, options) * factor).to(dtype)
     return [loss, *(d for d in (dx, dW, db, dq) if d is not None)]
 
 
@@ -177,10 +202,17 @@ def compute_second(
 
 def composed(operands: Operands, options: Options) -> Tensor:
     """The loss by whole operations: differentiable by everything, to every order, under every transform."""
+    *_, target, weight = operands
+    if options.split is not None:
+        of_rows, split = options.of_rows(), options.split
+        X = logits(operands, split)
+        losses = losses_of_some_classes(X, target, weight, of_rows, split)
+        how = reduction_enum(None, None, options.reduction), of_rows, options.empty == "zero", split
+        return reduced_of_some_classes(losses, X, target, weight, *how).to(operands.dtype)
     return cross_entropy(
         logits(operands),
-        operands.target,
-        operands.weight,
+        target,
+        weight,
         ignore_index=options.ignore_index,
         reduction=options.reduction,
         label_smoothing=options.label_smoothing,
@@ -192,10 +224,12 @@ def composed(operands: Operands, options: Options) -> Tensor:
 
 def composed_gradients(operands: Operands, g: Tensor, wanted: Sequence[bool], options: Options) -> tuple[Tensor, ...]:
     """The gradients of the losses of the rows that are wanted, by plain operations."""
+    split = options.split
 
     def losses(*operands: Any) -> Tensor:
         now = Operands(*operands)
-        return plain.losses(logits(now), now.target, now.weight, options.of_rows())
+        weight = now.weight if split is None else of_these_classes(now.weight, split, now.W.shape[0])
+        return plain.losses(logits(now, split), now.target, weight, options.of_rows(), split)
 
     return pull_back(losses, operands, wanted, g.to(operands.dtype))
 
@@ -217,9 +251,11 @@ def pull_back(
         )
 
 
-def logits(operands: Operands) -> Tensor:
-    """All of them."""
+def logits(operands: Operands, split: Split | None = None) -> Tensor:
+    """All of them, that this rank has."""
     x, W, b, _, _ = operands
+    if split is not None:
+        x = replicated(x, split.group)
     b = None if b is None else b.flatten().to(operands.dtype)
     X = linear(x.to(operands.dtype), W.flatten(0, -2).to(operands.dtype), b)
     return X if W.dim() == 2 else X.unflatten(1, W.shape[:-1])
@@ -241,9 +277,19 @@ def operator(
     label_smoothing: float,
     z_loss: float,
     logit_softcap: float,
+    first: int = 0,
+    classes: int = 0,
+    groups: str = "",
 ) -> list[Tensor]:
-    """`compute` as one opaque operator: what a compiler sees, which would unroll the loop."""
-    options = Options(reduction, empty, chunk, ignore_index, label_smoothing, z_loss, logit_softcap)
+    """`compute` as one opaque operator: what a compiler sees, which would unroll the loop.
+
+    Groups go by their names: that of the classes, then those of the rows.
+    """
+    split = None
+    if groups:
+        among, *row_groups = map(named, groups.split())
+        split = Split(among, first, classes, row_groups)
+    options = Options(reduction, empty, chunk, ignore_index, label_smoothing, z_loss, logit_softcap, split)
     return compute(Operands(x, W, b, target, weight), g, wanted, options)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._group import gathered
+from .._group import gathered, replicated
 from . import _cross_entropy as plain
 from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import transpose
@@ -27,6 +27,18 @@ def shifted(input: Tensor, target: Tensor, options: Options, split: Split) -> tu
     if has_probabilities(input, target):
         return target, options
     return target.long() - split.first, options._replace(ignore_index=options.ignore_index - split.first)
+
+
+def of_these_classes(weight: Tensor | None, split: Split, count: int) -> Tensor | None:
+    """The weight of the classes of this rank, from that of all."""
+    if weight is None:
+        return None
+    if weight.shape != (split.classes,):
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {split.classes} classes or no classes but got weight "
+            f"tensor of shape: {list(weight.shape)}"
+        )
+    return replicated(weight, split.group).narrow(0, split.first, count)
 
 
 def losses_and_statistics(

@@ -7,7 +7,7 @@ C++ call (csrc/differentiable.cpp) does not take the whole. Beyond the second de
 plain operations (_cross_entropy.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
 
-from .._group import Group, reduced, replicated
+from .._group import Group, reduced
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from .._shards import is_dtensor
 from . import _cross_entropy as plain
-from ._class_shards import described, of_logits, sharded_on_classes, split_among
+from ._class_shards import described, of_logits, refuse_group, sharded, split_among
 from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import tangent, transpose
 from ._function import Function, autocasts, batched, differentiable, traceable
 from ._loss import MEAN, NONE, check_in_range, reduction_enum
-from ._split_cross_entropy import SplitCrossEntropy
+from ._split_cross_entropy import SplitCrossEntropy, of_these_classes
 
 _forward = torch.ops.torchnotes.cross_entropy.default
 _backward = torch.ops.torchnotes.cross_entropy_backward.default
@@ -283,13 +283,11 @@ def _of_some_classes(
     *options: Any,
 ) -> Tensor:
     """The same where the classes, and perhaps the rows, are split among ranks."""
-    of_dtensor = None
     row_groups: Sequence[Group] = ()
+    whole: Callable[[Tensor], Tensor] | None = None
     if is_dtensor(input):
-        if process_group is not None:
-            raise ValueError("cross_entropy: a DTensor tells what it is split among. Give no process_group with it")
-        of_dtensor = of_logits(input, target, weight)
-        (input, target, weight), process_group, row_groups, whole = of_dtensor
+        refuse_group("cross_entropy", process_group)
+        (input, target, weight), process_group, row_groups, whole = of_logits(input, target, weight)
     if inplace_backward and not is_compiling() and call_mode(input) == GRAPH:
         check_in_place(input)
     input, target = _autocast(input, target)
@@ -298,37 +296,49 @@ def _of_some_classes(
     what = described(input, _classes_first(input).shape[1:], target, weight)
     name = {NONE: "none", MEAN: "mean"}.get(reduction, "sum")
     what |= of_rows._asdict() | dict(reduction=name, empty="zero" if zero_if_empty else "nan")
-    split = split_among("cross_entropy", process_group, input, int(input.dim() > 1), **what)
+    split = split_among("cross_entropy", process_group, row_groups, input, int(input.dim() > 1), **what)
     x, t = (input, target) if input.dim() > 1 else _as_one_row(input, target)
-    losses = _losses_of_some_classes(x, t, weight, of_rows, split, inplace_backward)
-    if reduction == NONE:
-        loss = losses.view(_classes_first(input).shape[1:])
-    else:
-        loss = _reduced(
-            losses, _weight_of_rows(x, t, weight, of_rows) if reduction == MEAN else None, zero_if_empty, row_groups
-        )
+    losses = losses_of_some_classes(x, t, weight, of_rows, split, inplace_backward)
+    loss = reduced_of_some_classes(losses, x, t, weight, reduction, of_rows, zero_if_empty, split)
+    if input.dim() == 1:
+        loss = loss.reshape(())
     loss = loss.to(input.dtype)
-    return loss if of_dtensor is None else whole(loss)
+    return loss if whole is None else whole(loss)
 
 
-def _losses_of_some_classes(
-    input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split, inplace_backward: bool
+def losses_of_some_classes(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    split: Split,
+    inplace_backward: bool = False,
 ) -> Tensor:
+    """Those of the rows, by the weight of all classes."""
     compiling = is_compiling()
-    of_classes = None
-    if weight is not None:
-        if weight.shape != (split.classes,):
-            raise RuntimeError(
-                f"weight tensor should be defined either for all {split.classes} classes or no classes but got weight "
-                f"tensor of shape: {list(weight.shape)}"
-            )
-        of_classes = replicated(weight, split.group).narrow(0, split.first, input.shape[1])
+    weight = of_these_classes(weight, split, input.shape[1])
     if not compiling:
         check_in_range(target, split.classes, options.ignore_index)
     transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode(input, target) == TRANSFORM
-    if transforming or (of_classes is not None and of_classes.requires_grad):
-        return plain.losses(input, target, of_classes, options, split)
-    return SplitCrossEntropy.apply(input, target, of_classes, options, split, inplace_backward)[0]
+    if transforming or (weight is not None and weight.requires_grad):
+        return plain.losses(input, target, weight, options, split)
+    return SplitCrossEntropy.apply(input, target, weight, options, split, inplace_backward)[0]
+
+
+def reduced_of_some_classes(
+    losses: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    options: Options,
+    zero_if_empty: bool,
+    split: Split,
+) -> Tensor:
+    if reduction == NONE:
+        return losses
+    of_mean = _weight_of_rows(input, target, weight, options) if reduction == MEAN else None
+    return _reduced(losses, of_mean, zero_if_empty, split.row_groups)
 
 
 def _weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
@@ -394,7 +404,8 @@ def cross_entropy(
                       classes. The loss is the same on all ranks, and each has the gradient for its own logits.
                       A DTensor that is sharded on the dimension of the classes is recognised without it.
     """
-    compiling, split = is_compiling(), process_group is not None or sharded_on_classes(input)
+    compiling = is_compiling()
+    split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
     ours = split or (traceable(input) if compiling else dense_float(input))
     if not (isinstance(target, Tensor) and ours):
         if z_loss or logit_softcap is not None or empty != "nan" or inplace_backward:

@@ -24,7 +24,11 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from .._group import Group
 from .._native import DIRECT, TRANSFORM, call_mode, dense_float
+from .._shards import is_dtensor
+from ._class_shards import described, of_linear, refuse_group, sharded, split_among
+from ._cross_entropy import Options as RowOptions
 from ._function import Function, autocasts
 from ._linear_cross_entropy import (
     Operands,
@@ -47,7 +51,12 @@ SMALL = 1 << 20
 
 def _compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], options: Options) -> tuple[Tensor, ...]:
     if is_compiling():
-        return tuple(operator(*operands, g, wanted, *options))
+        *numbers, split = options
+        of_split: tuple = ()
+        if split is not None:
+            names = " ".join(group.group_name for group in (split.group, *split.row_groups))
+            of_split = split.first, split.classes, names
+        return tuple(operator(*operands, g, wanted, *numbers, *of_split))
     if g is not None and _batched(g):
         return g, *composed_gradients(operands, g, wanted, options)
     return tuple(compute(operands, g, wanted, options))
@@ -73,7 +82,8 @@ class LinearCrossEntropyBackward(Function):
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple:
         g, *operands = ctx.saved_tensors
-        if torch.is_grad_enabled() or ctx.needs_input_grad[4] or ctx.wanted[3] or _batched(*v):
+        composing = torch.is_grad_enabled() or ctx.options.split is not None
+        if composing or ctx.needs_input_grad[4] or ctx.wanted[3] or _batched(*v):
 
             def gradients(g: Tensor, *operands: Any) -> tuple[Tensor, ...]:
                 return composed_gradients(Operands(*operands), g, ctx.wanted, ctx.options)
@@ -175,12 +185,17 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
     empty: str = "nan",
+    process_group: Group | None = None,
 ) -> Tensor:
     """cross_entropy(linear(input, linear_weight, linear_bias), target, ...) in the memory of a few rows of logits, as
     torch.nn.functional.linear_cross_entropy, and with the z_loss, logit_softcap and empty of our cross_entropy.
 
     Of torch's LinearCrossEntropyOptions the batch_chunk_size is heeded. The rest is as it is everywhere here: all that
     cross_entropy takes is computed by chunks, sums are float32 for half precision, and a graph can be retained.
+
+    With a process_group the classes are split among its ranks, as in our cross_entropy: linear_weight and linear_bias
+    are those of this rank's classes, and the gradient for the input is that of all. So with a linear_weight that is a
+    DTensor, sharded on the classes.
     """
     reduction_enum(None, None, reduction)  # refuses what is none
     if empty not in ("nan", "zero"):
@@ -189,14 +204,27 @@ def linear_cross_entropy(
         raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
     _check_shapes(input, linear_weight, linear_bias, target, ignore_index)
     x, W, b = input, linear_weight, linear_bias
+    index = -100 if ignore_index is None else ignore_index
+    numbers = index, label_smoothing, z_loss, logit_softcap or 0.0
+    split, of_all = None, None
+    if process_group is not None or (is_dtensor(W) and sharded(W, 0)):
+        row_groups: Sequence[Group] = ()
+        if is_dtensor(W):
+            refuse_group("linear_cross_entropy", process_group)
+            (x, W, b, target, weight), process_group, row_groups, of_all = of_linear(x, W, b, target, weight)
+        what = described(x, x.shape[:-1], target, weight) | RowOptions(*numbers)._asdict()
+        what |= dict(
+            reduction=reduction, empty=empty, gradient_for_the_input=x.requires_grad and torch.is_grad_enabled()
+        )
+        split = split_among("linear_cross_entropy", process_group, row_groups, W, 0, **what)
     chunk = None if options is None else options.batch_chunk_size
     whole = False
     if chunk is None:
-        logits_of_row = W.shape[:-1].numel()
+        classes = W.shape[0] if split is None else -(-split.classes // split.group.size())  # alike on all ranks
+        logits_of_row = classes * W.shape[1:-1].numel()
         chunk = max(SMALL // max(logits_of_row, 1), min(W.shape[-1], MOST_ROWS))
         whole = not is_compiling() and x.shape[:-1].numel() * logits_of_row <= SMALL
-    index = -100 if ignore_index is None else ignore_index
-    settings = Options(reduction, empty, chunk, index, label_smoothing, z_loss, logit_softcap or 0.0)
+    settings = Options(reduction, empty, chunk, *numbers, split)
     if target.dtype == torch.uint8:
         target = target.long()
     if x.dim() == 1:
@@ -211,7 +239,9 @@ def linear_cross_entropy(
     else:
         loss = _loss(Operands(x, W, b, target, weight), whole, settings)
     loss = loss.to(dtype)
-    return loss.squeeze(0) if input.dim() == 1 and reduction == "none" else loss
+    if input.dim() == 1 and reduction == "none":
+        loss = loss.squeeze(0)
+    return loss if of_all is None else of_all(loss)
 
 
 def _autocast(x: Tensor) -> Tensor:
