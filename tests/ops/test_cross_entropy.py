@@ -586,6 +586,52 @@ def test_inplace_backward_leaves_a_graph_and_hooks_alone():
     )
 
 
+# some classes of all, the others being known elsewhere
+
+
+@pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
+@pytest.mark.parametrize("keywords", (*TORCHS, *OURS), ids=str)
+def test_kernels_of_some_classes(keywords, probabilities, dtype):
+    keywords = dict(keywords)
+    forward, backward, backward_, _ = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
+    x, target = problem((6, 11, 3), dtype, probabilities)
+    weight = torch.rand(11, dtype=torch.float64) + 0.5 if keywords.pop("weight", False) else None
+    eps, z, cap = (keywords.get(name, 0.0) for name in ("label_smoothing", "z_loss", "logit_softcap"))
+    exact = x.double().requires_grad_()
+    g = torch.rand(6, 3).to(dtype)
+    wide_target = target.double() if probabilities else target
+    true = reference(exact, wide_target, weight, reduction="none", **keywords)
+    (gradient,) = torch.autograd.grad(true, exact, g.double())
+    u = x.double() if cap == 0.0 else cap * torch.tanh(x.double() / cap)
+    q = wide_target if probabilities else torch.zeros_like(u).scatter_(1, target.clamp(min=0).unsqueeze(1), 1)
+    mass = ((1 - eps) * q + eps / 11) * (1 if weight is None else weight.view(-1, 1))
+    counts = torch.ones_like(true, dtype=torch.bool) if probabilities else target != -100
+    lse = u.logsumexp(1)
+    greatest = u.amax(1)
+    of_all = torch.stack((greatest, (greatest - lse).exp(), mass.sum(1))).flatten(1).t()
+    tolerance = 20 * EPS[dtype]
+    for first, last in ((0, 4), (4, 5), (5, 11)):
+        these = slice(first, last)
+        part, w = x[:, these], None if weight is None else weight[these].to(torch.promote_types(dtype, torch.float32))
+        own = target[:, these] if probabilities else target - first
+        options = -100 if probabilities else -100 - first, eps
+        nll, statistics, _ = forward(part, own, w, 0, *options, 0.0, cap, False, 11)
+        own_lse, own_mass = u[:, these].logsumexp(1), mass[:, these].sum(1)
+        own_nll = (mass[:, these] * (own_lse.unsqueeze(1) - u[:, these])).sum(1)
+        m, inverse, total = statistics.double().unbind(1)
+        small = EPS[statistics.dtype] * 50
+        torch.testing.assert_close(m - inverse.log(), own_lse.flatten(), rtol=small, atol=small)
+        torch.testing.assert_close(total[counts.flatten()], own_mass[counts], rtol=small, atol=small)
+        assert nll.dtype == statistics.dtype
+        torch.testing.assert_close(nll.double(), own_nll * counts, rtol=small, atol=small)
+        rest = own, w, of_all.to(statistics.dtype), None, 0, *options, z, cap, 11
+        result = backward(g, part, *rest)
+        torch.testing.assert_close(result.double(), gradient[:, these], rtol=tolerance, atol=tolerance)
+        part = part.clone()
+        backward_(g, part, *rest)
+        assert torch.equal(part, result)
+
+
 # registration
 
 
@@ -602,6 +648,13 @@ def test_opcheck(probabilities, dtype):
         rest = (target, weight, statistics, scale, 1, *options)
         torch.library.opcheck(backward, (grad, x, *rest), test_utils=tests)
         torch.library.opcheck(backward_, (grad, x.clone(), *rest), test_utils=tests)
+        torch.library.opcheck(
+            forward, (x, target, weight, 1, *options, False, 9), test_utils=("test_schema", "test_faketensor")
+        )
+        _, statistics, _ = forward(x, target, weight, 0, *options, False, 9)
+        rest = torch.rand(2, 3, 4).to(dtype), x, target, weight, statistics, None, 0, *options, 9
+        torch.library.opcheck(backward, rest, test_utils=tests)
+        _, statistics, _ = forward(x, target, weight, 1, *options, False)
         grads = torch.rand(2, 3, 4).to(dtype)
         arguments = (x.clone(), grads, x, target, weight, statistics, *options)
         torch.library.opcheck(curvature, arguments, test_utils=tests)

@@ -51,9 +51,10 @@ def _fake(
     losses = _classes_first(input)[0]
     statistic = torch.promote_types(input.dtype, torch.float32)
     has_mass = classes_of_all > 0 or label_smoothing > 0 or has_probabilities(input, target)
-    loss = input.new_empty(
-        losses.shape if reduction == NONE else (), dtype=statistic if classes_of_all > 0 else input.dtype
-    )
+    if reduction == NONE:  # those of some classes are yet to be added up
+        loss = input.new_empty(losses.shape, dtype=statistic if classes_of_all > 0 else input.dtype)
+    else:
+        loss = input.new_empty(())
     statistics = input.new_empty((losses.numel(), 3 if has_mass else 2), dtype=statistic)
     return loss, statistics, input.new_empty((), dtype=statistic)
 
