@@ -149,6 +149,7 @@ EVERY = [  # of torch's modules, or ours
     lambda nn: nn.CrossEntropyLoss(label_smoothing=0.1),
     lambda nn: nn.BCEWithLogitsLoss(pos_weight=torch.ones(3)),
     lambda nn: nn.BatchNorm1d(3),
+    lambda nn: nn.SyncBatchNorm(3),
     lambda nn: nn.BatchNorm2d(3, affine=False),
     lambda nn: nn.BatchNorm3d(3, track_running_stats=False),
     lambda nn: nn.LazyBatchNorm1d(),

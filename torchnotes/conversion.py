@@ -16,8 +16,8 @@ _OURS: dict[type[Module], type[Module]] = {
     theirs: ours
     for name, ours in vars(nn).items()
     if isinstance(ours, type) and (theirs := getattr(torch.nn, name, None)) in ours.__mro__
-}
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+} | {torch.nn.SyncBatchNorm: nn.SyncBatchNorm}
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _LAYERS = (*_NORMS, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, nn.Linear)
 _BEFORE_NORMS = (nn.Linear, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3)))
 _ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
