@@ -33,6 +33,18 @@ void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<
       "torchnotes: only parameters of 16 bits are rounded stochastically or compensated, got ",
       w.scalar_type()
   );
+  bool places_are_right = options.places.empty() || options.places.size() == 3 * call.params.size();
+  for (size_t i = 0; places_are_right && i < options.places.size() / 3; ++i) {
+    const Numbering numbering = options.numbering(i);
+    places_are_right = numbering.first >= 0 && numbering.length > 0 && numbering.pitch >= 0;
+  }
+  TORCH_CHECK(
+      places_are_right,
+      "torchnotes: expected a place (first, length, pitch), not negative, for each of ",
+      call.params.size(),
+      " parameters, got ",
+      options.places
+  );
   for (const auto* number : {&options.device_lr, &options.grad_norm, &options.grad_scale, &options.found_inf}) {
     TORCH_CHECK(
         !number->has_value() || ((*number)->numel() == 1 && (*number)->device() == w.device()),
