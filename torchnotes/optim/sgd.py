@@ -26,7 +26,8 @@ class SGD(Fused, torch.optim.SGD):
         around `functools.partial(SGD, process_group=...)`, or by a pipeline: the norm is then that of all of them
 
     Parameters may be DTensors, as fully_shard makes them: each rank updates what it holds, clips by the norm of the
-    whole gradients, and rounds as a single process does, bit for bit.
+    whole gradients, and rounds as a single process does, bit for bit. What torch's optimizer has saved by
+    torch.distributed.checkpoint lacks these options: `DefaultLoadPlanner(allow_partial_load=True)` loads it.
     """
 
     operator = "torchnotes::sgd_"
