@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import torchnotes
@@ -178,15 +179,15 @@ def test_the_norm_of_dtensors():
     exact = torch.nn.utils.get_total_norm([x.double() for x in short])
     torch.testing.assert_close(optim.gradient_norm(in_many_ways(short)), exact.float())
     ranks = dist.get_world_size()
-    summand = torch.full((3,), float(dist.get_rank()), dtype=torch.float64)
+    summand = torch.full((3,), 1.0 + dist.get_rank(), dtype=torch.float64)
     partial = DTensor.from_local(summand, mesh_of(1), [Partial()])
-    expected = torch.full((3,), ranks * (ranks - 1) / 2, dtype=torch.float64).norm()
+    expected = torch.full((3,), ranks * (ranks + 1) / 2, dtype=torch.float64).norm()
     torch.testing.assert_close(optim.gradient_norm([partial]), expected)
 
 
 def test_a_gradient_that_is_placed_otherwise():
-    wholes = parameters([(5, 3), (5, 3), (4,)], torch.float64)
-    params = sharded(wholes, "rows")
+    wholes = parameters([(5, 3), (5, 3), (4,), (6,)], torch.float64)
+    params = [*sharded(wholes[:3], "rows"), *sharded(wholes[3:], "replicated")]
     ours = optim.Adam(params, lr=0.01, max_grad_norm=0.5)
     theirs = torch.optim.Adam(wholes, lr=0.01)
     mesh, ranks = mesh_of(1), dist.get_world_size()
@@ -196,6 +197,7 @@ def test_a_gradient_that_is_placed_otherwise():
         params[0].grad = distribute_tensor(wholes[0].grad.clone(), mesh, [Replicate()])
         params[1].grad = distribute_tensor(wholes[1].grad, mesh, [Shard(1)])
         params[2].grad = DTensor.from_local(wholes[2].grad / ranks, mesh, [Partial()])
+        params[3].grad = distributed(wholes[3].grad, "rows").redistribute(placements=[Replicate()], async_op=True)
         norm = torch.nn.utils.clip_grad_norm_(wholes, 0.5)
         ours.step()
         theirs.step()
@@ -275,6 +277,26 @@ def test_fully_shard(name, dimensions):
         torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_fully_shard_of_what_is_sharded_already():
+    """As by tensor parallelism, in the same dimension: a rank's rows are those of a shard of a shard."""
+    whole = parameters([(12, 70)], torch.bfloat16)[0]
+    mesh = mesh_of(2)
+    net = torch.nn.Linear(70, 12, bias=False)
+    net.weight = torch.nn.Parameter(distribute_tensor(whole.detach().clone(), mesh["shards"], [Shard(0)]))
+    (p,) = fully_shard(net, mesh=mesh["replicas"]).parameters()
+    assert mesh.size(1) == 1 or p.placements != (Shard(0), Shard(0))
+    ours, alone = (optim.Adam([of], rounding="stochastic", max_grad_norm=0.1) for of in (p, whole))
+    for _ in range(2):
+        whole.grad = torch.randn_like(whole)
+        of_shard = distribute_tensor(whole.grad.clone(), mesh["shards"], [Shard(0)]).to_local()
+        held = of_shard.chunk(mesh.size(0))[mesh.get_local_rank(0)].contiguous()
+        p.grad = DTensor.from_local(held, p.device_mesh, p.placements)
+        ours.step()
+        alone.step()
+        torch.testing.assert_close(ours.grad_norm, alone.grad_norm, check_dtype=False)
+    assert_whole([p], [whole], 0)
+
+
 @KINDS
 def test_torchs_optimizer_becomes_ours_and_goes_back(name):
     wholes = parameters(SHAPES, torch.float64)
@@ -318,6 +340,22 @@ def test_a_changed_parameter_raises_in_backward():
     optim.SGD(params, lr=0.1).step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_ranks_outside_of_the_mesh_hold_nothing():
+    mesh = DeviceMesh("cpu", [0, 1])
+    wholes = parameters([(5, 3)], torch.bfloat16)
+    params = [distribute_tensor(whole.detach().clone(), mesh, [Shard(0)]).requires_grad_() for whole in wholes]
+    ours, alone = (optim.Adam(of, rounding="stochastic", max_grad_norm=0.1) for of in (params, wholes))
+    for _ in range(2):
+        give_gradients(params, wholes)
+        ours.step()
+        alone.step()
+    if dist.get_rank() < 2:
+        assert_whole(params, wholes, 0)
+        torch.testing.assert_close(ours.grad_norm, alone.grad_norm, check_dtype=False)
+    else:
+        assert ours.grad_norm == 0
 
 
 def test_what_is_not_placed_as_its_parameter_is_refused():
@@ -380,6 +418,45 @@ def test_the_norm_is_that_of_all_ranks_of_the_group(name):
         theirs.step()
         torch.testing.assert_close(optimizer.grad_norm, norm)
     torch.testing.assert_close(own, mine)
+
+
+def test_a_pipeline_of_sharded_stages():
+    """The norm is that of what is sharded in a stage, and of all stages."""
+    ranks = dist.get_world_size()
+    if ranks % 2:
+        pytest.skip("needs two stages of as many ranks")
+    mesh = init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=("stages", "shards"))
+    stages = [parameters([(5, 3)] * n, torch.float64) for n in (2, 1)]
+    stage = stages[mesh.get_local_rank("stages")]
+    params = [distribute_tensor(p.detach().clone(), mesh["shards"], [Shard(0)]).requires_grad_() for p in stage]
+    ours = optim.Adam(params, lr=0.01, max_grad_norm=0.1, process_group=mesh.get_group("stages"))
+    wholes = [p for of_stage in stages for p in of_stage]
+    theirs = torch.optim.Adam(wholes, lr=0.01)
+    for _ in range(2):
+        for whole in wholes:
+            whole.grad = torch.randn_like(whole)
+        for p, whole in zip(params, stage, strict=True):
+            p.grad = distribute_tensor(whole.grad.clone(), p.device_mesh, p.placements)
+        norm = torch.nn.utils.clip_grad_norm_(wholes, 0.1)
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(ours.grad_norm, norm)
+    assert_whole(params, stage)
+
+
+def test_a_scaler_skips_the_step_on_all_ranks_of_the_group():
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    params = parameters([(3,)], torch.float32)
+    optimizer = optim.SGD(params, lr=0.1, process_group=dist.group.WORLD)
+    scaler = ShardedGradScaler("cpu", init_scale=2.0**10, process_group=dist.group.WORLD)
+    for failing in (0, ranks - 1, None):
+        before = copies(params)
+        scaler.scale(params[0].sum() * (torch.inf if rank == failing else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        torch.testing.assert_close(params[0], before[0] - (0.1 if failing is None else 0.0))
+    assert scaler.get_scale() == 2.0**8
 
 
 def test_a_process_group_is_no_part_of_what_is_saved():

@@ -22,8 +22,8 @@ class SGD(Fused, torch.optim.SGD):
     rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
         average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
     max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
-    process_group: the ranks among which the parameters of one optimizer are divided, as by ZeroRedundancyOptimizer
-        around `functools.partial(SGD, process_group=...)`, or by a pipeline: the norm is then that of all of them
+    process_group: ranks each of which has some of the parameters that are clipped together, as in a pipeline, or by
+        ZeroRedundancyOptimizer around `functools.partial(SGD, process_group=...)`: the norm is that of all of them
 
     Parameters may be DTensors, as fully_shard makes them: each rank updates what it holds, clips by the norm of the
     whole gradients, and rounds as a single process does, bit for bit. What torch's optimizer has saved by
