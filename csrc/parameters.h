@@ -17,9 +17,9 @@
 
 namespace torchnotes {
 
-// The numbers of a parameter's elements, by which random words are told apart: of a part of a larger tensor, those in
-// the whole, `length` in a row, and each row's first one `pitch` after that of the row before.
-struct Numbering {
+// Where the elements of a parameter stand that is part of a larger one, `length` of them in a row, and each row `pitch`
+// after the one before: by their numbers there random words are told apart.
+struct PlaceInWhole {
   int64_t first = 0, length = std::numeric_limits<int64_t>::max(), pitch = 0;
 
   C10_HOST_DEVICE int64_t operator()(int64_t i) const {
@@ -35,10 +35,10 @@ struct UpdateOptions {
   std::optional<int64_t> stream;  // round stochastically, by random numbers of this stream
   double max_grad_norm;
   const std::optional<at::Tensor>&grad_norm, &grad_scale, &found_inf;
-  at::IntArrayRef places;  // first, length and pitch of the numbering of each parameter; or nothing
+  at::IntArrayRef places;  // in the whole: first, length and pitch of each parameter; or nothing
 
-  Numbering numbering(size_t i) const {
-    return places.empty() ? Numbering{} : Numbering{places[3 * i], places[3 * i + 1], places[3 * i + 2]};
+  PlaceInWhole in_whole(size_t i) const {
+    return places.empty() ? PlaceInWhole{} : PlaceInWhole{places[3 * i], places[3 * i + 1], places[3 * i + 2]};
   }
 };
 

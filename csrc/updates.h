@@ -35,8 +35,8 @@ void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<
   );
   bool places_are_right = options.places.empty() || options.places.size() == 3 * call.params.size();
   for (size_t i = 0; places_are_right && i < options.places.size() / 3; ++i) {
-    const Numbering numbering = options.numbering(i);
-    places_are_right = numbering.first >= 0 && numbering.length > 0 && numbering.pitch >= 0;
+    const PlaceInWhole place = options.in_whole(i);
+    places_are_right = place.first >= 0 && place.length > 0 && place.pitch >= 0;
   }
   TORCH_CHECK(
       places_are_right,

@@ -105,7 +105,7 @@ struct Place {
   scalar_t *w, *gradient, *compensation;
   std::array<scalar_t*, Rule::kStates> states;
   Key key;
-  Numbering numbering;
+  PlaceInWhole in_whole;
 };
 
 // w rounded up or down by the random words of these elements, which begin with the first of a group.
@@ -194,11 +194,11 @@ template <class Rule, class scalar_t>
 inline void update_part_stochastically(
     const Place<Rule, scalar_t>& place, const Gradient& gradient, int64_t begin, int64_t end
 ) {
-  alignas(64) uint32_t words[kRounded + kGroup];
-  const Numbering& numbering = place.numbering;
+  alignas(64) uint32_t words[kRounded + kGroup] = {};  // a last vector reads beyond the words of its elements
+  const PlaceInWhole& in_whole = place.in_whole;
   for (int64_t n; begin < end; begin += n) {
-    n = std::min({kRounded, end - begin, numbering.length - begin % numbering.length});
-    const int64_t number = numbering(begin), before = number % kGroup;
+    n = std::min({kRounded, end - begin, in_whole.length - begin % in_whole.length});
+    const int64_t number = in_whole(begin), before = number % kGroup;
     write_words(words, place.key, number / kGroup, at::ceil_div(before + n, kGroup));
     update_part(place, gradient, begin, begin + n, words + before);
   }
@@ -239,7 +239,7 @@ void update(const Rule& rule, const Parameters& parameters, at::TensorList steps
         place.states[k] = data(2 + k);
       }
       place.key = {uint64_t(options.stream.value_or(0)) + i, uint64_t(step)};
-      place.numbering = options.numbering(i);
+      place.in_whole = options.in_whole(i);
       sizes[i] = parameters(0, i).numel();
     }
     for_each_chunk(sizes, [&](size_t i, int64_t begin, int64_t end, int64_t) {

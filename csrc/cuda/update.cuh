@@ -56,7 +56,7 @@ struct Place {
   scalar_t *w, *gradient, *compensation;
   std::array<scalar_t*, kStates> states;
   DeviceNumber step;
-  Numbering numbering;
+  PlaceInWhole in_whole;
   uint32_t number;  // of the parameter
   bool aligned;
 };
@@ -118,7 +118,7 @@ __device__ inline void update_packet(
     w.lane[j] = static_cast<scalar_t>(weight);
     if constexpr (sizeof(scalar_t) == 2) {
       if (stochastic != nullptr) {
-        w.lane[j] = rounded_at<scalar_t>(weight, *stochastic, place.numbering(i + j));
+        w.lane[j] = rounded_at<scalar_t>(weight, *stochastic, place.in_whole(i + j));
       }
     }
     c.lane[j] = static_cast<scalar_t>(weight - static_cast<T>(w.lane[j]));
@@ -220,7 +220,7 @@ void update(const Rule& rule, const Parameters& parameters, at::TensorList steps
         if (!steps.empty()) {
           place.step = steps[i].device() == device ? DeviceNumber(steps[i]) : DeviceNumber(advance(steps[i]));
         }
-        place.numbering = options.numbering(i);
+        place.in_whole = options.in_whole(i);
         place.number = uint32_t(i);
         places.add(place, parameters(0, i).numel());
       }

@@ -17,7 +17,7 @@ from .._group import Group as ProcessGroup
 from .._group import checked
 from .._native import call_on, gather
 from ._builtin import step_as_torch
-from ._sharded import any_dtensor, gather_held, numbering_of
+from ._sharded import any_dtensor, gather_held, places_in_whole
 from .gradient_norm import gradient_norm, norm_over_ranks
 
 Group = dict[str, Any]
@@ -199,7 +199,7 @@ class Fused(torch.optim.Optimizer):
                 None if max_grad_norm is None else on_device_of(like, self.grad_norm),
                 on_device_of(like, grad_scale),
                 on_device_of(like, found_inf),
-                () if stream is None else numbering_of(bundle.wholes),
+                () if stream is None else places_in_whole(bundle.wholes),
             ),
         )
 

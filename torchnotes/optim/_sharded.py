@@ -82,8 +82,8 @@ def _description(x: Tensor) -> str:
     return f"a DTensor placed as {x.placements} on {x.device_mesh}" if is_dtensor(x) else "a tensor that is no DTensor"
 
 
-def numbering_of(params: Sequence[Tensor]) -> tuple[int, ...]:
-    """What counts the random numbers of each parameter: the first, length and pitch of what is held in the whole."""
+def places_in_whole(params: Sequence[Tensor]) -> tuple[int, ...]:
+    """By which the elements of each parameter get their random numbers: first, length and pitch (csrc/parameters.h)."""
     return tuple(number for p in params for number in _place(p))
 
 
