@@ -1,6 +1,7 @@
 """The length of several vectors as one. The formula: csrc/formulas/gradient_norm.h."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,16 +40,19 @@ def _dtype_of(x: Tensor) -> torch.dtype:
 def norm_over_ranks(tensors: Iterable[tuple[Tensor, Tensor | None]], group: Group | None = None) -> Tensor:
     """The length in float64 of all tensors, of any devices and dtypes: of DTensors the whole, and with a group what
     all of its ranks hold. The first of a pair tells how the second is placed on a rank that has none."""
-    held: dict[tuple[Group, ...], list[Tensor]] = {}  # what is divided among the same ranks is added up by them at once
+    placed: dict[Any, list[Tensor]] = {}  # what is held, by how it is placed
     device = None
     for like, x in tensors:
         device = device or like.device
         whole = _added_up(like if x is None else x)
-        together = held.setdefault(_groups_that_divide(whole), [])
+        together = placed.setdefault((whole.device_mesh, whole.placements) if is_dtensor(whole) else None, [])
         if x is not None:
             together.append(held_of(whole))
+    divided: dict[tuple[Group, ...], list[Tensor]] = {}  # among the same ranks, which add it up at once
+    for placement, together in placed.items():
+        divided.setdefault(_groups_that_divide(*placement) if placement else (), []).extend(together)
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for groups, together in held.items():
+    for groups, together in divided.items():
         square = _sum_of_squares(together, total.device)
         for of_dimension in groups:
             square = summed(square, of_dimension)
@@ -67,12 +71,11 @@ def _added_up(x: Tensor) -> Tensor:
         return x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
 
 
-def _groups_that_divide(x: Tensor) -> tuple[Group, ...]:
-    """Of the dimensions of its mesh in which x is not replicated."""
-    if not is_dtensor(x) or x.device_mesh.get_coordinate() is None:
+def _groups_that_divide(mesh: Any, placements: tuple) -> tuple[Group, ...]:
+    """Of the dimensions of the mesh in which nothing is replicated."""
+    if mesh.get_coordinate() is None:
         return ()
-    mesh = x.device_mesh
-    divided = [d for d, placement in enumerate(x.placements) if mesh.size(d) > 1 and not placement.is_replicate()]
+    divided = [d for d, placement in enumerate(placements) if mesh.size(d) > 1 and not placement.is_replicate()]
     return tuple(mesh.get_group(d) for d in divided)
 
 
