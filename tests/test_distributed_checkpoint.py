@@ -1,6 +1,7 @@
 """What 4 ranks have saved by torch.distributed.checkpoint, 2 ranks load and go on with, and a single process."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parent / "distributed/checkpoints.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tests/distributed/checkpoints.py"
 
 
 def run(ranks: int, *arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    done = subprocess.run([*command, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=300)
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    done = subprocess.run([*command, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=300, env=here)
     assert done.returncode == 0, done.stderr[-8000:]
 
 
