@@ -35,7 +35,9 @@ inline c10::IValue from_python(PyObject* value, const c10::Argument& argument, c
     case c10::TypeKind::BoolType:
       return value == Py_True;
     case c10::TypeKind::ListType:
-      return pybind11::cast<std::vector<double>>(pybind11::handle(value));
+      return type->castRaw<c10::ListType>()->getElementType()->kind() == c10::TypeKind::IntType
+                 ? c10::IValue(pybind11::cast<std::vector<int64_t>>(pybind11::handle(value)))
+                 : c10::IValue(pybind11::cast<std::vector<double>>(pybind11::handle(value)));
     default:
       TORCH_CHECK_TYPE(THPUtils_checkLong(value), wrong_type(name, argument, "an int", value));
       return static_cast<int64_t>(THPUtils_unpackLong(value));

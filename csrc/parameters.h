@@ -6,14 +6,26 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/view_as_real.h>
+#include <c10/macros/Macros.h>
 
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
 
 namespace torchnotes {
+
+// Where the elements of a parameter stand that is part of a larger one, `length` of them in a row, and each row `pitch`
+// after the one before: by their numbers there random words are told apart.
+struct PlaceInWhole {
+  int64_t first = 0, length = std::numeric_limits<int64_t>::max(), pitch = 0;
+
+  C10_HOST_DEVICE int64_t operator()(int64_t i) const {
+    return i < length ? first + i : first + i / length * pitch + i % length;
+  }
+};
 
 // What an update depends on besides its rule. The tensors are numbers on the device, so that nobody waits for them.
 struct UpdateOptions {
@@ -23,6 +35,11 @@ struct UpdateOptions {
   std::optional<int64_t> stream;  // round stochastically, by random numbers of this stream
   double max_grad_norm;
   const std::optional<at::Tensor>&grad_norm, &grad_scale, &found_inf;
+  at::IntArrayRef places;  // in the whole: first, length and pitch of each parameter; or nothing
+
+  PlaceInWhole in_whole(size_t i) const {
+    return places.empty() ? PlaceInWhole{} : PlaceInWhole{places[3 * i], places[3 * i + 1], places[3 * i + 2]};
+  }
 };
 
 inline void check_like_parameter(const at::Tensor& w, const at::Tensor& x, const char* what) {

@@ -66,17 +66,17 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "sgd_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffers, Tensor(d!)[] compensations, "
     "Tensor(e!)[] steps, float lr, float momentum, float dampening, float weight_decay, bool nesterov, bool first, "
     "bool maximize, int? stream=None, Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, "
-    "Tensor? grad_scale=None, Tensor? found_inf=None) -> ()",
+    "Tensor? grad_scale=None, Tensor? found_inf=None, int[] places=[]) -> ()",
     "rmsprop_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] square_avgs, Tensor(d!)[] grad_avgs, "
     "Tensor(e!)[] momentum_buffers, Tensor(f!)[] compensations, Tensor(g!)[] steps, float lr, float alpha, float eps, "
     "float weight_decay, float momentum, bool decoupled_weight_decay, bool maximize, int? stream=None, "
     "Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, Tensor? grad_scale=None, "
-    "Tensor? found_inf=None) -> ()",
+    "Tensor? found_inf=None, int[] places=[]) -> ()",
     "adam_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, "
     "Tensor(e!)[] max_exp_avg_sqs, Tensor(f!)[] compensations, Tensor(g!)[] steps, float lr, float beta1, float beta2, "
     "float eps, float weight_decay, bool decoupled_weight_decay, bool maximize, int? stream=None, "
     "Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, Tensor? grad_scale=None, "
-    "Tensor? found_inf=None) -> ()",
+    "Tensor? found_inf=None, int[] places=[]) -> ()",
     "gradient_norm(Tensor[] tensors) -> Tensor",
     "mse_loss(Tensor input, Tensor target, Tensor? weight, int reduction) -> (Tensor loss, Tensor scale)",
     "mse_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor? scale, int reduction) "

@@ -33,6 +33,18 @@ void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<
       "torchnotes: only parameters of 16 bits are rounded stochastically or compensated, got ",
       w.scalar_type()
   );
+  bool places_are_right = options.places.empty() || options.places.size() == 3 * call.params.size();
+  for (size_t i = 0; places_are_right && i < options.places.size() / 3; ++i) {
+    const PlaceInWhole place = options.in_whole(i);
+    places_are_right = place.first >= 0 && place.length > 0 && place.pitch >= 0;
+  }
+  TORCH_CHECK(
+      places_are_right,
+      "torchnotes: expected a place (first, length, pitch), not negative, for each of ",
+      call.params.size(),
+      " parameters, got ",
+      options.places
+  );
   for (const auto* number : {&options.device_lr, &options.grad_norm, &options.grad_scale, &options.found_inf}) {
     TORCH_CHECK(
         !number->has_value() || ((*number)->numel() == 1 && (*number)->device() == w.device()),

@@ -79,6 +79,7 @@ def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
         "float": 0.5,
         "bool": True,
         "int": 0,
+        "List[int]": [0],
         "List[float]": [0.5],
         "List[bool]": [True] * 3,
         "List[Tensor]": [torch.ones(2, 2)],

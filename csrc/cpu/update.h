@@ -105,6 +105,7 @@ struct Place {
   scalar_t *w, *gradient, *compensation;
   std::array<scalar_t*, Rule::kStates> states;
   Key key;
+  PlaceInWhole in_whole;
 };
 
 // w rounded up or down by the random words of these elements, which begin with the first of a group.
@@ -193,11 +194,13 @@ template <class Rule, class scalar_t>
 inline void update_part_stochastically(
     const Place<Rule, scalar_t>& place, const Gradient& gradient, int64_t begin, int64_t end
 ) {
-  alignas(64) uint32_t words[kRounded];
-  for (; begin < end; begin += kRounded) {
-    const int64_t n = std::min(kRounded, end - begin);
-    write_words(words, place.key, begin / kGroup, at::ceil_div(n, kGroup));
-    update_part(place, gradient, begin, begin + n, words);
+  alignas(64) uint32_t words[kRounded + kGroup] = {};  // a last vector reads beyond the words of its elements
+  const PlaceInWhole& in_whole = place.in_whole;
+  for (int64_t n; begin < end; begin += n) {
+    n = std::min({kRounded, end - begin, in_whole.length - begin % in_whole.length});
+    const int64_t number = in_whole(begin), before = number % kGroup;
+    write_words(words, place.key, number / kGroup, at::ceil_div(before + n, kGroup));
+    update_part(place, gradient, begin, begin + n, words + before);
   }
 }
 
@@ -236,6 +239,7 @@ void update(const Rule& rule, const Parameters& parameters, at::TensorList steps
         place.states[k] = data(2 + k);
       }
       place.key = {uint64_t(options.stream.value_or(0)) + i, uint64_t(step)};
+      place.in_whole = options.in_whole(i);
       sizes[i] = parameters(0, i).numel();
     }
     for_each_chunk(sizes, [&](size_t i, int64_t begin, int64_t end, int64_t) {

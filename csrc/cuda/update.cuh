@@ -56,7 +56,8 @@ struct Place {
   scalar_t *w, *gradient, *compensation;
   std::array<scalar_t*, kStates> states;
   DeviceNumber step;
-  uint64_t number;  // of the parameter
+  PlaceInWhole in_whole;
+  uint32_t number;  // of the parameter
   bool aligned;
 };
 
@@ -117,7 +118,7 @@ __device__ inline void update_packet(
     w.lane[j] = static_cast<scalar_t>(weight);
     if constexpr (sizeof(scalar_t) == 2) {
       if (stochastic != nullptr) {
-        w.lane[j] = rounded_at<scalar_t>(weight, *stochastic, i + j);
+        w.lane[j] = rounded_at<scalar_t>(weight, *stochastic, place.in_whole(i + j));
       }
     }
     c.lane[j] = static_cast<scalar_t>(weight - static_cast<T>(w.lane[j]));
@@ -219,7 +220,8 @@ void update(const Rule& rule, const Parameters& parameters, at::TensorList steps
         if (!steps.empty()) {
           place.step = steps[i].device() == device ? DeviceNumber(steps[i]) : DeviceNumber(advance(steps[i]));
         }
-        place.number = i;
+        place.in_whole = options.in_whole(i);
+        place.number = uint32_t(i);
         places.add(place, parameters(0, i).numel());
       }
       if (!steps.empty()) {

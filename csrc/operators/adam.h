@@ -30,14 +30,15 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          double max_grad_norm,
          const OptionalTensor& grad_norm,
          const OptionalTensor& grad_scale,
-         const OptionalTensor& found_inf) {
+         const OptionalTensor& found_inf,
+         at::IntArrayRef places) {
         TORCH_CHECK(steps.size() == params.size(), "adam_ expects a step for each parameter");
         const UpdateCall call{
             params,
             grads,
             compensations,
             steps,
-            {lr, device_lr, maximize, stream, max_grad_norm, grad_norm, grad_scale, found_inf}
+            {lr, device_lr, maximize, stream, max_grad_norm, grad_norm, grad_scale, found_inf, places}
         };
         if (max_exp_avg_sqs.empty()) {
           const Adam<false> rule{beta1, beta2, eps, weight_decay, decoupled_weight_decay};

@@ -30,7 +30,8 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          double max_grad_norm,
          const OptionalTensor& grad_norm,
          const OptionalTensor& grad_scale,
-         const OptionalTensor& found_inf) {
+         const OptionalTensor& found_inf,
+         at::IntArrayRef places) {
         TORCH_CHECK(
             momentum == 0 || momentum_buffers.size() == params.size(),
             "rmsprop_ keeps momentum in a buffer for each parameter"
@@ -40,7 +41,7 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
             grads,
             compensations,
             steps,
-            {lr, device_lr, maximize, stream, max_grad_norm, grad_norm, grad_scale, found_inf}
+            {lr, device_lr, maximize, stream, max_grad_norm, grad_norm, grad_scale, found_inf, places}
         };
         const auto update_by = [&]<bool kCentered, bool kMomentum>(auto... states) {
           const RMSprop<kCentered, kMomentum> rule{alpha, eps, momentum, weight_decay, decoupled_weight_decay};

@@ -28,7 +28,8 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          double max_grad_norm,
          const OptionalTensor& grad_norm,
          const OptionalTensor& grad_scale,
-         const OptionalTensor& found_inf) {
+         const OptionalTensor& found_inf,
+         at::IntArrayRef places) {
         TORCH_CHECK(
             momentum == 0 || momentum_buffers.size() == params.size(),
             "sgd_ keeps momentum in a buffer for each parameter"
@@ -38,7 +39,7 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
             grads,
             compensations,
             steps,
-            {lr, device_lr, maximize, stream, max_grad_norm, grad_norm, grad_scale, found_inf}
+            {lr, device_lr, maximize, stream, max_grad_norm, grad_norm, grad_scale, found_inf, places}
         };
         if (momentum_buffers.empty()) {
           update_all(SGD<false>{0, 0, weight_decay, false, false}, call, {});

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from optimizer_checks import give_gradients, parameters
+from optimizer_checks import SIXTEEN_BITS, give_gradients, parameters
 from torchnotes import optim
 
 KINDS = pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam", "AdamW"))
@@ -149,6 +149,24 @@ def test_the_operator_obeys_its_schema(name):
 
 
 @RULES
+def test_parts_are_rounded_by_the_random_numbers_of_the_whole(name, device):
+    operator, states, rest = operator_of(name)
+
+    def updated(w: torch.Tensor, grad: torch.Tensor, places: tuple = ()) -> torch.Tensor:
+        lists = [[w.clone()], [grad.clone()], *([torch.zeros_like(w)] for _ in range(states))]
+        operator(*lists, [], [torch.zeros(())], *rest, stream=7 << 32, places=places)
+        return lists[0][0]
+
+    for dtype in SIXTEEN_BITS:
+        w, grad = (torch.randn(40, 300, device=device).to(dtype) for _ in range(2))
+        whole = updated(w, grad)
+        for rows, columns in ((slice(3, 40), slice(0, 300)), (slice(0, 40), slice(17, 90)), (slice(5, 9), slice(1, 2))):
+            place = rows.start * 300 + columns.start, columns.stop - columns.start, 300
+            part = updated(w[rows, columns].contiguous(), grad[rows, columns].contiguous(), place)
+            assert torch.equal(part, whole[rows, columns])
+
+
+@RULES
 def test_the_operator_refuses_what_does_not_match(name):
     operator, states, rest = operator_of(name)
 
@@ -172,6 +190,8 @@ def test_the_operator_refuses_what_does_not_match(name):
         refused("expected the step of a parameter", step=step)
     refused("only parameters of 16 bits", compensations=[torch.zeros(3)])
     refused("only parameters of 16 bits", stream=1)
+    for places in ((0, 3), (0, 0, 0), (-1, 3, 0), (0, 3, -3)):
+        refused("expected a place", places=places)
     for number in ("device_lr", "grad_norm", "grad_scale", "found_inf"):
         refused("expected one number", **{number: torch.ones(2)})
     integers = [[torch.ones(3, dtype=torch.int64)] for _ in range(2 + states)]

@@ -27,7 +27,8 @@ def step_as_torch(optimizer: Any) -> None:
     if not _unscaled(optimizer, grads):
         return
     if any(group["max_grad_norm"] is not None for group in groups):
-        optimizer.grad_norm = torch.nn.utils.get_total_norm(grads)
+        norm = optimizer.norm_over_ranks()
+        optimizer.grad_norm = torch.nn.utils.get_total_norm(grads) if norm is None else norm
         for group in groups:
             if group["max_grad_norm"] is not None:
                 torch.nn.utils.clip_grads_with_norm_(group["params"], group["max_grad_norm"], optimizer.grad_norm)

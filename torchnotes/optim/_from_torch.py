@@ -48,6 +48,8 @@ def to_torch(optimizer: Optimizer) -> Optimizer:
                 raise ValueError(
                     f"torch.optim.{theirs.__name__} has no {name}. Got a group with {name}={group[name]!r}"
                 )
+    if optimizer.process_group is not None:
+        raise ValueError(f"torch.optim.{theirs.__name__} has no process_group")
     _become(optimizer, theirs)
     for options in (optimizer.defaults, *optimizer.param_groups):
         for name in own:

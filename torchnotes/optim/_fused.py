@@ -5,16 +5,20 @@ that a state_dict of one is one of the other.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from .._group import Group as ProcessGroup
+from .._group import checked
 from .._native import call_on, gather
 from ._builtin import step_as_torch
-from .gradient_norm import gradient_norm
+from ._sharded import any_dtensor, gather_held, places_in_whole
+from .gradient_norm import gradient_norm, norm_over_ranks
 
 Group = dict[str, Any]
 Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of one of 16 bits
@@ -30,6 +34,7 @@ class Bundle(NamedTuple):
     like: Tensor  # one of the parameters
     names: tuple[str, ...]  # of what is kept
     first: bool = False  # whether nothing was kept of them before
+    wholes: Sequence[Tensor] = ()  # if there are DTensors: the parameters of which these are what this rank holds
 
 
 class Fused(torch.optim.Optimizer):
@@ -44,6 +49,7 @@ class Fused(torch.optim.Optimizer):
     torch_decouples: ClassVar[bool] = False  # whether torch's has decoupled_weight_decay
 
     grad_norm: Tensor | None = None  # of the last step, before clipping, if a group has max_grad_norm
+    process_group: ProcessGroup | None = None
     _step_supports_amp_scaling = True  # GradScaler hands over grad_scale and found_inf, and waits for nothing
 
     _undisturbed: ClassVar[Callable[..., Any]]  # the step, which no compiler looks into: it is one kernel
@@ -94,6 +100,9 @@ class Fused(torch.optim.Optimizer):
         else:
             for call in self._calls(found):
                 call_on(self.operator, *call)
+            wholes = [p for _, bundles in found for bundle in bundles for p in bundle.wholes]
+            if wholes:
+                torch.autograd.graph.increment_version(wholes)
         return loss
 
     def _names(self, group: Group) -> Names:
@@ -111,7 +120,7 @@ class Fused(torch.optim.Optimizer):
         for group in self.param_groups:
             names = self._names(group)
             self._move_steps(group)
-            in_group = gather(group["params"], self.state, *names) if self.takes(group) else None
+            in_group = self._gather(group["params"], names) if self.takes(group) else None
             if in_group is None:
                 return None
             found.append((group, names, *in_group))
@@ -135,8 +144,12 @@ class Fused(torch.optim.Optimizer):
                 self._begin(group, p, names[p.dtype in SIXTEEN_BITS])
         return self._bundles(group["params"], names)
 
-    def _bundles(self, params: list[Tensor], names: Names, first: bool = False) -> list[Bundle]:
+    def _gather(self, params: list[Tensor], names: Names) -> Any:
         found = gather(params, self.state, *names)
+        return gather_held(params, self.state, *names) if found is None and any_dtensor(params) else found
+
+    def _bundles(self, params: list[Tensor], names: Names, first: bool = False) -> list[Bundle]:
+        found = self._gather(params, names)
         assert found is not None  # as a moment ago
         return bundles(found[0], names, first)
 
@@ -150,9 +163,19 @@ class Fused(torch.optim.Optimizer):
         """The calls of the operator. What can go wrong in making them does so before the first is called."""
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if any(group["max_grad_norm"] is not None for group, _ in found):
-            self.grad_norm = norm_of([bundle for _, bundles in found for bundle in bundles], grad_scale)
+            norm = self.norm_over_ranks()
+            if norm is None:
+                norm = norm_of([bundle for _, bundles in found for bundle in bundles])
+            self.grad_norm = norm if grad_scale is None else norm / grad_scale.to(norm.device)
         pairs = [(group, bundle) for group, bundles in found for bundle in bundles]
         return [self._call(*pair, number, grad_scale, found_inf) for number, pair in enumerate(pairs)]
+
+    def norm_over_ranks(self) -> Tensor | None:
+        """The length of all gradients where they are divided among ranks, which all ask, whatever they hold."""
+        if self.process_group is None and not any_dtensor(chain(*(group["params"] for group in self.param_groups))):
+            return None
+        pairs = ((p, p.grad) for group in self.param_groups for p in group["params"])
+        return norm_over_ranks(pairs, self.process_group)
 
     def _call(
         self, group: Group, bundle: Bundle, number: int, grad_scale: Tensor | None, found_inf: Tensor | None
@@ -176,11 +199,16 @@ class Fused(torch.optim.Optimizer):
                 None if max_grad_norm is None else on_device_of(like, self.grad_norm),
                 on_device_of(like, grad_scale),
                 on_device_of(like, found_inf),
+                () if stream is None else places_in_whole(bundle.wholes),
             ),
         )
 
-    def _add_options(self, **options: Any) -> None:
-        """What our constructors take beyond torch's, checked and made part of every group."""
+    def _add_options(self, process_group: ProcessGroup | None = None, **options: Any) -> None:
+        """What our constructors take beyond torch's, checked; but for the process group, which nobody could save, made
+        part of every group of parameters."""
+        if process_group is not None:
+            self.process_group = checked(type(self).__name__, process_group)
+            self._step_supports_amp_scaling = False  # a scaler then sees to it that the ranks agree to skip a step
         for of_group in (options, *self.param_groups):
             check_rounding(of_group.get("rounding", "nearest"))
             check_max_grad_norm(of_group.get("max_grad_norm"))
@@ -188,6 +216,11 @@ class Fused(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in options.items():
                 group.setdefault(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the process group, if there is one, which refuses to be copied."""
+        state = super().__getstate__()
+        return state if self.process_group is None else {**state, "process_group": self.process_group}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Also of load_state_dict: what was saved by torch's optimizer has none of our options, and keeps ours."""
@@ -217,8 +250,8 @@ class Fused(torch.optim.Optimizer):
                     )
 
 
-def bundles(found: list[tuple[Any, Tensor]], names: Names, first: bool = False) -> list[Bundle]:
-    return [Bundle(lists, like, names[like.dtype in SIXTEEN_BITS], first) for lists, like in found]
+def bundles(found: list[tuple], names: Names, first: bool = False) -> list[Bundle]:
+    return [Bundle(lists, like, names[like.dtype in SIXTEEN_BITS], first, *wholes) for lists, like, *wholes in found]
 
 
 @functools.cache
@@ -244,15 +277,12 @@ def zero_step(group: Group, p: Tensor, on_device: bool) -> Tensor:
     return torch.zeros((), dtype=torch.float64 if double else torch.float32, device=device)
 
 
-def norm_of(bundles: list[Bundle], grad_scale: Tensor | None) -> Tensor:
-    """The length of all gradients as one vector, without the scale of the loss."""
+def norm_of(bundles: list[Bundle]) -> Tensor:
+    """The length of all gradients as one vector."""
     norms = [call_on("torchnotes::gradient_norm", bundle.lists, (1,), ()) for bundle in bundles]
     if not norms:
         return torch.zeros(())
-    norm = norms[0]
-    if len(norms) > 1:
-        norm = gradient_norm(x.to(norm.device, torch.float64) for x in norms)
-    return norm if grad_scale is None else norm / grad_scale.to(norm.device)
+    return norms[0] if len(norms) == 1 else gradient_norm(x.to(norms[0].device, torch.float64) for x in norms)
 
 
 def check_rounding(rounding: Any) -> str:

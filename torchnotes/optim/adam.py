@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import Fused, Group, heeds_capturable
+from ._fused import Fused, Group, ProcessGroup, heeds_capturable
 
 
 @torch.library.register_fake("torchnotes::adam_")
@@ -17,7 +17,7 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class Adam(Fused, torch.optim.Adam):
-    """torch.optim.Adam, and beyond it `rounding` and `max_grad_norm`, as SGD has them."""
+    """torch.optim.Adam, and beyond it `rounding`, `max_grad_norm` and `process_group`, as SGD has them."""
 
     operator = "torchnotes::adam_"
     builtin_step = builtin_step(torch.optim.Adam)
@@ -42,6 +42,7 @@ class Adam(Fused, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         rounding: str = "nearest",
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -57,7 +58,7 @@ class Adam(Fused, torch.optim.Adam):
             fused=fused,
             decoupled_weight_decay=decoupled_weight_decay,
         )
-        self._add_options(rounding=rounding, max_grad_norm=max_grad_norm)
+        self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
     def takes(self, group: Group) -> bool:
         beta1, beta2 = group["betas"]  # a float each, or a tensor each

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ._fused import ProcessGroup
 from .adam import Adam
 
 
@@ -29,6 +30,7 @@ class AdamW(Adam):
         fused: bool | None = None,
         rounding: str = "nearest",
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -45,6 +47,7 @@ class AdamW(Adam):
             decoupled_weight_decay=True,
             rounding=rounding,
             max_grad_norm=max_grad_norm,
+            process_group=process_group,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

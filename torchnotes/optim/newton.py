@@ -35,6 +35,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from .._shards import is_dtensor
+
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # sqrt(eps), about: nearer to x* than that, f looks constant
 _METHODS = ("auto", "exact", "cg")
 _FEW = 256  # parameters; conjugate gradients need some hundred products at most, a Hessian one per parameter
@@ -249,6 +251,8 @@ class Newton(Optimizer):
         super().add_param_group(param_group)
         for p in param_group["params"]:
             first = param_group["params"][0]
+            if is_dtensor(p):
+                raise ValueError("Newton needs parameters that every rank holds whole, but got a DTensor")
             if p.dtype not in _TOLERANCE or p.layout != torch.strided:
                 raise ValueError(f"Newton needs dense parameters of float64 or float32, but got {p.dtype}, {p.layout}")
             if (p.dtype, p.device) != (first.dtype, first.device):

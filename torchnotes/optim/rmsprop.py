@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import OWN_OPTIONS, Fused, Group, heeds_capturable
+from ._fused import OWN_OPTIONS, Fused, Group, ProcessGroup, heeds_capturable
 
 
 @torch.library.register_fake("torchnotes::rmsprop_")
@@ -17,7 +17,7 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class RMSprop(Fused, torch.optim.RMSprop):
-    """torch.optim.RMSprop, and beyond it `rounding` and `max_grad_norm`, as SGD has them, and
+    """torch.optim.RMSprop, and beyond it `rounding`, `max_grad_norm` and `process_group`, as SGD has them, and
 
     decoupled_weight_decay: weight_decay shrinks the parameters by 1 - lr weight_decay, and has no part in the average
     """
@@ -45,6 +45,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
         decoupled_weight_decay: bool = False,
         rounding: str = "nearest",
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -59,7 +60,9 @@ class RMSprop(Fused, torch.optim.RMSprop):
             maximize,
             differentiable,
         )
-        self._add_options(decoupled_weight_decay=decoupled_weight_decay, rounding=rounding, max_grad_norm=max_grad_norm)
+        self._add_options(
+            process_group, decoupled_weight_decay=decoupled_weight_decay, rounding=rounding, max_grad_norm=max_grad_norm
+        )
 
     def takes(self, group: Group) -> bool:
         return super().takes(group) and heeds_capturable(group)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import SIXTEEN_BITS, Bundle, Fused, Group, Names
+from ._fused import SIXTEEN_BITS, Bundle, Fused, Group, Names, ProcessGroup
 
 
 @torch.library.register_fake("torchnotes::sgd_")
@@ -22,6 +22,12 @@ class SGD(Fused, torch.optim.SGD):
     rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
         average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
     max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
+    process_group: ranks each of which has some of the parameters that are clipped together, as in a pipeline, or by
+        ZeroRedundancyOptimizer around `functools.partial(SGD, process_group=...)`: the norm is that of all of them
+
+    Parameters may be DTensors, as fully_shard makes them: each rank updates what it holds, clips by the norm of the
+    whole gradients, and rounds as a single process does, bit for bit. What torch's optimizer has saved by
+    torch.distributed.checkpoint lacks these options: `DefaultLoadPlanner(allow_partial_load=True)` loads it.
     """
 
     operator = "torchnotes::sgd_"
@@ -45,6 +51,7 @@ class SGD(Fused, torch.optim.SGD):
         fused: bool | None = None,
         rounding: str = "nearest",
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -58,7 +65,7 @@ class SGD(Fused, torch.optim.SGD):
             differentiable=differentiable,
             fused=fused,
         )
-        self._add_options(rounding=rounding, max_grad_norm=max_grad_norm)
+        self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
     def keeps(self, group: Group) -> tuple[str, ...]:
         return self.states if group["momentum"] != 0 else ()

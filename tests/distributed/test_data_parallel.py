@@ -1,0 +1,189 @@
+"""DistributedDataParallel, fully_shard and ZeroRedundancyOptimizer beside one process that has all batches."""
+
+import contextlib
+import copy
+import functools
+import io
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from every_module import EveryModule, batch
+from torchnotes import nn, optim
+
+OPTIMIZERS = {  # with an eps beside which gradients that are rounding errors, as before batch normalisation, do nothing
+    "SGD": dict(momentum=0.9, dampening=0.5, weight_decay=0.1),
+    "RMSprop": dict(momentum=0.9, centered=True, eps=1e-3),
+    "Adam": dict(amsgrad=True, weight_decay=0.1, eps=1e-3),
+    "AdamW": dict(maximize=True, eps=1e-3),
+}
+KINDS = pytest.mark.parametrize("name", OPTIMIZERS)
+STEPS, EACH = 4, 6  # samples of a rank in a step
+
+
+def network() -> torch.nn.Module:
+    """Without noise and batch normalisation: for it the batches of the ranks are one."""
+    layers = nn.Linear(4, 9, activation="leaky_relu"), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 3)
+    return torch.nn.Sequential(*layers).double()
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    """Of all ranks, for each step."""
+    n = EACH * dist.get_world_size()
+    return [(torch.randn(n, 4, dtype=torch.float64), torch.randint(3, (n,))) for _ in range(STEPS)]
+
+
+def own_part(x: Tensor) -> Tensor:
+    return x.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def learn(
+    net: torch.nn.Module, optimizer: torch.optim.Optimizer, all_batches: list, max_norm: float | None = None
+) -> None:
+    """Of the batches what belongs to this rank, if the network is data-parallel."""
+    loss = nn.CrossEntropyLoss()
+    for inputs, targets in all_batches:
+        parts = (inputs, targets)
+        if isinstance(net, DistributedDataParallel):
+            parts = own_part(inputs), own_part(targets)
+        optimizer.zero_grad()
+        loss(net(parts[0]), parts[1]).backward()
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), max_norm)
+        optimizer.step()
+
+
+def assert_same(net: torch.nn.Module, whole: torch.nn.Module, tolerance: float = 1e-11) -> None:
+    for p, expected in zip(net.parameters(), whole.parameters(), strict=True):
+        p = p.detach().full_tensor() if isinstance(p, DTensor) else p
+        torch.testing.assert_close(p, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "options", ({}, {"static_graph": True}, {"gradient_as_bucket_view": True, "bucket_cap_mb": 0.0001}), ids=str
+)
+@KINDS
+def test_the_trajectory_is_that_of_the_whole_batch(name, options):
+    net, all_batches = network(), batches()
+    whole = copy.deepcopy(net)
+    ours = getattr(optim, name)(net.parameters(), lr=0.01, max_grad_norm=0.5, **OPTIMIZERS[name])
+    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    learn(DistributedDataParallel(net, **options), ours, all_batches)
+    learn(whole, theirs, all_batches, max_norm=0.5)
+    assert_same(net, whole)
+
+
+@pytest.mark.parametrize("as_view", (False, True), ids=("gradients", "views"))
+@KINDS
+def test_gradients_add_up_without_sync(name, as_view):
+    net, all_batches = network(), batches()
+    whole = copy.deepcopy(net)
+    ours = getattr(optim, name)(net.parameters(), lr=0.01, **OPTIMIZERS[name])
+    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    parallel = DistributedDataParallel(net, gradient_as_bucket_view=as_view)
+    loss = nn.CrossEntropyLoss()
+    for _ in range(2):
+        for i, (inputs, targets) in enumerate(all_batches):
+            last = i == len(all_batches) - 1
+            with contextlib.nullcontext() if last else parallel.no_sync():
+                loss(parallel(own_part(inputs)), own_part(targets)).backward()
+            loss(whole(inputs), targets).backward()
+        for optimizer in (ours, theirs):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+    assert_same(net, whole)
+
+
+def buffers_of(net: torch.nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in net.buffers()]
+
+
+@pytest.mark.parametrize("wrapped", ("DistributedDataParallel", "fully_shard"))
+@KINDS
+def test_every_module(name, wrapped):
+    """Beside one process that goes through the ranks' batches in turn. The buffers of batch normalisation are those of
+    rank 0 in DistributedDataParallel, and each rank's own in fully_shard."""
+    net, rank, ranks = EveryModule(), dist.get_rank(), dist.get_world_size()
+    whole = copy.deepcopy(net)
+    sharded = wrapped == "fully_shard"
+    if sharded:
+        fully_shard(net.dense)
+    parallel = fully_shard(net) if sharded else DistributedDataParallel(net)
+    ours = getattr(optim, name)(net.parameters(), lr=0.01, **OPTIMIZERS[name])
+    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    all_batches = [[batch(EACH) for _ in range(ranks)] for _ in range(STEPS)]
+    of_ranks = [buffers_of(whole)] * ranks
+    for step, of_step in enumerate(all_batches):
+        torch.manual_seed(100 * step + rank)
+        parallel(*of_step[rank]).backward()
+        for i, of_rank in enumerate(of_step):
+            torch.manual_seed(100 * step + i)
+            for buffer, value in zip(whole.buffers(), of_ranks[i], strict=True):
+                buffer.copy_(value)
+            (whole(*of_rank) / ranks).backward()
+            of_ranks[i] = buffers_of(whole)
+        if not sharded:
+            torch.testing.assert_close(buffers_of(net), of_ranks[rank], rtol=1e-9, atol=1e-11)
+            of_ranks = of_ranks[:1] * ranks
+        for optimizer in (ours, theirs):
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_same(net, whole, 1e-9)
+    if sharded:
+        torch.testing.assert_close(buffers_of(net), of_ranks[rank], rtol=1e-9, atol=1e-11)
+
+
+# ZeroRedundancyOptimizer, on whose ranks each parameter is on one
+
+
+def zero(params: Any, name: str, **options: Any) -> ZeroRedundancyOptimizer:
+    of_all = functools.partial(getattr(optim, name), process_group=dist.group.WORLD)
+    return ZeroRedundancyOptimizer(params, of_all, lr=0.01, **OPTIMIZERS[name], **options)
+
+
+@pytest.mark.parametrize("as_view", (False, True), ids=("parameters", "views"))
+@KINDS
+def test_zero_redundancy(name, as_view):
+    net, all_batches = network(), batches()
+    whole = copy.deepcopy(net)
+    ours = zero(net.parameters(), name, max_grad_norm=0.5, parameters_as_bucket_view=as_view)
+    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    learn(DistributedDataParallel(net), ours, all_batches)
+    learn(whole, theirs, all_batches, max_norm=0.5)
+    assert_same(net, whole)
+
+
+@KINDS
+def test_a_checkpoint_of_zero_redundancy(name):
+    """It continues in ZeroRedundancyOptimizer, and in torch's optimizer."""
+    net, all_batches = network(), batches()
+    whole = copy.deepcopy(net)
+    optimizer = zero(net.parameters(), name, max_grad_norm=0.5)
+    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    learn(DistributedDataParallel(net), optimizer, all_batches)
+    learn(whole, theirs, all_batches, max_norm=0.5)
+    optimizer.consolidate_state_dict(to=0)
+    saved = [None]
+    if dist.get_rank() == 0:
+        torch.save(optimizer.state_dict(), file := io.BytesIO())
+        saved = [file.getvalue()]
+    dist.broadcast_object_list(saved, src=0)
+    mine, torchs = (torch.load(io.BytesIO(saved[0]), weights_only=True) for _ in range(2))
+    twin = copy.deepcopy(net)
+    continued = zero(twin.parameters(), name, max_grad_norm=0.5)
+    continued.load_state_dict(mine)
+    alone = copy.deepcopy(net)
+    by_torch = getattr(torch.optim, name)(alone.parameters(), lr=0.01, **OPTIMIZERS[name])
+    by_torch.load_state_dict(torchs)
+    learn(DistributedDataParallel(twin), continued, all_batches)
+    for by_itself, of_torch in ((alone, by_torch), (whole, theirs)):
+        learn(by_itself, of_torch, all_batches, max_norm=0.5)
+    assert_same(twin, whole)
+    assert_same(alone, whole)

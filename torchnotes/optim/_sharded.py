@@ -1,0 +1,99 @@
+"""Parameters that are DTensors. A step is one of the plain tensors that this rank holds of them, by the same kernels;
+the states stay DTensors, as torch's optimizers keep them."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._native import gather
+from .._shards import is_dtensor, runs
+
+
+def any_dtensor(tensors: Iterable[Tensor]) -> bool:
+    tensor = sys.modules.get("torch.distributed.tensor")
+    return tensor is not None and any(issubclass(kind, tensor.DTensor) for kind in set(map(type, tensors)))
+
+
+def is_partial_sum(x: Tensor) -> bool:
+    return is_dtensor(x) and any(placement.is_partial() for placement in x.placements)
+
+
+def held_of(x: Tensor) -> Tensor:
+    """What this rank holds of x: the same memory, without a history."""
+    if not is_dtensor(x):
+        return x.detach()
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
+    held = x.to_local().detach()
+    return held.wait() if isinstance(held, AsyncCollectiveTensor) else held
+
+
+@torch.no_grad()
+def gather_held(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[str, ...]) -> Any:
+    """As gather, of what this rank holds; beside each bundle and its first tensor, the parameters it is made of."""
+    with_gradient = [p for p in params if p.grad is not None]
+    if any(map(is_partial_sum, with_gradient)):
+        return None
+    of_held = {_held_parameter(p): p for p in with_gradient}
+    states = {
+        held: {name: _like_parameter(p, x, name) for name, x in state.get(p, {}).items()} for held, p in of_held.items()
+    }
+    gathered = gather(list(of_held), states, *names)
+    if gathered is None:
+        return None
+    bundles, lacking = gathered
+    begun = of_held.keys() - set(lacking)
+    return [
+        (
+            lists,
+            like,
+            [p for x, p in of_held.items() if x in begun and (x.dtype, x.device) == (like.dtype, like.device)],
+        )
+        for lists, like in bundles
+    ], [of_held[held] for held in lacking]
+
+
+def _held_parameter(p: Tensor) -> Tensor:
+    """What this rank holds of a parameter and, as its gradient, of that. It comes to be placed as the parameter is."""
+    if not is_dtensor(p):
+        return p
+    if is_dtensor(p.grad) and p.grad.device_mesh == p.device_mesh and p.grad.placements != p.placements:
+        p.grad = p.grad.redistribute(placements=p.placements)
+    held = held_of(p)
+    held.grad = _like_parameter(p, p.grad, "gradient")
+    return held
+
+
+def _like_parameter(p: Tensor, x: Any, what: str) -> Any:
+    """What this rank holds of x, which is p's gradient or a state of it."""
+    if not (is_dtensor(p) and isinstance(x, Tensor)):
+        return x
+    placed = (x.device_mesh, x.placements) if is_dtensor(x) else None
+    if placed != (p.device_mesh, p.placements) and what != "step":
+        expected, got = _description(p), _description(x)
+        raise RuntimeError(f"torchnotes: expected the {what} of a parameter to be like it, {expected}, got {got}")
+    return held_of(x)
+
+
+def _description(x: Tensor) -> str:
+    return f"a DTensor placed as {x.placements} on {x.device_mesh}" if is_dtensor(x) else "a tensor that is no DTensor"
+
+
+def places_in_whole(params: Sequence[Tensor]) -> tuple[int, ...]:
+    """By which the elements of each parameter get their random numbers: first, length and pitch (csrc/parameters.h)."""
+    return tuple(number for p in params for number in _place(p))
+
+
+def _place(p: Tensor) -> tuple[int, int, int]:
+    if not is_dtensor(p):
+        return 0, max(p.numel(), 1), 0
+    found = list(runs(p))
+    if len(found) > 1 or not p.to_local().is_contiguous():
+        raise RuntimeError(
+            "torchnotes: stochastic rounding needs parameters of which a rank holds contiguous rows at equal "
+            f"distances, got {_description(p)}, of size {tuple(p.shape)}"
+        )
+    return next(((run.first, run.length, run.pitch) for run in found), (0, 1, 0))
