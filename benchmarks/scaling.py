@@ -171,8 +171,7 @@ def sizes_of_layers() -> list[int]:
     return [4 * (inputs + 1) * outputs for inputs, outputs in itertools.pairwise(LARGER)]
 
 
-WORKS = (
-    *(all_reduce(size) for size in (SMALLEST, 1 << 16, 1 << 20, LARGEST)),
+STEPS = (
     Work(f"DistributedDataParallel, digits classifier, {ROWS_OF_DIGITS} rows", digits, of_digits),
     Work(
         f"DistributedDataParallel, {'-'.join(map(str, LARGER))}, {ROWS} rows",
@@ -195,6 +194,7 @@ WORKS = (
         lambda n: [gathered(16, n), gathered(4 * 8 * ROWS, n)],
     ),
 )
+WORKS = (*(all_reduce(size) for size in (SMALLEST, 1 << 16, 1 << 20, LARGEST)), *STEPS)
 
 
 def main() -> None:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .results import Row
-from .scaling import LARGEST, PROCESSES, SMALLEST, WORKS, Work, all_reduce
+from .scaling import LARGEST, PROCESSES, SMALLEST, STEPS, Work, all_reduce
 
 FURTHER = (2, 4, 8, 16, 64)  # processes on cores of their own
-STEPS = [work for work in WORKS if not work.name.startswith("all-reduce")]
 Table = Callable[[list[str], list[list[str]]], str]
 
 
