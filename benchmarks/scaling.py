@@ -205,7 +205,7 @@ def main() -> None:
     check(rows)
     origin = {name: value for name, value in results.origin(CPU, 1).items() if name in results.ORIGIN}
     for row in rows:
-        row.update(origin, machine=results.processor(), cores=len(os.sched_getaffinity(0)))
+        row.update(origin, machine=results.processor(), cores=os.cpu_count())
     results.merge(PATH, rows, KEY, (*COLUMNS, *results.ORIGIN))
 
 
