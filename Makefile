@@ -68,6 +68,7 @@ format: $(VENV)/tools
 
 bench: build
 	$(HERE) $(PY) -m torchnotes bench --save
+	$(HERE) $(PY) -m benchmarks.scaling
 	$(HERE) $(PY) -m benchmarks.publish
 
 docs: build $(VENV)/tests

@@ -1,17 +1,18 @@
 """Rewrite what is said of speed and accuracy, and the pictures, from results/*.csv: in results/README.md everything,
-in README.md a line for each operation."""
+in README.md a line for each operation, and in docs/scaling.md what several processes take."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from . import plot, results
+from . import plot, results, scaling, scaling_page
 from .results import Row
 from .timing import COPY, OURS
 
 README = Path(__file__).parents[1] / "README.md"
 DETAILS = results.RESULTS / "README.md"
+SCALING = README.parent / "docs/scaling.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 ABOUT = "Made by `make bench`, from the rows of the files beside this one."
 FEW = 5  # operations, of which a picture says no more than the table
@@ -20,7 +21,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def main() -> None:
     sections, summaries = [], []
-    for path in sorted(results.RESULTS.glob("*.csv")):
+    for path in sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH}):
         rows = results.read(path)
         picture = path.with_suffix(".png")
         shown = plot.draw(rows, picture)
@@ -29,11 +30,21 @@ def main() -> None:
         plot.draw_ratios(rows, ratios)
         summaries.append(summary(rows, ratios.relative_to(README.parent).as_posix()))
     DETAILS.write_text(f"# Results\n\n{ABOUT}\n{''.join(sections)}")
-    text = README.read_text()
+    put(README, "".join(summaries))
+    if scaling.PATH.exists():
+        by_machine: dict[str, list[Row]] = {}
+        for row in results.read(scaling.PATH):
+            by_machine.setdefault(row["machine"], []).append(row)
+        put(SCALING, "".join(scaling_page.section(rows, table) for rows in by_machine.values()))
+
+
+def put(path: Path, written: str) -> None:
+    """In the place of what was written there before."""
+    text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{README.name} needs the lines {BEGIN} and {END} once each, around what this writes")
+        raise SystemExit(f"{path.name} needs the lines {BEGIN} and {END} once each, around what this writes")
     before, rest = text.split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{''.join(summaries)}{END}{rest.split(END)[1]}")
+    path.write_text(f"{before}{BEGIN}\n{written}{END}{rest.split(END)[1]}")
 
 
 def summary(rows: list[Row], picture: str) -> str:

@@ -5,7 +5,7 @@ import datetime
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,13 @@ def read(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def merge(path: Path, rows: Iterable[Row]) -> None:
+def merge(path: Path, rows: Iterable[Row], key: Sequence[str] = KEY, columns: Sequence[str] = COLUMNS) -> None:
     """Write rows into the file, each in the place of the one with the same key."""
     old = read(path) if path.exists() else []
-    merged = {tuple(str(row[column]) for column in KEY): row for row in (*old, *rows)}
+    merged = {tuple(str(row[column]) for column in key): row for row in (*old, *rows)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(merged.values())
 

@@ -1,4 +1,7 @@
-"""Which devices and dtypes the tests run on, and a fixed seed for each test."""
+"""Which devices and dtypes the tests run on, a fixed seed for each test, and rows to tell apart."""
+
+import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,3 +22,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Path:
+    """Three classes around three points, as a CSV file."""
+    generator = torch.Generator().manual_seed(0)
+    path = tmp_path / "blobs.csv"
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(("width", "height", "kind"))
+        for number in range(150):
+            x = torch.randn(2, generator=generator) + 6 * torch.tensor([number % 3, (number % 3) ** 2])
+            lines.writerow((*x.tolist(), ("ant", "bee", "cat")[number % 3]))
+    return path

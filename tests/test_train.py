@@ -20,22 +20,9 @@ from torchnotes.commands import _comparison, _data, _progress, _training
 from torchnotes.commands._checkpoint import load
 from torchnotes.commands._classifier import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
 from torchnotes.commands._figures import binned, calibration_error
+from torchnotes.commands._ranks import Ranks
 
 ROOT = Path(torchnotes.__file__).parents[1]
-
-
-@pytest.fixture
-def blobs(tmp_path):
-    """Three classes around three points, as a CSV file."""
-    generator = torch.Generator().manual_seed(0)
-    path = tmp_path / "blobs.csv"
-    with path.open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(("width", "height", "kind"))
-        for number in range(150):
-            x = torch.randn(2, generator=generator) + 6 * torch.tensor([number % 3, (number % 3) ** 2])
-            lines.writerow((*x.tolist(), ("ant", "bee", "cat")[number % 3]))
-    return path
 
 
 def quick(*arguments):
@@ -170,6 +157,138 @@ def test_an_interruption_keeps_the_best_model_and_the_report(tmp_path):
     assert "\ntorchnotes " in out
 
 
+def state_of(folder):
+    return torch.load(folder / "training.pt", weights_only=True)["contenders"]
+
+
+def assert_same(a, b):
+    """To the last bit, whatever tensors are in."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        a, b = a.values(), b.values()
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, (list, type({}.values()))):
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        ("--optimizer", "adam"),
+        ("--optimizer", "sgd", "--dtype", "bfloat16"),
+        ("--optimizer", "rmsprop", "--activation", "tanh", "--hidden", "16", "8"),
+    ),
+)
+def test_a_training_that_is_resumed_is_the_one_that_was_not_ended(blobs, tmp_path, options):
+    def run(folder, *more):
+        assert main(quick("--data", blobs, "--output", tmp_path / folder, "--noise", "0.2", *options, *more)) == 0
+
+    run("whole")
+    run("parts", "--epochs", "1")
+    run("parts", "--epochs", "3", "--resume")
+    assert not torch.equal(*(state_of(tmp_path / f)["torchnotes"]["model"]["0.weight"] for f in ("whole", "parts")))
+    run("parts", "--resume")
+    assert_same(state_of(tmp_path / "parts"), state_of(tmp_path / "whole"))
+    assert_same(load(tmp_path / "parts/model.pt").state, load(tmp_path / "whole/model.pt").state)
+
+
+def test_what_an_epoch_has_begun_is_done_again(blobs, tmp_path, capsys, monkeypatch):
+    learned, calls = _training.learned, itertools.count()
+
+    def interrupted(*arguments):
+        if next(calls) == 2 * 13 * 2 + 3:  # networks, batches, epochs: in the third one
+            raise KeyboardInterrupt
+        return learned(*arguments)
+
+    assert main(quick("--data", blobs, "--output", tmp_path / "whole")) == 0
+    monkeypatch.setattr(_training, "learned", interrupted)
+    command = quick("--data", blobs, "--output", tmp_path / "ended")
+    assert main(command) == 130
+    assert "Interrupted after 2 of 4 epochs" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert_same(state_of(tmp_path / "ended"), state_of(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    (
+        (("--lr", "0.5"), "is of a training with --lr 0.002, not 0.5"),
+        (("--hidden", "8", "8", "--seed", "1"), "with --hidden 16, not 8 8; --seed 0, not 1"),
+        (("--compile",), "with --compile False, not True"),
+        (("--epochs", "1"), "has 1 epochs behind it"),
+        (("--data", "others.csv"), "is of a training with other data"),
+        (("--output", "elsewhere"), "elsewhere/training.pt: there is no training to resume"),
+    ),
+)
+def test_another_training_is_not_resumed(blobs, tmp_path, capsys, monkeypatch, options, complaint):
+    monkeypatch.chdir(tmp_path)
+    assert main(quick("--data", blobs, "--output", "run", "--epochs", "1")) == 0
+    capsys.readouterr()
+    kept = Path("run/training.pt").read_bytes()
+    Path("others.csv").write_text(blobs.read_text().replace("ant", "ape"))
+    assert complaint in refusal(capsys, *quick("--data", blobs, "--output", "run", "--resume", *options))
+    assert Path("run/training.pt").read_bytes() == kept
+    assert not Path("elsewhere").exists()
+
+
+def test_what_is_no_training_is_not_resumed(blobs, tmp_path, capsys):
+    (tmp_path / "training.pt").write_text("nothing")
+    command = quick("--data", blobs, "--output", tmp_path, "--resume")
+    assert "training.pt is not a training of python -m torchnotes train" in refusal(capsys, *command)
+
+
+class Numbered(Ranks):
+    """Alone, whatever its number."""
+
+    def part(self, rows):
+        return rows
+
+
+def test_every_rank_has_noise_of_its_own():
+    pair = torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 2
+
+    def weight(rank, noise):
+        design = Design((2, 8, 2), noise=noise)
+        alone = Numbered(rank)
+        networks = _comparison.contenders(design, "sgd", 0.1, 0, torch.device("cpu"), False, alone)
+        course = _training.Course(pair, pair, 1, 8, 0)
+        _training.train(networks, course, alone, _progress.Silence(), lambda _: None, lambda: None)
+        return [network.model[0].weight for network in networks]
+
+    for noise, differ in ((0.0, False), (0.3, True)):
+        first, again, second = weight(0, noise), weight(0, noise), weight(1, noise)
+        for number in range(2):
+            assert torch.equal(first[number], again[number])
+            assert torch.equal(first[number], second[number]) != differ
+
+
+def test_every_epoch_has_an_order_and_noise_of_its_own(monkeypatch):
+    pair = torch.randn(32, 2), torch.arange(32) % 2
+    course = _training.Course(pair, pair, 3, 32, 0)
+    orders = [tuple(next(course.batches(epoch)).tolist()) for epoch in range(3)]
+    assert len(set(orders)) == 3
+    networks = _comparison.contenders(Design((2, 8, 2)), "sgd", 0.1, 0, torch.device("cpu"), False, Ranks())
+    seeds = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    _training.train(networks, course, Ranks(), _progress.Silence(), lambda _: None, lambda: None)
+    assert len(set(seeds)) == 3
+
+
+@pytest.mark.parametrize("size", (1, 2, 3, 5))
+def test_ranks_divide_a_batch(size):
+    for count in range(2, 12):
+        rows = torch.arange(count)
+        parts = [Ranks(rank, size).part(rows) for rank in range(size)]
+        assert torch.equal(torch.cat(parts), rows)
+        lengths = [len(part) for part in parts if len(part)]
+        assert max(lengths) - min(lengths) <= 1 < min(lengths)
+        assert len(lengths) == min(size, max(1, count // 2))
+
+
 def test_a_training_that_diverges_says_so(blobs, tmp_path, capsys):
     assert main(quick("--data", blobs, "--output", tmp_path, "--optimizer", "sgd", "--lr", "1e30")) == 1
     assert "a smaller --lr may help" in capsys.readouterr().err
@@ -227,6 +346,8 @@ def test_bad_data_are_refused_before_anything_is_written(tmp_path, capsys, name,
         (("--dtype", "int8"), "invalid choice: 'int8'"),
         (("--device", "meta"), "'meta' computes nothing"),
         (("--output", "/dev/null/run"), "nothing can be written there"),
+        (("--timeout", "0"), "'0' is not a number of seconds from 1 to a million"),
+        (("--timeout", "60"), "--timeout is for processes that torchrun starts"),
     ),
 )
 def test_bad_options_are_refused(capsys, option, complaint):
@@ -281,10 +402,8 @@ def test_networks_are_judged_in_evaluation_and_trained_on():
 
 
 def test_a_batch_of_one_row_is_left_out():
-    pair = torch.arange(9.0), torch.arange(9)
-    found = list(_training.batches(pair, 4, torch.Generator()))
-    assert [len(x) for x, _ in found] == [4, 4]
-    assert [len(x) for x, _ in _training.batches(pair, 7, torch.Generator())] == [7, 2]
+    assert [len(rows) for rows in _training.batches(9, 4, torch.Generator())] == [4, 4]
+    assert [len(rows) for rows in _training.batches(9, 7, torch.Generator())] == [7, 2]
 
 
 def test_the_two_networks_compute_the_same():

@@ -5,18 +5,30 @@ Bad input is answered by one line and exit status 2.
 
 import argparse
 import importlib
+import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
 from .commands import COMMANDS, BadInput
+from .commands._ranks import launched
 
 PROGRAM = "python -m torchnotes"
+SECONDS_OF_THE_FIRST = 10  # of torchrun's processes, to say what they all would say
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")  # without the usage, of many lines
+        sys.exit(refused(self.prog, message))  # without the usage, of many lines
+
+
+def refused(program: str, message: str) -> int:
+    """The exit status of bad input, which has been told."""
+    if launched() and os.environ["RANK"] != "0":
+        time.sleep(SECONDS_OF_THE_FIRST)  # torchrun ends this process as soon as the first one has ended
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return modules[options.command].run(options)
     except BadInput as error:
-        print(f"{PROGRAM} {options.command}: error: {error}", file=sys.stderr)
-        return 2
+        return refused(f"{PROGRAM} {options.command}", str(error))
+
+
+def recorded_main() -> int | None:
+    """With an error told to torchrun, which shows the first one of all processes."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return record(main)()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(recorded_main() if launched() else main())

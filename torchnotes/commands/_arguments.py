@@ -27,6 +27,13 @@ def positive(text: str) -> float:
     return number
 
 
+def seconds(text: str) -> float:
+    number = _number(text)
+    if not 1 <= number <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to a million")
+    return number
+
+
 def rate(text: str) -> float:
     number = _number(text)
     if not 0 <= number < 1:

@@ -1,16 +1,13 @@
 """A trained classifier in a file, with all that a prediction needs."""
 
-import os
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import BadInput
 from ._classifier import Design, by_torchnotes
+from ._files import read, write
 
 FORMAT = "torchnotes classifier 1"
 
@@ -28,10 +25,7 @@ class Checkpoint:
     seed: int
 
     def save(self, path: Path) -> None:
-        """Whole or not at all: what was there before stays until all is written."""
-        partial = path.with_name(path.name + ".partial")
-        torch.save({"format": FORMAT, **asdict(self)}, partial)
-        os.replace(partial, path)
+        write(path, FORMAT, asdict(self))
 
     def model(self, device: torch.device) -> torch.nn.Module:
         model = by_torchnotes(self.design)
@@ -43,13 +37,6 @@ class Checkpoint:
 
 
 def load(path: Path) -> Checkpoint:
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise BadInput(f"{path} is not a checkpoint of python -m torchnotes train") from error
-    if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
-        raise BadInput(f"{path} is not a checkpoint of python -m torchnotes train")
+    found = read(path, FORMAT, "a checkpoint")
     design = found.pop("design")
     return Checkpoint(Design(**design | {"sizes": tuple(design["sizes"])}), **found)

@@ -1,19 +1,23 @@
 """The notes' classifier by torchnotes beside torch's: how they are made, and what they are compared by."""
 
 import dataclasses
+import inspect
 import statistics
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from .. import nn
 from ._classifier import Design, by_torch, by_torchnotes, copy_parameters, optimizer
 from ._memory import peak_bytes
-from ._training import Contender, Loss, Pair, accuracy, logits_of, uncompiled
+from ._ranks import Ranks
+from ._training import Batch, Contender, Course, Loss, Pair, accuracy, bare, logits_of
 
 OURS, THEIRS, COMPILED = "torchnotes", "torch", "torch compiled"
+STATISTICS_APART = "By torch each process normalises by the statistics of its own rows: it has no others on the CPU."
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,15 @@ class Result:
 
 
 def contenders(
-    design: Design, optimizer_name: str, lr: float, seed: int, device: torch.device, compiled: bool
+    design: Design, optimizer_name: str, lr: float, seed: int, device: torch.device, compiled: bool, ranks: Ranks
 ) -> list[Contender]:
-    """Networks with the same parameters."""
+    """Networks with the same parameters, on all ranks."""
     torch.manual_seed(seed)
     start = by_torchnotes(design)
     return [
         Contender(
             name,
-            model := network(name, design, start).to(device),
+            model := parallel(network(name, design, start).to(device), ranks),
             optimizer(optimizer_name, lr, model.parameters(), name == OURS),
             loss_of(name),
         )
@@ -57,22 +61,48 @@ def network(name: str, design: Design, like: torch.nn.Module) -> Any:
     return torch.compile(model) if name == COMPILED else model
 
 
+def parallel(model: torch.nn.Module, ranks: Ranks) -> torch.nn.Module:
+    """The network that learns from what all ranks have, by the mean of their gradients."""
+    if ranks.size == 1:
+        return model
+    # The first rank's buffers need not be sent at every step: the others have the same, or on purpose their own.
+    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    sent: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
+    return DistributedDataParallel(synchronized(model), **sent)
+
+
+def synchronized(model: torch.nn.Module) -> torch.nn.Module:
+    """Its batch normalisation by the statistics of all ranks."""
+    if isinstance(model, nn.MLP):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return model if on_cpu else torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
 def loss_of(name: str) -> torch.nn.Module:
     return nn.CrossEntropyLoss() if name == OURS else torch.nn.CrossEntropyLoss()
 
 
-def judge(design: Design, trained: list[Contender], batch: Pair, test: Pair) -> tuple[list[Result], float]:
-    """The results, and by how much torch's gradients at most differ from ours."""
-    gradients = gradients_of(design, trained, batch)
+def judge(
+    design: Design, trained: list[Contender], course: Course, ranks: Ranks, test: Pair
+) -> tuple[list[Result], float]:
+    """The results, and by how much torch's gradients at most differ from ours.
+
+    The gradients are those of a whole batch; the memory of a step is that of this rank's part of it.
+    """
+    rows = next(course.batches(0))
+    x, y = course.training
+    gradients = gradients_of(design, trained, (x[rows], y[rows]))
     exact = gradients.pop("exact")
-    results = [result(contender, error_of(gradients[contender.name], exact), batch, test) for contender in trained]
+    part = course.part(rows, ranks)
+    results = [result(contender, error_of(gradients[contender.name], exact), part, test) for contender in trained]
     return results, error_of(gradients[OURS], gradients[THEIRS])
 
 
-def result(contender: Contender, gradient_error: float, batch: Pair, test: Pair) -> Result:
-    peak = peak_bytes(lambda: contender.step(*batch), batch[0].device)
-    uncompiled(contender.model).load_state_dict(contender.best_state)
-    logits = logits_of(uncompiled(contender.model), test[0])
+def result(contender: Contender, gradient_error: float, part: Batch, test: Pair) -> Result:
+    peak = peak_bytes(lambda: contender.step(part), part.x.device)
+    bare(contender.model).load_state_dict(contender.best_state)
+    logits = logits_of(bare(contender.model), test[0])
     confidences, classes = logits.double().softmax(1).max(1)
     return Result(
         contender.name,

@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from types import TracebackType
 from typing import Any, Protocol
 
 
@@ -25,30 +24,35 @@ class Progress(Protocol):
         """After all steps of an epoch."""
 
 
-def progress(names: list[str], epochs: int, steps: int) -> Progress:
-    """Of `epochs` epochs, `steps` steps in all, of each network."""
+def progress(names: list[str], epochs: int, steps: int, done: int = 0) -> Progress:
+    """Of `epochs` epochs of so many steps, of which some are done, of each network."""
     on_terminal = sys.stdout.isatty() and importlib.util.find_spec("rich") is not None
-    return Bars(names, steps) if on_terminal else Lines(names, epochs)
+    return Bars(names, epochs * steps, done * steps) if on_terminal else Lines(names, epochs, done)
 
 
-class Lines:
-    """Some ten lines for each network."""
+class Silence:
+    """Where another process shows it."""
 
-    def __init__(self, names: list[str], epochs: int) -> None:
-        self.width = max(map(len, names))
-        self.epochs = epochs
-        self.done = dict.fromkeys(names, 0)
-
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "Silence":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *reason: Any) -> None:
         pass
 
     def step(self, name: str, loss: float, accuracy: float) -> None:
         pass
+
+    def epoch(self, name: str, figures: Figures) -> None:
+        pass
+
+
+class Lines(Silence):
+    """Some ten lines for each network."""
+
+    def __init__(self, names: list[str], epochs: int, done: int) -> None:
+        self.width = max(map(len, names))
+        self.epochs = epochs
+        self.done = dict.fromkeys(names, done)
 
     def epoch(self, name: str, figures: Figures) -> None:
         self.done[name] += 1
@@ -66,7 +70,7 @@ class Lines:
 class Bars:
     """A bar for each network."""
 
-    def __init__(self, names: list[str], steps: int) -> None:
+    def __init__(self, names: list[str], steps: int, done: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
@@ -79,7 +83,7 @@ class Bars:
             TextColumn("validation {task.fields[validation]:6.2%}"),
         )
         self.tasks = {
-            name: self.bars.add_task(name, total=steps, loss=float("nan"), accuracy=0.0, validation=0.0)
+            name: self.bars.add_task(name, total=steps, completed=done, loss=float("nan"), accuracy=0.0, validation=0.0)
             for name in names
         }
 
@@ -87,9 +91,7 @@ class Bars:
         self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *reason: Any) -> None:
         self.bars.stop()
 
     def step(self, name: str, loss: float, accuracy: float) -> None:

@@ -50,8 +50,8 @@ def difference_of(difference: float) -> str:
     return f"The gradients of torchnotes and torch differ by at most {difference:.2g} of the greatest."
 
 
-def summary(results: Sequence[Result], difference: float) -> str:
-    return f"{table(HEADER, body(results))}\n\n{difference_of(difference)}"
+def summary(results: Sequence[Result], difference: float, remark: str) -> str:
+    return "\n".join((table(HEADER, body(results)), "", difference_of(difference), *([remark] if remark else [])))
 
 
 def page(
@@ -60,8 +60,11 @@ def page(
     contenders: Sequence[Contender],
     results: Sequence[Result],
     difference: float,
+    remark: str,
     ending: str,
+    processes: int,
 ) -> str:
+    threads = f"{torch.get_num_threads()} threads{f' in each of {processes} processes' if processes > 1 else ''}"
     chosen = "\n".join(f"{name:<12}{value}" for name, value in sorted(vars(options).items()) if name != "command")
     cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in body(results))
     figures = (
@@ -76,10 +79,10 @@ def page(
 <p>{datetime.datetime.now():%Y-%m-%d %H:%M}, {len(contenders[0].epochs)} epochs.
 <span class="note">{html.escape(ending)}</span></p>
 <table><tr>{"".join(f"<th>{name}</th>" for name in HEADER)}</tr>{cells}</table>
-<p>{difference_of(difference)}</p><p>{ABOUT}</p>
+<p>{difference_of(difference)} {html.escape(remark)}</p><p>{ABOUT}</p>
 {"".join(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>" for figure, caption in figures)}
 <h2>Options</h2><pre>{html.escape(chosen)}</pre>
 <h2>Machine</h2><pre>{html.escape(build_info())}
-torch             {torch.__version__}, {torch.get_num_threads()} threads</pre>
+torch             {torch.__version__}, {threads}</pre>
 </body></html>
 """

@@ -1,15 +1,24 @@
-"""Training of several networks side by side: in turns, on the same batches, each step timed by itself."""
+"""Training of several networks side by side: in turns, on the same batches, each step timed by itself.
+
+What is drawn at random depends on the seed and the number of the epoch, and noise on the rank: a training can be
+resumed after any epoch without a generator's state, and by any number of ranks.
+"""
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ._progress import Progress
+from ._ranks import Ranks
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Pair = tuple[Tensor, Tensor]
@@ -38,77 +47,121 @@ class Contender:
     best_loss: float = math.inf
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
-    def step(self, x: Tensor, y: Tensor) -> Pair:
+    def step(self, batch: "Batch") -> Pair:
         self.optimizer.zero_grad()
-        output = self.model(x)
-        loss = self.loss(output, y)
-        loss.backward()
+        output = self.model(batch.x)
+        loss = self.loss(output, batch.y)
+        loss.backward(torch.full_like(loss, batch.weight))
         self.optimizer.step()
         return output.detach(), loss.detach()
 
-    def timed_step(self, x: Tensor, y: Tensor) -> Pair:
-        synchronize(x.device)
+    def timed_step(self, batch: "Batch") -> Pair:
+        synchronize(batch.x.device)
         start = time.perf_counter()
-        results = self.step(x, y)
-        synchronize(x.device)
+        results = self.step(batch)
+        synchronize(batch.x.device)
         self.seconds.append(time.perf_counter() - start)
         return results
+
+
+class Batch(NamedTuple):
+    """A rank's part of a batch. By its weight the mean over the ranks of their losses is that over all rows."""
+
+    x: Tensor
+    y: Tensor
+    weight: float
 
 
 class Diverged(Exception):
     """A loss is not finite."""
 
 
+@dataclass(frozen=True)
+class Course:
+    """What is learned from, what is validated by, and until so many epochs are done."""
+
+    training: Pair
+    validation: Pair
+    epochs: int
+    batch_size: int
+    seed: int
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        order = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+        return batches(len(self.training[0]), self.batch_size, order)
+
+    def part(self, rows: Tensor, ranks: Ranks) -> Batch:
+        x, y = self.training
+        own = ranks.part(rows)
+        return Batch(x[own], y[own], len(own) * ranks.size / len(rows))
+
+
 def train(
     contenders: list[Contender],
-    training: Pair,
-    validation: Pair,
-    epochs: int,
-    batch_size: int,
-    seed: int,
+    course: Course,
+    ranks: Ranks,
     progress: Progress,
     on_best: Callable[[Contender], None],
+    on_epoch: Callable[[], None],
 ) -> None:
-    """`on_best` is called whenever a network has its least loss of the validation so far."""
-    generator = torch.Generator().manual_seed(seed)
-    turn = 0
-    for _ in range(epochs):
-        sums = {contender.name: torch.zeros(2, dtype=torch.float64) for contender in contenders}
+    """`on_best` is called whenever a network has its least loss of the validation so far, `on_epoch` after every epoch
+    of all of them."""
+    for number in range(len(contenders[0].epochs), course.epochs):
+        torch.manual_seed(derived_seed(course.seed, number, ranks.rank))
+        sums = torch.zeros(len(contenders), 2, dtype=torch.float64)  # of losses, and of right answers
         seen = 0
-        for x, y in batches(training, batch_size, generator):
-            turn += 1
-            seen += len(x)
-            for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
-                output, loss = contender.timed_step(x, y)
-                right = (output.argmax(1) == y).sum()
-                sums[contender.name] += torch.stack((loss.double() * len(x), right.double())).cpu()
-                progress.step(contender.name, *(sums[contender.name] / seen).tolist())
-        for contender in contenders:
-            loss_of_all, share_right = (sums[contender.name] / seen).tolist()
-            epoch = measured(contender, loss_of_all, share_right, validation)
+        for turn, rows in enumerate(course.batches(number), number):
+            batch = course.part(rows, ranks)
+            seen += len(rows)
+            of_batch = torch.zeros_like(sums)
+            for place in in_turns(len(contenders), turn):
+                of_batch[place] = learned(contenders[place], batch)
+            sums += ranks.total(of_batch)
+            for contender, (loss, right) in zip(contenders, (sums / seen).tolist(), strict=True):
+                progress.step(contender.name, loss, right)
+        for contender, (loss, right) in zip(contenders, (sums / seen).tolist(), strict=True):
+            epoch = ranks.from_first(partial(measured, contender, loss, right, course.validation))
             contender.epochs.append(epoch)
             if not math.isfinite(epoch.train_loss):
                 raise Diverged(f"the loss of {contender.name} is {epoch.train_loss} in epoch {len(contender.epochs)}")
             if epoch.validation_loss < contender.best_loss:
                 contender.best_loss = epoch.validation_loss
-                contender.best_state = copy.deepcopy(uncompiled(contender.model).state_dict())
+                contender.best_state = copy.deepcopy(bare(contender.model).state_dict())
                 on_best(contender)
             progress.epoch(contender.name, epoch)
+        on_epoch()
 
 
-def batches(pair: Pair, size: int, generator: torch.Generator) -> Iterator[Pair]:
-    """All rows in a new order, but for a last one alone, whose variance would be 0."""
-    for rows in torch.randperm(len(pair[0]), generator=generator).split(size):
+def derived_seed(*what: int) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest(), "little")
+
+
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """So many rows by their numbers in a new order, but for a last one alone, whose variance would be 0."""
+    for rows in torch.randperm(count, generator=generator).split(size):
         if len(rows) > 1:
-            yield pair[0][rows], pair[1][rows]
+            yield rows
+
+
+def in_turns(count: int, turn: int) -> list[int]:
+    return [(place + turn) % count for place in range(count)]
+
+
+def learned(contender: Contender, batch: Batch) -> Tensor:
+    """The sum of the losses of the rows, and how many of them were right, before a step."""
+    output, loss = contender.timed_step(batch)
+    if len(output) == 0:  # of which the mean is NaN
+        return torch.zeros(2)
+    right = (output.argmax(1) == batch.y).sum()
+    return torch.stack((loss.double() * len(output), right.double())).cpu()
 
 
 def measured(contender: Contender, train_loss: float, train_accuracy: float, validation: Pair) -> Epoch:
     x, y = validation
     variances: list[float] = []
-    layers = [layer for layer in uncompiled(contender.model).modules() if isinstance(layer, torch.nn.Linear)]
+    layers = [layer for layer in bare(contender.model).modules() if isinstance(layer, torch.nn.Linear)]
     hooks = [layer.register_forward_hook(lambda *call: variances.append(call[-1].var().item())) for layer in layers]
-    logits = logits_of(uncompiled(contender.model), x)
+    logits = logits_of(bare(contender.model), x)
     for hook in hooks:
         hook.remove()
     return Epoch(
@@ -133,7 +186,9 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
     return (logits.argmax(1) == y).double().mean().item()
 
 
-def uncompiled(model: torch.nn.Module) -> torch.nn.Module:
+def bare(model: torch.nn.Module) -> torch.nn.Module:
+    """The network, without what torch.compile and data parallelism have wrapped around it."""
+    model = model.module if isinstance(model, DistributedDataParallel) else model
     return getattr(model, "_orig_mod", model)
 
 

@@ -3,28 +3,34 @@
 Dense layers, each with batch normalisation, an activation and Gaussian dropout, and a softmax cross-entropy learn to
 tell classes apart: scikit-learn's digits, or the rows of a file. Both networks start from the same parameters and see
 the same batches; they are compared, and the best state of ours is saved for `python -m torchnotes predict`. Ctrl-C
-ends the training early and keeps what there is.
+ends the training early and keeps what there is; --resume goes on after the last epoch that is complete.
+
+`torchrun --nproc-per-node N -m torchnotes train` divides every batch among N processes.
 """
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..init import SCHEMES
-from . import BadInput
-from ._arguments import at_least, device, positive, rate
+from . import BadInput, _resumption
+from ._arguments import at_least, device, positive, rate, seconds
 from ._checkpoint import Checkpoint
 from ._classifier import OPTIMIZERS, TORCHS_ACTIVATIONS, Design
-from ._comparison import OURS, contenders, judge
+from ._comparison import OURS, STATISTICS_APART, contenders, judge
 from ._data import Rows, Split, load, split
 from ._figures import drawing
 from ._files import check_writable
-from ._progress import progress
+from ._progress import Silence, progress
+from ._ranks import Ranks, device_of_rank, launched, ranks_on
 from ._report import page, summary
-from ._training import Contender, Diverged, Pair, batches, train
+from ._training import Contender, Course, Diverged, Pair, train
+
+TIMEOUT = 600  # seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,56 +49,114 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=at_least(0), default=0, metavar="N")
     add("--compile", action="store_true", help="beside them torch's network, compiled")
     add("--output", type=Path, default=Path("torchnotes-run"), metavar="FOLDER", help="for the report and the model")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the training of that folder, by as many processes as there are",
+    )
+    add("--timeout", type=seconds, metavar="SECONDS", help="of torchrun's processes for each other, if not 600")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the model, the report and the state of the training will be."""
+
+    model: Path
+    report: Path
+    training: Path
 
 
 def run(options: argparse.Namespace) -> int:
-    drawing()  # what the report needs is missed now rather than in the end
-    rows = load(options.data)
-    parts = split(rows, options.seed)
-    model_path, report_path = made_ready(options.output)
+    if options.timeout and not launched():
+        raise BadInput("--timeout is for processes that torchrun starts: there is but one")
+    options.device = device_of_rank(options.device)
+    options.lr = options.lr or OPTIMIZERS[options.optimizer][1]
+    with ranks_on(options.device, options.timeout or TIMEOUT) as ranks:
+        return run_on(ranks, options)
+
+
+def run_on(ranks: Ranks, options: argparse.Namespace) -> int:
+    rows, parts, files, states = ranks.from_first(lambda: prepared(options))
     best = untrained(rows, parts, options)
     training, validation, test = (placed(best, pair, options.device) for pair in parts)
-    options.lr = options.lr or OPTIMIZERS[options.optimizer][1]
-    networks = contenders(best.design, options.optimizer, options.lr, options.seed, options.device, options.compile)
-
-    def keep(contender: Contender) -> None:
-        if contender.name == OURS:
-            replace(best, state={name: x.cpu() for name, x in contender.best_state.items()}).save(model_path)
-
-    counts = [len(y) for _, y in parts]
-    print(f"{rows.source}: {counts[0]} rows to learn from, {counts[1]} to choose by, {counts[2]} to test")
-    status, ending = 0, ""
-    steps = options.epochs * len(list(batches(training, options.batch_size, torch.Generator())))
-    with progress([network.name for network in networks], options.epochs, steps) as shown:
-        try:
-            train(networks, training, validation, options.epochs, options.batch_size, options.seed, shown, keep)
-        except KeyboardInterrupt:
-            status, ending = 130, f"Interrupted after {len(networks[0].epochs)} of {options.epochs} epochs."
-        except Diverged as error:
-            status, ending = 1, f"{error}: a smaller --lr may help."
-    if ending:
+    course = Course(training, validation, options.epochs, options.batch_size, options.seed)
+    networks = contenders(
+        best.design, options.optimizer, options.lr, options.seed, options.device, options.compile, ranks
+    )
+    for network in networks if states else ():
+        _resumption.restore(network, states[network.name])
+    if ranks.first:
+        counts = [len(y) for _, y in parts]
+        print(f"{rows.source}: {counts[0]} rows to learn from, {counts[1]} to choose by, {counts[2]} to test")
+    status, ending = trained(networks, course, ranks, best, _resumption.definition(rows, options), files)
+    if ending and ranks.first:
         print(ending, file=sys.stderr)
-    if not all(network.best_state for network in networks):
-        print("Nothing has been learned yet, so that there is nothing to report.", file=sys.stderr)
+    if not all(network.best_state and network.seconds for network in networks):
+        if ranks.first:
+            print("Nothing has been learned yet, so that there is nothing to report.", file=sys.stderr)
         return status
-    batch = next(batches(training, options.batch_size, torch.Generator().manual_seed(options.seed)))
-    results, difference = judge(best.design, networks, batch, test)
-    print(f"\n{summary(results, difference)}\n")
-    report_path.write_text(page(rows, options, networks, results, difference, ending), encoding="utf-8")
-    print(f"report  {report_path}\nmodel   {model_path}: python -m torchnotes predict {model_path}")
+    results, difference = judge(best.design, networks, course, ranks, test)
+    if ranks.first:
+        remark = STATISTICS_APART if ranks.size > 1 and options.device.type == "cpu" else ""
+        print(f"\n{summary(results, difference, remark)}\n")
+        report = page(rows, options, networks, results, difference, remark, ending, ranks.size)
+        files.report.write_text(report, encoding="utf-8")
+        print(f"report  {files.report}\nmodel   {files.model}: python -m torchnotes predict {files.model}")
     return status
 
 
-def made_ready(folder: Path) -> tuple[Path, Path]:
-    """Where the model and the report will be; those of an earlier training stay until there are new ones."""
-    paths = folder / "model.pt", folder / "report.html"
+def trained(
+    networks: list[Contender],
+    course: Course,
+    ranks: Ranks,
+    best: Checkpoint,
+    defined: dict[str, Any],
+    files: Files,
+) -> tuple[int, str]:
+    """The exit status, and what has ended the training early."""
+
+    def keep_model(network: Contender) -> None:
+        if ranks.first and network.name == OURS:
+            replace(best, state={name: x.cpu() for name, x in network.best_state.items()}).save(files.model)
+
+    def keep_training() -> None:
+        if ranks.first:
+            _resumption.save(files.training, defined, networks)
+
+    steps, done = len(list(course.batches(0))), len(networks[0].epochs)
+    names = [network.name for network in networks]
+    with progress(names, course.epochs, steps, done) if ranks.first else Silence() as shown:
+        try:
+            with ranks.interrupted_together():
+                train(networks, course, ranks, shown, keep_model, keep_training)
+        except KeyboardInterrupt:
+            return 130, f"Interrupted after {len(networks[0].epochs)} of {course.epochs} epochs."
+        except Diverged as error:
+            return 1, f"{error}: a smaller --lr may help."
+    return 0, ""
+
+
+def prepared(options: argparse.Namespace) -> tuple[Rows, Split, Files, dict[str, Any]]:
+    """What is read, and where is written; the states of the networks, if a training is resumed."""
+    drawing()  # what the report needs is missed now rather than in the end
+    rows = load(options.data)
+    parts = split(rows, options.seed)
+    files = Files(*(options.output / name for name in ("model.pt", "report.html", "training.pt")))
+    states = {}
+    if options.resume:
+        states = _resumption.load(files.training, _resumption.definition(rows, options), options.epochs)
+    make_ready(options.output, files)
+    return rows, parts, files, states
+
+
+def make_ready(folder: Path, files: Files) -> None:
+    """For what will be written; what an earlier training has written stays until there is something new."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{folder}: nothing can be written there: {error.strerror}") from error
-    for path in paths:
+    for path in (files.model, files.report, files.training):
         check_writable(path)
-    return paths
 
 
 def untrained(rows: Rows, parts: Split, options: argparse.Namespace) -> Checkpoint:

@@ -1,0 +1,33 @@
+"""What docs/scaling.md says that is sent, and the model of benchmarks/scaling.py counts with."""
+
+import pytest
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks import scaling
+from torchnotes.commands._ranks import Ranks
+
+
+class Messages(TorchDispatchMode):
+    """The bytes that this rank sends in each collective, if it goes round in a ring."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+        count = {"all_gather_into_tensor": scaling.gathered, "all_reduce": scaling.reduced}
+        name = operator.name().removeprefix("_c10d_functional::")
+        if name in count:
+            self.sent.append(count[name](arguments[0].nbytes, dist.get_world_size()))
+        return operator(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("setup", (scaling.normalized, scaling.split_classes))
+def test_what_is_sent_is_what_is_counted_with(setup):
+    (work,) = (work for work in scaling.WORKS if work.setup is setup)
+    size = dist.get_world_size()
+    call = setup(Ranks(dist.get_rank(), size))
+    with Messages() as messages:
+        call()
+    assert messages.sent == list(work.messages(size))

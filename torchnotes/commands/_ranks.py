@@ -1,0 +1,110 @@
+"""The processes of a training: those that torchrun has started, or this one alone.
+
+What one of them decides the others would not know of, and would wait for it: all that may end the training early is
+decided by all of them at once.
+"""
+
+import datetime
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from . import BadInput
+
+T = TypeVar("T")
+
+
+def launched() -> bool:
+    """Whether torchrun has started this process."""
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+class Ranks:
+    """This process among `size` of them, of which the first reads, writes and speaks for all."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+        self.first = rank == 0
+        self._interrupted = False
+
+    def part(self, rows: Tensor) -> Tensor:
+        """This rank's part of a batch, as large as the others': or nothing, rather than one row, which has no variance
+        for a network that normalises by its own rows."""
+        parts = rows.tensor_split(max(1, min(self.size, len(rows) // 2)))
+        return parts[self.rank] if self.rank < len(parts) else rows[:0]
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """The sum of what the ranks have. KeyboardInterrupt on all of them if one was interrupted."""
+        if self.size == 1:
+            return numbers
+        message = torch.cat((numbers.flatten(), numbers.new_tensor([self._interrupted])))
+        dist.all_reduce(message)
+        if message[-1] > 0:
+            raise KeyboardInterrupt
+        return message[:-1].view_as(numbers)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first rank makes, or refuses, on all of them."""
+        if self.size == 1:
+            return make()
+        answer: list[Any] = [None]
+        if self.first:
+            try:
+                answer = [make()]
+            except BadInput as refusal:
+                answer = [refusal]
+        dist.broadcast_object_list(answer)
+        if isinstance(answer[0], BadInput):
+            raise answer[0]
+        return answer[0]
+
+    @contextmanager
+    def interrupted_together(self) -> Iterator[None]:
+        """Ctrl-C is told to the others in `total` instead of ending this rank at once."""
+        if self.size == 1:
+            yield
+            return
+
+        def take_note(*_: Any) -> None:
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, take_note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ranks_on(device: torch.device, timeout: float) -> Iterator[Ranks]:
+    """All processes, which wait for each other for at most so many seconds."""
+    size = int(os.environ["WORLD_SIZE"]) if launched() else 1
+    if size == 1:
+        yield Ranks()
+        return
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+    yield Ranks(dist.get_rank(), size)
+    dist.barrier()  # torchrun ends all when one ends with an error: not before the first has written its report
+    dist.destroy_process_group()
+
+
+def device_of_rank(device: torch.device) -> torch.device:
+    """Where this process computes, of those that torchrun has started on this machine."""
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
+    if here == 1 or device.type == "cpu":
+        return device
+    if device != torch.device("cuda"):
+        raise BadInput(f"--device {device}: several processes compute on the CPU, or by cuda each on a GPU of its own")
+    if here > torch.cuda.device_count():
+        raise BadInput(f"--device {device}: {here} processes, but {torch.cuda.device_count()} GPUs")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device

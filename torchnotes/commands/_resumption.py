@@ -1,0 +1,69 @@
+"""A training in a file, with all that it needs to go on after its last epoch as if nothing had happened."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import BadInput
+from ._data import Rows
+from ._files import read, write
+from ._training import Contender, Epoch, bare
+
+FORMAT = "torchnotes training 1"
+DEFINING = ("hidden", "activation", "init", "noise", "optimizer", "lr", "batch_size", "dtype", "seed", "compile")
+
+State = dict[str, Any]
+
+
+def definition(rows: Rows, options: argparse.Namespace) -> State:
+    """What makes it this training rather than another."""
+    return {"rows": rows.digest(), **{name: getattr(options, name) for name in DEFINING}}
+
+
+def save(path: Path, defined: State, contenders: list[Contender]) -> None:
+    write(path, FORMAT, {"definition": defined, "contenders": {c.name: state_of(c) for c in contenders}})
+
+
+def load(path: Path, defined: State, epochs: int) -> State:
+    """The states of the contenders, which have fewer epochs behind them."""
+    if not path.exists():
+        raise BadInput(f"{path}: there is no training to resume")
+    found = read(path, FORMAT, "a training")
+    was, states = found["definition"], found["contenders"]
+    differing = [name for name in defined if was[name] != defined[name]]
+    if "rows" in differing:
+        raise BadInput(f"{path} is of a training with other data")
+    if differing:
+        options = "; ".join(f"{option(name, was[name])}, not {shown(defined[name])}" for name in differing)
+        raise BadInput(f"{path} is of a training with {options}")
+    done = min(len(state["epochs"]) for state in states.values())
+    if done >= epochs:
+        raise BadInput(f"{path} has {done} epochs behind it: --epochs has to be more")
+    return states
+
+
+def option(name: str, value: Any) -> str:
+    return f"--{name.replace('_', '-')} {shown(value)}"
+
+
+def shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def state_of(contender: Contender) -> State:
+    return {
+        "model": bare(contender.model).state_dict(),
+        "optimizer": contender.optimizer.state_dict(),
+        "epochs": [asdict(epoch) for epoch in contender.epochs],
+        "best_loss": contender.best_loss,
+        "best_state": contender.best_state,
+    }
+
+
+def restore(contender: Contender, state: State) -> None:
+    bare(contender.model).load_state_dict(state["model"])
+    contender.optimizer.load_state_dict(state["optimizer"])
+    contender.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+    contender.best_loss = state["best_loss"]
+    contender.best_state = state["best_state"]
