@@ -170,7 +170,6 @@ def constant(size: int) -> int:
 _known: dict[tuple, list[int]] = {}
 
 
-@torch.compiler.assume_constant_result
 def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple) -> list[int]:
     key = operation, group_name, own, what
     if device != "cpu" and key in _known:
@@ -186,6 +185,10 @@ def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple)
     if device != "cpu":
         _known[key] = numbers
     return numbers
+
+
+# As by torch.compiler.assume_constant_result, which would import the compiler now.
+_agreed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _disagreements(of_ranks: list[dict[str, Any]], group: Group) -> str:
