@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from torchnotes import functional as F
+from torchnotes.ops._sync_batch_norm import merged
 
 matplotlib.use("agg")
 GREY = "#7d7d7d"  # to be read on white and on black
@@ -172,6 +173,22 @@ def batch_norm() -> Picture:
         three(curves, -4, 4, "$x_1$", "y"),
         "The first of a batch of five numbers; the others stay at -1, -1/2, 1/2 and 1. However far it goes, it is at "
         "most {math}`\\sqrt{n - 1} = 2` deviations away.",
+    )
+
+
+@drawing
+def sync_batch_norm() -> Picture:
+    def variance(distance: Tensor, share: float) -> Tensor:
+        ones = torch.ones_like(distance)
+        ranks = ((share, 0 * distance, ones), (1 - share, distance, ones))
+        return merged(torch.stack([torch.cat((n * ones[:1], mean, v)) for n, mean, v in ranks]))[2]
+
+    shares = {"1/2": 0.5, "1/4": 0.25, "1/16": 0.0625}
+    curves: dict[str, Curve] = {f"$n_1 = {name}\\, n$": lambda x, n=n: variance(x, n) for name, n in shares.items()}
+    return Picture(
+        three(curves, -4, 4, r"$\mu_2 - \mu_1$", "v"),
+        "The variance of a batch on two ranks, on each of which it is 1, by the distance of their means, for several "
+        "shares of the first. Statistics that are not synchronised miss all of it that is above 1.",
     )
 
 

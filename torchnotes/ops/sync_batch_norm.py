@@ -5,10 +5,12 @@ Of n_r numbers of a channel on rank r, with their mean mu_r and variance v_r, it
 
   n = sum n_r,    mu = sum n_r mu_r / n,    v = sum n_r (v_r + (mu_r - mu)^2) / n
 
-where nothing large cancels. Let L = sum L_r be the sum of the losses of the ranks. Each L_r depends on every x through
-mu and r = 1 / sqrt(v + eps), so that, with d = dL/dz of the ranks' own z,
+where nothing large cancels. Let L be the sum of the losses of the ranks. Each of them depends on every x through mu and
+r = 1 / sqrt(v + eps), so that, with d = dL/dz,
 
-  dL/dx = gamma r (d - mean d - x^ mean d x^),    the means being sum_r (sum d) / n and sum_r (sum d x^) / n
+  dL/dx = gamma r (d - mean d - x^ mean d x^)
+
+where the means are those over all ranks.
 
 Hence a forward gathers 2 C + 1 numbers of each rank, and a backward adds up 2 C, in double precision. dL/dgamma and
 dL/dbeta remain those of the rank's own loss, as everything that data parallelism adds up or averages.
