@@ -3,10 +3,8 @@
 torch.distributed.tensor takes a second to import: it is looked up where somebody has made a DTensor, and so has it.
 """
 
-import itertools
-import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 if TYPE_CHECKING:
@@ -36,24 +34,72 @@ def is_box(x: "DTensor") -> bool:
     return all(type(p) in (Shard, Replicate) for p in x.placements)
 
 
-def runs(x: "DTensor") -> Iterator[Run]:
-    """The elements of the local part, in order."""
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+def runs(x: "DTensor") -> list[Run]:
+    """The elements of the local part, in order. Of a partial sum they are those of the whole."""
+    from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
-    shape = tuple(x.shape)
-    local, offset = compute_local_shape_and_global_offset(shape, x.device_mesh, x.placements)
-    if math.prod(local) == 0:
-        return
-    cut = [d for d in range(len(shape)) if local[d] != shape[d]]
-    last = max(cut, default=0)
-    inner = math.prod(shape[last + 1 :])
-    length = math.prod(local[last:]) if shape else 1
-    pitch = math.prod(shape[last:])
-    # Dimensions before the last cut one are whole from the one before it on: these rows have the same distance.
-    before = max(cut[:-1], default=-1) + 1
-    rows = math.prod(local[before:last])
-    outer = [range(n) for n in local[:before]]
-    strides = [math.prod(shape[d + 1 :]) for d in range(before)]
-    for number, place in enumerate(itertools.product(*outer)):
-        first = sum((offset[d] + i) * strides[d] for d, i in enumerate(place))
-        yield Run(number * rows * length, rows, length, first + (offset[last] * inner if shape else 0), pitch)
+    coordinate = x.device_mesh.get_coordinate()
+    if coordinate is None:  # the mesh is other ranks'
+        return []
+    ours = [[range(n)] for n in x.shape]  # in each dimension
+    for placement, rank, ranks in zip(x.placements, coordinate, x.device_mesh.shape, strict=True):
+        if isinstance(placement, (Shard, _StridedShard)):
+            ours[placement.dim] = _shard(ours[placement.dim], rank, ranks, getattr(placement, "split_factor", 1))
+        elif not (placement.is_replicate() or placement.is_partial()):
+            raise NotImplementedError(f"a DTensor with the placement {placement} is not supported")
+    return runs_of(tuple(x.shape), ours)
+
+
+def runs_of(shape: tuple[int, ...], ours: Sequence[list[range]]) -> list[Run]:
+    """The elements of a tensor whose places are ours in each dimension, in order."""
+    found, inner = [Run(0, 1, 1, 0, 1)], 1  # of the dimensions from here on, and how many elements they have
+    for size, ranges in zip(reversed(shape), reversed(ours), strict=True):
+        found = _in_rows([run for one in ranges if one for run in _repeated(found, one, inner)])
+        inner *= size
+    start, placed = 0, []
+    for run in found:
+        placed.append(run._replace(start=start))
+        start += run.rows * run.length
+    return placed
+
+
+def _repeated(runs: list[Run], ours: range, inner: int) -> list[Run]:
+    """The runs in each of our places of one more dimension, which are `inner` elements apart."""
+    if len(runs) != 1:
+        return [run._replace(first=run.first + i * inner) for i in ours for run in runs]
+    (run,) = runs
+    first = run.first + ours.start * inner
+    if run.length == inner:
+        return [Run(0, 1, len(ours) * inner, first, 0)]
+    if run.rows == 1:
+        return [Run(0, len(ours), run.length, first, inner)]
+    if run.rows * run.pitch == inner:  # the rows go on at the same distance
+        return [run._replace(rows=len(ours) * run.rows, first=first)]
+    return [run._replace(first=run.first + i * inner) for i in ours]
+
+
+def _in_rows(runs: list[Run]) -> list[Run]:
+    """Runs of one row each, of one length and at the same distance, as one."""
+    if len(runs) < 2 or any((run.rows, run.length) != (1, runs[0].length) for run in runs):
+        return runs
+    firsts = [run.first for run in runs]
+    pitch = firsts[1] - firsts[0]
+    if firsts != list(range(firsts[0], firsts[0] + len(runs) * pitch, pitch)):
+        return runs
+    return [runs[0]._replace(rows=len(runs), pitch=pitch)]
+
+
+def _shard(ranges: list[range], rank: int, ranks: int, split_factor: int) -> list[range]:
+    """The rank's part of these places: a chunk of each of so many chunks. More than one are what a _StridedShard has,
+    where a later dimension of the mesh cut before an earlier one did."""
+    return [one for i in range(split_factor) for one in _chunk(_chunk(ranges, i, split_factor), rank, ranks)]
+
+
+def _chunk(ranges: list[range], number: int, count: int) -> list[range]:
+    """As torch.chunk, of the ranges in a row. They may be empty."""
+    size = -(-sum(map(len, ranges)) // count)
+    start, stop, found = number * size, (number + 1) * size, []
+    for one in ranges:
+        found.append(one[max(start, 0) : max(stop, 0)])
+        start, stop = start - len(one), stop - len(one)
+    return found
