@@ -85,7 +85,15 @@ STARTS = (*range(131), 2**20 + 17)
 def windows(whole: Tensor) -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
     """Parts of a vector of 2^21 elements or more, each with its place (csrc/keys.h)."""
     for first in STARTS:
-        for rows, length, pitch in ((1, 1, 0), (1, 301, 0), (1, 600, 7), (5, 3, 11), (3, 37, 64), (2, 65, 130)):
+        for rows, length, pitch in (
+            (1, 1, 0),
+            (1, 301, 0),
+            (1, 600, 7),
+            (5, 3, 11),
+            (2, 37, 64),
+            (3, 120, 131),
+            (3, 250, 251),
+        ):
             yield torch.as_strided(whole, (rows, length), (pitch, 1), first), (first, length, pitch)
     for first in (64, 77):  # by several threads
         yield torch.as_strided(whole, (2, 300_007), (400_000, 1), first), (first, 300_007, 400_000)

@@ -190,6 +190,9 @@ def test_layouts():
             assert y.stride() == F.dropout(torch.empty_strided(x.shape, x.stride())).stride()
             init.normal_(x, generator=KEY)
             assert_is(x, init.normal_(torch.empty(permuted.shape), generator=KEY), mesh, (Shard(d),))
+    expanded = sharded(torch.ones(1, 4), mesh, (Shard(1),)).expand(6, 4)
+    assert_is(y := F.dropout(expanded, generator=KEY), F.dropout(torch.ones(6, 4), generator=KEY), mesh, (Shard(1),))
+    assert y.stride() == (4, 1)
 
 
 def test_a_changed_tensor_raises_in_backward():
@@ -215,11 +218,13 @@ def test_ranks_of_different_seeds_get_an_error():
         assert (x.to_local() == 1).all(), "nothing is written"
     unmet = init_device_mesh("cpu", (n,), mesh_dim_names=("unmet",))
     x = sharded(torch.ones(5, 4), unmet, (Shard(0),))
+    F.dropout(x.to("meta"))  # asks nobody
     for noise in NOISES:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="random key"):
                 noise(x)
     noise(x, generator=KEY)
+    noise(x)  # what has been met is trusted
 
 
 def network() -> torch.nn.Module:

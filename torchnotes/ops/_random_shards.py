@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int, int] | None  # first, length, pitch (csrc/keys.h)
 
-_met: "WeakSet[DeviceMesh]" = WeakSet()  # by dropout
+_met: "WeakSet[DeviceMesh]" = WeakSet()  # by dropout, with the same key on all ranks
 
 
 def without_partial_sums(x: "DTensor") -> "DTensor":
@@ -65,7 +65,8 @@ def change_parts_(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "D
 
 
 def _by_runs(x: "DTensor", local: Tensor, change: Callable[[Tensor, Place], Tensor]) -> Tensor:
-    """local, the part of x, as `change` makes it of its runs: one, unless placements are unusual."""
+    """local, the part of x, as `change` makes it of its runs: one, but where a dimension before two that are cut is
+    whole, and for unusual placements."""
     all_runs = runs(x)
     places = [(run.first, run.length, run.pitch) for run in all_runs]
     if len(places) < 2:
@@ -76,21 +77,25 @@ def _by_runs(x: "DTensor", local: Tensor, change: Callable[[Tensor, Place], Tens
 
 def meet(x: "DTensor", operation: str, key: Tensor) -> None:
     """Check the key where x is the first to be on its mesh."""
-    if not is_compiling() and x.device_mesh not in _met:
+    if _has_ranks_to_ask(x) and x.device_mesh not in _met:
         make_sure(x, operation, random_key=key)
         _met.add(x.device_mesh)
 
 
 def make_sure(x: "DTensor", operation: str, **what: Any) -> None:
     """That all ranks of x have the same."""
+    if _has_ranks_to_ask(x):
+        agree_on_mesh(
+            operation,
+            x.device_mesh.get_all_groups(),
+            x.device,
+            hint="Give every rank the same seed, by torch.manual_seed or in its generator",
+            **{name: tuple(value.tolist()) if isinstance(value, Tensor) else value for name, value in what.items()},
+        )
+
+
+def _has_ranks_to_ask(x: "DTensor") -> bool:
+    """Not of what stands for a tensor, nor on the mesh of other ranks."""
     if is_compiling() or x.is_meta or isinstance(x._local_tensor, FakeTensor):
-        return
-    if x.device_mesh.get_coordinate() is None:  # the mesh is other ranks'
-        return
-    agree_on_mesh(
-        operation,
-        x.device_mesh.get_all_groups(),
-        x.device,
-        hint="Give every rank the same seed, by torch.manual_seed or in its generator",
-        **{name: tuple(value.tolist()) if isinstance(value, Tensor) else value for name, value in what.items()},
-    )
+        return False
+    return x.device_mesh.get_coordinate() is not None
