@@ -188,9 +188,7 @@ def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple)
     return numbers
 
 
-def agree_on_mesh(
-    operation: str, groups: Sequence[Group], device: torch.device, hint: str, **what: Hashable
-) -> None:
+def agree_on_mesh(operation: str, groups: Sequence[Group], device: torch.device, hint: str, **what: Hashable) -> None:
     """The same of all ranks of a mesh, given by the groups along its dimensions. It is asked each time, and not in
     compiled code."""
     fingerprint = torch.tensor(_fingerprint(operation, tuple(what.items())), device=device)

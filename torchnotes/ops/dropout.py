@@ -43,8 +43,8 @@ def dropout(
     `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
     choice every time.
 
-    A DTensor gets the choice that the whole tensor would get, however it is sharded, from ranks of the same seed. One of
-    partial sums is added up first, and cannot be written over.
+    A DTensor gets the choice that the whole tensor would get, however it is sharded, from ranks of the same seed. What
+    is a partial sum is added up first, and cannot be written over.
     """
     if p < 0.0 or p > 1.0 or p != p:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")

@@ -82,8 +82,8 @@ def gaussian_dropout(
     `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
     noise every time.
 
-    A DTensor gets the noise that the whole tensor would get, however it is sharded, from ranks of the same seed. One of
-    partial sums is added up first, and cannot be written over.
+    A DTensor gets the noise that the whole tensor would get, however it is sharded, from ranks of the same seed. What
+    is a partial sum is added up first, and cannot be written over.
     """
     sigma = deviation(p, sigma)
     if isinstance(input, Tensor) and (not training or sigma == 0 or input.numel() == 0):
