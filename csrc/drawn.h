@@ -11,8 +11,8 @@ namespace torchnotes {
 namespace {
 
 template <class Store, class Draw>
-void write_draws_(const Store& store, const Draw& draw, const at::Tensor& self, const at::Tensor& keys) {
-  const Parts parts(self, keys);
+void write_draws_(const Store& store, const Draw& draw, const at::Tensor& self, const at::Tensor& keys, Place place) {
+  const Parts parts(self, keys, place);
   const at::Tensor in_order = self.contiguous();
   for_each_draw(store, draw, parts, in_order, in_order);
   if (!self.is_contiguous()) {
@@ -22,20 +22,20 @@ void write_draws_(const Store& store, const Draw& draw, const at::Tensor& self, 
 
 // x_i <- draw_i
 template <class Draw>
-void fill_(const Draw& draw, const at::Tensor& self, const at::Tensor& keys) {
-  write_draws_(Fill{}, draw, self, keys);
+void fill_(const Draw& draw, const at::Tensor& self, const at::Tensor& keys, Place place) {
+  write_draws_(Fill{}, draw, self, keys, place);
 }
 
 // x_i <- draw_i x_i
 template <class Draw>
-void multiply_(const Draw& draw, const at::Tensor& self, const at::Tensor& keys) {
-  write_draws_(Multiply{}, draw, self, keys);
+void multiply_(const Draw& draw, const at::Tensor& self, const at::Tensor& keys, Place place) {
+  write_draws_(Multiply{}, draw, self, keys, place);
 }
 
 // draw_i x_i, laid out as torch's empty_like would be.
 template <class Draw>
-at::Tensor multiply(const Draw& draw, const at::Tensor& input, const at::Tensor& keys) {
-  const Parts parts(input, keys);
+at::Tensor multiply(const Draw& draw, const at::Tensor& input, const at::Tensor& keys, Place place) {
+  const Parts parts(input, keys, place);
   const at::Tensor in_order = input.contiguous();
   const at::Tensor result = input.is_contiguous() ? empty_like_dense(input) : at::empty_like(input);
   const at::Tensor out = result.is_contiguous() ? result : empty_like_dense(in_order);

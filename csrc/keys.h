@@ -1,7 +1,8 @@
-// The keys of random numbers.
+// The keys of random numbers, and the numbers of the elements that they are made for.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/OptionalArrayRef.h>
 
 #include <algorithm>
 
@@ -9,13 +10,29 @@
 
 namespace torchnotes {
 
+// Where a part stands in a larger tensor, whose elements are counted: (first, length, pitch) for rows of `length`
+// elements, row r from number first + r pitch on. Without a place they are counted from 0.
+using Place = at::OptionalIntArrayRef;
+
+// The same for all rows of all parts, `rows` of each.
+struct Numbering {
+  int64_t rows = 1, first = 0, pitch = 0;
+
+  C10_HOST_DEVICE int64_t part(int64_t row) const { return rows == 1 ? row : row / rows; }
+  C10_HOST_DEVICE int64_t start(int64_t row) const { return rows == 1 ? first : first + row % rows * pitch; }
+
+  // How many elements of a row's first group belong to no row, at most.
+  int64_t most_before(int64_t group) const { return rows == 1 || pitch % group == 0 ? first % group : group - 1; }
+};
+
 // A key is a pair (seed, offset) of int64, on the CPU or the device of x. Of several, in a tensor (..., 2) whose other
-// dimensions are the first ones of x, each is that of a part of x, in which the elements are counted from 0.
+// dimensions are the first ones of x, each is that of a part of x, all parts at the same place.
 struct Parts {
   at::Tensor keys;
-  int64_t count, size;  // how many parts, and the elements of each
+  int64_t count, size;  // how many rows there are, and the elements of each
+  Numbering numbering;
 
-  Parts(const at::Tensor& x, const at::Tensor& keys) : keys(keys.contiguous()), count(keys.numel() / 2) {
+  Parts(const at::Tensor& x, const at::Tensor& keys, Place place) : keys(keys.contiguous()), count(keys.numel() / 2) {
     const auto leading = keys.sizes().slice(0, std::max<int64_t>(keys.dim() - 1, 0));
     TORCH_CHECK(
         keys.scalar_type() == at::kLong && keys.dim() >= 1 && keys.size(-1) == 2 &&
@@ -35,6 +52,23 @@ struct Parts {
         x.device()
     );
     size = count == 0 ? 0 : x.numel() / count;
+    if (place && size > 0) {
+      divide_into_rows(*place);
+    }
+  }
+
+ private:
+  void divide_into_rows(at::IntArrayRef place) {
+    TORCH_CHECK(
+        place.size() == 3 && place[0] >= 0 && place[1] > 0 && place[2] >= 0 && size % place[1] == 0,
+        "torchnotes: expected a place (first, length, pitch), not negative, of rows that ",
+        size,
+        " elements consist of, got ",
+        place
+    );
+    numbering = {size / place[1], place[0], place[2]};
+    size = place[1];
+    count *= numbering.rows;
   }
 };
 

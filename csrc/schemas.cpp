@@ -56,13 +56,13 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "cross_entropy_curvature(Tensor tangent, Tensor grad, Tensor input, Tensor target, Tensor? weight, "
     "Tensor statistics, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) "
     "-> (Tensor, Tensor)",
-    "dropout(Tensor input, Tensor key, float p) -> (Tensor output)",
-    "dropout_(Tensor(a!) input, Tensor key, float p) -> ()",
-    "gaussian_dropout(Tensor input, Tensor key, float mean, float sigma) -> (Tensor output)",
-    "gaussian_dropout_(Tensor(a!) input, Tensor key, float mean, float sigma) -> ()",
-    "uniform_(Tensor(a!) self, Tensor key, float a, float b) -> ()",
-    "normal_(Tensor(a!) self, Tensor key, float mean, float std) -> ()",
-    "trunc_normal_(Tensor(a!) self, Tensor key, float mean, float std, float a, float b) -> ()",
+    "dropout(Tensor input, Tensor key, float p, int[]? place=None) -> (Tensor output)",
+    "dropout_(Tensor(a!) input, Tensor key, float p, int[]? place=None) -> ()",
+    "gaussian_dropout(Tensor input, Tensor key, float mean, float sigma, int[]? place=None) -> (Tensor output)",
+    "gaussian_dropout_(Tensor(a!) input, Tensor key, float mean, float sigma, int[]? place=None) -> ()",
+    "uniform_(Tensor(a!) self, Tensor key, float a, float b, int[]? place=None) -> ()",
+    "normal_(Tensor(a!) self, Tensor key, float mean, float std, int[]? place=None) -> ()",
+    "trunc_normal_(Tensor(a!) self, Tensor key, float mean, float std, float a, float b, int[]? place=None) -> ()",
     "sgd_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffers, Tensor(d!)[] compensations, "
     "Tensor(e!)[] steps, float lr, float momentum, float dampening, float weight_decay, bool nesterov, bool first, "
     "bool maximize, int? stream=None, Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from checks import outcome, threads
 from layouts import LAYOUTS, expanded
-from philox import KEY
+from philox import KEY, windows
 
 MANY = 1 << 21
 
@@ -65,6 +65,23 @@ class FillChecks:
             self.case.fill(memory[1:-1], generator=KEY, **self.case.keywords)
             assert torch.equal(memory[1:-1], longest[:n])
             assert (memory[[0, -1]] == 77).all()
+
+    def test_a_part_gets_the_numbers_of_its_place(self, dtype, device):
+        kernel = getattr(torch.ops.torchnotes, self.case.operator).default
+        numbers = tuple(self.case.keywords.values())
+        for expected, place in windows(self.filled(MANY, dtype, device)):
+            memory = torch.full((expected.numel() + 2,), 77.0, dtype=dtype, device=device)
+            kernel(memory[1:-1], KEY, *numbers, place)
+            assert torch.equal(memory[1:-1].view_as(expected), expected), place
+            assert (memory[[0, -1]] == 77).all()
+        x = torch.ones(2, 3, 10, dtype=dtype, device=device)
+        torch.library.opcheck(kernel, (x, KEY, *numbers, (3, 5, 7)), test_utils=("test_schema", "test_faketensor"))
+        x.fill_(77)
+        for bad in ((3, 7, 7), (-1, 5, 7), (3, 0, 7), (3, -5, 7), (3, 5, -7), (3, 5), ()):
+            with pytest.raises(RuntimeError, match="place"):
+                kernel(x, KEY, *numbers, bad)
+        assert (x == 77).all(), "nothing is written"
+        assert kernel(torch.empty(0, dtype=dtype, device=device), KEY, *numbers, (3, 5, 7)) is None
 
     def test_the_bits_do_not_depend_on_the_threads(self, dtype):
         n = 300_007

@@ -12,7 +12,7 @@ from torch import Tensor
 from checks import OpCase, outcome, run, values
 from inplace_checks import InplaceChecks
 from layouts import LAYOUTS, expanded, offset_by_one
-from philox import KEY
+from philox import KEY, windows
 
 Factors = Callable[..., Tensor]  # of key, shape, dtype and keywords: what each element is multiplied by, in float64
 
@@ -251,6 +251,24 @@ class NoiseChecks(InplaceChecks):
             for i in range(shape[0]):
                 for j in range(shape[1]):
                     assert torch.equal(together[i, j], kernel(x[i, j], keys[i, j], *self.case.numbers[1:]))
+
+    def test_a_part_gets_the_noise_of_its_place(self, dtype, device):
+        kernel, kernel_ = (getattr(torch.ops.torchnotes, self.named + last).default for last in ("", "_"))
+        numbers = self.case.numbers[1:]
+        whole = values((1 << 21,), dtype, device)
+        parts = windows(kernel(whole, KEY, *numbers))
+        for (expected, place), (x, _) in zip(parts, windows(whole), strict=True):
+            assert torch.equal(kernel(x.clone(), KEY, *numbers, place), expected), place
+            kernel_(written := x.clone(), KEY, *numbers, place)
+            assert torch.equal(written, expected)
+        x, keys, place = values((3, 2, 10), dtype, device), torch.arange(6).view(3, 2), (70, 5, 9)
+        together = torch.vmap(lambda x, key: kernel(x, key, *numbers, place))(x, keys)
+        for i in range(3):
+            assert torch.equal(together[i], kernel(x[i], keys[i], *numbers, place))
+        torch.library.opcheck(kernel, (x, KEY, *numbers, place), test_utils=("test_schema", "test_faketensor"))
+        for bad in ((3, 7, 7), (-1, 5, 7), (3, 0, 7), (3, -5, 7), (3, 5, -7), (3, 5), ()):
+            with pytest.raises(RuntimeError, match="place"):
+                kernel(x, KEY, *numbers, bad)
 
     def test_compiled_noise_follows_the_seed_and_its_gradient_the_noise(self):
         torch._dynamo.reset()

@@ -1,5 +1,7 @@
 """Philox4x32-10, and what is made of it, in numpy: from the paper and from the words of csrc/formulas/philox.h."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,17 +33,20 @@ def groups_of_words(key: Tensor, first: int, count: int) -> np.ndarray:
     return np.stack(words).reshape(4, count, 16).transpose(1, 0, 2)
 
 
-def element_bits(key: Tensor, n: int, dtype: torch.dtype) -> tuple[np.ndarray, ...]:
-    """The word of each element, or the two words."""
+def element_bits(key: Tensor, n: int, dtype: torch.dtype, first: int = 0) -> tuple[np.ndarray, ...]:
+    """The word of each element, or the two words, from this element on."""
+    in_group = 32 if dtype == torch.float64 else 64
+    group, before = divmod(first, in_group)
+    words = groups_of_words(key, group, -(-(before + n) // in_group))
     if dtype != torch.float64:
-        return (groups_of_words(key, 0, -(-n // 64)).reshape(-1)[:n],)
-    pairs = groups_of_words(key, 0, -(-n // 32)).reshape(-1, 2, 16)
-    return pairs[:, 0].reshape(-1)[:n], pairs[:, 1].reshape(-1)[:n]
+        return (words.reshape(-1)[before : before + n],)
+    pairs = words.reshape(-1, 2, 16)
+    return pairs[:, 0].reshape(-1)[before : before + n], pairs[:, 1].reshape(-1)[before : before + n]
 
 
-def fractions(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
+def fractions(key: Tensor, n: int, dtype: torch.dtype, first: int = 0) -> np.ndarray:
     """In [0, 1), exact."""
-    bits = element_bits(key, n, dtype)
+    bits = element_bits(key, n, dtype, first)
     if dtype != torch.float64:
         return (bits[0] >> np.uint64(8)).astype(np.float64) * 2.0**-24
     high, low = bits[0] >> np.uint64(5), bits[1] >> np.uint64(6)
@@ -72,3 +77,23 @@ def factors_of_dropout(key: Tensor, shape: tuple, dtype: torch.dtype, p: float) 
         dropped = element_bits(key, n, dtype)[0] < int(p * 2.0**32)
     scale = 1 / (1 - p) if p < 1 else 0.0
     return torch.from_numpy(np.where(dropped, 0.0, scale)).reshape(shape)
+
+
+STARTS = (*range(131), 2**20 + 17)
+
+
+def windows(whole: Tensor) -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
+    """Parts of a vector of 2^21 elements or more, each with its place (csrc/keys.h)."""
+    for first in STARTS:
+        for rows, length, pitch in (
+            (1, 1, 0),
+            (1, 301, 0),
+            (1, 600, 7),
+            (5, 3, 11),
+            (2, 37, 64),
+            (3, 120, 131),
+            (3, 250, 251),
+        ):
+            yield torch.as_strided(whole, (rows, length), (pitch, 1), first), (first, length, pitch)
+    for first in (64, 77):  # by several threads
+        yield torch.as_strided(whole, (2, 300_007), (400_000, 1), first), (first, 300_007, 400_000)

@@ -9,7 +9,7 @@ They are the functional collectives, which torch.compile traces.
 """
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -175,13 +175,13 @@ def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple)
     if device != "cpu" and key in _known:
         return _known[key]
     group = named(group_name)
-    digest = hashlib.blake2b(repr((operation, what)).encode(), digest_size=8).digest()
-    message = torch.tensor((int.from_bytes(digest, "little", signed=True), own), device=device)
+    message = torch.tensor((_fingerprint(operation, what), own), device=device)
     fingerprints, numbers = _gather(message, group).t().tolist()
     if any(fingerprint != fingerprints[0] for fingerprint in fingerprints):
         of_ranks: list[Any] = [None] * group.size()
         dist.all_gather_object(of_ranks, dict(what), group=group)
-        raise RuntimeError(f"{operation}: the ranks disagree on {_disagreements(of_ranks, group)}")
+        ranks = dist.get_process_group_ranks(group)
+        raise RuntimeError(_disagreement(operation, dict(zip(ranks, of_ranks, strict=True))))
     if device != "cpu":
         _known[key] = numbers
     return numbers
@@ -191,15 +191,35 @@ def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple)
 _agreed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _disagreements(of_ranks: list[dict[str, Any]], group: Group) -> str:
-    def value_of(name: str) -> list[Any]:
-        return [what.get(name) for what in of_ranks]
+def agree_on_mesh(operation: str, groups: Sequence[Group], device: torch.device, hint: str, **what: Hashable) -> None:
+    """The same of all ranks of a mesh, given by the groups along its dimensions. It is asked each time, and not in
+    compiled code."""
+    fingerprint = torch.tensor(_fingerprint(operation, tuple(what.items())), device=device)
+    fingerprints = fingerprint
+    for group in groups:
+        fingerprints = _gather(fingerprints, group)
+    if (fingerprints != fingerprint).any():
+        of_ranks = {dist.get_rank(): what}
+        for group in groups:
+            parts: list[Any] = [None] * group.size()
+            dist.all_gather_object(parts, of_ranks, group=group)
+            of_ranks = {rank: theirs for part in parts for rank, theirs in part.items()}
+        raise RuntimeError(f"{_disagreement(operation, of_ranks)}. {hint}")
 
-    ranks = dist.get_process_group_ranks(group)
-    names = dict.fromkeys(name for what in of_ranks for name in what)
-    return "; ".join(
-        f"{name.replace('_', ' ')}: "
-        + ", ".join(f"{v} on rank {r}" for r, v in zip(ranks, value_of(name), strict=True))
+
+def _fingerprint(operation: str, what: tuple) -> int:
+    digest = hashlib.blake2b(repr((operation, what)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _disagreement(operation: str, of_ranks: dict[int, dict[str, Any]]) -> str:
+    def value_of(name: str) -> dict[int, Any]:
+        return {rank: theirs.get(name) for rank, theirs in sorted(of_ranks.items())}
+
+    names = dict.fromkeys(name for theirs in of_ranks.values() for name in theirs)
+    differing = "; ".join(
+        f"{name.replace('_', ' ')}: " + ", ".join(f"{value} on rank {rank}" for rank, value in value_of(name).items())
         for name in names
-        if len(set(map(repr, value_of(name)))) > 1
+        if len(set(map(repr, value_of(name).values()))) > 1
     )
+    return f"{operation}: the ranks disagree on {differing}"

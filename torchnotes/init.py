@@ -12,7 +12,8 @@ so that of Var(w) = gain^2 / fan
     default  U[-1/sqrt k, 1/sqrt k], of variance 1/3k: Var(z) = Var(x)/3, after n layers 1/3^n
 
 Numbers of bfloat16 and half are those of float32, rounded. `generator` may also be a key, a tensor of two int64: a
-tensor of one shape then gets the same numbers every time.
+tensor of one shape then gets the same numbers every time. A DTensor gets those of the whole tensor, however it is
+sharded, from ranks of the same seed.
 """
 
 import hashlib
@@ -27,7 +28,9 @@ from torch import Tensor
 from torch.nn.init import calculate_gain as calculate_gain
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ._shards import is_dtensor
 from .ops._random import Generator, fills_natively, random_key
+from .ops._random_shards import make_sure
 from .ops.normal import normal_ as normal_
 from .ops.trunc_normal import trunc_normal_ as trunc_normal_
 from .ops.uniform import uniform_ as uniform_
@@ -198,7 +201,7 @@ def initialize_(
     of transposed and grouped convolutions by their true fan; embeddings by N(0, 1), as torch's. Biases become 0, and
     other parameters, as of normalisation, stay. What a parameter gets is a function of the seed, its name and its shape
     (of a shared one the first name in the order of the alphabet), not of the order in which the model was made. Without
-    a seed one is drawn from torch's generator.
+    a seed one is drawn from torch's generator. A parameter that is a DTensor gets the numbers that it would get whole.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
@@ -210,8 +213,12 @@ def initialize_(
     for name, parameter in sorted(model.named_parameters(remove_duplicate=False), reverse=True):
         if parameter.is_floating_point() and parameter.numel() > 0:
             if not fills_natively(parameter):
-                raise TypeError(f"initialize_ takes plain tensors. Got: a {type(parameter).__name__} as {name}")
+                raise TypeError(
+                    f"initialize_ takes plain tensors and DTensors. Got: a {type(parameter).__name__} as {name}"
+                )
             names[parameter] = name  # the first one comes last
+    for one in {p.device_mesh: p for p in names if is_dtensor(p)}.values():
+        make_sure(one, "initialize_", seed=seed, scheme=scheme, options=tuple(sorted(options.items())))
     for parameter, name in names.items():
         path, _, last = name.rpartition(".")
         module = modules[path]

@@ -107,21 +107,28 @@ void for_each_draw(
     scalar_t* const to = out.mutable_data_ptr<scalar_t>();
     const scalar_t* const from = in.const_data_ptr<scalar_t>();
     const int64_t* const keys = parts.keys.const_data_ptr<int64_t>();
-    const int64_t chunks = at::ceil_div(parts.size, kChunk);  // of a part
+    // Chunks begin where groups of words do: a row's first one with elements that stand before it, for nothing.
+    const int64_t chunks = at::ceil_div(parts.numbering.most_before(kElements) + parts.size, kChunk);  // of a row
     const int64_t grain = std::max<int64_t>(1, at::internal::GRAIN_SIZE / std::clamp<int64_t>(parts.size, 1, kChunk));
     at::parallel_for(0, parts.count * chunks, grain, [&](int64_t begin, int64_t end) {
       alignas(64) uint32_t words[kChunkWords];
-      alignas(64) T draws[kChunk];
+      alignas(64) T draws[kChunk + kElements];  // the last vector may reach beyond
       for (int64_t i = begin; i < end;) {
-        const int64_t part = i / chunks, last = std::min(end, (part + 1) * chunks);
+        const int64_t row = i / chunks, last = std::min(end, (row + 1) * chunks);
+        const int64_t part = parts.numbering.part(row), start = parts.numbering.start(row);
         const Key key{uint64_t(keys[2 * part]), uint64_t(keys[2 * part + 1])};
+        const int64_t before = start % kElements, whole = before + parts.size;
         for (; i < last; ++i) {
-          const int64_t first = (i - part * chunks) * kChunk, place = part * parts.size + first;
-          const int64_t n = std::min(kChunk, parts.size - first);
+          const int64_t first = (i - row * chunks) * kChunk, drawn = std::min(kChunk, whole - first);
+          const int64_t skipped = std::max<int64_t>(before - first, 0), n = drawn - skipped;
+          if (n <= 0) {  // the row ends before
+            continue;
+          }
+          const int64_t place = row * parts.size + first + skipped - before;
           fetch(from + place + kAhead * kChunk, to + place + kAhead * kChunk, kChunk);
-          write_words(words, key, first / kElements, at::ceil_div(n, kElements));
-          write_draws(draws, words, draw, n);
-          store(to + place, from + place, draws, n);
+          write_words(words, key, (start + first) / kElements, at::ceil_div(drawn, kElements));
+          write_draws(draws, words, draw, drawn);
+          store(to + place, from + place, draws + skipped, n);
         }
       }
     });

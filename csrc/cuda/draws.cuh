@@ -43,7 +43,8 @@ __global__ void __launch_bounds__(kMapThreads) draws_kernel(
     Store store,
     Draw draw,
     DeviceKeys keys,
-    int64_t parts,
+    Numbering numbering,
+    int64_t rows,
     int64_t blocks,
     int64_t size,
     scalar_t* out,
@@ -51,13 +52,15 @@ __global__ void __launch_bounds__(kMapThreads) draws_kernel(
 ) {
   using T = at::opmath_type<scalar_t>;
   constexpr int kEach = 4 * sizeof(uint32_t) / sizeof(T);  // elements of a block
-  for (int64_t i = thread_index(); i < parts * blocks; i += thread_count()) {
-    const int64_t part = i / blocks, number = i % blocks;
-    const int64_t first = number / kApart * kApart * kEach + number % kApart;
-    const auto block = philox(keys[part], uint64_t(number), uint64_t(number) >> 32);
+  constexpr int kElements = kEach * kApart;                // of a group
+  for (int64_t i = thread_index(); i < rows * blocks; i += thread_count()) {
+    const int64_t row = i / blocks, start = numbering.start(row);
+    const int64_t number = start / kElements * kApart + i % blocks;
+    const int64_t first = number / kApart * kElements + number % kApart - start;  // of its elements, from the row's on
+    const auto block = philox(keys[numbering.part(row)], uint64_t(number), uint64_t(number) >> 32);
     const auto put = [&](int64_t element, T value) {
-      if (element < size) {
-        store(out + part * size + element, in + part * size + element, value);
+      if (element >= 0 && element < size) {
+        store(out + row * size + element, in + row * size + element, value);
       }
     };
 #pragma unroll
@@ -75,7 +78,7 @@ void for_each_draw(
 ) {
   at::Tensor keys = parts.keys;
   DeviceKeys of_parts{};
-  if (keys.is_cpu() && parts.count == 1) {
+  if (keys.is_cpu() && keys.numel() == 2) {
     const int64_t* const key = keys.const_data_ptr<int64_t>();
     of_parts.only = {uint64_t(key[0]), uint64_t(key[1])};
   } else {
@@ -84,7 +87,8 @@ void for_each_draw(
   }
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, out.scalar_type(), "torchnotes::draws", [&] {
     constexpr int64_t kElements = 4 * kApart * sizeof(uint32_t) / sizeof(at::opmath_type<scalar_t>);  // of a group
-    const int64_t blocks = at::ceil_div(parts.size, kElements) * kApart;                              // of a part
+    const int64_t before = parts.numbering.most_before(kElements);
+    const int64_t blocks = at::ceil_div(before + parts.size, kElements) * kApart;  // of a row
     launch(
         out.device(),
         at::ceil_div<int64_t>(parts.count * blocks, kMapThreads),
@@ -93,6 +97,7 @@ void for_each_draw(
         store,
         draw,
         of_parts,
+        parts.numbering,
         parts.count,
         blocks,
         parts.size,

@@ -49,6 +49,15 @@ def test_double_precision_has_53_random_bits():
     assert abs((whole % 2).mean().item() - 0.5) < 4.5 * 0.5 / 100_000**0.5, "the last bit is random"
 
 
+def test_a_place_far_away():
+    """The number of a block has more than 32 bits."""
+    for dtype in (torch.float32, torch.float64):
+        for first in (2**34 - 40, 2**40 + 12345):
+            x = torch.empty(200, dtype=dtype)
+            torch.ops.torchnotes.uniform_(x, KEY, 0.0, 1.0, (first, 200, 0))
+            assert (x.double().numpy() == fractions(KEY, 200, dtype, first)).all()
+
+
 @pytest.mark.parametrize("a", (-1.0, 0.0))
 def test_the_variance_of_the_notes(a):
     """Row 20 takes Var U(a, b) = (b - a)^2 / 12."""

@@ -14,7 +14,9 @@ from torch._subclasses import FakeTensor
 from torch.compiler import is_compiling
 
 from .._native import dense_float
+from .._shards import is_dtensor
 from ._function import Function, batched, differentiable, traceable
+from ._random_shards import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
 
 Generator = torch.Generator | Tensor | None  # or the key itself
 
@@ -42,7 +44,7 @@ def draws_natively(x: Any, generator: Generator) -> bool:
     what the compiler makes, on the CPU; and where torch has nothing to draw by a given key."""
     if is_compiling():
         return traceable(x) and (x.device.type == "cpu" or isinstance(generator, Tensor))
-    return dense_float(x)
+    return dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor))
 
 
 class Noise(Function):
@@ -64,8 +66,28 @@ class Noise(Function):
         return cls.apply(*batched(info, in_dims, args)), 0
 
 
+class ShardedNoise(Noise):
+    """The same for a DTensor x, a key, the native operator that multiplies each rank's part, and its numbers."""
+
+    @staticmethod
+    def forward(x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]) -> Any:
+        return by_parts(x, lambda part, place: multiply(part, key, *numbers, place))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        Noise.setup_context(ctx, inputs, output)
+        ctx.placements = output.placements
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> tuple:
+        (key,) = ctx.saved_tensors
+        g = g.redistribute(placements=ctx.placements)
+        return ShardedNoise.apply(g, key, *ctx.numbers), None, None, None
+
+
 def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
-    """noise.apply as a function of x, its further arguments and `inplace`, at C++ speed outside of torch.compile."""
+    """noise.apply as a function of x, its further arguments and `inplace`, at C++ speed outside of torch.compile. x may
+    be a DTensor."""
     multiply = getattr(torch.ops.torchnotes, operator).default
 
     @torch.library.register_vmap(multiply)
@@ -84,7 +106,16 @@ def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
     new = differentiable(name, operator, operator, noise.apply, noise.apply)
     written = differentiable(name, operator + "_", operator, written_under_transform, noise.apply)
 
+    def of_shards(x: Any, key: Tensor, *numbers: float) -> Any:
+        meet(x, operator, key)
+        return ShardedNoise.apply(without_partial_sums(x), key, multiply, numbers)
+
     def call(x: Tensor, *rest: Any, inplace: bool) -> Tensor:
+        if type(x) is not Tensor and is_dtensor(x):
+            if inplace:
+                check_in_place(x, operator)
+            y = of_shards(x, *rest)
+            return x.copy_(y) if inplace else y
         if is_compiling():
             return x.copy_(traced(x, *rest)) if inplace else traced(x, *rest)
         return (written if inplace else new)(x, *rest)
@@ -93,8 +124,10 @@ def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
 
 
 def fills_natively(x: Any) -> bool:
-    """Whether our kernels fill x, which may be one that stands for a tensor."""
-    return traceable(x) if is_compiling() or isinstance(x, FakeTensor) else dense_float(x)
+    """Whether our kernels fill x, which may be one that stands for a tensor, or a DTensor."""
+    if is_compiling() or isinstance(x, FakeTensor):
+        return traceable(x)
+    return dense_float(x) or (is_dtensor(x) and fills_natively(x._local_tensor))
 
 
 def filling(operator: str, builtin: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -109,9 +142,20 @@ def filling(operator: str, builtin: Callable[..., Tensor]) -> Callable[..., Tens
         fill(*batched(info, in_dims, args))
         return None, None
 
+    def of_shards(tensor: Any, key: Tensor, *numbers: float) -> Any:
+        def filled(part: Tensor, place: Place) -> Tensor:
+            fill(part, key, *numbers, place)
+            return part
+
+        check_in_place(tensor, operator)
+        make_sure(tensor, operator, random_key=key, numbers=numbers)
+        return change_parts_(tensor, filled)
+
     def call(tensor: Tensor, generator: Generator, *numbers: float) -> Tensor:
         if not (fills_natively(tensor) and all(isinstance(x, (float, int)) for x in numbers)):
             return builtin(tensor, *numbers, generator)
+        if type(tensor) is not Tensor and is_dtensor(tensor):
+            return of_shards(tensor, random_key(tensor, generator), *numbers)
         with torch.no_grad():
             fill(tensor, random_key(tensor, generator), *numbers)
         return tensor

@@ -11,8 +11,8 @@ from torch.nn.functional import dropout as builtin
 
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
-torch.library.register_fake("torchnotes::dropout", lambda x, key, p: torch.empty_like(x))
-torch.library.register_fake("torchnotes::dropout_", lambda x, key, p: None)
+torch.library.register_fake("torchnotes::dropout", lambda x, key, p, place=None: torch.empty_like(x))
+torch.library.register_fake("torchnotes::dropout_", lambda x, key, p, place=None: None)
 
 
 _kernel = torch.ops.torchnotes.dropout.default
@@ -42,6 +42,9 @@ def dropout(
     What is kept for the backward is the key of 16 bytes by which the choice is made again. It is drawn from
     `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
     choice every time.
+
+    A DTensor gets the choice that the whole tensor would get, however it is sharded, from ranks of the same seed. What
+    is a partial sum is added up first, and cannot be written over.
     """
     if p < 0.0 or p > 1.0 or p != p:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
-torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma: torch.empty_like(x))
-torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma: None)
+torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, place=None: torch.empty_like(x))
+torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma, place=None: None)
 
 
 _kernel = torch.ops.torchnotes.gaussian_dropout.default
@@ -81,6 +81,9 @@ def gaussian_dropout(
     dropout. What is kept for the backward is the key of 16 bytes by which the noise is made again. It is drawn from
     `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
     noise every time.
+
+    A DTensor gets the noise that the whole tensor would get, however it is sharded, from ranks of the same seed. What
+    is a partial sum is added up first, and cannot be written over.
     """
     sigma = deviation(p, sigma)
     if isinstance(input, Tensor) and (not training or sigma == 0 or input.numel() == 0):
