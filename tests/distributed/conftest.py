@@ -32,12 +32,16 @@ def seeded():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    failed = item.session.testsfailed
+    before = item.session.testsfailed
     result = yield
     if dist.is_initialized():
+        failed = item.session.testsfailed > before
         key = f"outcome of test {item.session.items.index(item)} on rank "
         store = dist.distributed_c10d._get_default_store()
-        store.set(f"{key}{dist.get_rank()}", "failed" if item.session.testsfailed > failed else "passed")
+        store.set(f"{key}{dist.get_rank()}", "failed" if failed else "passed")
+        if failed:  # and no longer there for those who wait
+            item.session.shouldfail = f"{item.nodeid} failed on rank {dist.get_rank()}"
+            return result
         outcomes = [store.get(f"{key}{rank}") for rank in range(dist.get_world_size())]
         if b"failed" in outcomes:
             item.session.shouldfail = f"{item.nodeid} failed on rank {outcomes.index(b'failed')}"
