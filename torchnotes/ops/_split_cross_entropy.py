@@ -102,9 +102,8 @@ def of_logits(
     """The gradient for the logits, with g for the loss of each row; `inplace`, where they are."""
     index, of_rank = shifted(input, target, options, split)
     scale, reduction = None, NONE
-    if g.numel() > 0 and not any(
-        g.stride()
-    ):  # the same for all rows, as that of a sum, and not to be rounded as they are
+    alike = g.numel() > 0 and not any(g.stride())
+    if alike:  # as after a sum: not to be rounded to the dtype of the logits
         scale, reduction = g[(0,) * g.dim()].to(statistics.dtype), SUM
         g = g.new_ones(())
     arguments = g.to(input.dtype), input, index, weight, statistics, scale, reduction, *of_rank, split.classes
