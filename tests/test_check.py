@@ -48,7 +48,7 @@ def public() -> set:
 
 def test_no_operation_is_missing():
     checked = {getattr(space, name) for name in CHECKED for space in (functional, init, optim) if hasattr(space, name)}
-    assert checked == public()
+    assert checked == public() - {functional.sync_batch_norm}  # of several processes: tests/distributed
     assert len(checked) == len(CHECKED)
 
 
@@ -60,6 +60,7 @@ def test_no_option_is_missing(name):
     else:
         given = set(record.arguments).union(*record.options, *record.differentiable_once, *record.beside_torch)
     elsewhere = {"size_average", "reduce", "_stacklevel"}  # deprecated, and no option
+    elsewhere.add("process_group")  # of several processes
     assert set(inspect.signature(getattr(functional, name)).parameters) - elsewhere == given
 
 

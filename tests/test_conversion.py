@@ -340,7 +340,6 @@ def with_attribute() -> nn.Module:
     [
         (Own(3), "a subclass of BatchNorm1d"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), "a subclass of Linear"),
-        (nn.SyncBatchNorm(3), "no counterpart"),
         (nn.GELU(), "no counterpart"),
         (nn.LazyLinear(3), "not initialised"),
         (with_forward(), "forward of its own"),
