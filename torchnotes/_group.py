@@ -36,10 +36,6 @@ def checked(operation: str, group: Group | None) -> Group:
     return group
 
 
-def _sum(x: Tensor, group: Group) -> Tensor:
-    return _collectives.wait_tensor(_collectives.all_reduce(x.contiguous(), "sum", group.group_name))
-
-
 def named(group_name: str) -> Group:
     return dist.distributed_c10d._resolve_process_group(group_name)  # type: ignore[arg-type] # a NewType of 2.13
 
@@ -65,40 +61,44 @@ class _Linear(Function):
         return cls.apply(x, group), in_dims[0]
 
 
-class Gathered(_Linear):
-    """x of every rank, in a dimension of ranks before the others; each rank goes on to a loss of its own"""
+class _Gathering(_Linear):
+    """x of every rank, in a dimension of ranks before the others"""
 
     @staticmethod
     def forward(x: Tensor, group: Group) -> Tensor:
         return _gather(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:
-        return Summed.apply(g, ctx.group)[ctx.group.rank()], None
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, x: Tensor, group: Group) -> tuple:
         return cls.apply(x, group), in_dims[0] + 1
 
 
-class Summed(_Linear):
-    """sum x over the ranks, each of which goes on to a loss of its own"""
+class _Adding(_Linear):
+    """sum x over the ranks"""
 
     @staticmethod
     def forward(x: Tensor, group: Group) -> Tensor:
-        return _sum(x, group)
+        return _collectives.wait_tensor(_collectives.all_reduce(x.contiguous(), "sum", group.group_name))
+
+
+class Gathered(_Gathering):
+    """Each rank goes on to a loss of its own."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Summed.apply(g, ctx.group)[ctx.group.rank()], None
+
+
+class Summed(_Adding):
+    """Each rank goes on to a loss of its own."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         return Summed.apply(g, ctx.group), None
 
 
-class Reduced(_Linear):
-    """sum x over the ranks, which all go on to the same loss"""
-
-    @staticmethod
-    def forward(x: Tensor, group: Group) -> Tensor:
-        return _sum(x, group)
+class Reduced(_Adding):
+    """All ranks go on to the same loss."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
@@ -117,20 +117,12 @@ class Replicated(_Linear):
         return Reduced.apply(g, ctx.group), None
 
 
-class Collected(_Linear):
-    """x of every rank, in a dimension of ranks before the others; all ranks go on to the same loss"""
-
-    @staticmethod
-    def forward(x: Tensor, group: Group) -> Tensor:
-        return _gather(x, group)
+class Collected(_Gathering):
+    """All ranks go on to the same loss."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         return Taken.apply(g, ctx.group), None
-
-    @classmethod
-    def vmap(cls, info: Any, in_dims: tuple, x: Tensor, group: Group) -> tuple:
-        return cls.apply(x, group), in_dims[0] + 1
 
 
 class Taken(_Linear):
