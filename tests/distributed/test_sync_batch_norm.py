@@ -337,6 +337,18 @@ def test_bad_input():
         F.sync_batch_norm(torch.randn(3), None, None, training=True)
     with pytest.raises(RuntimeError, match="weight should contain 3 elements not 2"):
         F.sync_batch_norm(torch.randn(2, 3), *running, weight=torch.ones(2), training=True)
+    x = torch.randn(2 if RANK == 0 else 0, 3)  # nothing is written over before an error
+    for wrong, error, message in (
+        ({"running_mean": torch.zeros(2)}, RuntimeError, "running_mean should contain 3 elements not 2"),
+        ({"running_var": torch.zeros(3).requires_grad_()}, RuntimeError, "with respect to running_var"),
+        ({"momentum": "x"}, TypeError, "'momentum' must be float, not str"),
+    ):
+        before = x.clone()
+        arguments = {"running_mean": running[0], "running_var": running[1]} | wrong
+        with pytest.raises(error, match=message):
+            F.sync_batch_norm(x, **arguments, training=True, inplace=True)
+        assert torch.equal(x, before)
+        assert torch.equal(running[0], torch.zeros(3))
     y = F.sync_batch_norm(torch.randn(2, 3).requires_grad_() * 1, None, None, training=True, inplace=True)
     with pytest.raises(RuntimeError, match="second derivative"):
         y.sum().backward(create_graph=True)

@@ -341,6 +341,14 @@ def checked_options(
     return Options(bool(training), float(eps), number, float(negative_slope), bool(center_only))
 
 
+def check_updates(operation: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: float) -> None:
+    if not isinstance(momentum, (float, int)):
+        raise TypeError(f"{operation}(): argument 'momentum' must be float, not {type(momentum).__name__}")
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is not None and running.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(f"{operation} is not differentiable with respect to {name}, which requires grad")
+
+
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -373,11 +381,7 @@ def batch_norm(
     if not takes(input, *arguments) or input.numel() == 0:
         y = _composed(input, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
-    if not isinstance(momentum, (float, int)):
-        raise TypeError(f"batch_norm(): argument 'momentum' must be float, not {type(momentum).__name__}")
-    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
-        if running is not None and running.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(f"batch_norm is not differentiable with respect to {name}, which requires grad")
+    check_updates("batch_norm", running_mean, running_var, momentum)
     # A Function with several results cannot write over a view, nor within a transform.
     if inplace and not (input._is_view() or call_mode() == TRANSFORM):
         keep = call_mode(input, weight, bias) == GRAPH

@@ -30,7 +30,17 @@ from ._batch_norm import Options
 from ._derivatives import of_tensors, transpose
 from ._function import Function
 from ._sync_batch_norm import merged, of_all_batches
-from .batch_norm import _there, _update, _wanted, batch_norm, by_channels, checked_options, refuse_graph, takes
+from .batch_norm import (
+    _there,
+    _update,
+    _wanted,
+    batch_norm,
+    by_channels,
+    check_updates,
+    checked_options,
+    refuse_graph,
+    takes,
+)
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
@@ -203,8 +213,12 @@ def sync_batch_norm(
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     options = checked_options(running_mean, running_var, True, eps, activation, negative_slope, center_only)
+    check_updates("sync_batch_norm", running_mean, running_var, momentum)
     channels = constant(input.shape[1])
     agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
+    for name, p in zip(("running_mean", "running_var", "weight", "bias"), numbers, strict=True):
+        if p is not None and p.shape != (channels,):  # by every rank, those with an empty batch too
+            raise RuntimeError(f"{name} should contain {channels} elements not {p.numel()}")
     compiling = is_compiling()
     if inplace and not compiling:
         check_in_place(input)
