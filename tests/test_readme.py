@@ -1,4 +1,4 @@
-"""The README's Python runs, and its links lead somewhere."""
+"""The README's Python runs, its links lead somewhere, and its first block names the commands that CI runs."""
 
 import contextlib
 import io
@@ -24,3 +24,11 @@ def test_links_and_places_in_the_notes_exist():
     assert links
     assert places
     assert not [path for path in links + places if not (ROOT / path).exists()]
+
+
+def test_the_first_block_names_the_commands_to_train_and_to_test():
+    block = re.search(r"```sh\n(.*?)```", README, re.DOTALL)[1]
+    commands = re.findall(r"^(\S[^#\n]*?) +#", block, re.MULTILINE)
+    assert commands == ["make train", "make test"]
+    assert block.count("minutes") == 2
+    assert "make test" in (ROOT / ".ci/run").read_text().splitlines()
