@@ -50,6 +50,24 @@ def test_constructor_repr_state_and_values(dim, options):
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+@pytest.mark.parametrize("momentum", (0.1, None))
+def test_tracking_switched_on_or_off_after_construction(momentum):
+    for before in (True, False):
+        options = dict(momentum=momentum, track_running_stats=before)
+        theirs, ours, sync = (
+            module(3, **options) for module in (torch.nn.BatchNorm1d, nn.BatchNorm1d, nn.SyncBatchNorm)
+        )
+        sync_of_theirs = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(theirs))
+        x = torch.randn(4, 3)
+        for tracking, training in ((before, True), (not before, True), (not before, False), (before, True)):
+            theirs.train(training).track_running_stats = tracking
+            y = theirs(x)
+            for module in (ours, sync, sync_of_theirs):
+                module.train(training).track_running_stats = tracking
+                torch.testing.assert_close(module(x), y)
+                torch.testing.assert_close(module.state_dict(), theirs.state_dict())
+
+
 @pytest.mark.parametrize("lazy", ("", "Lazy"))
 @pytest.mark.parametrize("dim", SHAPES)
 def test_signatures(dim, lazy):
