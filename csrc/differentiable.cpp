@@ -91,15 +91,16 @@ struct Rule {
 };
 
 // The last arguments may be left to their defaults.
-void add_defaults(const std::vector<c10::Argument>& arguments, Stack& stack) {
+void add_defaults(const c10::FunctionSchema& schema, Stack& stack) {
+  const auto& arguments = schema.arguments();
   for (size_t i = stack.size(); i < arguments.size(); ++i) {
-    stack.push_back(*arguments[i].default_value());
+    stack.push_back(default_of(arguments[i], schema.name()));
   }
 }
 
 Stack call(const c10::OperatorHandle& op, Stack stack) {
   const at::AutoDispatchBelowAutograd below;
-  add_defaults(op.schema().arguments(), stack);
+  add_defaults(op.schema(), stack);
   op.callBoxed(stack);
   return stack;
 }
@@ -112,7 +113,7 @@ variable_list as_tensors(const Stack& results) {
 
 pybind11::object to_python(const IValue& value) {
   if (value.isTensor()) {
-    return pybind11::reinterpret_steal<pybind11::object>(THPVariable_Wrap(value.toTensor()));
+    return checked(THPVariable_Wrap(value.toTensor()));
   }
   if (value.isDouble()) {
     return pybind11::float_(value.toDouble());
@@ -388,7 +389,7 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
       graph = true;
     }
   }
-  add_defaults(expected, arguments);
+  add_defaults(rule.kernel.schema(), arguments);
   const Tensor x = arguments[0].toTensor();
   if (rule.heeds_autocast && autocasts(x.device().type())) {
     return otherwise();
@@ -460,7 +461,7 @@ PyObject* differentiable(PyObject*, PyObject* args) {
   auto& dispatcher = c10::Dispatcher::singleton();
   const auto kernel = dispatcher.findSchemaOrThrow(kernel_name, "");
   const auto backward = dispatcher.findSchemaOrThrow(backward_name, "");
-  auto* rule = new Rule{
+  auto rule = std::make_unique<Rule>(Rule{
       name,
       kernel,
       backward,
@@ -471,8 +472,9 @@ PyObject* differentiable(PyObject*, PyObject* args) {
       kernel.schema().is_mutable(),
       written(backward.schema()),
       static_cast<size_t>(results),
-  };
-  const auto capsule = pybind11::reinterpret_steal<pybind11::object>(PyCapsule_New(rule, nullptr, nullptr));
+  });
+  const auto capsule = checked(PyCapsule_New(rule.get(), nullptr, nullptr));
+  rule.release();
   return PyCFunction_New(&kCallDifferentiable, capsule.ptr());
   END_HANDLE_TH_ERRORS
 }

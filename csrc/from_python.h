@@ -19,6 +19,39 @@ inline std::string wrong_type(
   return name + ": the " + argument.name() + " must be " + expected + ", not " + Py_TYPE(value)->tp_name;
 }
 
+template <class T>
+std::vector<T> list_from_python(
+    PyObject* value, const c10::Argument& argument, const std::string& name, const char* expected
+) {
+  try {
+    return pybind11::cast<std::vector<T>>(pybind11::handle(value));
+  } catch (const pybind11::cast_error&) {
+    TORCH_CHECK_TYPE(false, wrong_type(name, argument, expected, value));
+  }
+}
+
+// The default of an argument that was left out.
+inline const c10::IValue& default_of(const c10::Argument& argument, const std::string& name) {
+  TORCH_CHECK_TYPE(argument.default_value(), name, ": missing the argument ", argument.name());
+  return *argument.default_value();
+}
+
+// A new reference that C++ has asked Python for, where it may have raised.
+inline pybind11::object checked(PyObject* result) {
+  if (result == nullptr) {
+    throw pybind11::error_already_set();
+  }
+  return pybind11::reinterpret_steal<pybind11::object>(result);
+}
+
+inline const char* text_of(PyObject* string) {
+  const char* const text = PyUnicode_AsUTF8(string);
+  if (text == nullptr) {
+    throw pybind11::error_already_set();
+  }
+  return text;
+}
+
 inline c10::IValue from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
   const bool optional = argument.type()->kind() == c10::TypeKind::OptionalType;
   if (optional && value == Py_None) {
@@ -33,11 +66,12 @@ inline c10::IValue from_python(PyObject* value, const c10::Argument& argument, c
       TORCH_CHECK_TYPE(THPUtils_checkDouble(value), wrong_type(name, argument, "a float", value));
       return THPUtils_unpackDouble(value);
     case c10::TypeKind::BoolType:
+      TORCH_CHECK_TYPE(PyBool_Check(value), wrong_type(name, argument, "a bool", value));
       return value == Py_True;
     case c10::TypeKind::ListType:
       return type->castRaw<c10::ListType>()->getElementType()->kind() == c10::TypeKind::IntType
-                 ? c10::IValue(pybind11::cast<std::vector<int64_t>>(pybind11::handle(value)))
-                 : c10::IValue(pybind11::cast<std::vector<double>>(pybind11::handle(value)));
+                 ? c10::IValue(list_from_python<int64_t>(value, argument, name, "a list of int"))
+                 : c10::IValue(list_from_python<double>(value, argument, name, "a list of float"));
     default:
       TORCH_CHECK_TYPE(THPUtils_checkLong(value), wrong_type(name, argument, "an int", value));
       return static_cast<int64_t>(THPUtils_unpackLong(value));

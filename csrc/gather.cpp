@@ -5,7 +5,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/Exceptions.h>
-#include <torch/csrc/utils/object_ptr.h>
 
 #include <algorithm>
 #include <array>
@@ -47,7 +46,11 @@ class Hashes {
     const auto address = reinterpret_cast<Py_hash_t>(tensor);
     if (!known_) {
       known_ = true;
-      are_addresses_ = PyObject_Hash(tensor) == address;
+      const Py_hash_t hash = PyObject_Hash(tensor);  // runs Python, which an interrupt may end
+      if (hash == -1) {
+        throw python_error();
+      }
+      are_addresses_ = hash == address;
     }
 #if PY_VERSION_HEX < 0x030D0000
     PyObject* const found =
@@ -75,13 +78,16 @@ std::vector<Name> names_in(PyObject* tuple) {
   std::vector<Name> names;
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
     PyObject* const name = PyTuple_GET_ITEM(tuple, i);
-    const char* const text = PyUnicode_AsUTF8(name);
+    const char* const text = text_of(name);
     names.push_back({name, text, std::string_view(text) == "step"});
   }
   return names;
 }
 
 const at::Tensor* state_of(PyObject* states, const Name& name) {
+  TORCH_CHECK_TYPE(
+      states == nullptr || PyDict_Check(states), "expected a dict of states, got ", Py_TYPE(states)->tp_name
+  );
   PyObject* const state = states == nullptr ? nullptr : PyDict_GetItemWithError(states, name.object);
   if (state == nullptr && PyErr_Occurred()) {
     throw python_error();
@@ -131,8 +137,9 @@ void add_to(
 py::object to_python(Bundle bundle) {
   auto own = std::make_unique<Bundle>(std::move(bundle));
   const auto free = [](PyObject* capsule) { delete static_cast<Bundle*>(PyCapsule_GetPointer(capsule, kBundle)); };
-  const auto first = py::reinterpret_steal<py::object>(THPVariable_Wrap(own->first));
-  const auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(own.release(), kBundle, free));
+  const auto first = checked(THPVariable_Wrap(own->first));
+  const auto capsule = checked(PyCapsule_New(own.get(), kBundle, free));
+  own.release();
   return py::make_tuple(capsule, first);
 }
 
@@ -154,15 +161,16 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   Hashes hashes;
   py::list lacking;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
-    PyObject* const parameter = PyList_GET_ITEM(args[0], i);
+    const auto held = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(args[0], i));
+    PyObject* const parameter = held.ptr();
     TORCH_CHECK_TYPE(THPVariable_Check(parameter), "expected a tensor, got ", Py_TYPE(parameter)->tp_name);
     const at::Tensor& w = THPVariable_Unpack(parameter);
     const at::Tensor& grad = w.grad();
     if (!grad.defined()) {
       continue;
     }
-    THPObjectPtr gradient(THPVariable_Wrap(grad));
-    if (!takes(parameter) || !takes(gradient.get())) {
+    const auto gradient = checked(THPVariable_Wrap(grad));
+    if (!takes(parameter) || !takes(gradient.ptr())) {
       Py_RETURN_NONE;
     }
     at::assert_no_internal_overlap(w);
@@ -193,19 +201,19 @@ PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
           PyTuple_Check(args[3]),
       "call_on expects the name of an operator, a bundle and two tuples"
   );
-  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(PyUnicode_AsUTF8(args[0]), "");
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(text_of(args[0]), "");
   const auto& arguments = op.schema().arguments();
   const auto& lists = static_cast<const Bundle*>(PyCapsule_GetPointer(args[1], kBundle))->lists;
   torch::jit::Stack stack;
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[2]); ++i) {
-    const long place = PyLong_AsLong(PyTuple_GET_ITEM(args[2], i));
+    const int64_t place = THPUtils_unpackLong(PyTuple_GET_ITEM(args[2], i));
     stack.emplace_back(place < 0 ? c10::List<at::Tensor>() : lists.at(place));
   }
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[3]); ++i) {
     stack.push_back(from_python(PyTuple_GET_ITEM(args[3], i), arguments.at(stack.size()), op.schema().name()));
   }
   while (stack.size() < arguments.size()) {
-    stack.push_back(*arguments[stack.size()].default_value());
+    stack.push_back(default_of(arguments[stack.size()], op.schema().name()));
   }
   {
     const py::gil_scoped_release no_gil;

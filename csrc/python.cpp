@@ -7,6 +7,8 @@
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <exception>
+
 #include "call_mode.h"
 #include "differentiable.h"
 #include "gather.h"
@@ -18,6 +20,12 @@
 
 namespace {
 
+// Passes the current exception to Python. What is called most often does without HANDLE_TH_ERRORS, which costs more.
+PyObject* raised() {
+  torch::translate_exception_to_python(std::current_exception());
+  return nullptr;
+}
+
 bool takes(PyObject* object) {
   if (!torchnotes::is_plain_tensor(object)) {
     return false;
@@ -28,10 +36,12 @@ bool takes(PyObject* object) {
 }
 
 // dense_float(x): whether x is a plain tensor (no subclass) that our kernels take.
-PyObject* dense_float(PyObject*, PyObject* x) { return PyBool_FromLong(takes(x)); }
+PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
+  return raised();
+}
 
 // fits_layer(x, W, b): whether these are such tensors, alike, and of sizes that make sense of x W^T + b. b may be None.
-PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) {
+PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   if (n != 3 || !takes(args[0]) || !takes(args[1]) || (args[2] != Py_None && !takes(args[2]))) {
     Py_RETURN_FALSE;
   }
@@ -46,12 +56,14 @@ PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) {
     fits = b.dim() == 1 && b.size(0) == W.size(0) && alike(b);
   }
   return PyBool_FromLong(fits);
+} catch (const std::exception&) {
+  return raised();
 }
 
 enum Mode : long { kDirect, kGraph, kTransform };
 
 // call_mode(*args): what a call with these arguments needs (call_mode.h).
-PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) {
+PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   Mode mode = torchnotes::transforming() ? kTransform : kDirect;
   for (Py_ssize_t i = 0; i < n && mode == kDirect; ++i) {
     if (THPVariable_Check(args[i]) && torchnotes::wants_graph(THPVariable_Unpack(args[i]))) {
@@ -59,11 +71,14 @@ PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) {
     }
   }
   return PyLong_FromLong(mode);
+} catch (const std::exception&) {
+  return raised();
 }
 
 // check_in_place(x): raises where x must not be written over.
 PyObject* check_in_place(PyObject*, PyObject* x) {
   HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(THPVariable_Check(x), "expected a Tensor, got ", Py_TYPE(x)->tp_name);
   const at::Tensor& tensor = THPVariable_Unpack(x);
   torch::autograd::check_inplace(tensor, /*requires_grad=*/true);  // refuses leaves and their views
   at::assert_no_internal_overlap(tensor);

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import torchnotes.functional as F
 from philox import KEY, factors_of_dropout
+from torchnotes._native import call_on, check_in_place, gather
 from torchnotes.ops.sigmoid import SigmoidBackward
 
 OPERATIONS = {
@@ -250,3 +251,25 @@ def test_the_input_must_be_a_tensor():
     for bad in (torch.ones(3), "x"), (torch.ones(3), None):
         with pytest.raises(TypeError):
             LeakyReLU.apply(*bad)
+
+
+def test_what_cannot_be_converted_raises_and_does_not_crash():
+    x = torch.ones(3, requires_grad=True)
+    x.grad = torch.ones(3)
+    ((bundle, _),), _ = gather([x], {}, (), ())
+    rest = (0.1, 0.0, 0.0, 0.0, False, False, False, None, None, 0.0, None, None, None)
+    for function, args in (
+        (gather, ([x], {}, (1,), ())),
+        (gather, ([x], {x: 5}, ("a",), ())),
+        (gather, ([x], {x: {"a": 5}}, ("a",), ())),
+        (call_on, ("torchnotes::gradient_norm", bundle, ("a",), ())),
+        (call_on, ("torchnotes::gradient_norm", bundle, (), ())),
+        (call_on, ("torchnotes::sgd_", bundle, (0, 1, -1, -1, -1), (*rest[:4], 1, *rest[5:]))),
+        (call_on, ("torchnotes::sgd_", bundle, (0, 1, -1, -1, -1), (*rest, ("a",)))),
+        (check_in_place, (None,)),
+    ):
+        with pytest.raises(TypeError):
+            function(*args)
+    with pytest.raises(UnicodeEncodeError):
+        gather([x], {}, ("\ud800",), ())
+    assert (x == 1).all()
