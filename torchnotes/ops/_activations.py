@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch import relu as torch_relu
+from torch import sigmoid as torch_sigmoid
+from torch import tanh as torch_tanh
 
 from .leaky_relu import LeakyReLUBackward, leaky_relu
 from .relu import ReLUBackward, relu
@@ -23,17 +26,17 @@ class Named(NamedTuple):
 
 ACTIVATIONS = {  # csrc/activations.h counts them in this order
     None: Named(lambda z, a: z, lambda z, a: z, lambda g, y, a: g),
-    "relu": Named(lambda z, a: relu(z), lambda z, a: torch.relu(z), lambda g, y, a: ReLUBackward.apply(g, y)),
+    "relu": Named(lambda z, a: relu(z), lambda z, a: torch_relu(z), lambda g, y, a: ReLUBackward.apply(g, y)),
     "leaky_relu": Named(leaky_relu, torch.nn.functional.leaky_relu, LeakyReLUBackward.apply),
     "sigmoid": Named(
         lambda z, a: sigmoid(z),
-        lambda z, a: torch.sigmoid(z),
+        lambda z, a: torch_sigmoid(z),
         lambda g, y, a: SigmoidBackward.apply(g, y),
         SigmoidCurvature.apply,
     ),
     "tanh": Named(
         lambda z, a: tanh(z),
-        lambda z, a: torch.tanh(z),
+        lambda z, a: torch_tanh(z),
         lambda g, y, a: TanhBackward.apply(g, y),
         TanhCurvature.apply,
     ),

@@ -9,8 +9,9 @@ width, a float is 0 at +0, positive up to infinity's bits where it is positive, 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, relu
 from torch.compiler import is_compiling, is_exporting
+from torch.nn.functional import leaky_relu
 
 _INTEGER = {  # the integer of a float's width, the place of its sign, the bits of infinity
     torch.float64: (torch.int64, 63, 0x7FF0_0000_0000_0000),
@@ -42,7 +43,7 @@ class CompiledReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return torch.relu(x)
+        return relu(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, y: Tensor) -> None:
@@ -62,7 +63,7 @@ class CompiledLeakyReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, a: float) -> Tensor:
-        return torch.nn.functional.leaky_relu(x, a)
+        return leaky_relu(x, a)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, y: Tensor) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, tanh
 
 from .._group import Group, collected
 from ._derivatives import transpose
@@ -42,7 +42,7 @@ def has_probabilities(input: Tensor, target: Tensor) -> bool:
 
 def capped(input: Tensor, options: Options) -> Tensor:
     cap = options.logit_softcap
-    return cap * torch.tanh(input / cap) if cap else input
+    return cap * tanh(input / cap) if cap else input
 
 
 def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, sigmoid
 from torch.nn.functional import binary_cross_entropy_with_logits as builtin
 from torch.nn.functional import logsigmoid
 
@@ -65,7 +65,7 @@ class LogitsLossBackward(Elementwise):
     @staticmethod
     def slopes(x: Tensor, y: Tensor, p: Tensor | None) -> tuple:
         """The second derivatives d2l/dx2, d2l/dxdy and d2l/dxdp."""
-        s, t = torch.sigmoid(x), torch.sigmoid(-x)
+        s, t = sigmoid(x), sigmoid(-x)
         if p is None:
             return s * t, -torch.ones_like(x), None
         return (1 + (p - 1) * y) * (s * t), -1 - (p - 1) * t, -y * t

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+from torch.nn.functional import linear as builtin
 from torch.utils.flop_counter import register_flop_formula
 
 from .._native import fits_layer
@@ -173,7 +174,7 @@ def _batch_first(in_dims: tuple, args: tuple) -> list:
 
 
 def _composed(x: Tensor, W: Tensor, b: Tensor | None, activation: int, a: float) -> Tensor:
-    return BY_NUMBER[activation].ours(torch.nn.functional.linear(x, W, b), a)
+    return BY_NUMBER[activation].ours(builtin(x, W, b), a)
 
 
 def _otherwise(x: Tensor, *rest: Any) -> Tensor:

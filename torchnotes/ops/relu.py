@@ -5,13 +5,15 @@ y = max(0, x),    y' = 1 for x > 0, else 0,    y'' = 0
 
 import torch
 from torch import Tensor
+from torch import relu as torch_relu
 from torch.nn.functional import relu as builtin
+from torch.overrides import has_torch_function_unary
 
 from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledReLU, worthwhile
 from ._function import native
 
-torch.library.register_fake("torchnotes::relu", torch.relu)
+torch.library.register_fake("torchnotes::relu", torch_relu)
 torch.library.register_fake("torchnotes::relu_", lambda x: None)
 torch.library.register_fake("torchnotes::relu_backward", lambda g, y: torch.ops.aten.threshold_backward(g, y, 0))
 
@@ -30,10 +32,17 @@ class ReLU(Activation):
 relu_ = in_place(ReLU)
 
 
+def _torchs(input: Tensor, inplace: bool) -> Tensor:
+    # The builtin looks torch.relu up, where ours may be by now.
+    if has_torch_function_unary(input):
+        return builtin(input, inplace)
+    return torch.relu_(input) if inplace else torch_relu(input)
+
+
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, input), as torch.nn.functional.relu."""
     if not native(input):
         if not inplace and worthwhile(input):
             return CompiledReLU.apply(input)
-        return builtin(input, inplace)
+        return _torchs(input, inplace)
     return relu_(input) if inplace else ReLU.apply(input)

@@ -5,11 +5,12 @@ y = s(x) = 1 / (1 + e^-x),    s' = y (1 - y),    s'' = y (1 - y)(1 - 2y)
 
 import torch
 from torch import Tensor
+from torch import sigmoid as builtin
 
 from ._activation import Activation, Curvature, Slope
 from ._function import native
 
-torch.library.register_fake("torchnotes::sigmoid", torch.sigmoid)
+torch.library.register_fake("torchnotes::sigmoid", builtin)
 torch.library.register_fake("torchnotes::sigmoid_backward", torch.ops.aten.sigmoid_backward)
 torch.library.register_fake("torchnotes::sigmoid_curvature", lambda v, g, y: v * g * y)
 
@@ -34,4 +35,4 @@ class Sigmoid(Activation):
 
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + e^-input), as torch.nn.functional.sigmoid."""
-    return Sigmoid.apply(input) if native(input) else torch.sigmoid(input)
+    return Sigmoid.apply(input) if native(input) else builtin(input)

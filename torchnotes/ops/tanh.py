@@ -5,11 +5,12 @@ y = t(x) = (e^2x - 1) / (e^2x + 1),    t' = 1 - y^2,    t'' = -2 y (1 - y^2)
 
 import torch
 from torch import Tensor
+from torch import tanh as builtin
 
 from ._activation import Activation, Curvature, Slope
 from ._function import native
 
-torch.library.register_fake("torchnotes::tanh", torch.tanh)
+torch.library.register_fake("torchnotes::tanh", builtin)
 torch.library.register_fake("torchnotes::tanh_backward", torch.ops.aten.tanh_backward)
 torch.library.register_fake("torchnotes::tanh_curvature", lambda v, g, y: v * g * y)
 
@@ -34,4 +35,4 @@ class Tanh(Activation):
 
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent of input, as torch.nn.functional.tanh."""
-    return Tanh.apply(input) if native(input) else torch.tanh(input)
+    return Tanh.apply(input) if native(input) else builtin(input)
