@@ -94,4 +94,4 @@ sanitize: $(VENV)/tests
 		$(VENV)/bin/pytest -q -p no:cacheprovider $(KERNEL_TESTS)
 
 clean:
-	rm -rf build dist *.egg-info torchnotes/*.so $(VENV)/built $(VENV)/usable
+	rm -rf build dist *.egg-info torchnotes/*.so torchnotes/_built.py $(VENV)/built $(VENV)/usable

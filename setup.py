@@ -1,9 +1,13 @@
-"""The build: a CPU library per instruction set from the same sources; schemas and build facts in _C; optional CUDA."""
+"""The build: a CPU library per instruction set from the same sources; schemas and build facts in _C; optional CUDA.
+
+What it was built for stands in torchnotes/_built.py, which can be read where _C cannot be loaded.
+"""
 
 import os
 import platform
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -93,7 +97,20 @@ def extensions() -> list:
     ]
 
 
+def requirement(version: str) -> str:
+    """Compiled code fits one minor version of torch: within it, releases share their headers and symbols."""
+    major, minor, *_ = version.split(".")
+    return f"torch=={major}.{minor}.*"
+
+
 class Build(BuildExtension):
+    def run(self) -> None:
+        self.force = True  # ninja knows what is out of date, even after a change of torch; setuptools does not
+        super().run()
+        package = Path(self.get_ext_fullpath("torchnotes._C")).parent
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        (package / "_built.py").write_text(f'TORCH = "{torch.__version__}"\nPYTHON = "{python}"\n')
+
     def build_extension(self, ext) -> None:
         # The libraries share sources: each needs object files of its own.
         base, self.build_temp = self.build_temp, str(Path(self.build_temp) / ext.name)
@@ -102,4 +119,9 @@ class Build(BuildExtension):
 
 
 if __name__ == "__main__":  # the tests read the flags
-    setup(version=VERSION, ext_modules=extensions(), cmdclass={"build_ext": Build})
+    setup(
+        version=VERSION,
+        install_requires=[requirement(torch.__version__)],
+        ext_modules=extensions(),
+        cmdclass={"build_ext": Build},
+    )

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from native_build import SETUP
+from packaging.requirements import Requirement
 
 import torchnotes
 import torchnotes._C as _C
@@ -91,6 +94,38 @@ def test_another_torch_than_built_for_names_cause_and_cure():
     done = python("import torch; torch.__version__ = '2.99.0'; import torchnotes")
     assert "but this is torch 2.99.0" in done.stderr
     assert "pip install" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "python_version"), ((torch.__version__, "3.1"), ("2.1.0", "{}.{}".format(*sys.version_info)))
+)
+def test_versions_are_compared_before_anything_is_loaded(copied, torch_version, python_version):
+    """A library for another torch has undefined symbols, one for another Python is not even found."""
+    for library in copied.glob("*.so"):
+        library.write_bytes(b"for another version")
+    (copied / "_built.py").write_text(f'TORCH = "{torch_version}"\nPYTHON = "{python_version}"\n')
+    done = python("import torchnotes", copied.parent)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        f"ImportError: torchnotes was built for torch {torch_version} and Python {python_version}, but"
+    )
+    assert "pip install" in last
+
+
+@pytest.mark.parametrize("patch", ("0", "7", "1+cu130", "0.dev20260601"))
+def test_a_wheel_requires_the_minor_version_of_torch_that_it_is_built_for(patch):
+    requirement = Requirement(SETUP["requirement"](f"2.13.{patch}"))
+    assert requirement.name == "torch"
+    assert requirement.specifier.contains(f"2.13.{patch}", prereleases=True)
+    assert not any(
+        requirement.specifier.contains(other) for other in ("2.11.0", "2.12.1", "2.130.0", "2.14.0", "3.13.0")
+    )
+
+
+def test_patch_releases_of_torch_are_alike(copied):
+    built = copied / "_built.py"
+    built.write_text(re.sub(r'(TORCH = "\d+\.\d+)[^"]*', r"\1.99", built.read_text()))
+    assert python("import torchnotes", copied.parent).returncode == 0
 
 
 def test_it_works_from_a_path_with_spaces(copied):

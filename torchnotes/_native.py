@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,18 +16,28 @@ def _short(version: str) -> tuple[str, ...]:
     return tuple(version.split(".")[:2])
 
 
+def _check_built_for() -> None:
+    """Says plainly what would otherwise be an undefined symbol or a missing module."""
+    try:
+        built = importlib.import_module("torchnotes._built")
+    except ModuleNotFoundError:
+        return  # loading _C says that nothing is built
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if (_short(built.TORCH), built.PYTHON) != (_short(torch.__version__), python):
+        raise ImportError(
+            f"torchnotes was built for torch {built.TORCH} and Python {built.PYTHON}, "
+            f"but this is torch {torch.__version__} and Python {python}. Install what it was built for, or rebuild it. "
+            f"{CURE}"
+        )
+
+
 def _load_schemas() -> ModuleType:
     try:
-        core = importlib.import_module("torchnotes._C")
+        return importlib.import_module("torchnotes._C")
     except ImportError as error:
         raise ImportError(
             f"torchnotes: its native module _C is missing or cannot be loaded ({error}). {CURE}"
         ) from error
-    if _short(core.torch_version) != _short(torch.__version__):
-        raise ImportError(
-            f"torchnotes was built for torch {core.torch_version}, but this is torch {torch.__version__}. {CURE}"
-        )
-    return core
 
 
 def _kernel_library() -> Path:
@@ -50,6 +61,7 @@ def _load_kernels(library: Path) -> None:
         raise ImportError(f"torchnotes: the kernel library {library} cannot be loaded ({error}). {CURE}") from error
 
 
+_check_built_for()
 _C = _load_schemas()
 LIBRARY = _kernel_library()
 _load_kernels(LIBRARY)
