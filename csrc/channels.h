@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "operands.h"
 #include "row_shape.h"
 
 namespace torchnotes {
@@ -76,15 +77,7 @@ inline void check_channel_numbers(const at::Tensor& x, const char* name, const s
       ", got ",
       numbers->scalar_type()
   );
-  TORCH_CHECK(
-      numbers->device() == x.device(),
-      "Expected ",
-      name,
-      " on the input's device ",
-      x.device(),
-      ", got ",
-      numbers->device()
-  );
+  check_same_device(x, *numbers);
 }
 
 // The numbers of each channel in the precision of the arithmetic; an undefined tensor where there are none.

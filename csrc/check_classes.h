@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "operands.h"
+
 namespace torchnotes {
 
 // The target is a probability of each class, or else the index of one.
@@ -66,13 +68,7 @@ inline void check_classes(
   );
   TORCH_CHECK_INDEX(input.dim() > 0, "Dimension specified as 0 but tensor has no dimensions");
   const int64_t classes = input.size(input.dim() > 1);
-  TORCH_CHECK(
-      target.device() == input.device(),
-      "Expected input and target on the same device, got ",
-      input.device(),
-      " and ",
-      target.device()
-  );
+  check_same_device(input, target);
   TORCH_CHECK(
       label_smoothing >= 0.0 && label_smoothing <= 1.0,
       "label_smoothing must be between 0.0 and 1.0. Got: ",
@@ -87,7 +83,7 @@ inline void check_classes(
         weight->sizes()
     );
     TORCH_CHECK(at::isFloatingType(weight->scalar_type()), "expected a floating weight but found ", weight->dtype());
-    TORCH_CHECK(weight->device() == input.device(), "Expected input and weight on the same device");
+    check_same_device(input, *weight);
   }
   if (has_probabilities(input, target)) {
     TORCH_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");

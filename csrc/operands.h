@@ -7,6 +7,17 @@
 namespace torchnotes {
 
 // To be called before anything is allocated or written.
+inline void check_same_device(const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK(
+      a.device() == b.device(),
+      "Expected all tensors to be on the same device, but found at least two devices, ",
+      a.device(),
+      " and ",
+      b.device(),
+      "!"
+  );
+}
+
 inline void check_alike(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(
       a.scalar_type() == b.scalar_type(),
@@ -15,9 +26,7 @@ inline void check_alike(const at::Tensor& a, const at::Tensor& b) {
       " and ",
       b.scalar_type()
   );
-  TORCH_CHECK(
-      a.device() == b.device(), "torchnotes: operands are on different devices: ", a.device(), " and ", b.device()
-  );
+  check_same_device(a, b);
 }
 
 // The same where broadcasting is the caller's.

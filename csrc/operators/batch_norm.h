@@ -55,21 +55,17 @@ Tensor running_statistics(const Tensor& mean, const OptionalTensor& variance, co
 // mu and r, or whatever else there are two numbers of for each channel.
 Tensor checked_pairs(const Tensor& x, const char* name, const Tensor& pairs) {
   TORCH_CHECK(
-      pairs.scalar_type() == at::kDouble && pairs.dim() == 2 && pairs.size(0) == 2 && pairs.size(1) == x.size(1) &&
-          pairs.device() == x.device(),
+      pairs.scalar_type() == at::kDouble && pairs.dim() == 2 && pairs.size(0) == 2 && pairs.size(1) == x.size(1),
       "batch_norm: expected ",
       name,
       " of size [2, ",
       x.size(1),
-      "] in double precision on ",
-      x.device(),
-      ", got ",
+      "] in double precision, got ",
       pairs.sizes(),
       " of ",
-      pairs.scalar_type(),
-      " on ",
-      pairs.device()
+      pairs.scalar_type()
   );
+  check_same_device(x, pairs);
   return pairs.contiguous();
 }
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.functional import batch_norm as builtin
 
+from .._fake import register_fake
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from . import _batch_norm as plain
 from ._activations import BY_NUMBER, checked_activation
@@ -30,9 +31,6 @@ _backward = torch.ops.torchnotes.batch_norm_backward.default
 def _fake(
     input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *options: Any
 ) -> tuple[Tensor, ...]:
-    for x in (weight, bias, mean, variance):
-        alike = x is None or x.device == input.device
-        torch._check(alike, lambda x=x: f"Expected numbers of channels on {input.device}, got {x.device}")
     precise = torch.promote_types(input.dtype, torch.float32)
     channels = input.shape[1]
     of_batch = input.new_empty(channels if training else 0, dtype=precise)
@@ -68,12 +66,12 @@ def _fake_gradient(grad: Tensor, reference: Tensor, *arguments: Any) -> Tensor:
     return torch.empty_like(reference, memory_format=torch._prims_common.suggest_memory_format(reference))
 
 
-torch.library.register_fake("torchnotes::batch_norm", _fake)
-torch.library.register_fake("torchnotes::batch_norm_moments", _fake_moments)
-torch.library.register_fake("torchnotes::batch_norm_totals", _fake_totals)
-torch.library.register_fake("torchnotes::batch_norm_gradient", _fake_gradient)
-torch.library.register_fake("torchnotes::batch_norm_", _fake_in_place)
-torch.library.register_fake("torchnotes::batch_norm_backward", _fake_backward)
+register_fake("torchnotes::batch_norm", _fake)
+register_fake("torchnotes::batch_norm_moments", _fake_moments)
+register_fake("torchnotes::batch_norm_totals", _fake_totals)
+register_fake("torchnotes::batch_norm_gradient", _fake_gradient)
+register_fake("torchnotes::batch_norm_", _fake_in_place)
+register_fake("torchnotes::batch_norm_backward", _fake_backward)
 
 
 class BatchNormBackward(Function):

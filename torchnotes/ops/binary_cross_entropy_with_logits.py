@@ -14,6 +14,7 @@ from torch import Tensor, sigmoid
 from torch.nn.functional import binary_cross_entropy_with_logits as builtin
 from torch.nn.functional import logsigmoid
 
+from .._fake import register_fake
 from ._function import Elementwise, differentiable, kernel
 from ._loss import (
     NONE,
@@ -26,11 +27,11 @@ from ._loss import (
     reduction_enum,
 )
 
-torch.library.register_fake(
+register_fake(
     "torchnotes::binary_cross_entropy_with_logits",
     lambda x, y, w, p, reduction, smoothing, ignored: fake_loss(x, reduction),
 )
-torch.library.register_fake(
+register_fake(
     "torchnotes::binary_cross_entropy_with_logits_backward",
     lambda g, x, y, w, p, scale, reduction, smoothing, ignored: torch.empty_like(x),
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
 
+from .._fake import register_fake
 from .._group import Group, reduced
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from .._shards import is_dtensor
@@ -47,7 +48,6 @@ def _fake(
     zero_if_empty: bool,
     classes_of_all: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    torch._check(target.device == input.device, lambda: f"Expected a target on {input.device}, got {target.device}")
     losses = _classes_first(input)[0]
     statistic = torch.promote_types(input.dtype, torch.float32)
     has_mass = classes_of_all > 0 or label_smoothing > 0 or has_probabilities(input, target)
@@ -63,10 +63,10 @@ def _fake_curvature(tangent: Tensor, grad: Tensor, input: Tensor, *rest: Any) ->
     return input.new_empty(_classes_first(input)[0].shape), torch.empty_like(input)
 
 
-torch.library.register_fake("torchnotes::cross_entropy", _fake)
-torch.library.register_fake("torchnotes::cross_entropy_backward", lambda grad, input, *rest: torch.empty_like(input))
-torch.library.register_fake("torchnotes::cross_entropy_backward_", lambda *arguments: None)
-torch.library.register_fake("torchnotes::cross_entropy_curvature", _fake_curvature)
+register_fake("torchnotes::cross_entropy", _fake)
+register_fake("torchnotes::cross_entropy_backward", lambda grad, input, *rest: torch.empty_like(input))
+register_fake("torchnotes::cross_entropy_backward_", lambda *arguments: None)
+register_fake("torchnotes::cross_entropy_curvature", _fake_curvature)
 
 
 class CrossEntropyCurvature(Function):

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu as builtin
 
+from .._fake import register_fake
 from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledLeakyReLU, worthwhile
 from ._function import native
 
-torch.library.register_fake("torchnotes::leaky_relu", builtin)
-torch.library.register_fake("torchnotes::leaky_relu_", lambda x, a: None)
-torch.library.register_fake(
-    "torchnotes::leaky_relu_backward", lambda g, r, a: torch.ops.aten.leaky_relu_backward(g, r, a, False)
-)
+register_fake("torchnotes::leaky_relu", builtin)
+register_fake("torchnotes::leaky_relu_", lambda x, a: None)
+register_fake("torchnotes::leaky_relu_backward", lambda g, r, a: torch.ops.aten.leaky_relu_backward(g, r, a, False))
 
 
 class LeakyReLUBackward(Slope):

@@ -18,6 +18,7 @@ from torch.compiler import is_compiling
 from torch.nn.functional import linear as builtin
 from torch.utils.flop_counter import register_flop_formula
 
+from .._fake import check_same_device, register_fake
 from .._native import fits_layer
 from ._activations import BY_NUMBER, checked_activation
 from ._function import Function, autocasts, batched, differentiable, kernel
@@ -36,8 +37,8 @@ def _fake_backward(
     return g @ W if of_x else None, g.t() @ x if of_W else None, g.sum(0) if of_b else None
 
 
-torch.library.register_fake("torchnotes::linear", _fake)
-torch.library.register_fake("torchnotes::linear_backward", _fake_backward)
+register_fake("torchnotes::linear", _fake)
+register_fake("torchnotes::linear_backward", _fake_backward)
 
 
 @register_flop_formula(torch.ops.torchnotes.linear)
@@ -174,6 +175,7 @@ def _batch_first(in_dims: tuple, args: tuple) -> list:
 
 
 def _composed(x: Tensor, W: Tensor, b: Tensor | None, activation: int, a: float) -> Tensor:
+    check_same_device(x, W, b)  # torch's linear does not, and returns uninitialized memory if one is on the meta device
     return BY_NUMBER[activation].ours(builtin(x, W, b), a)
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from .._fake import check_same_device
 from .._group import Group
 from .._native import DIRECT, TRANSFORM, call_mode, dense_float
 from .._shards import is_dtensor
@@ -203,6 +204,7 @@ def linear_cross_entropy(
     if logit_softcap is not None and not logit_softcap > 0:
         raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
     _check_shapes(input, linear_weight, linear_bias, target, ignore_index)
+    check_same_device(input, linear_weight, linear_bias, target, weight)
     x, W, b = input, linear_weight, linear_bias
     index = -100 if ignore_index is None else ignore_index
     numbers = index, label_smoothing, z_loss, logit_softcap or 0.0
@@ -251,9 +253,9 @@ def _autocast(x: Tensor) -> Tensor:
 
 def _loss(operands: Operands, whole: bool, options: Options) -> Tensor:
     x, W, b, _, weight = operands
-    if any(t is not None and (t.dtype, t.device) != (x.dtype, x.device) for t in (W, b)):
-        of = [f"{t.dtype} on {t.device}" for t in (x, W, b) if t is not None]
-        raise RuntimeError(f"expected input, linear_weight and linear_bias of one dtype on one device, got {of}")
+    if any(t is not None and t.dtype != x.dtype for t in (W, b)):
+        of = [t.dtype for t in (x, W, b) if t is not None]
+        raise RuntimeError(f"expected input, linear_weight and linear_bias of one dtype, got {of}")
     compiling = is_compiling()
     chunked = all(t is None or (t.layout == torch.strided if compiling else dense_float(t)) for t in (x, W, b))
     if compiling:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax as builtin
 
+from .._fake import register_fake
 from ._along import AlongDimension, public
 
-torch.library.register_fake("torchnotes::log_softmax", lambda x, dim: x.new_empty(x.shape))
-torch.library.register_fake("torchnotes::log_softmax_backward", lambda g, y, dim: y.new_empty(y.shape))
+register_fake("torchnotes::log_softmax", lambda x, dim: x.new_empty(x.shape))
+register_fake("torchnotes::log_softmax_backward", lambda g, y, dim: y.new_empty(y.shape))
 
 
 class LogSoftmaxBackward(AlongDimension):

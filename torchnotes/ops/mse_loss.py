@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss as builtin
 
+from .._fake import register_fake
 from ._function import Elementwise, differentiable, kernel
 from ._loss import (
     NONE,
@@ -23,8 +24,8 @@ from ._loss import (
     reduction_enum,
 )
 
-torch.library.register_fake("torchnotes::mse_loss", lambda x, y, w, reduction: fake_loss(x, reduction))
-torch.library.register_fake("torchnotes::mse_loss_backward", lambda g, x, y, w, scale, reduction: torch.empty_like(x))
+register_fake("torchnotes::mse_loss", lambda x, y, w, reduction: fake_loss(x, reduction))
+register_fake("torchnotes::mse_loss_backward", lambda g, x, y, w, scale, reduction: torch.empty_like(x))
 _forward, _backward = kernel("mse_loss"), kernel("mse_loss_backward")
 
 

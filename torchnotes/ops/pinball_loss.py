@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._fake import register_fake
 from ._compiled import worthwhile
 from ._function import Elementwise, differentiable, kernel
 from ._loss import (
@@ -24,10 +25,8 @@ from ._loss import (
     reduction_enum,
 )
 
-torch.library.register_fake(
-    "torchnotes::pinball_loss", lambda f, y, w, quantiles, reduction, h: fake_loss(f, reduction)
-)
-torch.library.register_fake(
+register_fake("torchnotes::pinball_loss", lambda f, y, w, quantiles, reduction, h: fake_loss(f, reduction))
+register_fake(
     "torchnotes::pinball_loss_backward", lambda g, f, y, w, scale, quantiles, reduction, h: torch.empty_like(f)
 )
 _forward, _backward = kernel("pinball_loss"), kernel("pinball_loss_backward")

@@ -9,13 +9,14 @@ from torch import relu as torch_relu
 from torch.nn.functional import relu as builtin
 from torch.overrides import has_torch_function_unary
 
+from .._fake import register_fake
 from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledReLU, worthwhile
 from ._function import native
 
-torch.library.register_fake("torchnotes::relu", torch_relu)
-torch.library.register_fake("torchnotes::relu_", lambda x: None)
-torch.library.register_fake("torchnotes::relu_backward", lambda g, y: torch.ops.aten.threshold_backward(g, y, 0))
+register_fake("torchnotes::relu", torch_relu)
+register_fake("torchnotes::relu_", lambda x: None)
+register_fake("torchnotes::relu_backward", lambda g, y: torch.ops.aten.threshold_backward(g, y, 0))
 
 
 class ReLUBackward(Slope):

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch import sigmoid as builtin
 
+from .._fake import register_fake
 from ._activation import Activation, Curvature, Slope
 from ._function import native
 
-torch.library.register_fake("torchnotes::sigmoid", builtin)
-torch.library.register_fake("torchnotes::sigmoid_backward", torch.ops.aten.sigmoid_backward)
-torch.library.register_fake("torchnotes::sigmoid_curvature", lambda v, g, y: v * g * y)
+register_fake("torchnotes::sigmoid", builtin)
+register_fake("torchnotes::sigmoid_backward", torch.ops.aten.sigmoid_backward)
+register_fake("torchnotes::sigmoid_curvature", lambda v, g, y: v * g * y)
 
 
 class SigmoidCurvature(Curvature):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from .._fake import check_same_device
 from .._group import Group, agree, checked, constant, gathered, summed
 from .._native import GRAPH, TRANSFORM, call_mode, check_in_place
 from . import _batch_norm as plain
@@ -219,6 +220,7 @@ def sync_batch_norm(
     for name, p in zip(("running_mean", "running_var", "weight", "bias"), numbers, strict=True):
         if p is not None and p.shape != (channels,):  # by every rank, those with an empty batch too
             raise RuntimeError(f"{name} should contain {channels} elements not {p.numel()}")
+    check_same_device(input, *numbers)
     compiling = is_compiling()
     if inplace and not compiling:
         check_in_place(input)

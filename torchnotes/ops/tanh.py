@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch import tanh as builtin
 
+from .._fake import register_fake
 from ._activation import Activation, Curvature, Slope
 from ._function import native
 
-torch.library.register_fake("torchnotes::tanh", builtin)
-torch.library.register_fake("torchnotes::tanh_backward", torch.ops.aten.tanh_backward)
-torch.library.register_fake("torchnotes::tanh_curvature", lambda v, g, y: v * g * y)
+register_fake("torchnotes::tanh", builtin)
+register_fake("torchnotes::tanh_backward", torch.ops.aten.tanh_backward)
+register_fake("torchnotes::tanh_curvature", lambda v, g, y: v * g * y)
 
 
 class TanhCurvature(Curvature):

@@ -7,16 +7,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .._fake import register_fake
 from .._group import Group, summed
 from .._shards import is_dtensor
 from ._sharded import any_dtensor, held_of, is_partial_sum
 
-
-@torch.library.register_fake("torchnotes::gradient_norm")
-def _(tensors: list[Tensor]) -> Tensor:
-    return tensors[0].new_empty((), dtype=_dtype_of(tensors[0]))
-
-
+register_fake("torchnotes::gradient_norm", lambda tensors: tensors[0].new_empty((), dtype=_dtype_of(tensors[0])))
 _norm = torch.ops.torchnotes.gradient_norm.default
 
 

@@ -1,0 +1,69 @@
+"""Tensors on different devices: every operation refuses them, as torch does, before it writes or allocates anything."""
+
+import itertools
+
+import pytest
+import torch
+
+from torchnotes import functional as F
+from torchnotes.optim.gradient_norm import gradient_norm
+
+INDICES = torch.tensor([0, 2, 1, 0])
+ROWS, CLASSES = (4, 3), (3,)
+OPERATIONS = {
+    "batch_norm": (lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b, True), (ROWS, *[CLASSES] * 4)),
+    "batch_norm in evaluation": (lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b), (ROWS, *[CLASSES] * 4)),
+    "batch_norm in place": (
+        lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b, True, inplace=True),
+        (ROWS, *[CLASSES] * 4),
+    ),
+    "cross_entropy": (F.cross_entropy, (ROWS, INDICES, CLASSES)),
+    "cross_entropy of rows": (lambda x, t, w: F.cross_entropy(x, t, w, reduction="none"), (ROWS, INDICES, CLASSES)),
+    "cross_entropy of probabilities": (F.cross_entropy, (ROWS, ROWS, CLASSES)),
+    "linear": (F.linear, (ROWS, (5, 3), (5,))),
+    "linear without a bias": (F.linear, (ROWS, (5, 3))),
+    "linear with an activation": (lambda *args: F.linear(*args, activation="relu"), (ROWS, (5, 3), (5,))),
+    "linear_cross_entropy": (
+        lambda x, W, t, b, w: F.linear_cross_entropy(x, W, t, linear_bias=b, weight=w),
+        (ROWS, (3, 3), INDICES, CLASSES, CLASSES),
+    ),
+    "mse_loss": (lambda x, y, w: F.mse_loss(x, y, weight=w), (ROWS, ROWS, ROWS)),
+    "binary_cross_entropy_with_logits": (
+        lambda x, y, w, p: F.binary_cross_entropy_with_logits(x, y, w, pos_weight=p, label_smoothing=0.1),
+        (ROWS, ROWS, ROWS, CLASSES),
+    ),
+    "pinball_loss": (lambda x, y, w: F.pinball_loss(x, y, weight=w), (ROWS, ROWS, ROWS)),
+    "gradient_norm": (lambda *tensors: gradient_norm(tensors), (CLASSES, CLASSES)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_tensors_on_different_devices_are_refused(name, dtype):
+    function, operands = OPERATIONS[name]
+    for devices in itertools.product(("cpu", "meta"), repeat=len(operands)):
+        tensors = [one.clone() if one is INDICES else torch.rand(one).to(dtype) for one in operands]
+        given = [x.to(device) for x, device in zip(tensors, devices, strict=True)]
+        versions = [x._version for x in given]
+        if len(set(devices)) == 1:
+            assert function(*given).device.type == devices[0]
+            continue
+        with pytest.raises(RuntimeError, match=r"Tensor on device \w+ is not on the expected device \w+!"):
+            function(*given)
+        assert [x._version for x in given] == versions
+        assert all(x.is_meta or torch.equal(x, before) for x, before in zip(given, tensors, strict=True))
+
+
+@pytest.mark.parametrize("wants_gradient", (False, True))
+def test_class_weights_on_another_device_are_refused_with_the_message_of_torch(wants_gradient):
+    x, weight = torch.rand(ROWS, requires_grad=wants_gradient), torch.ones(3, device="meta")
+    for cross_entropy in (F.cross_entropy, torch.nn.functional.cross_entropy):
+        with pytest.raises(RuntimeError, match="Tensor on device meta is not on the expected device cpu!"):
+            cross_entropy(x, INDICES, weight)
+
+
+def test_numbers_on_the_cpu_may_join_tensors_elsewhere():
+    x = torch.rand(ROWS, device="meta")
+    half = torch.tensor(0.5)
+    for functional in (F, torch.nn.functional):
+        assert functional.binary_cross_entropy_with_logits(x, x, half, pos_weight=half).is_meta
+        assert functional.cross_entropy(x[0], torch.tensor(1)).is_meta
