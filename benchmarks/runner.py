@@ -39,7 +39,13 @@ def measure(
                 }
                 worker = [sys.executable, "-m", f"{__package__}.worker", json.dumps(request)]
                 environment = memory.environment(case.regime(size, device))
-                output = subprocess.run(worker, env=environment, stdout=subprocess.PIPE, check=True).stdout
+                output = subprocess.run(
+                    worker,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    check=True,
+                    start_new_session=True,  # on Ctrl-C it is killed from here, and has nothing to say
+                ).stdout
                 yield [{"benchmark": operation, **row} for row in json.loads(output)]
 
 

@@ -1,6 +1,8 @@
 """The command line: what all commands have in common, and `info` and `bench`."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch
 
 import torchnotes
 from torchnotes.__main__ import main
-from torchnotes.commands import COMMANDS, BadInput, bench, extra
+from torchnotes.commands import COMMANDS, BadInput, bench, extra, info
 
 ROOT = Path(torchnotes.__file__).parents[1]
 
@@ -57,6 +59,44 @@ def test_every_command_is_listed_and_explains_itself(capsys):
 )
 def test_a_bad_command_line_is_refused_in_one_line(capsys, arguments, complaint):
     assert complaint in refusal(capsys, *arguments)
+
+
+@contextlib.contextmanager
+def nobody_reads():
+    """A file to write to, of which nobody reads the other end any more."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as file:
+        yield file
+        file.flush()  # main has seen to it that this is no error
+
+
+@pytest.mark.parametrize(
+    "arguments", (("info",), ("signal", "--layers", "2", "--width", "4"), ("train", "--help"), ("--help",))
+)
+def test_output_that_nobody_reads_ends_a_command_quietly(capfd, monkeypatch, arguments):
+    with nobody_reads() as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert main(arguments) == 141
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_whose_output_nobody_reads_ends_quietly():
+    command = [sys.executable, "-m", "torchnotes", "info"]
+    with nobody_reads() as file:
+        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_ctrl_c_ends_a_command_quietly(capfd, monkeypatch):
+    def interrupted(options):
+        print("a line")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "run", interrupted)
+    assert main(["info"]) == 130
+    assert capfd.readouterr() == ("a line\n", "")
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

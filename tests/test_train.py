@@ -4,15 +4,17 @@ import csv
 import io
 import itertools
 import math
+import pickle
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
-from test_main import refusal
+from test_main import nobody_reads, refusal
 
 import torchnotes
 from torchnotes.__main__ import main
@@ -297,6 +299,12 @@ def test_a_training_that_diverges_says_so(blobs, tmp_path, capsys):
 ROW = "1.5,2.5,a\n"
 
 
+def array_alone():
+    file = io.BytesIO()
+    numpy.save(file, numpy.zeros((30, 2)))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     (
@@ -310,13 +318,21 @@ ROW = "1.5,2.5,a\n"
         ("x.csv", ROW + "1.5,two,a\n", "line 2: 'two' is not a number"),
         ("x.csv", ROW * 19 + "\n", "has 19 rows, but at least 20"),
         ("x.csv", ROW * 20, "rows of one class only, 'a'"),
-        ("x.csv", "".join(f"1,2,{i}.5\n" for i in range(40)), "40 rows of 40 classes"),
+        ("x.csv", "".join(f"1,2,{i}\n" for i in range(40)), "40 rows of 40 classes"),
+        ("x.csv", "".join(f"1,2,{i % 2}.0\n" for i in range(40)), "such as 0.0, and regression is not supported"),
+        ("x.csv", "".join(f"1,2,{text}\n" for text in ("1", "", "2e3") * 20), "such as 2e3, and regression"),
         ("x.csv", b"\xff\xfe\x00", "cannot be read: "),
         ("x.npz", b"no archive", "cannot be read: "),
         ("x.npz", {"y": numpy.zeros(3, int)}, "has y, but no array called x"),
         ("x.npz", {"x": numpy.zeros((30, 2))}, "has no classes"),
         ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.zeros(29, int)}, "y has shape (29,), but x has 30 rows"),
-        ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.full(30, 0.5)}, "y has to hold classes"),
+        ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.full(30, 0.5)}, "such as 0.5, and regression"),
+        ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.arange(30.0) % 3}, "such as 0.0, and regression"),
+        ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.full(30, math.inf, "f4")}, "such as inf, and regression"),
+        ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.zeros(30, "M8[D]")}, "y has to hold classes"),
+        ("x.npz", array_alone(), "a single array, without a name"),
+        ("folder.csv", None, "cannot be read: "),
+        ("folder.npz", None, "cannot be read: "),
         ("x.npz", {"x": numpy.zeros((30, 2), complex), "y": numpy.zeros(30, int)}, "has to hold real numbers"),
         ("x.npz", {"x": numpy.zeros(30), "y": numpy.zeros(30, int)}, "has shape (30,)"),
         ("x.npz", {"x": numpy.array([object()] * 30), "y": numpy.zeros(30, int)}, "cannot be read: "),
@@ -324,6 +340,8 @@ ROW = "1.5,2.5,a\n"
 )
 def test_bad_data_are_refused_before_anything_is_written(tmp_path, capsys, name, content, complaint):
     path = tmp_path / name
+    if path.stem == "folder":
+        path.mkdir()
     if isinstance(content, dict):
         numpy.savez(path, **content)
     elif content is not None:
@@ -366,8 +384,118 @@ def test_what_is_no_model_is_refused(blobs, tmp_path, capsys):
     assert "has 4 features, but the model was made for 2" in refusal(
         capsys, "predict", tmp_path / "model.pt", "--data", other
     )
-    other.write_text("1,2,dog\n")
-    assert "does not know the class 'dog'" in refusal(capsys, "predict", tmp_path / "model.pt", "--data", other)
+    for label, complaint in (("dog", "does not know the class 'dog'"), ("1.5", "such as 1.5, and regression")):
+        other.write_text(f"1,2,{label}\n")
+        assert complaint in refusal(capsys, "predict", tmp_path / "model.pt", "--data", other)
+    assert "model.pt is of a training with blobs.csv: --data is required" in refusal(
+        capsys, "predict", tmp_path / "model.pt"
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The files of a training of digits, as bytes."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert main(quick("--epochs", "1", "--output", folder)) == 0
+    return {name: (folder / name).read_bytes() for name in ("model.pt", "training.pt")}
+
+
+def flipped(content):
+    """A bit of a tensor, which the zip archive's checksum tells."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+        (number,) = archive.read(largest)[100:101]
+        place = content.index(archive.read(largest)) + 100
+    return content[:place] + bytes([number ^ 64]) + content[place + 1 :]
+
+
+def saved(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def changed(key, value):
+    """A file of the right format that does not fit itself."""
+
+    def change(content):
+        found = torch.load(io.BytesIO(content), weights_only=True)
+        return saved({**found, key: value} if value is not None else {k: v for k, v in found.items() if k != key})
+
+    return change
+
+
+def scripted(_):
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    return file.getvalue()
+
+
+DAMAGES = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "without its end": lambda content: content[:-1],
+    "only its end": lambda content: content[len(content) // 2 :],
+    "empty": lambda _: b"",
+    "a bit is wrong": flipped,
+    "zeros": lambda content: content[:1000] + bytes(2000) + content[3000:],
+    "a text": lambda _: b"epoch,loss\n1,0.5\n",
+    "a pickle": lambda _: pickle.dumps({"format": "torchnotes classifier 1"}),
+    "a pickled object": lambda _: pickle.dumps(math.sin),
+    "a list": lambda _: saved([1, 2]),
+    "a module": lambda _: saved(torch.nn.Linear(2, 2)),
+    "a TorchScript module": scripted,
+    "an empty archive": lambda _: b"PK\x05\x06" + bytes(18),
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    (
+        *DAMAGES.values(),
+        changed("design", None),
+        changed("design", {"sizes": (64, 8, 10)}),
+        changed("design", {"sizes": "many"}),
+        changed("state", {}),
+        changed("mean", torch.zeros(3)),
+        changed("classes", ("a", "b")),
+        changed("more", 1),
+    ),
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+def test_a_model_that_is_damaged_or_of_another_program_is_refused(trained, tmp_path, capsys, damage):
+    path = tmp_path / "model.pt"
+    path.write_bytes(damage(trained["model.pt"]))
+    assert "is not a checkpoint of python -m torchnotes train, or is damaged" in refusal(capsys, "predict", path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    (
+        DAMAGES["a bit is wrong"],
+        DAMAGES["a list"],
+        changed("definition", None),
+        changed("contenders", {"torchnotes": {"epochs": []}}),
+    ),
+)
+def test_a_training_that_is_damaged_is_not_resumed(trained, tmp_path, capsys, damage):
+    path = tmp_path / "training.pt"
+    path.write_bytes(damage(trained["training.pt"]))
+    command = quick("--output", tmp_path, "--resume")
+    assert "is not a training of python -m torchnotes train, or is damaged" in refusal(capsys, *command)
+
+
+def test_a_folder_is_no_model(tmp_path, capsys):
+    assert "cannot be read: Is a directory" in refusal(capsys, "predict", tmp_path)
+
+
+def test_predictions_that_nobody_reads_end_quietly(trained, tmp_path, capfd, monkeypatch):
+    path = tmp_path / "model.pt"
+    path.write_bytes(trained["model.pt"])
+    for command in (["predict", str(path)], quick("--output", tmp_path / "run")):
+        with nobody_reads() as file, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", file)
+            assert main(command) == 141
+        assert capfd.readouterr() == ("", "")
 
 
 def test_data_come_as_they_are_from_both_kinds_of_files(blobs, tmp_path):
@@ -377,7 +505,7 @@ def test_data_come_as_they_are_from_both_kinds_of_files(blobs, tmp_path):
     again = _data.load(tmp_path / "same.npz")
     assert torch.equal(rows.x, again.x)
     assert torch.equal(rows.y, again.y)
-    numpy.savez(tmp_path / "images.npz", data=numpy.ones((24, 2, 3), "uint8"), target=numpy.arange(24) % 12 - 1.0)
+    numpy.savez(tmp_path / "images.npz", data=numpy.ones((24, 2, 3), "uint8"), target=numpy.arange(24) % 12 - 1)
     images = _data.load(tmp_path / "images.npz")
     assert images.x.shape == (24, 6)
     assert images.classes == ("-1", *map(str, range(11)))  # in the order of the numbers, not of the letters

@@ -1,6 +1,7 @@
 """python -m torchnotes COMMAND: what can be done without writing a program.
 
-Bad input is answered by one line and exit status 2.
+Bad input is answered by one line and exit status 2. The status is 130 after Ctrl-C, and 141 where nobody reads the
+output any more, as in `python -m torchnotes predict model.pt | head`.
 """
 
 import argparse
@@ -32,6 +33,30 @@ def refused(program: str, message: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        try:
+            return run(arguments)
+        finally:
+            print(end="", flush=True)  # here rather than when Python ends, which would complain
+    except BrokenPipeError:
+        discard_output()
+        return 141
+    except KeyboardInterrupt:
+        return 130
+
+
+def discard_output() -> None:
+    """Into nothing goes what is left of it for a pipe that nobody reads."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nothing, stream.fileno())
+    os.close(nothing)
+
+
+def run(arguments: Sequence[str] | None) -> int:
     parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     modules = {name: importlib.import_module(f"torchnotes.commands.{name}") for name in COMMANDS}

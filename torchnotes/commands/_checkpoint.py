@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ._classifier import Design, by_torchnotes
-from ._files import read, write
+from ._files import read, understood, write
 
 FORMAT = "torchnotes classifier 1"
+KIND = "a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,17 @@ class Checkpoint:
     def scaled(self, x: Tensor, device: torch.device) -> Tensor:
         return ((x - self.mean) / self.scale).to(device, getattr(torch, self.design.dtype))
 
+    def logits(self, x: Tensor, device: torch.device) -> Tensor:
+        with torch.no_grad():
+            return self.model(device)(self.scaled(x, device))
+
 
 def load(path: Path) -> Checkpoint:
-    found = read(path, FORMAT, "a checkpoint")
-    design = found.pop("design")
-    return Checkpoint(Design(**design | {"sizes": tuple(design["sizes"])}), **found)
+    found = read(path, FORMAT, KIND)
+    with understood(path, KIND):
+        design = found.pop("design")
+        checkpoint = Checkpoint(Design(**design | {"sizes": tuple(design["sizes"])}), **found)
+        tried = checkpoint.logits(torch.zeros(1, design["sizes"][0], dtype=torch.float64), torch.device("cpu"))
+        if tried.shape != (1, len(checkpoint.classes)):
+            raise ValueError
+    return checkpoint

@@ -61,6 +61,7 @@ def load(path: Path | None, features: int | None = None, classes: tuple[str, ...
     _check(x, path, features)
     if labels is None and classes is None:
         raise BadInput(f"{path} has no classes: an array {' or '.join(NAMES_OF_Y)}")
+    _check_labels(labels or [], path)
     return _numbered(x, labels, classes, DIGITS if path is None else path.name)
 
 
@@ -92,11 +93,20 @@ def _check(x: Tensor, path: Path | None, features: int | None) -> None:
         )
 
 
+def _check_labels(labels: list[str], path: Path | None) -> None:
+    fraction = next((label for label in labels if _is_number(label) and not _is_integer(label)), None)
+    if fraction is not None and all(map(_is_number, filter(None, labels))):
+        raise BadInput(
+            f"{path}: its targets are floating-point numbers, such as {fraction}, and regression is not supported: "
+            "classes are whole numbers or words"
+        )
+
+
 def _numbered(x: Tensor, labels: list[str] | None, classes: tuple[str, ...] | None, source: str) -> Rows:
     if labels is None:
         return Rows(x, None, classes or (), source)
     if classes is None:
-        classes = tuple(sorted(set(labels), key=lambda name: (not name.lstrip("-").isdigit(), _integer(name), name)))
+        classes = tuple(sorted(set(labels), key=_in_order))
         if len(classes) > min(CLASSES, len(labels) // 2):
             raise BadInput(f"{source}: {len(labels)} rows of {len(classes)} classes: what should be classes are none")
     numbers = {name: number for number, name in enumerate(classes)}
@@ -106,14 +116,13 @@ def _numbered(x: Tensor, labels: list[str] | None, classes: tuple[str, ...] | No
     return Rows(x, torch.tensor([numbers[label] for label in labels]), classes, source)
 
 
-def _integer(name: str) -> int:
-    return int(name) if name.lstrip("-").isdigit() else 0
-
-
 def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
     numpy = extra("numpy")
     try:
-        arrays = dict(numpy.load(path, allow_pickle=False))
+        found = numpy.load(path, allow_pickle=False)
+        if isinstance(found, numpy.ndarray):
+            raise ValueError("it holds a single array, without a name")
+        arrays = dict(found)
     except Exception as error:  # numpy raises whatever zipfile and its own reader come upon
         raise BadInput(f"{path} cannot be read: {_one_line(error)}") from error
     x, y = (next((arrays[name] for name in names if name in arrays), None) for names in (NAMES_OF_X, NAMES_OF_Y))
@@ -128,11 +137,7 @@ def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
         return x, None
     if y.shape != (len(x),):
         raise BadInput(f"{path}: y has shape {y.shape}, but x has {len(x)} rows")
-    if y.dtype.kind == "f":
-        if not (y == numpy.floor(y)).all():
-            raise BadInput(f"{path}: y has to hold classes: whole numbers or words")
-        y = y.astype(numpy.int64)
-    if y.dtype.kind not in "iubU":
+    if y.dtype.kind not in "iubUf":
         raise BadInput(f"{path}: y has to hold classes: whole numbers or words, not {y.dtype}")
     return x, [str(label) for label in y.tolist()]
 
@@ -166,6 +171,19 @@ def _of_csv(path: Path, features: int | None) -> tuple[Tensor, list[str] | None]
 def _is_number(text: str) -> bool:
     try:
         float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_order(name: str) -> tuple[bool, int, str]:
+    """Numbers by what they are, before words."""
+    return (False, int(name), name) if _is_integer(name) else (True, 0, name)
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        int(text)
     except ValueError:
         return False
     return True

@@ -1,7 +1,11 @@
 """Files that commands write, and read again."""
 
+import io
 import os
-import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +35,32 @@ def write(path: Path, format: str, content: dict[str, Any]) -> None:
 def read(path: Path, format: str, kind: str) -> dict[str, Any]:
     """What `write` has written, of the same format: a kind of thing that the user knows."""
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise BadInput(f"{path} is not {kind} of python -m torchnotes train") from error
-    if not isinstance(found, dict) or found.pop("format", None) != format:
-        raise BadInput(f"{path} is not {kind} of python -m torchnotes train")
+    with understood(path, kind):
+        found = loaded(content)
+        if found.pop("format") != format:
+            raise ValueError
     return found
+
+
+@contextmanager
+def understood(path: Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong with the content of a file means that it is something else, or damaged."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{path} is not {kind} of python -m torchnotes train, or is damaged") from error
+
+
+def loaded(content: bytes) -> dict[str, Any]:
+    file = io.BytesIO(content)
+    if zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip():
+        raise ValueError("torch.load does not compare checksums")
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about other kinds of files
+        return torch.load(file, map_location="cpu", weights_only=True)

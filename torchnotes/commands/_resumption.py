@@ -7,10 +7,11 @@ from typing import Any
 
 from . import BadInput
 from ._data import Rows
-from ._files import read, write
+from ._files import read, understood, write
 from ._training import Contender, Epoch, bare
 
 FORMAT = "torchnotes training 1"
+KIND = "a training"
 DEFINING = ("hidden", "activation", "init", "noise", "optimizer", "lr", "batch_size", "dtype", "seed", "compile")
 
 State = dict[str, Any]
@@ -29,18 +30,19 @@ def load(path: Path, defined: State, epochs: int) -> State:
     """The states of the contenders, which have fewer epochs behind them."""
     if not path.exists():
         raise BadInput(f"{path}: there is no training to resume")
-    found = read(path, FORMAT, "a training")
-    was, states = found["definition"], found["contenders"]
-    differing = [name for name in defined if was[name] != defined[name]]
-    if "rows" in differing:
-        raise BadInput(f"{path} is of a training with other data")
-    if differing:
-        options = "; ".join(f"{option(name, was[name])}, not {shown(defined[name])}" for name in differing)
-        raise BadInput(f"{path} is of a training with {options}")
-    done = min(len(state["epochs"]) for state in states.values())
-    if done >= epochs:
-        raise BadInput(f"{path} has {done} epochs behind it: --epochs has to be more")
-    return states
+    found = read(path, FORMAT, KIND)
+    with understood(path, KIND):
+        was, states = found["definition"], found["contenders"]
+        differing = [name for name in defined if was[name] != defined[name]]
+        if "rows" in differing:
+            raise BadInput(f"{path} is of a training with other data")
+        if differing:
+            options = "; ".join(f"{option(name, was[name])}, not {shown(defined[name])}" for name in differing)
+            raise BadInput(f"{path} is of a training with {options}")
+        done = min(len(state["epochs"]) for state in states.values())
+        if done >= epochs:
+            raise BadInput(f"{path} has {done} epochs behind it: --epochs has to be more")
+        return states
 
 
 def option(name: str, value: Any) -> str:

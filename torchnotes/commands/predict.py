@@ -1,7 +1,8 @@
 """tell classes by a classifier that `train` has saved
 
 Prints a line for each row, with its class and the probability of that, and in the end how many are right, where the
-data say so. By default it reads the digits, those that it was trained with among them.
+data say so. A classifier of the digits reads these by default, those that it was trained with among them; any other
+needs --data.
 """
 
 import argparse
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from . import BadInput
 from ._arguments import device
 from ._checkpoint import load
+from ._data import DIGITS
 from ._data import load as load_data
 
 
@@ -24,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     checkpoint = load(options.model)
+    if options.data is None and checkpoint.source != DIGITS:
+        raise BadInput(f"{options.model} is of a training with {checkpoint.source}: --data is required")
     rows = load_data(options.data, checkpoint.design.sizes[0], checkpoint.classes)
-    with torch.no_grad():
-        logits = checkpoint.model(options.device)(checkpoint.scaled(rows.x, options.device))
+    logits = checkpoint.logits(rows.x, options.device)
     probabilities, classes = logits.double().softmax(1).max(1)
     lines = csv.writer(sys.stdout, lineterminator="\n")
     lines.writerow(("class", "probability"))

@@ -24,7 +24,7 @@ from ._classifier import OPTIMIZERS, TORCHS_ACTIVATIONS, Design
 from ._comparison import OURS, STATISTICS_APART, contenders, judge
 from ._data import Rows, Split, load, split
 from ._figures import drawing
-from ._files import check_writable
+from ._files import check_writable, understood
 from ._progress import Silence, progress
 from ._ranks import Ranks, device_of_rank, launched, ranks_on
 from ._report import page, summary
@@ -35,7 +35,12 @@ TIMEOUT = 600  # seconds
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--data", type=Path, metavar="FILE", help="a .csv, its last column the class, or a .npz of x and y")
+    add(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="a .csv, its last column the class, or a .npz of x and y",
+    )
     add("--hidden", type=at_least(1), nargs="+", default=[128, 128], metavar="N", help="sizes of the hidden layers")
     add("--activation", choices=TORCHS_ACTIVATIONS, default="leaky_relu")
     add("--init", choices=("torch", *SCHEMES), default="he", help="how the weights start")
@@ -84,7 +89,8 @@ def run_on(ranks: Ranks, options: argparse.Namespace) -> int:
         best.design, options.optimizer, options.lr, options.seed, options.device, options.compile, ranks
     )
     for network in networks if states else ():
-        _resumption.restore(network, states[network.name])
+        with understood(files.training, _resumption.KIND):
+            _resumption.restore(network, states[network.name])
     if ranks.first:
         counts = [len(y) for _, y in parts]
         print(f"{rows.source}: {counts[0]} rows to learn from, {counts[1]} to choose by, {counts[2]} to test")
