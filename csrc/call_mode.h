@@ -4,7 +4,13 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/forward_grad.h>
+
+// Declared here because its header, ATen/functorch/TensorWrapper.h, includes one that torch does not ship.
+namespace at::functorch {
+TORCH_API at::Tensor unwrapIfDead(const at::Tensor& tensor);
+}
 
 namespace torchnotes {
 
@@ -15,7 +21,28 @@ inline bool transforming() {
          torch::autograd::ForwardADLevel::try_get_by_idx(0);
 }
 
-// Whether an operation on x belongs into the graph.
+// Whether torch.fx records the call (make_fx, torch.func.linearize).
+inline bool is_traced() {
+  using c10::impl::TorchDispatchModeTLS;
+  return TorchDispatchModeTLS::any_modes_set() &&
+         TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::PROXY).has_value();
+}
+
+// Whether x is a wrapper whose torch.func level has ended, as in a pullback or for a tensor that outlives its
+// transform. Its own requires_grad means nothing; that of the tensor inside counts.
+inline bool is_dead(const at::Tensor& x) {
+  return x.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::FuncTorchGradWrapper) &&
+         !at::functorch::unwrapIfDead(x).is_same(x);
+}
+
+inline at::Tensor unwrapped(at::Tensor x) {
+  while (is_dead(x)) {
+    x = at::functorch::unwrapIfDead(x);
+  }
+  return x;
+}
+
+// Whether an operation on x is recorded in the graph.
 inline bool wants_graph(const at::Tensor& x) { return at::GradMode::is_enabled() && x.requires_grad(); }
 
 }  // namespace torchnotes

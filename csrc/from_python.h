@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "call_mode.h"
+
 namespace torchnotes {
 
 inline std::string wrong_type(
@@ -61,7 +63,7 @@ inline c10::IValue from_python(PyObject* value, const c10::Argument& argument, c
   switch (type->kind()) {
     case c10::TypeKind::TensorType:
       TORCH_CHECK_TYPE(THPVariable_Check(value), wrong_type(name, argument, "a Tensor", value));
-      return THPVariable_Unpack(value);
+      return unwrapped(THPVariable_Unpack(value));
     case c10::TypeKind::FloatType:
       TORCH_CHECK_TYPE(THPUtils_checkDouble(value), wrong_type(name, argument, "a float", value));
       return THPUtils_unpackDouble(value);

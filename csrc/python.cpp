@@ -27,7 +27,8 @@ PyObject* raised() {
 }
 
 bool takes(PyObject* object) {
-  if (!torchnotes::is_plain_tensor(object)) {
+  const bool recorded = torchnotes::transforming() && torchnotes::is_traced();
+  if (!torchnotes::is_plain_tensor(object) || recorded) {
     return false;
   }
   const at::Tensor& x = THPVariable_Unpack(object);
@@ -35,7 +36,9 @@ bool takes(PyObject* object) {
          (x.is_cpu() || x.is_cuda() || x.is_meta());
 }
 
-// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take.
+// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take. A
+// transform that torch.fx records (torch.func.linearize) consists of torch's operations: in the recorded graph they
+// have derivatives, while our Functions are gone.
 PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
   return raised();
 }
@@ -65,8 +68,14 @@ enum Mode : long { kDirect, kGraph, kTransform };
 // call_mode(*args): what a call with these arguments needs (call_mode.h).
 PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   Mode mode = torchnotes::transforming() ? kTransform : kDirect;
-  for (Py_ssize_t i = 0; i < n && mode == kDirect; ++i) {
-    if (THPVariable_Check(args[i]) && torchnotes::wants_graph(THPVariable_Unpack(args[i]))) {
+  for (Py_ssize_t i = 0; i < n && mode != kTransform; ++i) {
+    if (!THPVariable_Check(args[i])) {
+      continue;
+    }
+    const at::Tensor& x = THPVariable_Unpack(args[i]);
+    if (torchnotes::is_dead(x)) {
+      mode = kTransform;  // torch's own Function.apply unwraps it
+    } else if (torchnotes::wants_graph(x)) {
       mode = kGraph;
     }
   }
@@ -86,6 +95,9 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
   END_HANDLE_TH_ERRORS
 }
 
+// is_traced(): whether torch.fx records the call.
+PyObject* is_traced(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_traced()); }
+
 PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
@@ -93,6 +105,7 @@ PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t))
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
     {"fits_layer", fast(fits_layer), METH_FASTCALL, nullptr},
+    {"is_traced", is_traced, METH_NOARGS, nullptr},
     {"check_in_place", check_in_place, METH_O, nullptr},
     {"call_mode", fast(call_mode), METH_FASTCALL, nullptr},
     {"gather", fast(torchnotes::gather), METH_FASTCALL, nullptr},

@@ -94,6 +94,10 @@ def test_what_has_no_fan_or_no_elements():
         assert outcome(function, integers)[0] is outcome(torch.nn.init.xavier_normal_, integers)[0]
     for bad in ({"nonlinearity": "x"}, {"a": "x"}):
         assert outcome(init.he_normal_, torch.ones(3, 4), **bad)[0] is ValueError
+    for gain in (math.inf, math.nan, -1.0):
+        x = torch.ones(3, 4)
+        assert outcome(init.xavier_uniform_, x, gain)[0] is outcome(torch.nn.init.xavier_uniform_, x, gain)[0]
+        assert (x == 1).all()
 
 
 def test_a_part_of_a_distributed_tensor_is_a_tensor():
@@ -176,6 +180,9 @@ def test_options_of_the_scheme_and_bad_ones():
     assert outcome(init.initialize_, layer, "x")[0] is ValueError
     assert outcome(init.initialize_, layer, "he", seed=1, nonsense=2)[0] is TypeError
     assert outcome(init.initialize_, layer, "he", seed="x")[0] is TypeError
+    layer.bias.data.fill_(1)
+    assert outcome(init.initialize_, layer, "glorot", gain=math.inf)[0] is RuntimeError
+    assert (layer.bias == 1).all()
     assert torch.equal(layer.weight, before)
 
 

@@ -206,7 +206,8 @@ def initialize_(
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
     fill = SCHEMES[scheme]
-    fill(torch.empty(1, 1, device="meta"), **options)  # bad options raise now, before anything is written
+    trial = torch.empty(1, 1, dtype=torch.float64)
+    fill(trial, generator=torch.zeros(2, dtype=torch.int64), **options)  # bad options raise before anything is written
     seed = int(random_key(torch.empty(0))[0]) if seed is None else operator.index(seed)
     modules = dict(model.named_modules(remove_duplicate=False))
     names: dict[torch.nn.Parameter, str] = {}

@@ -35,11 +35,18 @@ def test_the_bounds():
             x = init.uniform_(torch.empty(1 << 20, dtype=dtype), a, b)
             assert a <= x.min().item() <= x.max().item() <= b
     assert (init.uniform_(torch.empty(1 << 20)) < 1).all()
-    x = torch.ones(3)
-    for a, b in ((2.0, 1.0), (math.nan, 1.0), (0.0, math.nan)):
+
+
+def test_bad_bounds_raise_what_torch_raises(dtype):
+    x = torch.ones(3, dtype=dtype)
+    largest = torch.finfo(dtype).max
+    bad = [(2.0, 1.0), (math.nan, 1.0), (0.0, math.nan), (0.0, math.inf), (-math.inf, 0.0), (-largest, largest)]
+    bad += [] if dtype is torch.float64 else [(0.0, largest * 1.5)]
+    for a, b in bad:
+        assert outcome(init.uniform_, x, a, b) == outcome(torch.nn.init.uniform_, x, a, b)
         assert outcome(init.uniform_, x, a, b)[0] is RuntimeError
-    assert outcome(init.uniform_, x, 2.0, 1.0) == outcome(torch.nn.init.uniform_, x, 2.0, 1.0)
-    assert (x == 1).all()
+    assert (x == 1).all(), "nothing is written"
+    init.uniform_(x, 0.0, largest)
 
 
 def test_double_precision_has_53_random_bits():

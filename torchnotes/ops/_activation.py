@@ -5,13 +5,14 @@
     Curvature    C(v, g, r) = v g p'(r)  its own       d/dv = g p'(r), d/dg = v p'(r), d/dr = v g p''
 
 For sigmoid and tanh p is a parabola with p'' = -2 and r = y, so the three are closed under differentiation: every order
-is right. For relu and leaky_relu p is a step, p' = 0, and B is linear in g alone. Numbers after the tensors (a negative
-slope) are passed on unchanged and have no derivative.
+is right. For relu and leaky_relu p is a step and p' = 0: those derivatives are zeros, not missing, as torch's are.
+Numbers after the tensors (a negative slope) are passed on unchanged and have no derivative.
 """
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ._function import Elementwise, differentiable, kernel
@@ -58,17 +59,21 @@ class Slope(_Native):
     curvature: ClassVar[type[Curvature] | None] = None  # None: p' = 0
 
     @classmethod
+    def curved(cls, v: Tensor, g: Tensor, r: Tensor) -> Tensor:
+        """v g p'(r)"""
+        return cls.curvature.apply(v, g, r) if cls.curvature else torch.zeros_like(v)
+
+    @classmethod
     def backward(cls, ctx: Any, v: Tensor) -> tuple:
         g, r = ctx.saved_tensors
         d_g = cls.apply(v, r, *ctx.numbers) if ctx.needs_input_grad[0] else None
-        d_r = cls.curvature.apply(v, g, r) if cls.curvature and ctx.needs_input_grad[1] else None
+        d_r = cls.curved(v, g, r) if ctx.needs_input_grad[1] else None
         return d_g, d_r, *(None,) * len(ctx.numbers)
 
     @classmethod
     def tangent(cls, ctx: Any, g_t: Tensor, r_t: Tensor, *numbers_t: None) -> Tensor:
         g, r = ctx.saved_tensors
-        along_g = cls.apply(g_t, r, *ctx.numbers)
-        return along_g + cls.curvature.apply(r_t, g, r) if cls.curvature else along_g
+        return cls.apply(g_t, r, *ctx.numbers) + cls.curved(r_t, g, r)
 
 
 class Activation(_Native):

@@ -11,8 +11,8 @@ from torch import tanh as torch_tanh
 
 from .leaky_relu import LeakyReLUBackward, leaky_relu
 from .relu import ReLUBackward, relu
-from .sigmoid import SigmoidBackward, SigmoidCurvature, sigmoid
-from .tanh import TanhBackward, TanhCurvature, tanh
+from .sigmoid import SigmoidBackward, sigmoid
+from .tanh import TanhBackward, tanh
 
 Formula = Callable[[Tensor, float], Tensor]  # of z and the negative slope
 
@@ -21,24 +21,29 @@ class Named(NamedTuple):
     ours: Formula
     plain: Formula  # torch's own
     backward: Callable[[Tensor, Tensor, float], Tensor]  # g p(y), of g, y and the negative slope
-    curvature: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # v g p'(y); None: p' = 0
+    curved: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # v g p'(y); None where y is not saved
 
 
 ACTIVATIONS = {  # csrc/activations.h counts them in this order
     None: Named(lambda z, a: z, lambda z, a: z, lambda g, y, a: g),
-    "relu": Named(lambda z, a: relu(z), lambda z, a: torch_relu(z), lambda g, y, a: ReLUBackward.apply(g, y)),
-    "leaky_relu": Named(leaky_relu, torch.nn.functional.leaky_relu, LeakyReLUBackward.apply),
+    "relu": Named(
+        lambda z, a: relu(z),
+        lambda z, a: torch_relu(z),
+        lambda g, y, a: ReLUBackward.apply(g, y),
+        ReLUBackward.curved,
+    ),
+    "leaky_relu": Named(leaky_relu, torch.nn.functional.leaky_relu, LeakyReLUBackward.apply, LeakyReLUBackward.curved),
     "sigmoid": Named(
         lambda z, a: sigmoid(z),
         lambda z, a: torch_sigmoid(z),
         lambda g, y, a: SigmoidBackward.apply(g, y),
-        SigmoidCurvature.apply,
+        SigmoidBackward.curved,
     ),
     "tanh": Named(
         lambda z, a: tanh(z),
         lambda z, a: torch_tanh(z),
         lambda g, y, a: TanhBackward.apply(g, y),
-        TanhCurvature.apply,
+        TanhBackward.curved,
     ),
 }
 BY_NUMBER = tuple(ACTIVATIONS.values())

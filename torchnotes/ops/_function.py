@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch._C._functorch import _unwrap_for_grad, _wrap_for_grad
+from torch._C._functorch import _unwrap_for_grad, _wrap_for_grad, unwrap_if_dead
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
@@ -102,7 +102,14 @@ class Function(torch.autograd.Function):
 
     @classmethod
     def _under_transform(cls, *args: Any) -> Any:
-        return _with_jvp(cls).apply(*args)
+        return _with_jvp(cls).apply(*map(_unwrapped, args))
+
+
+def _unwrapped(x: Any) -> Any:
+    """The tensor inside wrappers whose torch.func level has ended (csrc/call_mode.h), of which there may be several."""
+    while isinstance(x, torch.Tensor) and (inside := unwrap_if_dead(x)) is not x:
+        x = inside
+    return x
 
 
 @functools.cache

@@ -6,14 +6,14 @@ and vmap's randomness do with them what they do with torch's random numbers.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.compiler import is_compiling
 
-from .._native import dense_float
+from .._native import dense_float, is_traced
 from .._shards import is_dtensor
 from ._function import Function, batched, differentiable, traceable
 from ._random_shards import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
@@ -44,16 +44,30 @@ def draws_natively(x: Any, generator: Generator) -> bool:
     what the compiler makes, on the CPU; and where torch has nothing to draw by a given key."""
     if is_compiling():
         return traceable(x) and (x.device.type == "cpu" or isinstance(generator, Tensor))
-    return dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor))
+    return dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)) or (is_traced() and traceable(x))
 
 
 class Noise(Function):
-    """y = d x of x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent."""
+    """y = d x of x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent.
+
+    Recorded by torch.fx, it is a product: the operator alone has no derivative in the graph that torch.fx makes.
+    """
+
+    kernel: ClassVar[Callable[..., Tensor]]
+
+    @classmethod
+    def forward(cls, x: Tensor, key: Tensor, *numbers: float) -> Tensor:
+        return x * cls.kernel(torch.ones_like(x), key, *numbers) if is_traced() else cls.kernel(x, key, *numbers)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
         ctx.numbers = inputs[2:]
+
+    @classmethod
+    def backward(cls, ctx: Any, g: Tensor) -> tuple:
+        (key,) = ctx.saved_tensors
+        return cls.apply(g, key, *ctx.numbers), None, *(None,) * len(ctx.numbers)
 
     @classmethod
     def tangent(cls, ctx: Any, x_t: Tensor, *_: Any) -> Tensor:
@@ -70,7 +84,9 @@ class ShardedNoise(Noise):
     """The same for a DTensor x, a key, the native operator that multiplies each rank's part, and its numbers."""
 
     @staticmethod
-    def forward(x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]) -> Any:
+    def forward(  # type: ignore[override] # of other arguments
+        x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]
+    ) -> Any:
         return by_parts(x, lambda part, place: multiply(part, key, *numbers, place))
 
     @staticmethod

@@ -3,8 +3,6 @@
 y = d x,    d = 0 with probability p, else 1/(1 - p),    dy/dx = d
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as builtin
@@ -15,20 +13,10 @@ torch.library.register_fake("torchnotes::dropout", lambda x, key, p, place=None:
 torch.library.register_fake("torchnotes::dropout_", lambda x, key, p, place=None: None)
 
 
-_kernel = torch.ops.torchnotes.dropout.default
-
-
 class Dropout(Noise):
     """d x"""
 
-    @staticmethod
-    def forward(x: Tensor, key: Tensor, p: float) -> Tensor:
-        return _kernel(x, key, p)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:
-        (key,) = ctx.saved_tensors
-        return Dropout.apply(g, key, *ctx.numbers), None, None
+    kernel = torch.ops.torchnotes.dropout.default
 
 
 _dropout = noisy(Dropout, "dropout")
@@ -46,8 +34,10 @@ def dropout(
     A DTensor gets the choice that the whole tensor would get, however it is sharded, from ranks of the same seed. What
     is a partial sum is added up first, and cannot be written over.
     """
-    if p < 0.0 or p > 1.0 or p != p:
+    if p < 0.0 or p > 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if p != p:
+        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p}")  # as torch's operator does
     if not draws_natively(input, generator):
         if generator is None or not isinstance(input, Tensor):
             return builtin(input, p, training, inplace)

@@ -4,7 +4,6 @@ y = d x,    d ~ N(1, sigma^2),    dy/dx = d
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,20 +14,10 @@ torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean,
 torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma, place=None: None)
 
 
-_kernel = torch.ops.torchnotes.gaussian_dropout.default
-
-
 class GaussianDropout(Noise):
     """d x"""
 
-    @staticmethod
-    def forward(x: Tensor, key: Tensor, mean: float, sigma: float) -> Tensor:
-        return _kernel(x, key, mean, sigma)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:
-        (key,) = ctx.saved_tensors
-        return GaussianDropout.apply(g, key, *ctx.numbers), None, None, None
+    kernel = torch.ops.torchnotes.gaussian_dropout.default
 
 
 _times_normal = noisy(GaussianDropout, "gaussian_dropout")

@@ -73,8 +73,8 @@ def _delta(g: Any, y: Tensor, activation: int, a: float) -> Any:
 
 def _along_y(v: Tensor | None, g: Tensor, y: Tensor, activation: int) -> Tensor | None:
     """v g p'(y)"""
-    curvature = BY_NUMBER[activation].curvature
-    return None if v is None or curvature is None else curvature(v, g, y)
+    curved = BY_NUMBER[activation].curved
+    return None if v is None or curved is None else curved(v, g, y)
 
 
 class LinearBackward(Function):

@@ -48,21 +48,18 @@ class PinballBackward(Elementwise):
     def backward(cls, ctx: Any, v: Tensor) -> tuple:
         g, f, y = ctx.saved_tensors
         d_g = cls.apply(v, f, y, ctx.quantiles, ctx.h) if ctx.needs_input_grad[0] else None
-        if ctx.h == 0:
-            return d_g, None, None, None, None
-        d_f = v * g * cls.curvature(f, y, ctx.h)
+        d_f = cls.curved(v, g, f, y, ctx.h)
         return d_g, d_f, -d_f, None, None
 
     @classmethod
     def tangent(cls, ctx: Any, g_t: Tensor, f_t: Tensor, y_t: Tensor, *constants: Any) -> Tensor:
         g, f, y = ctx.saved_tensors
-        along_g = cls.apply(g_t, f, y, ctx.quantiles, ctx.h)
-        return along_g + g * cls.curvature(f, y, ctx.h) * (f_t - y_t) if ctx.h else along_g
+        return cls.apply(g_t, f, y, ctx.quantiles, ctx.h) + cls.curved(f_t - y_t, g, f, y, ctx.h)
 
     @staticmethod
-    def curvature(f: Tensor, y: Tensor, h: float) -> Tensor:
-        """d2rho/df2"""
-        return ((y - f).abs() < h).to(f.dtype) / (2 * h)
+    def curved(v: Tensor, g: Tensor, f: Tensor, y: Tensor, h: float) -> Tensor:
+        """v g d2rho/df2"""
+        return v * g * (((y - f).abs() < h).to(f.dtype) / (2 * h)) if h else torch.zeros_like(v)
 
 
 class Pinball(Elementwise):
