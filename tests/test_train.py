@@ -18,7 +18,7 @@ from test_main import nobody_reads, refusal
 
 import torchnotes
 from torchnotes.__main__ import main
-from torchnotes.commands import _comparison, _data, _progress, _training
+from torchnotes.commands import _comparison, _data, _progress, _threads, _training
 from torchnotes.commands._checkpoint import load
 from torchnotes.commands._classifier import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
 from torchnotes.commands._figures import binned, calibration_error
@@ -28,7 +28,8 @@ ROOT = Path(torchnotes.__file__).parents[1]
 
 
 def quick(*arguments):
-    return ["train", "--epochs", "4", "--hidden", "16", "--batch-size", "8", *map(str, arguments)]
+    given = "--epochs", "4", "--hidden", "16", "--batch-size", "8", "--threads", "1"  # for the bits of torch's network
+    return ["train", *given, *map(str, arguments)]
 
 
 def test_the_digits_are_learned(tmp_path, capsys):
@@ -92,6 +93,62 @@ def test_a_seed_gives_the_same_model_again(blobs, tmp_path):
         states.append(load(tmp_path / folder / "model.pt").state["0.weight"])
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+@pytest.fixture
+def threads_of_train(monkeypatch):
+    """The number of threads that train computes with for some arguments, where torch would take 4."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    used = []
+    learned = _training.learned
+    monkeypatch.setattr(_training, "learned", lambda *call: used.append(torch.get_num_threads()) or learned(*call))
+
+    def number(*arguments):
+        used.clear()
+        with _threads.threads(4):
+            assert main(["train", "--epochs", "1", "--hidden", "16", *map(str, arguments)]) == 0
+            assert torch.get_num_threads() == 4
+        (number,) = set(used)
+        return number
+
+    return number
+
+
+@pytest.mark.parametrize(
+    ("times", "fastest"), (((1.0, 2.0, 0.1), 1), ((1.0, 0.95, 0.1), 1), ((1.0, 0.6, 0.8), 2), ((1.0, 0.6, 0.4), 4))
+)
+def test_the_number_of_threads_is_the_one_that_steps_are_fastest_with(
+    blobs, tmp_path, monkeypatch, threads_of_train, times, fastest
+):
+    def time_of(step, number):
+        step()
+        return times[(1, 2, 4).index(number)]
+
+    monkeypatch.setattr(_threads, "time_of", time_of)
+    assert threads_of_train("--data", blobs, "--output", tmp_path) == fastest
+
+
+def test_the_number_of_threads_can_be_given(blobs, tmp_path, monkeypatch, threads_of_train):
+    fastest = itertools.count(2)
+    monkeypatch.setattr("torchnotes.commands.train.fastest", lambda step: next(fastest))
+    command = "--data", blobs, "--output", tmp_path
+    assert threads_of_train(*command, "--threads", 3) == 3
+    assert threads_of_train(*command) == 2
+    assert threads_of_train(*command, "--resume", "--epochs", 2) == 2
+    monkeypatch.setenv("MKL_NUM_THREADS", "4")
+    assert threads_of_train(*command) == 4
+
+
+def test_timing_the_threads_changes_nothing(blobs, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(_threads, "WORTH_IT", 0.0)  # one thread in the end, as with --threads 1
+    given = quick("--data", blobs)
+    timed = [argument for argument in given if argument not in ("--threads", "1")]
+    for folder, command in (("given", given), ("timed", timed)):
+        with _threads.threads(2):
+            assert main([*command, "--output", str(tmp_path / folder)]) == 0
+    assert_same(*(state_of(tmp_path / folder) for folder in ("given", "timed")))
 
 
 def test_compiled_networks_come_third(blobs, tmp_path, capsys):
@@ -364,6 +421,8 @@ def test_bad_data_are_refused_before_anything_is_written(tmp_path, capsys, name,
         (("--dtype", "int8"), "invalid choice: 'int8'"),
         (("--device", "meta"), "'meta' computes nothing"),
         (("--output", "/dev/null/run"), "nothing can be written there"),
+        (("--threads", "0"), "'0' is not a whole number from 1 to 1024"),
+        (("--threads", "1025"), "'1025' is not a whole number from 1 to 1024"),
         (("--timeout", "0"), "'0' is not a number of seconds from 1 to a million"),
         (("--timeout", "60"), "--timeout is for processes that torchrun starts"),
     ),

@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import BadInput
 from ._data import Rows
 from ._files import read, understood, write
@@ -23,11 +25,12 @@ def definition(rows: Rows, options: argparse.Namespace) -> State:
 
 
 def save(path: Path, defined: State, contenders: list[Contender]) -> None:
-    write(path, FORMAT, {"definition": defined, "contenders": {c.name: state_of(c) for c in contenders}})
+    states = {c.name: state_of(c) for c in contenders}
+    write(path, FORMAT, {"definition": defined, "contenders": states, "threads": torch.get_num_threads()})
 
 
-def load(path: Path, defined: State, epochs: int) -> State:
-    """The states of the contenders, which have fewer epochs behind them."""
+def load(path: Path, defined: State, epochs: int) -> tuple[State, int | None]:
+    """The states of the contenders, which have fewer epochs behind them, and by how many threads they came about."""
     if not path.exists():
         raise BadInput(f"{path}: there is no training to resume")
     found = read(path, FORMAT, KIND)
@@ -42,7 +45,7 @@ def load(path: Path, defined: State, epochs: int) -> State:
         done = min(len(state["epochs"]) for state in states.values())
         if done >= epochs:
             raise BadInput(f"{path} has {done} epochs behind it: --epochs has to be more")
-        return states
+        return states, found.get("threads")
 
 
 def option(name: str, value: Any) -> str:

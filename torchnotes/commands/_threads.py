@@ -1,9 +1,16 @@
 """With how many threads torch computes, for a while."""
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+MOST = 1024
+STEPS = 50  # to time at most, and 3 at least
+SECONDS = 0.1  # to spend on a number of threads, if steps are fast
+WORTH_IT = 0.9  # of the time with half as many threads
 
 
 @contextmanager
@@ -14,3 +21,35 @@ def threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def set_by_environment() -> bool:
+    return any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+def fastest(step: Callable[[], object]) -> int:
+    """1, 2, 4, ... threads, as long as steps get faster, and no more than torch would take.
+
+    Threads wait for each other several times in a step. Where the processor is busy, all of them wait for one that is
+    not running: a step of the digits took 60.9 ms with two threads, and 1.3 ms with one.
+    """
+    most, number = torch.get_num_threads(), 1
+    seconds = time_of(step, number)
+    while number < most:
+        more = min(2 * number, most)
+        seconds_of_more = time_of(step, more)
+        if seconds_of_more > WORTH_IT * seconds:
+            break
+        number, seconds = more, seconds_of_more
+    return number
+
+
+def time_of(step: Callable[[], object], number: int) -> float:
+    """The mean, in which those steps count that had to wait."""
+    with threads(number):
+        step()  # starts the threads
+        count, start = 0, time.perf_counter()
+        while count < 3 or (count < STEPS and time.perf_counter() - start < SECONDS):
+            step()
+            count += 1
+        return (time.perf_counter() - start) / count

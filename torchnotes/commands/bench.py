@@ -21,6 +21,7 @@ import torchnotes
 from . import BadInput, extra
 from ._arguments import at_least, device
 from ._files import check_writable
+from ._threads import MOST
 
 
 def part(name: str) -> Any:
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cases", nargs="+", metavar="CASE", help="only these, by name")
     add("--sizes", nargs="+", type=at_least(1), metavar="N", help="instead of each case's own, in elements")
     add("--device", type=device, default=torch.device("cpu"))
-    add("--threads", type=at_least(1), default=torch.get_num_threads(), metavar="N")
+    add("--threads", type=at_least(1, MOST), default=torch.get_num_threads(), metavar="N")
     add("--repeats", type=at_least(1), default=30, metavar="N", help="samples of each contender")
     add("--csv", type=Path, metavar="FILE", help="merge the rows into this file")
     add("--save", action="store_true", help="merge the rows into those of this machine, in a checkout")

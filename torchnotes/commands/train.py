@@ -3,7 +3,8 @@
 Dense layers, each with batch normalisation, an activation and Gaussian dropout, and a softmax cross-entropy learn to
 tell classes apart: scikit-learn's digits, or the rows of a file. Both networks start from the same parameters and see
 the same batches; they are compared, and the best state of ours is saved for `python -m torchnotes predict`. Ctrl-C
-ends the training early and keeps what there is; --resume goes on after the last epoch that is complete.
+ends the training early and keeps what there is; --resume goes on after the last epoch that is complete. On the CPU a
+few steps of throwaway networks are timed first, for the number of threads, unless --threads or OMP_NUM_THREADS says it.
 
 `torchrun --nproc-per-node N -m torchnotes train` divides every batch among N processes.
 """
@@ -28,6 +29,7 @@ from ._files import check_writable, understood
 from ._progress import Silence, progress
 from ._ranks import Ranks, device_of_rank, launched, ranks_on
 from ._report import page, summary
+from ._threads import MOST, fastest, set_by_environment, threads
 from ._training import Contender, Course, Diverged, Pair, train
 
 TIMEOUT = 600  # seconds
@@ -59,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with the training of that folder, by as many processes as there are",
     )
+    add("--threads", type=at_least(1, MOST), metavar="N", help="to compute with, if not as many as are fastest")
     add("--timeout", type=seconds, metavar="SECONDS", help="of torchrun's processes for each other, if not 600")
 
 
@@ -76,15 +79,17 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput("--timeout is for processes that torchrun starts: there is but one")
     options.device = device_of_rank(options.device)
     options.lr = options.lr or OPTIMIZERS[options.optimizer][1]
-    with ranks_on(options.device, options.timeout or TIMEOUT) as ranks:
+    with ranks_on(options.device, options.timeout or TIMEOUT) as ranks, threads(torch.get_num_threads()):
         return run_on(ranks, options)
 
 
 def run_on(ranks: Ranks, options: argparse.Namespace) -> int:
-    rows, parts, files, states = ranks.from_first(lambda: prepared(options))
+    rows, parts, files, (states, threads_before) = ranks.from_first(lambda: prepared(options))
     best = untrained(rows, parts, options)
     training, validation, test = (placed(best, pair, options.device) for pair in parts)
     course = Course(training, validation, options.epochs, options.batch_size, options.seed)
+    options.threads = ranks.from_first(lambda: number_of_threads(threads_before, best.design, course, ranks, options))
+    torch.set_num_threads(options.threads)
     networks = contenders(
         best.design, options.optimizer, options.lr, options.seed, options.device, options.compile, ranks
     )
@@ -94,6 +99,7 @@ def run_on(ranks: Ranks, options: argparse.Namespace) -> int:
     if ranks.first:
         counts = [len(y) for _, y in parts]
         print(f"{rows.source}: {counts[0]} rows to learn from, {counts[1]} to choose by, {counts[2]} to test")
+        print(f"threads: {options.threads}")
     status, ending = trained(networks, course, ranks, best, _resumption.definition(rows, options), files)
     if ending and ranks.first:
         print(ending, file=sys.stderr)
@@ -142,17 +148,33 @@ def trained(
     return 0, ""
 
 
-def prepared(options: argparse.Namespace) -> tuple[Rows, Split, Files, dict[str, Any]]:
-    """What is read, and where is written; the states of the networks, if a training is resumed."""
+def number_of_threads(
+    before: int | None, design: Design, course: Course, ranks: Ranks, options: argparse.Namespace
+) -> int:
+    """As many as one says, or as many as before, for the bits of torch's network, or as many as are fastest."""
+    if options.threads:
+        return options.threads
+    if set_by_environment() or options.device.type != "cpu":
+        return torch.get_num_threads()
+    if before:
+        return before
+    with torch.random.fork_rng(devices=()):
+        networks = contenders(design, options.optimizer, options.lr, options.seed, options.device, False, Ranks())
+        batch = course.part(next(course.batches(0)), ranks)
+        return fastest(lambda: [network.step(batch) for network in networks])
+
+
+def prepared(options: argparse.Namespace) -> tuple[Rows, Split, Files, tuple[dict[str, Any], int | None]]:
+    """What is read, and where is written; of a training that is resumed the networks' states and number of threads."""
     drawing()  # what the report needs is missed now rather than in the end
     rows = load(options.data)
     parts = split(rows, options.seed)
     files = Files(*(options.output / name for name in ("model.pt", "report.html", "training.pt")))
-    states = {}
+    before: tuple[dict[str, Any], int | None] = {}, None
     if options.resume:
-        states = _resumption.load(files.training, _resumption.definition(rows, options), options.epochs)
+        before = _resumption.load(files.training, _resumption.definition(rows, options), options.epochs)
     make_ready(options.output, files)
-    return rows, parts, files, states
+    return rows, parts, files, before
 
 
 def make_ready(folder: Path, files: Files) -> None:
