@@ -11,7 +11,7 @@
 //
 //   dl/du_j         = k p_j - a_j                                        (y^ - y: the notes' y^ is p, their y is a)
 //   d2l/du_i du_j   = k p_i ([i = j] - p_j) + 2 z m p_i p_j              (diag(y^) - y^ y^^T without z-loss)
-//   dl/dq_j         = w_j (1 - eps) (lse + z lse^2 - u_j)
+//   dl/dq_j         = w_j (1 - eps) (lse - u_j + z lse^2)                (lse - u_j as (m - u_j) + ln s, as below)
 //
 // The logits may be capped first, u = s tanh(x / s):
 //

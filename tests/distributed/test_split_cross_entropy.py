@@ -87,6 +87,16 @@ OPTIONS = {
 }
 
 
+def test_the_gradient_for_probabilities_of_large_logits():
+    x, target = problem(sum(UNEVEN), dtype=torch.float32, probabilities=True)
+    x = x + 1e4
+    exact = leaf(target.double())
+    torch.nn.functional.cross_entropy(x.double(), exact).backward()
+    own = leaf(mine(target, UNEVEN))
+    F.cross_entropy(mine(x, UNEVEN), own, process_group=GROUP).backward()
+    torch.testing.assert_close(on_all_ranks(own.grad).double(), exact.grad, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("sizes", [EVEN, UNEVEN, WITH_NONE], ids=["even", "uneven", "none"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("probabilities", [False, True])

@@ -370,6 +370,42 @@ def test_gradient_for_probabilities_that_are_zero():
 # transforms and modes
 
 
+def gradient_for_probabilities(function: Any, x: Tensor, q: Tensor, **keywords: Any) -> Tensor:
+    q = q.detach().requires_grad_()
+    loss = function(x, q, **keywords)
+    return torch.autograd.grad(loss, q, torch.linspace(0.5, 2, loss.numel(), dtype=loss.dtype).view(loss.shape))[0]
+
+
+@pytest.mark.parametrize("offset", (0.0, 1e4))
+def test_error_of_the_gradient_for_probabilities_is_not_above_the_builtins(offset, dtype):
+    if dtype == torch.float64:
+        return
+    x, q = problem((60, 300), dtype, probabilities=True)
+    x = x + offset
+    for keywords, reduction in itertools.product(TORCHS, REDUCTIONS):
+        keywords = {**filled(keywords, 300, dtype), "reduction": reduction}
+        of_double = {k: v.double() if isinstance(v, Tensor) else v for k, v in keywords.items()}
+        exact = gradient_for_probabilities(reference, x.double(), q.double(), **of_double)
+        ours, theirs = (
+            (gradient_for_probabilities(f, x, q, **keywords) - exact).pow(2).mean().sqrt()
+            for f in (F.cross_entropy, builtin)
+        )
+        assert ours <= 1.05 * theirs  # 5 %: chance
+
+
+def test_the_gradient_for_probabilities_of_the_largest_logits():
+    most = 3e38
+    rows = [[most, 0, 1], [most, -most, 0], [most, most, 0], [-most] * 3, [-most, 0, 0], [most, -inf, 0]]
+    for x in (torch.tensor(rows), torch.tensor(rows).bfloat16(), torch.tensor(rows).clamp(-6e4, 6e4).half()):
+        q = torch.rand(len(rows), 3).to(x.dtype)
+        for keywords in TORCHS[:3]:
+            keywords = {**filled(keywords, 3, x.dtype), "reduction": "sum"}
+            ours, theirs = (gradient_for_probabilities(f, x, q, **keywords) for f in (F.cross_entropy, builtin))
+            assert not ours.isnan().any()
+            finite = theirs.isfinite()  # theirs overflows earlier in half precision
+            torch.testing.assert_close(ours[finite], theirs[finite])
+
+
 def test_vmap():
     x, target = torch.randn(4, 3, 5), torch.randint(5, (4, 3))
     q, weight = torch.rand(4, 3, 5), torch.rand(4, 5)

@@ -2,6 +2,8 @@
 the targets and for the weight. Each function here is differentiable to every order, by every argument.
 
 The logits are of shape (N, C, ...); a loss is that of a row, not reduced. The formulas: csrc/formulas/cross_entropy.h.
+For 16-bit logits everything is computed in float32 and rounded once. Of large logits lse - u_j is (m - u_j) + ln s,
+where m is the greatest and s = sum e^(u_j - m): the rounding of lse would outweigh what remains.
 """
 
 from collections.abc import Sequence
@@ -47,38 +49,45 @@ def capped(input: Tensor, options: Options) -> Tensor:
 
 def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None) -> Tensor:
     """a_j, with 0 for a row that is ignored."""
-    eps = options.label_smoothing
     _, first, classes, _ = split or (None, 0, input.shape[1], ())
+    of_classes = -1, *[1] * (input.dim() - 2)
+    w = 1 if weight is None else weight.to(input.dtype).view(of_classes)
+    slope, shift = w * (1 - options.label_smoothing), w * (options.label_smoothing / classes)
     if has_probabilities(input, target):
-        q = target
+        q = target.to(input.dtype)
     else:
-        these = torch.arange(first, first + input.shape[1], device=input.device).view(-1, *[1] * (input.dim() - 2))
+        these = torch.arange(first, first + input.shape[1], device=input.device).view(of_classes)
         q = (target.unsqueeze(1) == these).to(input.dtype)
-    a = (1 - eps) * q + eps / classes
-    if weight is not None:
-        a = a * weight.to(input.dtype).view(-1, *[1] * (input.dim() - 2))
+    a = slope * q + shift
     return a if has_probabilities(input, target) else a * (target != options.ignore_index).unsqueeze(1)
 
 
 def losses(
     input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None
 ) -> Tensor:
-    u, a = capped(input, options), mass(input, target, weight, options, split)
+    u = capped(input.to(torch.promote_types(input.dtype, torch.float32)), options)
+    a = mass(u, target, weight, options, split)
     if split is not None:
         return _split_losses(u, a, options, split)
-    lse = torch.logsumexp(u, 1)
-    return _nll(u, a, lse) + options.z_loss * a.sum(1) * lse**2
+    result = _nll(u, a)
+    if options.z_loss:
+        result = result + options.z_loss * a.sum(1) * torch.logsumexp(u, 1) ** 2
+    return result.to(input.dtype)
 
 
-def _nll(u: Tensor, a: Tensor, lse: Tensor) -> Tensor:
-    gap = lse.unsqueeze(1) - u
+def _nll(u: Tensor, a: Tensor) -> Tensor:
+    gap = -u.log_softmax(1)
     return (a * torch.where((a == 0) & gap.isinf(), 0, gap)).sum(1)  # the gap is the slope by a, where a = 0 too
 
 
 def _split_losses(u: Tensor, a: Tensor, options: Options, split: Split) -> Tensor:
+    """In double precision."""
     none = (u == -torch.inf).all(1)  # of these logits counts, and in the derivative neither
-    lse = torch.logsumexp(torch.where(none.unsqueeze(1), 0, u), 1).masked_fill(none, -torch.inf)
-    of_ranks = collected(torch.stack((lse, a.sum(1), _nll(u, a, lse))), split.group)
+    u = torch.where(none.unsqueeze(1), 0, u)
+    rounded = torch.logsumexp(u.detach(), 1)
+    rest = torch.logsumexp(u - rounded.unsqueeze(1), 1)
+    lse = (rounded.double() + rest.double()).masked_fill(none, -torch.inf)
+    of_ranks = collected(torch.stack((lse, a.sum(1).double(), _nll(u, a).double())), split.group)
     return merged(of_ranks, options.z_loss)[0]
 
 
@@ -91,9 +100,9 @@ def merged(of_ranks: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
     lse, mass = torch.logsumexp(lse_r, 0), mass_r.sum(0)
     gap = lse - lse_r
     more = mass_r * torch.where((mass_r == 0) & gap.isinf(), 0, gap)
-    # Of a rank all of whose logits are -inf, nll_r is NaN.
-    alone = torch.where(lse_r == -torch.inf, 0, nll_r)
-    return (alone + more).sum(0) + z_loss * mass * lse**2, lse, mass
+    alone = torch.where(lse_r == -torch.inf, 0, nll_r)  # of a rank all of whose logits are -inf
+    losses = (alone + more).sum(0)
+    return losses + z_loss * mass * lse**2 if z_loss else losses, lse, mass
 
 
 def gradient(

@@ -24,7 +24,7 @@ from ._class_shards import described, of_logits, refuse_group, sharded, split_am
 from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import tangent, transpose
 from ._function import Function, autocasts, batched, differentiable, traceable
-from ._loss import MEAN, NONE, check_in_range, reduction_enum
+from ._loss import MEAN, NONE, check_in_range, reduction_enum, widened
 from ._split_cross_entropy import SplitCrossEntropy, of_these_classes
 
 _forward = torch.ops.torchnotes.cross_entropy.default
@@ -243,6 +243,9 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
         loss = _by_rows(*_as_one_row(input, target), weight, reduction, *options)
         return loss.squeeze(0) if reduction == NONE else loss
     input, target = _autocast(input, target)
+    dtype = input.dtype
+    if target.requires_grad:  # the gradient for it is rounded once
+        input, target = widened(input), widened(target)
     # The compiler does not see Functions under its transforms.
     compiling_transform = is_compiling() and torch._C._are_functorch_transforms_active()
     if compiling_transform or (weight is not None and weight.requires_grad):
@@ -250,15 +253,15 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
     else:
         losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
     if reduction == NONE:
-        return losses
+        return losses.to(dtype)
     of_mean = _weight_of_rows(input, target, weight, of_rows) if reduction == MEAN else None
-    return _reduced(losses, of_mean, zero_if_empty).to(losses.dtype)
+    return _reduced(losses, of_mean, zero_if_empty).to(dtype)
 
 
 def _autocast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if not (autocasts(input) and input.dtype in (torch.bfloat16, torch.float16)):
         return input, target
-    return input.float(), target.float() if target.is_floating_point() else target
+    return widened(input), widened(target)
 
 
 def _reduced(losses: Tensor, weights: Tensor | None, zero_if_empty: bool, groups: Sequence[Group] = ()) -> Tensor:
