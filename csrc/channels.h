@@ -11,16 +11,29 @@
 
 namespace torchnotes {
 
+// The memory format of a dense x; of another x, the one that its strides suggest.
+inline at::MemoryFormat channels_format(const at::Tensor& x) {
+  for (const auto format :
+       {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast, at::MemoryFormat::ChannelsLast3d}) {
+    if (x.is_contiguous(format)) {
+      return format;
+    }
+  }
+  return x.suggest_memory_format();
+}
+
 // For tensors with elements: contiguous memory, or channels last, as torch would have the result.
 class ChannelRows {
  public:
-  explicit ChannelRows(const at::Tensor& x) : format_(x.suggest_memory_format()), dense_(x.contiguous(format_)) {
+  explicit ChannelRows(const at::Tensor& x) : ChannelRows(x, channels_format(x)) {}
+  ChannelRows(const at::Tensor& x, at::MemoryFormat format) : format_(format), dense_(x.contiguous(format)) {
     const int64_t channels = x.size(1), batch = x.size(0), n = x.numel() / channels;
     columns_ = format_ != at::MemoryFormat::Contiguous || n == batch;
     shape_ = columns_ ? RowShape{channels, 1, n, channels} : RowShape{channels, batch, n / batch};
   }
 
   const at::Tensor& dense() const { return dense_; }
+  at::MemoryFormat format() const { return format_; }
   const RowShape& shape() const { return shape_; }
   bool columns() const { return columns_; }
   int64_t count() const { return shape_.rows; }
@@ -57,14 +70,7 @@ inline void check_channel_numbers(const at::Tensor& x, const char* name, const s
   if (!numbers) {
     return;
   }
-  TORCH_CHECK(
-      numbers->dim() == 1 && numbers->numel() == x.size(1),
-      name,
-      " should contain ",
-      x.size(1),
-      " elements not ",
-      numbers->numel()
-  );
+  TORCH_CHECK(numbers->numel() == x.size(1), name, " should contain ", x.size(1), " elements not ", numbers->numel());
   TORCH_CHECK(
       numbers->scalar_type() == x.scalar_type() || numbers->scalar_type() == precise(x),
       "batch_norm: expected ",
@@ -78,6 +84,13 @@ inline void check_channel_numbers(const at::Tensor& x, const char* name, const s
       numbers->scalar_type()
   );
   check_same_device(x, *numbers);
+}
+
+inline void check_running(const at::Tensor& x, const char* name, const std::optional<at::Tensor>& statistic) {
+  check_channel_numbers(x, name, statistic);
+  TORCH_CHECK(
+      !statistic || statistic->dim() == 1, name, " should have 1 dimension, not ", statistic ? statistic->dim() : 0
+  );
 }
 
 // The numbers of each channel in the precision of the arithmetic; an undefined tensor where there are none.

@@ -76,15 +76,16 @@ inline void advise_huge_pages(const at::Tensor& fresh) {
 
 constexpr c10::DispatchKeySet kCPU(c10::DispatchKey::CPU);
 
-// Uninitialised memory with the size, dtype and layout of a dense tensor.
-inline at::Tensor empty_like_dense(const at::Tensor& x) {
-  const auto format = dense_format(x);
+// Uninitialised memory with the size, dtype and layout of a dense tensor, or in a memory format.
+inline at::Tensor empty_like_dense(const at::Tensor& x, at::MemoryFormat format) {
   at::Tensor fresh = format == at::MemoryFormat::Preserve
                          ? at::detail::empty_strided_generic(x.sizes(), x.strides(), allocator(), kCPU, x.scalar_type())
                          : at::detail::empty_generic(x.sizes(), allocator(), kCPU, x.scalar_type(), format);
   advise_huge_pages(fresh);
   return fresh;
 }
+
+inline at::Tensor empty_like_dense(const at::Tensor& x) { return empty_like_dense(x, dense_format(x)); }
 
 // Uninitialised memory for a matrix of the dtype of x.
 inline at::Tensor empty_matrix(int64_t rows, int64_t columns, const at::Tensor& x) {

@@ -9,8 +9,9 @@
 
 namespace torchnotes {
 
-// Uninitialised memory with the size, dtype and layout of a dense tensor.
-inline at::Tensor empty_like_dense(const at::Tensor& x) { return at::empty_like(x, dense_format(x)); }
+// Uninitialised memory with the size, dtype and layout of a dense tensor, or in a memory format.
+inline at::Tensor empty_like_dense(const at::Tensor& x, at::MemoryFormat format) { return at::empty_like(x, format); }
+inline at::Tensor empty_like_dense(const at::Tensor& x) { return empty_like_dense(x, dense_format(x)); }
 
 // Uninitialised memory for a matrix of the dtype of x, on its device.
 inline at::Tensor empty_matrix(int64_t rows, int64_t columns, const at::Tensor& x) {

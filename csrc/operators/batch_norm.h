@@ -134,8 +134,8 @@ void check_input(
   check_channels(x);
   check_channel_numbers(x, "weight", weight);
   check_channel_numbers(x, "bias", bias);
-  check_channel_numbers(x, "running_mean", running_mean);
-  check_channel_numbers(x, "running_var", running_var);
+  check_running(x, "running_mean", running_mean);
+  check_running(x, "running_var", running_var);
   if (options.training || statistics) {
     TORCH_CHECK(!(options.training && statistics), "batch_norm: in training the statistics are those of the batch");
     return;
@@ -160,7 +160,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
   const NormOptions options{training, center_only, eps, activation, negative_slope};
   check_input(input, weight, bias, running_mean, running_var, statistics, options);
   const ChannelRows in(input);
-  const Tensor out = empty_like_dense(in.dense());
+  const Tensor out = empty_like_dense(in.dense(), in.format());
   auto result = normalise(in, out, weight, bias, running_mean, running_var, statistics, options);
   return {out, result.statistics, result.batch_mean, result.batch_var};
 }
@@ -219,6 +219,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
   return {result.statistics, result.batch_mean, result.batch_var, channels, kept};
 }
 
+// The memory format of the gradient of x: x's, or what the strides of x suggest where those of g suggest another.
+at::MemoryFormat gradient_format(const Tensor& x, const Tensor& g) {
+  const auto suggested = x.suggest_memory_format();
+  return g.suggest_memory_format() == suggested && g.is_contiguous(channels_format(g)) ? channels_format(x) : suggested;
+}
+
 // What the passes of the backward are given, checked and laid out.
 struct BackwardOperands {
   BackwardOperands(
@@ -228,7 +234,7 @@ struct BackwardOperands {
       const OptionalTensor& bias,
       const Tensor& given_statistics
   )
-      : in((check_channels(reference), reference)) {
+      : in((check_channels(reference), reference), gradient_format(reference, grad)) {
     check_same(reference, grad);
     check_channel_numbers(reference, "weight", weight);
     check_channel_numbers(reference, "bias", bias);
@@ -281,9 +287,13 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
   const ChannelRows& in = operands.in;
   const Tensor& r = operands.reference();
   const auto numbers = r.options().dtype(precise(r));
-  const Tensor out = empty_like_dense(r);
+  const Tensor out = empty_like_dense(r, in.format());
   const Tensor g = in.is_alike(grad) ? grad : out.copy_(grad);  // every element is read before it is written
-  const Tensor grad_weight = at::empty({in.count()}, numbers), grad_bias = at::empty({in.count()}, numbers);
+  const std::vector<int64_t> one_each = {in.count()};
+  const auto empty_like = [&](const OptionalTensor& parameter) {
+    return at::empty(parameter ? parameter->sizes() : at::IntArrayRef(one_each), numbers);
+  };
+  const Tensor grad_weight = empty_like(weight), grad_bias = empty_like(bias);
   operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
     using scalar_t = decltype(zero);
     using acc_t = at::opmath_type<scalar_t>;
@@ -369,7 +379,7 @@ Tensor batch_norm_gradient(
   const BackwardOperands operands(grad, reference, weight, bias, statistics);
   const ChannelRows& in = operands.in;
   const Tensor& r = operands.reference();
-  const Tensor means = checked_pairs(r, "means", given_means), out = empty_like_dense(r);
+  const Tensor means = checked_pairs(r, "means", given_means), out = empty_like_dense(r, in.format());
   const Tensor g = in.is_alike(grad) ? grad : out.copy_(grad);
   operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
     using scalar_t = decltype(zero);

@@ -3,6 +3,7 @@
 import itertools
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from torch.autograd import gradcheck, gradgradcheck
 import torchnotes.functional as F
 from checks import ACTIVATIONS, TOLERANCE, activate, doubled, op_db, outcome, threads, values
 from layouts import LAYOUTS, channels_last, expanded
+from torchnotes.nn import BatchNorm1d
 
 SHAPES = ((5, 3), (4, 3, 7), (6, 3, 1), (3, 2, 4, 5), (2, 5, 17, 9), (2, 3, 2, 3, 4), (2, 1, 300), (1, 4, 33))
 KERNELS = ("batch_norm", "batch_norm_", "batch_norm_backward")
 PASSES = ("batch_norm_moments", "batch_norm_totals", "batch_norm_gradient")
 HALF = (torch.bfloat16, torch.float16)
 SLOPE = 0.2
+ORDERS = tuple(itertools.permutations(range(4)))
 inf, nan = float("inf"), float("nan")
 
 
@@ -67,6 +70,18 @@ def run(function, tensors, grad, **keywords) -> tuple[Tensor, ...]:
     wanted = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
     y = function(x, mean, var, weight, bias, **keywords)
     return y.detach(), *torch.autograd.grad(y, wanted, grad), *(t for t in (mean, var) if t is not None)
+
+
+def value_or_error(function, *args) -> Any:
+    try:
+        return function(*args)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".split("\n")[0]
+
+
+def assert_same(mine, theirs) -> None:
+    for one, other in zip(*map(torch.utils._pytree.tree_leaves, (mine, theirs)), strict=True):
+        assert one == other if isinstance(one, str) else torch.allclose(one, other)
 
 
 def assert_agrees(tensors, grad, **keywords) -> None:
@@ -142,6 +157,59 @@ def test_mixed_types_are_what_they_are_in_torch(device):
         for statistics in (torch.float32, dtype):
             parameters = [t.to(statistics) for t in numbers]
             assert_agrees([x, *parameters], values((4, 3, 5), dtype, device), momentum=0.2)
+
+
+def test_dimensions_of_size_one_lie_as_in_torch(dtype):
+    for shape in itertools.product((1, 2), repeat=4):
+        x, *numbers = inputs(shape, dtype)
+        views = [x.permute(order).contiguous().permute(torch.tensor(order).argsort().tolist()) for order in ORDERS]
+        views += [channels_last(torch.cat((x, x), dim)).narrow(dim, 0, size) for dim, size in enumerate(shape)]
+        for view, training in itertools.product(views, (x.numel() > shape[1], False)):
+            strides = []
+            for function in (ours, builtin):
+                leaf = view.detach().requires_grad_()
+                y = function(leaf, *(t.clone() for t in numbers), training=training)
+                gradients = [torch.autograd.grad(y, leaf, g, retain_graph=True)[0] for g in (x, channels_last(x))]
+                strides.append([t.stride() for t in (y, *gradients)])
+            assert strides[0] == strides[1], (shape, view.stride(), training)
+            on_meta = (torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta") for t in (view, *numbers))
+            assert ours(*on_meta, training=training).stride() == strides[0][0]
+
+
+@pytest.mark.parametrize("training", (True, False))
+def test_weight_and_bias_need_only_one_element_per_channel(training, device):
+    """torch, too, takes them in any shape, but has no gradients for them then."""
+    x, mean, var, weight, bias = inputs((4, 6, 5), device=device)
+    grad = values((4, 6, 5), torch.float64, device)
+
+    def agree(function):
+        expected = function(weight, bias)
+        for shape in ((1, 6), (6, 1), (3, 2)):
+            results = function(weight.view(shape), bias.view(shape).mT.contiguous().mT)
+            for result, flat in zip(results, expected, strict=True):
+                torch.testing.assert_close(result, flat.view(result.shape))
+                assert result.shape == flat.shape or result.shape == (*flat.shape[:-1], *shape)
+
+    def norm(x, weight, bias, **options):
+        return ours(x, mean.clone(), var.clone(), weight, bias, training=training, activation="tanh", **options)
+
+    def gradients(weight, bias, **options):
+        wanted = [t.detach().requires_grad_() for t in (x, weight, bias)]
+        y = norm(wanted[0] * 1, *wanted[1:], **options)
+        first = torch.autograd.grad(y, wanted, grad, create_graph=not options)
+        if options:
+            return y, *first
+        total = sum(t.pow(2).sum() for t in first)
+        second = torch.autograd.grad(total, wanted, retain_graph=True)
+        batched = torch.autograd.grad(y, wanted, torch.stack((grad, 2 * grad)), is_grads_batched=True)
+        return y, *first, *second, *batched
+
+    agree(gradients)
+    agree(lambda weight, bias: gradients(weight, bias, inplace=True))
+    agree(lambda weight, bias: torch.func.jvp(norm, (x, weight, bias), (x, weight, bias)))
+    agree(
+        lambda weight, bias: torch.vmap(norm, (None, 0, 0))(x, torch.stack((weight, bias)), torch.stack((bias, bias)))
+    )
 
 
 # accuracy
@@ -341,6 +409,79 @@ def test_running_statistics_under_transforms():
         expected = [mean.clone(), var.clone()]
         builtin(batch[i], *expected, None, None)
         torch.testing.assert_close([means[i], variances[:, i]], expected)
+
+
+@pytest.mark.parametrize("training", (True, False))
+def test_vmap_over_every_subset_of_the_tensors(training):
+    """As in torch, but that it loses what is written to statistics whose batch is not in the first dimension."""
+    shapes = (4, 2, 3), (2,), (2,), (2,), (2,)
+    for batched, last in itertools.product(itertools.product((False, True), repeat=5), (False, True)):
+        if not any(batched):
+            continue
+        torch.manual_seed(0)
+        dims = [(len(s) if last else 0) if is_batched else None for is_batched, s in zip(batched, shapes, strict=True)]
+        tensors = [torch.rand(s if d is None else (3, *s)).double() for s, d in zip(shapes, dims, strict=True)]
+
+        def gradients(function, x, weight, bias, mean, var):
+            def loss(x, weight, bias):
+                y = function(x, mean, var, weight, bias, training=training, momentum=0.3)
+                return y.pow(3).sum(), y
+
+            return torch.func.grad(loss, (0, 1, 2), has_aux=True)(x, weight, bias)
+
+        results = []
+        for function in (ours, builtin):
+            of_torch = last and function is builtin
+            moved = [
+                t.clone() if d is None or of_torch else t.movedim(0, d).contiguous()
+                for t, d in zip(tensors, dims, strict=True)
+            ]
+            used = [d and 0 for d in dims] if of_torch else dims
+            result = value_or_error(torch.vmap(partial(gradients, function), tuple(used)), *moved)
+            results.append((result, [t if d is None else t.movedim(d, 0) for t, d in zip(moved, used, strict=True)]))
+        assert_same(*results)
+
+
+@pytest.mark.parametrize("training", (True, False))
+def test_ensembles(training):
+    """Of members that differ in everything, and in their weights alone."""
+    x, grads = torch.randn(5, 3, 4).double(), []
+    for module in (torch.nn.BatchNorm1d, BatchNorm1d):
+        torch.manual_seed(0)
+        members = [module(3, dtype=torch.float64).train(training) for _ in range(2)]
+        for member in members:
+            torch.nn.init.normal_(member.weight)
+        for shared in (False, True):
+            weights, buffers = torch.func.stack_module_state(members)
+            buffers = {k: v[0].clone() for k, v in buffers.items()} if shared else buffers
+
+            def loss(weights, buffers, x, member=members[0]):
+                return torch.func.functional_call(member, (weights, buffers), (x,)).pow(3).sum()
+
+            in_dims = (0, None if shared else 0, None)
+            grads.append((torch.vmap(torch.func.grad(loss), in_dims)(weights, buffers, x), buffers))
+    torch.testing.assert_close(grads[:2], grads[2:])
+
+
+@pytest.mark.parametrize("training", (True, False))
+def test_tangents_of_running_statistics_do_what_they_do_in_torch(training):
+    for moving in itertools.product((False, True), repeat=5):
+        if not any(moving):
+            continue
+        results = []
+        for function in (ours, builtin):
+            torch.manual_seed(0)
+            x, mean, var, weight, bias = inputs((4, 3))
+            tensors = [x, weight, bias, mean, var]
+
+            def along(*some, function=function, tensors=tensors, moving=moving):
+                given = iter(some)
+                x, weight, bias, *running = (next(given) if m else t for m, t in zip(moving, tensors, strict=True))
+                return function(x, *running, weight, bias, training=training)
+
+            primals = tuple(t.clone() for m, t in zip(moving, tensors, strict=True) if m)
+            results.append((value_or_error(torch.func.jvp, along, primals, primals), tensors[3:], primals))
+        assert_same(*results)
 
 
 # modes of running
@@ -751,6 +892,8 @@ def test_bad_arguments_raise_what_torch_raises():
     ]
     bad += [{"running_mean": None}, {"running_var": None}, {"eps": -1.0}, {"eps": 0.0, "training": True}]
     bad += [{"running_mean": mean.clone().requires_grad_()}, {"weight": weight.to("meta")}]
+    bad += [{"training": v} for v in (0, 1, None, "x", 1.0, torch.tensor(True))]
+    bad += [{name: mean.view(shape)} for name in ("running_mean", "running_var") for shape in ((1, 3), (3, 1))]
     bad += [
         {"momentum": "x", "training": True},
         {"eps": "x"},

@@ -53,9 +53,9 @@ def output(
     if not options.center_only:
         z = z * r
     if weight is not None:
-        z = z * weight.view(of_channels)
+        z = z * weight.reshape(of_channels)
     if bias is not None:
-        z = z + bias.view(of_channels)
+        z = z + bias.reshape(of_channels)
     return activate(z, options).to(x.dtype)
 
 

@@ -28,13 +28,21 @@ _forward_ = torch.ops.torchnotes.batch_norm_.default
 _backward = torch.ops.torchnotes.batch_norm_backward.default
 
 
+def _format(x: Tensor) -> torch.memory_format:
+    """The memory format of a dense x; of another x, the one that its strides suggest."""
+    for format in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
+        if x.is_contiguous(memory_format=format):
+            return format
+    return torch._prims_common.suggest_memory_format(x)
+
+
 def _fake(
     input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *options: Any
 ) -> tuple[Tensor, ...]:
     precise = torch.promote_types(input.dtype, torch.float32)
     channels = input.shape[1]
     of_batch = input.new_empty(channels if training else 0, dtype=precise)
-    output = torch.empty_like(input, memory_format=torch._prims_common.suggest_memory_format(input))
+    output = torch.empty_like(input, memory_format=_format(input))
     return output, input.new_empty((2, channels), dtype=torch.float64), of_batch, torch.empty_like(of_batch)
 
 
@@ -50,7 +58,9 @@ def _fake_in_place(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 def _fake_backward(grad: Tensor, reference: Tensor, weight: Any, bias: Any, *options: Any) -> tuple[Tensor, ...]:
     precise = torch.promote_types(reference.dtype, torch.float32)
     channels = reference.shape[1]
-    numbers = (reference.new_empty(channels, dtype=precise if p is None else p.dtype) for p in (weight, bias))
+    numbers = (
+        reference.new_empty(channels, dtype=precise) if p is None else p.new_empty(p.shape) for p in (weight, bias)
+    )
     return _fake_gradient(grad, reference), *numbers
 
 
@@ -63,7 +73,10 @@ def _fake_totals(grad: Tensor, reference: Tensor, *arguments: Any) -> Tensor:
 
 
 def _fake_gradient(grad: Tensor, reference: Tensor, *arguments: Any) -> Tensor:
-    return torch.empty_like(reference, memory_format=torch._prims_common.suggest_memory_format(reference))
+    suggested = torch._prims_common.suggest_memory_format(reference)
+    alike = torch._prims_common.suggest_memory_format(grad) == suggested
+    alike = alike and grad.is_contiguous(memory_format=_format(grad))
+    return torch.empty_like(reference, memory_format=_format(reference) if alike else suggested)
 
 
 register_fake("torchnotes::batch_norm", _fake)
@@ -117,8 +130,12 @@ class BatchNormBackward(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        d_x, d_weight, d_bias = BatchNormBackward.apply(*_channels_of_all(info, in_dims, args, 2))
-        return (_split(info, d_x, 1), _split(info, d_weight, 0), _split(info, d_bias, 0)), (1, 0, 0)
+        d_x, *d_numbers = BatchNormBackward.apply(*_channels_of_all(info, in_dims, args, (0, 1, 4)))
+        numbers = batched(info, in_dims, args)[2:4]
+        d_numbers = [
+            _split(info, d, 0) if p is None else d.view(p.shape) for d, p in zip(d_numbers, numbers, strict=True)
+        ]
+        return (_split(info, d_x, 1), *d_numbers), (1, 0, 0)
 
 
 class BatchNorm(Function):
@@ -151,10 +168,13 @@ class BatchNorm(Function):
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
         ctx.save_for_backward(*inputs[:3], outputs[1])
         ctx.mark_non_differentiable(*outputs[1:])
+        ctx.set_materialize_grads(False)
         ctx.options = Options(*inputs[6:])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple:
+        if g is None:
+            return (None,) * 11
         x, weight, bias, statistics = ctx.saved_tensors
         gradients = BatchNormBackward.apply(g, x, weight, bias, statistics, *ctx.options)
         return *_wanted(ctx, gradients), *(None,) * 8
@@ -162,26 +182,39 @@ class BatchNorm(Function):
     @staticmethod
     def tangent(ctx: Any, *tangents: Any) -> tuple:
         x, weight, bias, statistics = ctx.saved_tensors
+        moving = [t is not None for t in tangents]
+        if not any(moving[:3]):
+            return torch.zeros_like(x), None, None, None
+        if not ctx.options.training and any(moving[3:5]):
+            raise RuntimeError(
+                "batch_norm is not differentiable wrt running_mean and running_var, they cannot have forward grad "
+                "defined"
+            )
         return tangent(plain.output, (x, weight, bias), tangents[:3], statistics, ctx.options), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         *_, momentum, training, _, _, _, center_only = args
         updates = training and momentum is not None and args[3] is not None
-        if updates and None in in_dims[3 : 4 if center_only else 5]:
+        if updates and in_dims[0] is not None and None in in_dims[3 : 4 if center_only else 5]:
             raise RuntimeError(
                 "Batch norm got a batched tensor as input while the running_mean or running_var, which will be updated "
                 "in place, were not batched."
             )
-        merged = _channels_of_all(info, in_dims, args, 1)
+        merged = _channels_of_all(info, in_dims, args, (0,))
         merged[5] = None
         y, statistics, mean, variance = BatchNorm.apply(*merged)
         of_batch = _split(info, mean, 0), _split(info, variance, 0)
         if updates:
-            mean, variance = (
-                None if dim is None else x.movedim(dim, 0) for x, dim in zip(args[3:5], in_dims[3:5], strict=True)
-            )
-            _update(mean, variance, of_batch, momentum, center_only)
+            mean, variance = args[3:5]
+            new = of_batch
+            if in_dims[0] is in_dims[3] is in_dims[4] is None:
+                new = of_batch[0][0], of_batch[1][0]
+            else:  # as in torch, a statistic that is not batched stays as it is where the other one is
+                mean, variance = (
+                    None if dim is None else x.movedim(dim, 0) for x, dim in zip(args[3:5], in_dims[3:5], strict=True)
+                )
+            _update(mean, variance, new, momentum, center_only)
         return (_split(info, y, 1), _split(info, statistics, 1), *of_batch), (1, 1, 0, 0)
 
 
@@ -268,13 +301,12 @@ def _wanted(ctx: Any, gradients: tuple) -> tuple:
     return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad[:3], strict=True))
 
 
-def _channels_of_all(info: Any, in_dims: tuple, args: tuple, images: int) -> list:
-    """The arguments, of which `images` are of the input's shape, with the channels of the whole batch side by side."""
+def _channels_of_all(info: Any, in_dims: tuple, args: tuple, channels_second: tuple[int, ...]) -> list:
+    """The arguments with the channels of the whole batch side by side, in the second dimension of those arguments."""
     merged = batched(info, in_dims, args)
     for i, x in enumerate(merged):
         if isinstance(x, Tensor):
-            channels_second = i < images or x.dim() == 3  # the statistics have two rows of channels
-            merged[i] = x.movedim(0, 1).flatten(1, 2) if channels_second else x.flatten()
+            merged[i] = x.movedim(0, 1).flatten(1, 2) if i in channels_second else x.flatten()
     return merged
 
 
@@ -336,7 +368,9 @@ def checked_options(
         raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
     if training and not center_only and (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must either both be None or neither be None")
-    return Options(bool(training), float(eps), number, float(negative_slope), bool(center_only))
+    if not isinstance(training, bool):
+        raise TypeError(f"batch_norm(): argument 'training' (position 6) must be bool, not {type(training).__name__}")
+    return Options(training, float(eps), number, float(negative_slope), bool(center_only))
 
 
 def check_updates(operation: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: float) -> None:
@@ -383,7 +417,8 @@ def batch_norm(
     # A Function with several results cannot write over a view, nor within a transform.
     if inplace and not (input._is_view() or call_mode() == TRANSFORM):
         keep = call_mode(input, weight, bias) == GRAPH
-        return BatchNormInPlace.apply(input, *arguments, momentum, *options, keep)[0]
+        weight, bias = (p if p is None or p.dim() == 1 else p.flatten() for p in (weight, bias))
+        return BatchNormInPlace.apply(input, weight, bias, running_mean, running_var, momentum, *options, keep)[0]
     x = input.clone() if inplace else input
     if call_mode() == TRANSFORM:
         y = BatchNorm.apply(x, *arguments, momentum, *options)[0]

@@ -213,7 +213,7 @@ def sync_batch_norm(
         return batch_norm(input, *numbers, training, momentum, eps, inplace=inplace, **own)
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
-    options = checked_options(running_mean, running_var, True, eps, activation, negative_slope, center_only)
+    options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     check_updates("sync_batch_norm", running_mean, running_var, momentum)
     channels = constant(input.shape[1])
     agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
