@@ -28,6 +28,13 @@ def read(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def can_take_rows(path: Path) -> bool:
+    try:
+        return all(set(KEY) <= set(row) <= set(COLUMNS) for row in read(path))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+
+
 def merge(path: Path, rows: Iterable[Row], key: Sequence[str] = KEY, columns: Sequence[str] = COLUMNS) -> None:
     """Write rows into the file, each in the place of the one with the same key."""
     old = read(path) if path.exists() else []

@@ -61,6 +61,14 @@ def test_a_bad_command_line_is_refused_in_one_line(capsys, arguments, complaint)
     assert complaint in refusal(capsys, *arguments)
 
 
+@pytest.mark.parametrize("content", (b"x,y\n1,2\n", b"\xff\xfe\x00\n\x00", b"benchmark\nsigmoid,1\n"))
+def test_rows_are_not_merged_into_another_table(tmp_path, capsys, content):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    assert "is not a table of python -m torchnotes bench" in refusal(capsys, "bench", "sigmoid", "--csv", path)
+    assert path.read_bytes() == content
+
+
 @contextlib.contextmanager
 def nobody_reads():
     """A file to write to, of which nobody reads the other end any more."""

@@ -62,6 +62,9 @@ def run(options: argparse.Namespace) -> int:
     for path in (*tables, options.json, options.plot):
         if path:
             check_writable(path)
+    for path in filter(Path.exists, tables):
+        if not results.can_take_rows(path):
+            raise BadInput(f"{path} is not a table of python -m torchnotes bench")
     if options.plot:
         extra("matplotlib")
     origin = results.origin(options.device, options.threads)
