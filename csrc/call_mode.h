@@ -1,6 +1,7 @@
 // What a call needs: the kernel alone, a graph as well, or the rules of a transform.
 #pragma once
 
+#include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -27,6 +28,9 @@ inline bool is_traced() {
   return TorchDispatchModeTLS::any_modes_set() &&
          TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::PROXY).has_value();
 }
+
+// Whether a TorchFunctionMode is to see the call before any kernel does.
+inline bool is_watched() { return at::impl::torch_function_mode_enabled(); }
 
 // Whether x is a wrapper whose torch.func level has ended, as in a pullback or for a tensor that outlives its
 // transform. Its own requires_grad means nothing; that of the tensor inside counts.

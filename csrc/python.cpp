@@ -28,7 +28,7 @@ PyObject* raised() {
 
 bool takes(PyObject* object) {
   const bool recorded = torchnotes::transforming() && torchnotes::is_traced();
-  if (!torchnotes::is_plain_tensor(object) || recorded) {
+  if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || recorded) {
     return false;
   }
   const at::Tensor& x = THPVariable_Unpack(object);
@@ -95,6 +95,9 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
   END_HANDLE_TH_ERRORS
 }
 
+// is_watched(): whether a TorchFunctionMode is to see the call.
+PyObject* is_watched(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_watched()); }
+
 // is_traced(): whether torch.fx records the call.
 PyObject* is_traced(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_traced()); }
 
@@ -105,6 +108,7 @@ PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t))
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
     {"fits_layer", fast(fits_layer), METH_FASTCALL, nullptr},
+    {"is_watched", is_watched, METH_NOARGS, nullptr},
     {"is_traced", is_traced, METH_NOARGS, nullptr},
     {"check_in_place", check_in_place, METH_O, nullptr},
     {"call_mode", fast(call_mode), METH_FASTCALL, nullptr},

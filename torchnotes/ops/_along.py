@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._function import Function, autocasts, batched, differentiable, kernel, native
+from ._function import Function, autocasts, batched, differentiable, kernel, native, show, watched
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -52,6 +52,8 @@ def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Call
 
     def operation(input: Tensor, dim: int | None, _stacklevel: int, dtype: torch.dtype | None) -> Tensor:
         if not (native(input) and type(dim) is int and -input.dim() <= dim < input.dim()):
+            if watched():
+                return show(operation, input, dim, _stacklevel, dtype)
             return builtin(input, dim, _stacklevel, dtype)
         if dtype is not None:
             if dtype not in _DTYPES:
@@ -59,4 +61,5 @@ def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Call
             input = input.to(dtype)
         return call(input, dim % input.dim())
 
+    operation.__name__ = operation.__qualname__ = cls.operator
     return operation

@@ -10,8 +10,9 @@ from torch._C._functorch import _unwrap_for_grad, _wrap_for_grad, unwrap_if_dead
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
+from torch.overrides import handle_torch_function
 
-from .._native import _C, DIRECT, GRAPH, call_mode, dense_float
+from .._native import _C, DIRECT, GRAPH, call_mode, dense_float, is_watched
 
 
 def native(x: Any) -> bool:
@@ -22,6 +23,16 @@ def native(x: Any) -> bool:
     compiled or exported: a kernel of ours would keep the compiler from fusing the operation with its neighbours.
     """
     return not is_compiling() and dense_float(x)
+
+
+def watched() -> bool:
+    """Whether a TorchFunctionMode is active. It is to see the call under our name (`show`), before any kernel does."""
+    return not is_compiling() and is_watched()
+
+
+def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What the innermost TorchFunctionMode makes of the call. By default it calls the function, itself switched off."""
+    return handle_torch_function(function, (), *args, **kwargs)
 
 
 def traceable(x: Any) -> bool:

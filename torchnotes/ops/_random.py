@@ -15,7 +15,7 @@ from torch.compiler import is_compiling
 
 from .._native import dense_float, is_traced
 from .._shards import is_dtensor
-from ._function import Function, batched, differentiable, traceable
+from ._function import Function, batched, differentiable, show, traceable, watched
 from ._random_shards import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
 
 Generator = torch.Generator | Tensor | None  # or the key itself
@@ -57,7 +57,9 @@ class Noise(Function):
 
     @classmethod
     def forward(cls, x: Tensor, key: Tensor, *numbers: float) -> Tensor:
-        return x * cls.kernel(torch.ones_like(x), key, *numbers) if is_traced() else cls.kernel(x, key, *numbers)
+        if not is_compiling() and is_traced():
+            return x * cls.kernel(torch.ones_like(x), key, *numbers)
+        return cls.kernel(x, key, *numbers)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -169,6 +171,8 @@ def filling(operator: str, builtin: Callable[..., Tensor]) -> Callable[..., Tens
 
     def call(tensor: Tensor, generator: Generator, *numbers: float) -> Tensor:
         if not (fills_natively(tensor) and all(isinstance(x, (float, int)) for x in numbers)):
+            if watched():
+                return show(call, tensor, generator, *numbers)
             return builtin(tensor, *numbers, generator)
         if type(tensor) is not Tensor and is_dtensor(tensor):
             return of_shards(tensor, random_key(tensor, generator), *numbers)
@@ -176,4 +180,5 @@ def filling(operator: str, builtin: Callable[..., Tensor]) -> Callable[..., Tens
             fill(tensor, random_key(tensor, generator), *numbers)
         return tensor
 
+    call.__name__ = call.__qualname__ = operator
     return call

@@ -21,7 +21,7 @@ from . import _batch_norm as plain
 from ._activations import BY_NUMBER, checked_activation
 from ._batch_norm import Options
 from ._derivatives import of_tensors, tangent, transpose
-from ._function import Function, batched, differentiable
+from ._function import Function, batched, differentiable, show, watched
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
@@ -411,6 +411,9 @@ def batch_norm(
     if inplace and isinstance(input, Tensor) and not is_compiling():
         check_in_place(input)
     if not takes(input, *arguments) or input.numel() == 0:
+        if watched():
+            own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
+            return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)
         y = _composed(input, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
     check_updates("batch_norm", running_mean, running_var, momentum)

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as builtin
 from torch.nn.functional import logsigmoid
 
 from .._fake import register_fake
-from ._function import Elementwise, differentiable, kernel
+from ._function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
     autocasting,
@@ -196,6 +196,10 @@ def binary_cross_entropy_with_logits(
     tensors = (input, target, weight, pos_weight)
     if native_together(*tensors) or autocasting(*tensors):
         loss = _loss
+    elif watched():
+        of_torch = input, target, weight, size_average, reduce, reduction, pos_weight
+        own = dict(label_smoothing=label_smoothing, ignore_index=ignore_index)
+        return show(binary_cross_entropy_with_logits, *of_torch, **own)
     elif label_smoothing == 0 and ignore_index is None:
         return builtin(input, target, weight, size_average, reduce, reduction, pos_weight)
     else:

@@ -23,7 +23,7 @@ from . import _cross_entropy as plain
 from ._class_shards import described, of_logits, refuse_group, sharded, split_among
 from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import tangent, transpose
-from ._function import Function, autocasts, batched, differentiable, traceable
+from ._function import Function, autocasts, batched, differentiable, show, traceable, watched
 from ._loss import MEAN, NONE, check_in_range, reduction_enum, widened
 from ._split_cross_entropy import SplitCrossEntropy, of_these_classes
 
@@ -412,6 +412,10 @@ def cross_entropy(
     split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
     ours = split or (traceable(input) if compiling else dense_float(input))
     if not (isinstance(target, Tensor) and ours):
+        if watched():
+            of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
+            own = dict(z_loss=z_loss, logit_softcap=logit_softcap, empty=empty, inplace_backward=inplace_backward)
+            return show(cross_entropy, *of_torch, **own, process_group=process_group)
         if z_loss or logit_softcap is not None or empty != "nan" or inplace_backward:
             raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
         return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)

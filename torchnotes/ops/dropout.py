@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout as builtin
 
+from ._function import show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
 torch.library.register_fake("torchnotes::dropout", lambda x, key, p, place=None: torch.empty_like(x))
@@ -39,6 +40,8 @@ def dropout(
     if p != p:
         raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p}")  # as torch's operator does
     if not draws_natively(input, generator):
+        if watched():
+            return show(dropout, input, p, training, inplace, generator=generator)
         if generator is None or not isinstance(input, Tensor):
             return builtin(input, p, training, inplace)
         if not training or p == 0:

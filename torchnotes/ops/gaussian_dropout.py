@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from ._function import show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
 torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, place=None: torch.empty_like(x))
@@ -47,6 +48,8 @@ def times_normal(
         raise TypeError(f"gaussian_dropout(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
     if draws_natively(input, generator):
         return _times_normal(input, random_key(input, generator), mean, sigma, inplace=inplace)
+    if watched():
+        return show(times_normal, input, mean, sigma, inplace, generator)
     dtype = input.dtype.to_real() if input.is_complex() else input.dtype
     if generator is None:
         noise = torch.randn_like(input, dtype=dtype)

@@ -10,7 +10,7 @@ from torch.nn.functional import leaky_relu as builtin
 from .._fake import register_fake
 from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledLeakyReLU, worthwhile
-from ._function import native
+from ._function import native, show, watched
 
 register_fake("torchnotes::leaky_relu", builtin)
 register_fake("torchnotes::leaky_relu_", lambda x, a: None)
@@ -42,6 +42,8 @@ leaky_relu_, falling_leaky_relu_ = in_place(LeakyReLU), in_place(FallingLeakyReL
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where it is positive, else negative_slope * input, as torch.nn.functional.leaky_relu."""
     if not (native(input) and isinstance(negative_slope, (float, int))):
+        if watched():
+            return show(leaky_relu, input, negative_slope, inplace)
         if not inplace and worthwhile(input) and isinstance(negative_slope, (float, int)) and negative_slope >= 0:
             return CompiledLeakyReLU.apply(input, negative_slope)
         return builtin(input, negative_slope, inplace)

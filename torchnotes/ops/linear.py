@@ -21,7 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .._fake import check_same_device, register_fake
 from .._native import fits_layer
 from ._activations import BY_NUMBER, checked_activation
-from ._function import Function, autocasts, batched, differentiable, kernel
+from ._function import Function, autocasts, batched, differentiable, kernel, show, watched
 
 _forward, _backward = kernel("linear"), kernel("linear_backward")
 
@@ -207,6 +207,8 @@ def linear(
     """
     number = checked_activation(activation)
     if is_compiling() or not fits_layer(input, weight, bias) or negative_slope < 0:  # its output does not tell z
+        if watched():
+            return show(linear, input, weight, bias, activation=activation, negative_slope=negative_slope)
         return _composed(input, weight, bias, number, negative_slope)
     layer = _sums if number == _IDENTITY else _activated
     if input.dim() == 2:

@@ -30,7 +30,7 @@ from .._native import DIRECT, TRANSFORM, call_mode, dense_float
 from .._shards import is_dtensor
 from ._class_shards import described, of_linear, refuse_group, sharded, split_among
 from ._cross_entropy import Options as RowOptions
-from ._function import Function, autocasts
+from ._function import Function, autocasts, show, watched
 from ._linear_cross_entropy import (
     Operands,
     Options,
@@ -198,6 +198,17 @@ def linear_cross_entropy(
     are those of this rank's classes, and the gradient for the input is that of all. So with a linear_weight that is a
     DTensor, sharded on the classes.
     """
+    if watched():
+        of_torch = dict(
+            linear_bias=linear_bias,
+            weight=weight,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            options=options,
+        )
+        own = dict(z_loss=z_loss, logit_softcap=logit_softcap, empty=empty, process_group=process_group)
+        return show(linear_cross_entropy, input, linear_weight, target, **of_torch, **own)
     reduction_enum(None, None, reduction)  # refuses what is none
     if empty not in ("nan", "zero"):
         raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss as builtin
 
 from .._fake import register_fake
-from ._function import Elementwise, differentiable, kernel
+from ._function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
     autocasting,
@@ -104,6 +104,8 @@ def mse_loss(
 ) -> Tensor:
     """(input - target)^2, reduced, as torch.nn.functional.mse_loss."""
     if not (native_together(input, target, weight) or autocasting(input, target, weight)):
+        if watched():
+            return show(mse_loss, input, target, size_average, reduce, reduction, weight)
         return builtin(input, target, size_average, reduce, reduction, weight)  # type: ignore[call-arg] # stubs lag
     if input.shape == target.shape:
         if weight is not None and weight.shape != input.shape:

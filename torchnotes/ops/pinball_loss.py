@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._fake import register_fake
 from ._compiled import worthwhile
-from ._function import Elementwise, differentiable, kernel
+from ._function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
     autocasting,
@@ -201,8 +201,10 @@ def pinball_loss(
         )
     if weight is not None and weight.shape != target.shape:
         raise ValueError(f"Weight size ({weight.size()}) must be the same as target size ({target.size()})")
-    if several:
-        target, weight = target.unsqueeze(-1), None if weight is None else weight.unsqueeze(-1)
-    tensors = (input, target, weight)
-    takes = native_together(*tensors) or autocasting(*tensors)
-    return (_loss if takes else _composed_of_plain_operations)(input, target, weight, taus, enum, smoothing)
+    y, w = (target, weight) if not several else (target.unsqueeze(-1), None if weight is None else weight.unsqueeze(-1))
+    if native_together(input, y, w) or autocasting(input, y, w):
+        return _loss(input, y, w, taus, enum, smoothing)
+    if watched():
+        own = dict(weight=weight, reduction=reduction, smoothing=smoothing)
+        return show(pinball_loss, input, target, quantiles, **own)
+    return _composed_of_plain_operations(input, y, w, taus, enum, smoothing)

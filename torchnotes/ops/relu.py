@@ -12,7 +12,7 @@ from torch.overrides import has_torch_function_unary
 from .._fake import register_fake
 from ._activation import Activation, Slope, in_place
 from ._compiled import CompiledReLU, worthwhile
-from ._function import native
+from ._function import native, show, watched
 
 register_fake("torchnotes::relu", torch_relu)
 register_fake("torchnotes::relu_", lambda x: None)
@@ -43,6 +43,8 @@ def _torchs(input: Tensor, inplace: bool) -> Tensor:
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, input), as torch.nn.functional.relu."""
     if not native(input):
+        if watched():
+            return show(relu, input, inplace)
         if not inplace and worthwhile(input):
             return CompiledReLU.apply(input)
         return _torchs(input, inplace)

@@ -9,7 +9,7 @@ from torch import sigmoid as builtin
 
 from .._fake import register_fake
 from ._activation import Activation, Curvature, Slope
-from ._function import native
+from ._function import native, show, watched
 
 register_fake("torchnotes::sigmoid", builtin)
 register_fake("torchnotes::sigmoid_backward", torch.ops.aten.sigmoid_backward)
@@ -36,4 +36,6 @@ class Sigmoid(Activation):
 
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + e^-input), as torch.nn.functional.sigmoid."""
-    return Sigmoid.apply(input) if native(input) else builtin(input)
+    if not native(input):
+        return show(sigmoid, input) if watched() else builtin(input)
+    return Sigmoid.apply(input)

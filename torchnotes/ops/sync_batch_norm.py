@@ -29,7 +29,7 @@ from .._native import GRAPH, TRANSFORM, call_mode, check_in_place
 from . import _batch_norm as plain
 from ._batch_norm import Options
 from ._derivatives import of_tensors, transpose
-from ._function import Function
+from ._function import Function, show, watched
 from ._sync_batch_norm import merged, of_all_batches
 from .batch_norm import (
     _there,
@@ -206,9 +206,12 @@ def sync_batch_norm(
     The batches may differ in size, and some of them may be empty. All ranks call it, and go through its backward, in
     the same order. The gradients of weight and bias are those of the rank's own loss.
     """
-    group = checked("sync_batch_norm", process_group)
     numbers = running_mean, running_var, weight, bias
     own: dict[str, Any] = dict(activation=activation, negative_slope=negative_slope, center_only=center_only)
+    if watched():
+        of_torch = input, *numbers, training, momentum, eps, process_group
+        return show(sync_batch_norm, *of_torch, inplace=inplace, **own)
+    group = checked("sync_batch_norm", process_group)
     if not training or group.size() == 1:
         return batch_norm(input, *numbers, training, momentum, eps, inplace=inplace, **own)
     if input.dim() < 2:

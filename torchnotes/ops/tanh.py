@@ -9,7 +9,7 @@ from torch import tanh as builtin
 
 from .._fake import register_fake
 from ._activation import Activation, Curvature, Slope
-from ._function import native
+from ._function import native, show, watched
 
 register_fake("torchnotes::tanh", builtin)
 register_fake("torchnotes::tanh_backward", torch.ops.aten.tanh_backward)
@@ -36,4 +36,6 @@ class Tanh(Activation):
 
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent of input, as torch.nn.functional.tanh."""
-    return Tanh.apply(input) if native(input) else builtin(input)
+    if not native(input):
+        return show(tanh, input) if watched() else builtin(input)
+    return Tanh.apply(input)

@@ -1,0 +1,86 @@
+"""What a TorchFunctionMode and a TorchDispatchMode see of our calls."""
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchnotes import functional, init
+from torchnotes.commands._check_operations import Operation, call, cast
+from torchnotes.commands._checked import DIFFERENTIABLE
+
+OPERATIONS = {name: record for name, record in DIFFERENTIABLE.items() if isinstance(record, Operation)}
+COMPOSED = {"gaussian_dropout_penalty"}  # of torch's operations
+
+
+class Functions(TorchFunctionMode):
+    def __init__(self):
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.seen.append(getattr(function, "__name__", ""))
+        return function(*args, **kwargs or {})
+
+
+class Operators(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.seen.append(str(operator))
+        return operator(*args, **kwargs or {})
+
+
+def sample(name, option):
+    record = OPERATIONS[name]
+    (made,) = (cast(one, torch.float32, torch.device("cpu")) for one in record.samples((option,), (5, 7)))
+    return made
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - COMPOSED))
+def test_modes_see_our_names_and_our_kernels_run(name):
+    for option in OPERATIONS[name].options:
+        function, given = getattr(functional, name), sample(name, option)
+        expected = call(function, given)[0]
+        with Functions() as functions:
+            shown = call(function, given)[0]
+        assert name in functions.seen
+        assert torch.equal(shown, expected)
+        with Operators() as operators:
+            dispatched = call(function, given)[0]
+        assert torch.equal(dispatched, expected)
+        assert any(operator.startswith("torchnotes.") for operator in operators.seen)
+        dispatched.sum().backward()
+        with Functions() as outer, Functions() as inner:
+            assert torch.equal(call(function, given)[0], expected)
+        assert name in outer.seen
+        assert name in inner.seen
+
+
+def test_modes_see_random_numbers_by_name():
+    key = torch.tensor([3, 5])
+    x = torch.ones(40)
+    for name, draw in (
+        ("dropout", lambda: functional.dropout(x, 0.3, generator=key)),
+        ("times_normal", lambda: functional.gaussian_dropout(x, 0.3, generator=key)),
+        ("uniform_", lambda: init.uniform_(x.clone(), generator=key)),
+        ("normal_", lambda: init.normal_(x.clone(), generator=key)),
+        ("trunc_normal_", lambda: init.trunc_normal_(x.clone(), generator=key)),
+    ):
+        expected = draw()
+        with Functions() as mode:
+            assert torch.equal(draw(), expected)
+        assert name in mode.seen
+        with torch.device("cpu"):  # a mode, too
+            assert torch.equal(draw(), expected)
+
+
+def test_a_mode_can_answer_in_place_of_the_function():
+    class Answering(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            return "answer" if function is functional.relu else function(*args, **kwargs or {})
+
+    with Answering():
+        assert functional.relu(torch.ones(3)) == "answer"
+        assert torch.equal(functional.tanh(torch.zeros(3)), torch.zeros(3))
