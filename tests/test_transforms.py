@@ -192,3 +192,18 @@ def test_derivatives_of_nested_transforms(name, record, option, nesting):
     reference = REFERENCES.get(name, record.reference)
     ours, theirs = (derivative(f, sample, nesting) for f in (getattr(functional, name), reference))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
+@pytest.mark.parametrize("nesting", [f for f in NESTINGS if "vmap" not in f.__name__ and "jac" not in f.__name__])
+@pytest.mark.parametrize("name", ("dropout", "gaussian_dropout"))
+def test_derivatives_of_noise(name, nesting):
+    sample = {"input": torch.randn(2, 3, dtype=torch.float64, requires_grad=True)}
+    key = torch.tensor([7, 9])
+
+    def noisy(input):
+        return getattr(functional, name)(input, 0.4, generator=key)
+
+    factor = noisy(torch.ones(2, 3, dtype=torch.float64))
+    ours, theirs = (derivative(f, sample, nesting) for f in (noisy, lambda input: factor * input))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)

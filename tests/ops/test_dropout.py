@@ -46,6 +46,8 @@ def test_p_is_a_probability_as_in_torch():
     for p, training, inplace in itertools.product((-0.1, 1.1, math.nan, "x", None), (True, False), (False, True)):
         expected = outcome(torch.nn.functional.dropout, x, p, training)
         assert outcome(F.dropout, x, p, training, inplace) == expected
+    for training in (None, 1, 0, "mean"):
+        assert outcome(F.dropout, x, 0.5, training) == outcome(torch.nn.functional.dropout, x, 0.5, training)
     assert torch.equal(x, torch.ones(3))
 
 

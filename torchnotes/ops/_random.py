@@ -6,7 +6,7 @@ and vmap's randomness do with them what they do with torch's random numbers.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,29 +47,20 @@ def draws_natively(x: Any, generator: Generator) -> bool:
     return dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)) or (is_traced() and traceable(x))
 
 
+def times_noise(multiply: Callable[..., Tensor], x: Tensor, key: Tensor, *numbers: float) -> Tensor:
+    """d x by a native operator. Recorded by torch.fx it is a product: in that graph the operator has no derivative."""
+    if not is_compiling() and is_traced():
+        return x * multiply(torch.ones_like(x), key, *numbers)
+    return multiply(x, key, *numbers)
+
+
 class Noise(Function):
-    """y = d x of x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent.
-
-    Recorded by torch.fx, it is a product: the operator alone has no derivative in the graph that torch.fx makes.
-    """
-
-    kernel: ClassVar[Callable[..., Tensor]]
-
-    @classmethod
-    def forward(cls, x: Tensor, key: Tensor, *numbers: float) -> Tensor:
-        if not is_compiling() and is_traced():
-            return x * cls.kernel(torch.ones_like(x), key, *numbers)
-        return cls.kernel(x, key, *numbers)
+    """y = d x of x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
         ctx.numbers = inputs[2:]
-
-    @classmethod
-    def backward(cls, ctx: Any, g: Tensor) -> tuple:
-        (key,) = ctx.saved_tensors
-        return cls.apply(g, key, *ctx.numbers), None, *(None,) * len(ctx.numbers)
 
     @classmethod
     def tangent(cls, ctx: Any, x_t: Tensor, *_: Any) -> Tensor:
@@ -86,9 +77,7 @@ class ShardedNoise(Noise):
     """The same for a DTensor x, a key, the native operator that multiplies each rank's part, and its numbers."""
 
     @staticmethod
-    def forward(  # type: ignore[override] # of other arguments
-        x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]
-    ) -> Any:
+    def forward(x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]) -> Any:
         return by_parts(x, lambda part, place: multiply(part, key, *numbers, place))
 
     @staticmethod

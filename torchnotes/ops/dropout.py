@@ -3,21 +3,33 @@
 y = d x,    d = 0 with probability p, else 1/(1 - p),    dy/dx = d
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as builtin
 
 from ._function import show, watched
-from ._random import Generator, Noise, draws_natively, noisy, random_key
+from ._random import Generator, Noise, draws_natively, noisy, random_key, times_noise
 
 torch.library.register_fake("torchnotes::dropout", lambda x, key, p, place=None: torch.empty_like(x))
 torch.library.register_fake("torchnotes::dropout_", lambda x, key, p, place=None: None)
 
 
+_kernel = torch.ops.torchnotes.dropout.default
+
+
 class Dropout(Noise):
     """d x"""
 
-    kernel = torch.ops.torchnotes.dropout.default
+    @staticmethod
+    def forward(x: Tensor, key: Tensor, p: float) -> Tensor:
+        return times_noise(_kernel, x, key, p)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        (key,) = ctx.saved_tensors
+        return Dropout.apply(g, key, *ctx.numbers), None, None
 
 
 _dropout = noisy(Dropout, "dropout")
@@ -49,6 +61,8 @@ def dropout(
         kept = torch.empty_like(input).bernoulli_(1 - p, generator=generator)  # type: ignore[arg-type] # its own error
         kept = kept / (1 - p) if p < 1 else kept
         return input.mul_(kept) if inplace else input * kept
+    if training is not True and training is not False:
+        return builtin(input, p, training, inplace)  # raises its own error
     if not training or p == 0 or input.numel() == 0:
         return input
     return _dropout(input, random_key(input, generator), float(p), inplace=inplace)

@@ -4,21 +4,32 @@ y = d x,    d ~ N(1, sigma^2),    dy/dx = d
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._function import show, watched
-from ._random import Generator, Noise, draws_natively, noisy, random_key
+from ._random import Generator, Noise, draws_natively, noisy, random_key, times_noise
 
 torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, place=None: torch.empty_like(x))
 torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma, place=None: None)
 
 
+_kernel = torch.ops.torchnotes.gaussian_dropout.default
+
+
 class GaussianDropout(Noise):
     """d x"""
 
-    kernel = torch.ops.torchnotes.gaussian_dropout.default
+    @staticmethod
+    def forward(x: Tensor, key: Tensor, mean: float, sigma: float) -> Tensor:
+        return times_noise(_kernel, x, key, mean, sigma)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        (key,) = ctx.saved_tensors
+        return GaussianDropout.apply(g, key, *ctx.numbers), None, None, None
 
 
 _times_normal = noisy(GaussianDropout, "gaussian_dropout")
