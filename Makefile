@@ -1,9 +1,10 @@
-# The words to remember: make train, test, check, bench, docs, wheel. Each does all the set-up it needs.
+# The words to remember: make train, test, check, bench, conformance, docs, wheel. Each does all the set-up it needs.
 #
 #   TORCH=2.12.0          another torch
 #   PYTHON=python3.12     another Python to make the environment with
 #   TORCHNOTES_INSTRUCTION_SETS=avx512   build the kernels for these alone (by default all: default avx2 avx512), or
 #                                        for this machine's (native)
+#   ONLY='relu[1] float32'   the cases of make conformance whose names have this in them
 #   TORCHNOTES_CUDA=1/0   build the CUDA kernels or not (by default where a toolkit and a CUDA torch are present)
 
 TORCH ?= 2.13.0
@@ -18,7 +19,7 @@ SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
 KERNEL_TESTS := tests/ops tests/optim --ignore tests/ops/test_linear_cross_entropy.py --ignore tests/optim/test_newton.py -k "not (inductor or compile \
 	or export or composition or third or gradcheck or derivatives or vmap or transforms or dual or fake or autocast or hooks or opcheck)"
 
-.PHONY: build train test check format bench docs wheel sanitize clean
+.PHONY: build train test check format bench conformance docs wheel sanitize clean
 .DELETE_ON_ERROR:
 
 build: $(VENV)/built
@@ -70,6 +71,11 @@ bench: build
 	$(HERE) $(PY) -m torchnotes bench --save
 	$(HERE) $(PY) -m benchmarks.scaling
 	$(HERE) $(PY) -m benchmarks.publish
+
+# Ours beside torch on the samples of torch's own tests; with UPSTREAM, a checkout of PyTorch, in torch's own tests too.
+conformance: $(VENV)/usable $(VENV)/tests
+	env "PYTHONPATH=$(CURDIR):$(CURDIR)/tests" $(PY) -W ignore -m conformance \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(UPSTREAM),--upstream '$(UPSTREAM)')
 
 docs: build $(VENV)/tests
 	$(HERE) $(PY) -m sphinx --quiet -W --keep-going -b html docs build/docs

@@ -1,0 +1,90 @@
+"""python -m conformance: torchnotes beside torch on the samples of torch's own tests.
+
+It fails where something differs and differences.py gives no reason, and where a reason given there is no longer needed.
+"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from .differences import DIFFERENCES
+from .run import PARTS, Difference, Run, run
+
+KINDS = ("silent", "form", "rejected", "accepted", "exception", "warnings", "broken")
+ALL = Path("build/conformance.txt")
+
+
+def reasons(differences: list[Difference]) -> tuple[list[Difference], Counter]:
+    """Those that have none, and how often each pattern matched."""
+    unexplained, matched = [], Counter()
+    for difference in differences:
+        pattern = next((p for p in DIFFERENCES if re.search(p, str(difference))), None)
+        matched[pattern] += 1
+        if pattern is None:
+            unexplained.append(difference)
+    return unexplained, matched
+
+
+def alike(differences: list[Difference]) -> Iterator[tuple[Difference, int]]:
+    """One of each sort, and how many there are of it: they differ by numbers and dtypes."""
+
+    def sort(one: Difference) -> tuple[str, str]:
+        return re.sub(r"b?float\d+|[-\d.,]+", "", one.case), re.sub(r"[-\d.,]+", "", one.what)[:60]
+
+    counts = Counter(map(sort, differences))
+    seen = set()
+    for one in differences:
+        if sort(one) not in seen:
+            seen.add(sort(one))
+            yield one, counts[sort(one)]
+
+
+def runs(only: list[str], jobs: int) -> Iterator[Run]:
+    named = [(part, name) for part, module in PARTS.items() for name in module.names()]
+    if only:  # the names that are asked for, if any is
+        named = [one for one in named if any(re.search(rf"\b{one[1]}\b", text) for text in only)] or named
+    with ProcessPoolExecutor(jobs, mp_context=get_context("forkserver")) as pool:
+        for job in as_completed([pool.submit(run, part, name, only) for part, name in named]):
+            yield job.result()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    parser.add_argument("--only", nargs="*", default=[], help="names of cases, or parts of them")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table("", "cases", *KINDS, "explained", "seconds")
+    found, cases = [], 0
+    for one in runs(arguments.only, arguments.jobs):
+        unexplained, _ = reasons(one.differences)
+        counts = Counter(difference.kind for difference in unexplained)
+        numbers = (one.cases, *(counts[kind] for kind in KINDS), len(one.differences) - len(unexplained))
+        table.add_row(one.name, *(str(n or "") for n in numbers), f"{one.seconds:.0f}")
+        found += one.differences
+        cases += one.cases
+    unexplained, matched = reasons(found)
+    for difference, count in alike(unexplained):
+        more = f" ({count} alike)" if count > 1 else ""
+        print(f"{difference}{more}\n    make conformance ONLY='{difference.case}'")
+    console.print(table)
+    ALL.parent.mkdir(exist_ok=True)
+    ALL.write_text("".join(f"{one.case} ({one.call}): {one.what}\n" for one in unexplained))
+    stale = [] if arguments.only else [p for p in DIFFERENCES if not matched[p]]
+    for pattern in stale:
+        print(f"differences.py explains what no longer differs: {pattern}")
+    explained = len(found) - len(unexplained)
+    print(f"{cases} cases: {len(unexplained)} differ without a reason ({ALL}), {explained} with one")
+    return int(bool(unexplained or stale or not cases))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""What differs from torch on purpose, or cannot be helped: a pattern of `case: difference`, and the reason."""
+
+DIFFERENCES: dict[str, str] = {
+    "cross_entropy.*: accepted: .*'nll_loss_forward' is not differentiable": "torch has no gradient of class weights",
+    "with_logits.*: accepted: .* is not differentiable": "torch has no gradient of weights",
+    "accepted: .* ZeroTensors are immutable": "torch's second derivative fails on zero tangents",
+    "(tanh|sigmoid).*TypeError: .* AttributeError: .* object has no": "torch.tanh and torch.sigmoid raise it too",
+    "cross_entropy.* is 0, torch's -0": "the sign of a loss of zero",
+    "batch_norm.* -?inf@3 ": "an infinite weight is multiplied in another order",
+    "batch_norm.* float64 all 3e.38 ": "the variance of equal numbers is zero; torch's is their rounding",
+    "with_logits.*-inf.*torch's nan": "a logit of -inf has an infinite loss, where torch subtracts infinities",
+}

@@ -1,0 +1,110 @@
+"""Every function of torchnotes.functional beside torch's of the same name, on the samples of torch's op_db."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo.core import OpInfo
+
+from torchnotes import functional
+
+from .case import Case
+from .contexts import contexts
+from .programs import Program, backward, double_backward, forward, subsets, transforms
+from .samples import FLOATS, OTHERS, Sample, in_layouts, of_opinfo, of_wrong_kinds, with_special_values
+
+
+def composed_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    dims, shape = [0, *range(2, input.dim())], [1, -1, *[1] * (input.dim() - 2)]
+    mean, variance = running_mean, running_var
+    if training:
+        mean = input.mean(dims)
+        variance = (input - mean.view(shape)).square().mean(dims)
+    y = (input - mean.view(shape)) * (variance.view(shape) + eps).rsqrt()
+    y = y if weight is None else y * weight.view(shape)
+    return y if bias is None else y + bias.view(shape)
+
+
+# torch's batch normalisation has wrong derivatives beyond the first: of the tangent, and by weight and input together.
+REFERENCES = {"batch_norm": composed_batch_norm}
+MOST, SOME, FEW = 40, 8, 3  # samples of one entry of op_db
+
+
+def of_functions() -> dict[str, list[OpInfo]]:
+    """The entries of op_db by the name of the function."""
+    found: dict[str, list[OpInfo]] = {}
+    for info in op_db:
+        name = info.name.removeprefix("nn.functional.")
+        if info.dtypes and hasattr(functional, name) and hasattr(torch.nn.functional, name):
+            found.setdefault(name, []).append(info)
+    return found
+
+
+def cases(name: str) -> Iterator[Case]:
+    ours, theirs = getattr(functional, name), getattr(torch.nn.functional, name)
+
+    def case(sample: Sample, what: str, program: Program) -> Case:
+        return Case(f"{sample.name} {what}", sample.words(), ours, theirs, sample, program, REFERENCES.get(name))
+
+    for info in of_functions()[name]:
+        for sample, what, program in _calls(info):
+            yield case(sample, what, program)
+
+
+def _calls(info: OpInfo) -> Iterator[tuple[Sample, str, Program]]:
+    for dtype in FLOATS:
+        for sample in of_opinfo(info, dtype, MOST):
+            yield sample, "forward", forward
+            yield from _of_subsets(sample, backward)
+            yield from _of_subsets(sample, double_backward)
+    for dtype in (torch.float64, torch.bfloat16):
+        for sample in of_opinfo(info, dtype, SOME):
+            for what, program in transforms(sample):
+                yield sample, what, program
+    for dtype in (torch.float32, torch.bfloat16):
+        for sample in of_opinfo(info, dtype, SOME):
+            for laid_out in in_layouts(sample):
+                yield laid_out, "forward", forward
+                yield from _of_subsets(laid_out, backward, all_alone=True)
+    for dtype in FLOATS:
+        for sample in of_opinfo(info, dtype, FEW):
+            for special in with_special_values(sample):
+                yield from _of_subsets(special, backward, all_alone=True)
+    for sample in of_opinfo(info, torch.float32, SOME):
+        for dtype in OTHERS:
+            cast = sample.cast(dtype, str(dtype).removeprefix("torch."))
+            yield cast, "forward", forward
+            yield from _of_subsets(cast, backward, all_alone=True)
+        for what, program in contexts(sample).items():
+            yield sample, what, program
+    for sample in of_opinfo(info, torch.float32, FEW):
+        for wrong in of_wrong_kinds(sample):
+            yield wrong, "forward", forward
+    if info.error_inputs_func is not None:
+        for i, error in enumerate(info.error_inputs("cpu")):
+            given = error.sample_input
+            yield Sample(f"{info.name} error[{i}]", (given.input, *given.args), given.kwargs), "forward", forward
+
+
+def _of_subsets(sample: Sample, program: Callable, all_alone: bool = False) -> Iterator[tuple[Sample, str, Program]]:
+    for variables in [sample.differentiable] if all_alone else subsets(sample):
+        named = ",".join(map(str, variables))
+
+        def bound(function: Callable, sample: Sample, variables: tuple[int, ...] = variables) -> dict:
+            return program(function, sample, variables)
+
+        yield sample, f"{program.__name__} {named}", bound
+
+
+def names() -> list[str]:
+    return list(of_functions())

@@ -1,0 +1,308 @@
+"""What is done with a function and its arguments: called, differentiated, transformed.
+
+A program returns results by their names. It draws the vectors of its products from multiples of 1/8, which every dtype
+holds, so that the same program in float64 tells which of two results is the better one.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+
+from .samples import Sample
+
+Results = dict[str, Any]
+Program = Callable[[Callable, Sample], Results]
+LARGE = 40  # numbers, beyond which there are no whole Jacobians
+
+
+def noise(x: Tensor, seed: int = 1) -> Tensor:
+    numbers = torch.randint(-8, 9, x.shape, generator=torch.Generator().manual_seed(seed))
+    return ((numbers + (numbers == 0)) / 8).to(x.dtype)
+
+
+def subsets(sample: Sample) -> list[tuple[int, ...]]:
+    """What is differentiated by: by each floating tensor; by all of those that torch differentiates by, and all but
+    one."""
+    usual = sample.differentiable
+    most = itertools.combinations(usual, len(usual) - 1) if usual else ()
+    return sorted({*((i,) for i in sample.floating()), usual, *most} - {()})
+
+
+def _function(function: Callable, sample: Sample, variables: tuple[int, ...]) -> tuple[Callable, tuple[Tensor, ...]]:
+    """The function of these tensors alone, and their values. Buffers are copied, in-place calls write over a copy."""
+
+    def of(*given: Tensor) -> Tensor:
+        changed = dict(zip(variables, given, strict=True))
+        buffers = {i: x.clone() for i, x in enumerate(sample.leaves) if isinstance(x, Tensor) and i not in changed}
+        if sample.kwargs.get("inplace"):
+            changed = {i: x.clone() for i, x in changed.items()}
+        call = sample.given({**buffers, **changed})
+        return function(*call.args, **call.kwargs)
+
+    return of, tuple(sample.leaves[i] for i in variables)
+
+
+def forward(function: Callable, sample: Sample) -> Results:
+    versions = {i: x._version for i, x in enumerate(sample.leaves) if isinstance(x, Tensor) and not x.is_inference()}
+    memory = {i: x.untyped_storage()._cdata for i, x in enumerate(sample.leaves) if _has_storage(x)}
+    y = function(*sample.args, **sample.kwargs)
+    after = {f"argument {i} afterwards": x for i, x in enumerate(sample.leaves) if isinstance(x, Tensor)}
+    return {
+        "output": y,
+        "is": [i for i, x in enumerate(sample.leaves) if x is y],
+        "shares": [i for i, storage in memory.items() if _has_storage(y) and storage == y.untyped_storage()._cdata],
+        "written": [i for i, version in versions.items() if sample.leaves[i]._version != version],
+        **after,
+    }
+
+
+def _has_storage(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_meta
+
+
+def backward(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    leaves = [sample.leaves[i].requires_grad_() for i in variables]
+    clones = {i: x.clone() for i, x in zip(variables, leaves, strict=True)} if sample.kwargs.get("inplace") else {}
+    call = sample.given(clones)
+    y = function(*call.args, **call.kwargs)
+    gradients = torch.autograd.grad(y, leaves, noise(y), allow_unused=True)
+    return {"output": y, "leaf": y.is_leaf, "gradient": gradients}
+
+
+def summed(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    """.backward() of a sum, whose gradient is expanded, twice."""
+    for _ in range(2):
+        of, leaves = _function(function, sample, variables)
+        y = of(*[x.requires_grad_() for x in leaves])
+        y.sum().backward()
+    return {"output": y, "gradient": [x.grad for x in leaves]}
+
+
+def double_backward(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, leaves = _function(function, sample, variables)
+    leaves = [x.requires_grad_() for x in leaves]
+    y = of(*leaves)
+    v = noise(y).requires_grad_()
+    first = torch.autograd.grad(y, leaves, v, create_graph=True, allow_unused=True)
+    some = [g for g in first if g is not None and g.requires_grad]
+    second = torch.autograd.grad(some, [*leaves, v], [noise(g, 2) for g in some], allow_unused=True)
+    return {"gradient": first, "second": second}
+
+
+def dual(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    with forward_ad.dual_level():
+        y = of(*[forward_ad.make_dual(x, noise(x)) for x in primals])
+        unpacked = forward_ad.unpack_dual(y)
+        return {"output": unpacked.primal, "tangent": unpacked.tangent}
+
+
+def pushed(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    return {"jvp": jvp(of, primals, tuple(map(noise, primals)))}
+
+
+def pushed_twice(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    along = tuple(map(noise, primals))
+    return {"jvp of jvp": jvp(lambda *x: jvp(of, x, along)[1], primals, along)}
+
+
+def pushed_back(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    """Forward over reverse."""
+    of, primals = _function(function, sample, variables)
+    return {"jvp of vjp": jvp(partial(_pull, of), primals, tuple(map(noise, primals)))}
+
+
+def pulled(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    return {"vjp": _pull(of, *primals)}
+
+
+def pulled_forward(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    """Reverse over forward."""
+    of, primals = _function(function, sample, variables)
+    along = tuple(map(noise, primals))
+    return {"vjp of jvp": _pull(lambda *x: jvp(of, x, along)[1], *primals)}
+
+
+def pulled_twice(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    return {"vjp of vjp": _pull(partial(_pull, of), *primals)}
+
+
+def _pull(of: Callable, *primals: Tensor) -> tuple[Tensor, ...]:
+    y, pullback = vjp(of, *primals)
+    return pullback(tuple(map(noise, y)) if isinstance(y, tuple) else noise(y))
+
+
+def inside_a_graph(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    """The pullback outlives its level, and an ordinary graph goes on through it."""
+    of, primals = _function(function, sample, variables)
+    leaves = [x.requires_grad_() for x in primals]
+    y, pullback = vjp(of, *[x * 1 for x in leaves])
+    v = noise(y).requires_grad_()
+    first = pullback(v)
+    some = [g for g in first if g.requires_grad]
+    second = torch.autograd.grad(some, [*leaves, v], [noise(g, 2) for g in some], allow_unused=True)
+    return {"vjp": first, "second": second}
+
+
+def linear_inside_a_graph(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    leaves = [x.requires_grad_() for x in primals]
+    y, push = jvp(of, tuple(x * 1 for x in leaves), tuple(map(noise, leaves)))
+    some = [g for g in (y, push) if g.requires_grad]
+    second = torch.autograd.grad(some, leaves, [noise(g, 2) for g in some], allow_unused=True)
+    return {"jvp": push, "second": second}
+
+
+def linearized(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    y, push = linearize(of, *primals)
+    return {"output": y, "tangent": push(*map(noise, primals))}
+
+
+def _total(of: Callable) -> Callable:
+    def total(*given: Tensor) -> Tensor:
+        y = of(*given)
+        return (y * noise(y)).sum()
+
+    return total
+
+
+def gradient_of_gradient(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    numbers = tuple(range(len(primals)))
+
+    def penalty(*given: Tensor) -> Tensor:
+        return sum(g.square().sum() for g in grad(_total(of), argnums=numbers)(*given))
+
+    return {"gradient": grad(penalty, argnums=numbers)(*primals)}
+
+
+def jacobians(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    numbers = tuple(range(len(primals)))
+    return {"jacrev": jacrev(of, numbers)(*primals), "jacfwd": jacfwd(of, numbers)(*primals)}
+
+
+def hessians(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    return {"hessian": hessian(_total(of), tuple(range(len(primals))))(*primals)}
+
+
+def hessian_by_rows(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    numbers = tuple(range(len(primals)))
+    return {"jacrev of jacrev": jacrev(jacrev(_total(of), numbers), numbers)(*primals)}
+
+
+def third_derivative(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    return {"third": _pull(partial(_pull, partial(_pull, of)), *primals)}
+
+
+def _batch(sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...]) -> list[Tensor]:
+    copies = ((x, x.flip(-1) if x.dim() else x / 2, x / 4) for x in (sample.leaves[i] for i in variables))
+    return [torch.stack(x, dim) if dim is not None else x[0] for x, dim in zip(copies, dims, strict=True)]
+
+
+def mapped(
+    function: Callable, sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...], program: str = ""
+) -> Results:
+    of, _ = _function(function, sample, variables)
+    given = _batch(sample, variables, dims)
+    if program == "vjp":
+        inner = partial(_pull, of)
+    elif program == "jvp":
+
+        def inner(*x: Tensor) -> Any:
+            return jvp(of, x, tuple(map(noise, x)))
+
+    elif program == "hvp":
+        inner = partial(_pull, partial(_pull, of))
+    else:
+        inner = of
+    return {"mapped": vmap(inner, dims, randomness="different")(*given)}
+
+
+def mapped_inside(
+    function: Callable, sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...]
+) -> Results:
+    """The gradient of a mapped function, in an ordinary graph, twice."""
+    of, _ = _function(function, sample, variables)
+    leaves = [x.requires_grad_() for x in _batch(sample, variables, dims)]
+    y = vmap(of, dims, randomness="different")(*leaves)
+    first = torch.autograd.grad(y, leaves, noise(y), create_graph=True, allow_unused=True)
+    some = [g for g in first if g is not None and g.requires_grad]
+    second = torch.autograd.grad(some, leaves, [noise(g, 2) for g in some], allow_unused=True) if some else ()
+    return {"mapped": y, "gradient": first, "second": second}
+
+
+def functional(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    of, primals = _function(function, sample, variables)
+    return {"vjp": functionalize(partial(_pull, of))(*primals)}
+
+
+def traced(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
+    """By make_fx, of the gradient."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    of, primals = _function(function, sample, variables)
+    return {"vjp": make_fx(partial(_pull, of))(*primals)(*primals)}
+
+
+OF_SUBSETS: tuple[Callable, ...] = (backward, double_backward)
+TRANSFORMS: tuple[Callable, ...] = (
+    summed,
+    dual,
+    pushed,
+    pushed_twice,
+    pushed_back,
+    pulled,
+    pulled_forward,
+    pulled_twice,
+    inside_a_graph,
+    linear_inside_a_graph,
+    linearized,
+    gradient_of_gradient,
+    third_derivative,
+    functional,
+    traced,
+)
+OF_SMALL: tuple[Callable, ...] = (jacobians, hessians, hessian_by_rows)
+
+
+def transforms(sample: Sample) -> Iterator[tuple[str, Program]]:
+    for variables in subsets(sample):
+        chosen = (*TRANSFORMS, *(OF_SMALL if sum(sample.leaves[i].numel() for i in variables) <= LARGE else ()))
+        for program in chosen:
+            yield f"{program.__name__} {_listed(variables)}", partial(program, variables=variables)
+    yield from maps(sample)
+
+
+def maps(sample: Sample) -> Iterator[tuple[str, Program]]:
+    """Over every set of the tensors, and along another dimension."""
+    variables = tuple(i for i, x in enumerate(sample.leaves) if isinstance(x, Tensor))
+    for chosen in itertools.product((0, None), repeat=len(variables)):
+        if any(dim is not None for dim in chosen):
+            yield f"vmap {chosen}", partial(mapped, variables=variables, dims=chosen)
+    last = tuple(-1 if x.dim() else 0 for x in map(sample.leaves.__getitem__, variables))
+    floating = sample.differentiable
+    yield f"vmap {last}", partial(mapped, variables=variables, dims=last)
+    for dims in itertools.product((0, None), repeat=len(floating)):
+        if any(dim is not None for dim in dims):
+            for program in ("vjp", "jvp", "hvp"):
+                yield f"vmap {dims} of {program}", partial(mapped, variables=floating, dims=dims, program=program)
+            yield f"graph of vmap {dims}", partial(mapped_inside, variables=floating, dims=dims)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers))
