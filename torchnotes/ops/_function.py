@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function
 
-from .._native import _C, DIRECT, GRAPH, call_mode, dense_float, is_watched
+from .._native import _C, DIRECT, GRAPH, call_mode, dense_float, is_traced, is_watched
 
 
 def native(x: Any) -> bool:
@@ -33,6 +33,11 @@ def watched() -> bool:
 def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What the innermost TorchFunctionMode makes of the call. By default it calls the function, itself switched off."""
     return handle_torch_function(function, (), *args, **kwargs)
+
+
+def recorded(x: Any) -> bool:
+    """Whether torch.fx records the call and x is a tensor of ours: native() declines it inside a transform."""
+    return not is_compiling() and is_traced() and traceable(x)
 
 
 def traceable(x: Any) -> bool:

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.compiler import is_compiling
 
-from .._native import dense_float, is_traced
+from .._native import dense_float
 from .._shards import is_dtensor
-from ._function import Function, batched, differentiable, show, traceable, watched
+from ._function import Function, batched, differentiable, recorded, show, traceable, watched
 from ._random_shards import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
 
 Generator = torch.Generator | Tensor | None  # or the key itself
@@ -44,12 +44,12 @@ def draws_natively(x: Any, generator: Generator) -> bool:
     what the compiler makes, on the CPU; and where torch has nothing to draw by a given key."""
     if is_compiling():
         return traceable(x) and (x.device.type == "cpu" or isinstance(generator, Tensor))
-    return dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)) or (is_traced() and traceable(x))
+    return dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)) or recorded(x)
 
 
 def times_noise(multiply: Callable[..., Tensor], x: Tensor, key: Tensor, *numbers: float) -> Tensor:
     """d x by a native operator. Recorded by torch.fx it is a product: in that graph the operator has no derivative."""
-    if not is_compiling() and is_traced():
+    if recorded(x):
         return x * multiply(torch.ones_like(x), key, *numbers)
     return multiply(x, key, *numbers)
 

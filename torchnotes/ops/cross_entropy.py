@@ -23,7 +23,7 @@ from . import _cross_entropy as plain
 from ._class_shards import described, of_logits, refuse_group, sharded, split_among
 from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import tangent, transpose
-from ._function import Function, autocasts, batched, differentiable, show, traceable, watched
+from ._function import Function, autocasts, batched, differentiable, recorded, show, traceable, watched
 from ._loss import MEAN, NONE, check_in_range, reduction_enum, widened
 from ._split_cross_entropy import SplitCrossEntropy, of_these_classes
 
@@ -246,9 +246,9 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
     dtype = input.dtype
     if target.requires_grad:  # the gradient for it is rounded once
         input, target = widened(input), widened(target)
-    # The compiler does not see Functions under its transforms.
-    compiling_transform = is_compiling() and torch._C._are_functorch_transforms_active()
-    if compiling_transform or (weight is not None and weight.requires_grad):
+    # Neither the compiler nor torch.fx sees Functions under transforms.
+    traced_transform = is_compiling() and torch._C._are_functorch_transforms_active()
+    if traced_transform or recorded(input) or (weight is not None and weight.requires_grad):
         losses = plain.losses(input, target, weight, of_rows)
     else:
         losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
@@ -411,6 +411,8 @@ def cross_entropy(
     compiling = is_compiling()
     split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
     ours = split or (traceable(input) if compiling else dense_float(input))
+    if isinstance(target, Tensor) and not ours and recorded(input):
+        compiling = ours = True
     if not (isinstance(target, Tensor) and ours):
         if watched():
             of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
