@@ -418,8 +418,8 @@ def batch_norm(
         return input.copy_(y) if inplace else y
     check_updates("batch_norm", running_mean, running_var, momentum)
     # A Function with several results cannot write over a view, nor within a transform.
-    if inplace and not (input._is_view() or call_mode() == TRANSFORM):
-        keep = call_mode(input, weight, bias) == GRAPH
+    if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
+        keep = mode == GRAPH
         weight, bias = (p if p is None or p.dim() == 1 else p.flatten() for p in (weight, bias))
         return BatchNormInPlace.apply(input, weight, bias, running_mean, running_var, momentum, *options, keep)[0]
     x = input.clone() if inplace else input

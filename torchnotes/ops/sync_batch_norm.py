@@ -229,8 +229,8 @@ def sync_batch_norm(
         check_in_place(input)
     if compiling or call_mode() == TRANSFORM or not takes(input, weight, bias):
         y, *of_all = _composed(input, weight, bias, group, options)
-    elif inplace and not input._is_view():
-        keep = call_mode(input, weight, bias) == GRAPH
+    elif inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
+        keep = mode == GRAPH
         y, _, *of_all = SyncBatchNormInPlace.apply(input, weight, bias, group, options, keep)[:5]
     else:
         y, _, *of_all = SyncBatchNorm.apply(input, weight, bias, group, options)
