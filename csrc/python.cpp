@@ -27,7 +27,7 @@ PyObject* raised() {
 }
 
 bool takes(PyObject* object) {
-  const bool recorded = torchnotes::transforming() && torchnotes::is_traced();
+  const bool recorded = torchnotes::is_traced() && torchnotes::transforming();
   if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || recorded) {
     return false;
   }
@@ -61,6 +61,21 @@ PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   return PyBool_FromLong(fits);
 } catch (const std::exception&) {
   return raised();
+}
+
+// on_one_device(*args): whether the tensors among these are.
+PyObject* on_one_device(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  const at::Tensor* first = nullptr;
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    if (THPVariable_Check(args[i])) {
+      const at::Tensor& x = THPVariable_Unpack(args[i]);
+      if (first != nullptr && x.device() != first->device()) {
+        Py_RETURN_FALSE;
+      }
+      first = &x;
+    }
+  }
+  Py_RETURN_TRUE;
 }
 
 enum Mode : long { kDirect, kGraph, kTransform };
@@ -108,6 +123,7 @@ PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t))
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
     {"fits_layer", fast(fits_layer), METH_FASTCALL, nullptr},
+    {"on_one_device", fast(on_one_device), METH_FASTCALL, nullptr},
     {"is_watched", is_watched, METH_NOARGS, nullptr},
     {"is_traced", is_traced, METH_NOARGS, nullptr},
     {"check_in_place", check_in_place, METH_O, nullptr},

@@ -26,7 +26,7 @@ from torch.compiler import is_compiling
 
 from .._fake import check_same_device
 from .._group import Group
-from .._native import DIRECT, TRANSFORM, call_mode, dense_float
+from .._native import DIRECT, TRANSFORM, call_mode, dense_float, on_one_device
 from .._shards import is_dtensor
 from ._class_shards import described, of_linear, refuse_group, sharded, split_among
 from ._cross_entropy import Options as RowOptions
@@ -215,7 +215,8 @@ def linear_cross_entropy(
     if logit_softcap is not None and not logit_softcap > 0:
         raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
     _check_shapes(input, linear_weight, linear_bias, target, ignore_index)
-    check_same_device(input, linear_weight, linear_bias, target, weight)
+    if is_compiling() or not on_one_device(input, linear_weight, linear_bias, target, weight):
+        check_same_device(input, linear_weight, linear_bias, target, weight)
     x, W, b = input, linear_weight, linear_bias
     index = -100 if ignore_index is None else ignore_index
     numbers = index, label_smoothing, z_loss, logit_softcap or 0.0
