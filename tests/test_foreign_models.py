@@ -214,7 +214,7 @@ def test_lightnings_trainer(tmp_path):
         )
         trainer.fit(model, data)
     assert type(trainer.optimizers[0]) is optim.Adam
-    assert type(models[1].loss) is nn.CrossEntropyLoss
+    assert isinstance(models[1].loss, nn.CrossEntropyLoss)
     assert len(models[0].losses) == 9
     torch.testing.assert_close(models[1].losses, models[0].losses, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(models[1].state_dict(), models[0].state_dict(), rtol=1e-3, atol=1e-4)

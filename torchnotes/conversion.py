@@ -2,6 +2,7 @@
 
 import inspect
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch.nn import Module
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from . import nn
-from .nn._uses import Uses
+from .nn._converted import CLASSES, NAMES, Owner, Part, Shortcut, owning
+from .nn._uses import Place, Uses
+from .nn._writes import writes_in_place
 
 _OURS: dict[type[Module], type[Module]] = {
     theirs: ours
@@ -20,10 +23,11 @@ _OURS: dict[type[Module], type[Module]] = {
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _LAYERS = (*_NORMS, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, nn.Linear)
 _BEFORE_NORMS = (nn.Linear, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3)))
-_ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, CLASSES[nn.LeakyReLU], nn.Sigmoid, nn.Tanh)
 _FOREIGN = "no counterpart here"
 _LAZY = "not initialised yet"
-_OVERWRITTEN = "what follows may overwrite its result, which ours keeps"
+_OVERWRITTEN = {what: f"what follows may overwrite its {what}, which ours saves" for what in ("result", "logits")}
+_SAVES_MORE = (nn.LeakyReLU, nn.CrossEntropyLoss)  # than torch's: the result, the logits
 _BEFORE = "_before_conversion"  # of a module that was changed: its class, and those of our options that it had
 
 
@@ -32,7 +36,7 @@ class Report:
     """What convert did to which modules, by their names in the model."""
 
     replaced: dict[str, str] = field(default_factory=dict)  # name: class
-    fused: dict[str, str] = field(default_factory=dict)  # layer: the activation that it computes now
+    fused: dict[str, str] = field(default_factory=dict)  # layer: the activation that it computes in the model
     inplace: list[str] = field(default_factory=list)  # normalisations that overwrite their input
     kept: dict[str, str] = field(default_factory=dict)  # name: why the module is still torch's
     unfused: dict[str, str] = field(default_factory=dict)  # layer, or what did not trace: why it is not fused
@@ -57,13 +61,14 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
     """Makes the modules of a model ours, in place, where they are exactly of a class of torch.nn that we have.
 
     Parameters, buffers, hooks, names and the state_dict remain, and so do optimizers made before; `revert` undoes it.
-    Dropout draws other numbers than torch's from the same seed.
+    Dropout draws other numbers than torch's from the same seed. What ran before runs after it: a LeakyReLU whose
+    result may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's.
 
-    fuse     A batch normalisation or Linear computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it, and that
-             becomes an Identity. torch.fx shows where: each of the two is called once, and nobody else takes what is
-             between them, in training or in evaluation; a model that does not trace is searched part by part. Whoever
-             comes by it in another way than by forward of the modules around it (another method, a part of a
-             Sequential, a wrapper put around the Linear later) finds the activation in it already.
+    fuse     A batch normalisation or Linear computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it. torch.fx
+             shows where: each of the two is called once, and nobody else takes what is between them, in training or
+             in evaluation; a model that does not trace is searched part by part. They are fused while the module that
+             calls both of them runs, without hooks on them. Called from anywhere else, as a part of a Sequential or by
+             another method, each computes what it did.
     inplace  Batch normalisations write over the result of the convolution or Linear before them where nobody else
              takes that or writes over theirs, and where that saves memory: without an activation or with a LeakyReLU.
              Up to 16 MB it is no faster, and there is no second derivative: hence not by default.
@@ -72,21 +77,23 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
         raise TypeError(f"convert takes a torch.nn.Module. Got: {type(model).__name__}")
     report = Report()
     names = {module: name for name, module in model.named_modules()}
+    for module in names:
+        if isinstance(module, Owner):
+            module.forget_changed()
     for module, name in names.items():
         why = _why_kept(module)
         if why is None:
-            _become(module, _OURS[type(module)])
-            report.replaced[name] = type(module).__name__
+            ours = _OURS[type(module)]
+            _become(module, CLASSES[ours] if ours in _SAVES_MORE else ours)
+            report.replaced[name] = ours.__name__
         elif why and not (why == _FOREIGN and any(module.children())):
             report.kept[name] = f"{type(module).__name__}: {why}"
     uses = Uses(model)
     if fuse:
         _fuse(uses, names, report)
     for module, name in names.items():
-        if type(module) is nn.LeakyReLU and name in report.replaced and _errs_on_overwriting(module, uses):
-            _restore(module)
-            del report.replaced[name]
-            report.kept[name] = f"LeakyReLU: {_OVERWRITTEN}"
+        if isinstance(module, _SAVES_MORE) and name in report.replaced:
+            _save_less(module, model, uses, names, report)
     if inplace:
         _overwrite_inputs(uses, names, report)
     return report
@@ -98,7 +105,8 @@ def revert(model: Module) -> None:
         raise TypeError(f"revert takes a torch.nn.Module. Got: {type(model).__name__}")
     changed = {module: name for name, module in model.named_modules() if _BEFORE in vars(module)}
     for module, name in changed.items():
-        if type(module) not in (*_OURS.values(), torch.nn.Identity):
+        before: Any = vars(module)[_BEFORE][0]
+        if type(module) not in (*_OURS.values(), *CLASSES.values(), owning(before)):
             raise ValueError(f"{name or 'the model'} has become {type(module).__name__} since: undo that first")
     for module in changed:
         _restore(module)
@@ -129,22 +137,40 @@ def _options_of(cls: type[Module]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "bias"}
 
 
-def _become(module: Module, cls: type[Module], **options: Any) -> None:
+def _become(module: Module, cls: type[Module]) -> None:
     attributes = vars(module)
     defaults = _options_of(cls)
     attributes.setdefault(_BEFORE, (type(module), {name: attributes[name] for name in defaults if name in attributes}))
     module.__class__ = cls
-    attributes.update({name: attributes.get(name, default) for name, default in defaults.items()} | options)
+    attributes.update({name: attributes.get(name, default) for name, default in defaults.items()})
 
 
 def _restore(module: Module) -> None:
     cls, options = vars(module).pop(_BEFORE)
-    for name in _options_of(type(module)):
+    for name in ("_shortcuts", "_parts") if isinstance(module, Owner) else _options_of(type(module)):
         vars(module).pop(name, None)
     vars(module).update(options)
     if issubclass(cls, LazyModuleMixin) and not isinstance(module, LazyModuleMixin):  # initialised since
         cls = cls.cls_to_become
     module.__class__ = cls
+
+
+def _take_shortcut(place: Place, module: Any, activation: Module | None = None, inplace: bool = False) -> None:
+    """In the forward of the owner."""
+    owner: Any = place.owner
+    if not isinstance(owner, Owner):
+        cls: Any = type(owner)
+        vars(owner)[_BEFORE] = cls, {}
+        owner.__class__ = owning(cls)
+        owner._shortcuts, owner._parts = (), ()
+    for one in (module,) if activation is None else (module, activation):
+        if type(one) in CLASSES:
+            _become(one, CLASSES[type(one)])
+    names: dict[Any, str] = {owner.get_submodule(name): name for name in place.names}
+    paths = {".".join(name.split(".")[:i]) for name in place.names for i in range(1, name.count(".") + 2)}
+    shortcut = Shortcut(names[module], names.get(activation), inplace, frozenset(paths))
+    owner._shortcuts = *owner._shortcuts, shortcut
+    owner._parts = *owner._parts, *(Part.of(owner, path) for path in paths - {part.name for part in owner._parts})
 
 
 def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
@@ -153,31 +179,70 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
         kinds = {type(child) for child in of_names[name].children()}
         if not uses.roots or (kinds.intersection(_LAYERS) and kinds.intersection(_ACTIVATIONS)):
             report.unfused[name] = f"does not trace ({error})"
-    for layer, activation in uses.pairs(_LAYERS, tuple(_ACTIVATIONS)):
+    for layer, activation in uses.pairs(_LAYERS, _ACTIVATIONS):
         if layer.activation is not None:
             continue
         why = _LAZY if isinstance(layer, LazyModuleMixin) else uses.why_apart(layer, activation)
-        if type(layer) is nn.Linear and _errs_on_overwriting(activation, uses):
-            why = _OVERWRITTEN
+        if why is None:
+            saves_output = type(layer) is nn.Linear and _saves_output(activation)
+            place = uses.place(layer, activation, result_of=activation if saves_output else None)
+            if place is None:
+                why = _OVERWRITTEN["result"] if saves_output else "no module calls the two of them, and always the same"
+            else:
+                _take_shortcut(place, layer, activation)
+                report.fused[names[layer]] = names[activation]
         if why is not None:
             report.unfused[names[layer]] = why
-            continue
-        slope = getattr(activation, "negative_slope", 0.01)
-        _become(layer, type(layer), activation=_ACTIVATIONS[type(activation)], negative_slope=slope)
-        _become(activation, torch.nn.Identity)
-        report.fused[names[layer]] = names[activation]
 
 
-def _errs_on_overwriting(activation: Module, uses: Uses) -> bool:
-    """What overwrites the result of a LeakyReLU that is not in place is an error only with ours."""
-    is_kept = type(activation) is nn.LeakyReLU and not activation.inplace
-    return is_kept and uses.may_be_overwritten(activation, outside=False)
+def _saves_output(module: Module) -> bool:
+    """Of ours alone."""
+    return isinstance(module, nn.LeakyReLU) and not module.inplace
+
+
+def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, str], report: Report) -> None:
+    """Where nobody writes over these, the output of a LeakyReLU alone, or the logits themselves. Where somebody may,
+    the module stays torch's; and where nobody knows, it saves what torch's saves."""
+    name = names[module]
+    if isinstance(module, nn.LeakyReLU):
+        if not _saves_output(module) or name in report.fused.values():
+            return
+        what, written, place = "result", uses.result_is_written(module), uses.place(module, result_of=module)
+    else:
+        what, written, place = "logits", uses.input_is_written(module), uses.place(module, input_of=module)
+    if place is not None:
+        _take_shortcut(place, module)
+    elif written or any(map(writes_in_place, _around(name, model))):
+        _restore(module)
+        report.kept[name] = f"{report.replaced.pop(name)}: {_OVERWRITTEN[what]}"
+
+
+def _around(name: str, model: Module) -> Iterator[Module]:
+    """The modules that contain the one of this name, and those next to it, which may have hooks."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield model.get_submodule(name)
+    yield from model.get_submodule(name.rpartition(".")[0]).modules()
 
 
 def _overwrite_inputs(uses: Uses, names: dict[Module, str], report: Report) -> None:
-    for layer, norm in uses.pairs(_BEFORE_NORMS, _NORMS):
-        ends = getattr(layer, "activation", None) is not None
-        saves = norm.activation is None or (norm.activation == "leaky_relu" and norm.negative_slope > 0)
-        if saves and not ends and not uses.why_apart(layer, norm) and not uses.may_be_overwritten(norm, outside=True):
-            _become(norm, type(norm), inplace=True)
+    for layer, norm in uses.pairs(_BEFORE_NORMS, (*_NORMS, *(CLASSES[norm] for norm in _NORMS))):
+        taken: list[tuple[Any, Shortcut]] = [
+            (owner, shortcut) for owner in names for shortcut in _shortcuts_of(norm, owner)
+        ]
+        after = next((owner.part(shortcut.activation) for owner, shortcut in taken if shortcut.activation), None)
+        last, activation = (norm, norm.activation) if after is None else (after, NAMES[type(after)])
+        saves = activation is None or (activation == "leaky_relu" and last.negative_slope > 0)
+        if not saves or getattr(layer, "activation", None) is not None or uses.why_apart(layer, norm):
+            continue
+        place = uses.place(*dict.fromkeys((layer, norm, last)), result_of=last)
+        if place is not None:
+            for owner, shortcut in taken:
+                owner._shortcuts = tuple(other for other in owner._shortcuts if other is not shortcut)
+            _take_shortcut(place, norm, after, inplace=True)
             report.inplace.append(names[norm])
+
+
+def _shortcuts_of(module: Module, owner: Any) -> list[Shortcut]:
+    shortcuts = owner._shortcuts if isinstance(owner, Owner) else ()
+    return [shortcut for shortcut in shortcuts if owner.part(shortcut.module) is module]

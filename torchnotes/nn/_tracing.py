@@ -2,10 +2,12 @@
 
 import copy
 import inspect
+import operator
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -13,14 +15,63 @@ from torch.nn import Module, UninitializedBuffer
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict)  # nobody calls these
-# What returns its first argument, or a view of it.
+# What returns its first argument, or a view of it, and by their files the modules whose results are new.
 _PASS_ON = (torch.nn.Identity, torch.nn.modules.dropout._DropoutNd, torch.nn.Flatten, torch.nn.Unflatten)
-_VIEWS = {"view", "reshape", "flatten", "unflatten", "transpose", "permute", "squeeze", "unsqueeze", "t", "getitem"}
-_VIEWS |= {"contiguous", "dropout", "detach", "chunk", "split", "expand", "narrow", "select", "unbind", "movedim"}
+_NEW = {"activation", "batchnorm", "conv", "instancenorm", "linear", "loss", "normalization", "pooling", "_converted"}
+_NEW_RESULTS = {
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "matmul",
+    "neg",
+    "pow",
+    "abs",
+    "exp",
+    "square",
+    "cat",
+    "stack",
+    "sum",
+    "mean",
+}
+_NEW_RESULTS |= {
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "max_pool2d",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "cross_entropy",
+}
+_NEW_RESULTS |= {"relu", "gelu", "silu", "sigmoid", "tanh", "softmax", "log_softmax", "size", "dim"}
+_NUMBERS = {"shape", "dtype", "device", "ndim"}
+_LIBRARIES = {"torch", "_operator", "math", "builtins"}
+
+
+class _Proxy(torch.fx.Proxy):
+    """One that records what writes in place, where torch.fx's sees `y += x` as `y = y + x` and refuses `y[i] = x`."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
+_AUGMENTED: set[Any] = {operator.setitem}
+for _sign in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift"):
+    _function = getattr(operator, f"i{_sign}")
+    _AUGMENTED.add(_function)
+
+    def _augment(self: _Proxy, other: Any, _function: Any = _function) -> Any:
+        return self.tracer.create_proxy("call_function", _function, (self, other), {})
+
+    setattr(_Proxy, f"__i{_sign}__", _augment)
 
 
 class Tracer(torch.fx.Tracer):
     """torch.fx's, to which our modules, and those in `closed`, are single steps."""
+
+    def proxy(self, node: Node) -> torch.fx.Proxy:
+        return _Proxy(node, self)
 
     def __init__(self, closed: Set[Module] = frozenset()) -> None:
         super().__init__()
@@ -35,6 +86,7 @@ class Trace:
     """The steps of a graph that are modules of the root."""
 
     def __init__(self, graph: Graph, root: Module) -> None:
+        self.root = root
         calls = [node for node in graph.nodes if node.op == "call_module"]
         self.modules = {node: root.get_submodule(str(node.target)) for node in calls}
         self.times = Counter(self.modules.values())
@@ -47,32 +99,89 @@ class Trace:
                 pair = self.modules[before], second
                 yield pair, len(before.users) == 1 and all(self.times[module] == 1 for module in pair)
 
-    def may_be_overwritten(self, module: Module, outside: bool) -> bool:
-        """Whether a step may write over a result of a module; or someone `outside`, if that counts."""
-        return any(self._written(node, outside) for node, called in self.modules.items() if called is module)
+    def calls(self, module: Module) -> list[Node]:
+        return [node for node, called in self.modules.items() if called is module]
 
-    def _written(self, node: Node, outside: bool) -> bool:
+    def may_be_overwritten(self, node: Node) -> bool:
+        """Whether a step may write over the result of another."""
         return any(
-            self._overwrites(user, node)
-            or (outside and user.op == "output")
-            or (self._passes_on(user) and self._written(user, outside))
+            self._overwrites(user, node) or (self._may_pass_on(user) and self.may_be_overwritten(user))
             for user in node.users
         )
+
+    def readers(self, node: Node) -> list[Node] | None:
+        """The modules that take the result of a step, if nobody can write over it; None if somebody may."""
+        found = []
+        for user in node.users:
+            if user.op == "output" or self._overwrites(user, node) or not self._is_torchs(user):
+                return None
+            if user in self.modules:
+                found.append(user)
+            if self._may_pass_on(user):
+                further = self.readers(user)
+                if further is None:
+                    return None
+                found += further
+        return found
+
+    def owner(self, nodes: Sequence[Node]) -> str:
+        """The innermost module in one call of which these are called, and of which they are parts."""
+        stacks = [list(node.meta["nn_module_stack"].items())[:-1] for node in nodes]
+        owner = ""
+        for callers in zip(*stacks, strict=False):
+            (_, (name, _)), *others = callers
+            if any(other != callers[0] for other in others):
+                break
+            if all(str(node.target).startswith(name + ".") for node in nodes):
+                owner = name
+        return owner
+
+    def source(self, node: Node) -> Node | None:
+        """The step by a module whose result another returns, or a view of it, if that is known."""
+        while node not in self.modules and self._may_pass_on(node) and len(node.all_input_nodes) == 1:
+            node = node.all_input_nodes[0]
+        is_new = node in self.modules and self._is_torchs(node) and not self._may_pass_on(node)
+        return node if is_new else None
+
+    def _is_torchs(self, user: Node) -> bool:
+        if user in self.modules:
+            module = self.modules[user]
+            return type(module).__module__.startswith(("torch.nn.modules.", "torchnotes.nn.")) and not hooked(module)
+        if user.op == "call_method":
+            return True
+        return (getattr(user.target, "__module__", None) or "torch").partition(".")[0] in _LIBRARIES
 
     def _overwrites(self, user: Node, node: Node) -> bool:
         if user in self.modules:
             module = self.modules[user]
             return not isinstance(module, torch.nn.Identity) and bool(getattr(module, "inplace", False))
-        if user.op == "call_function" and getattr(user.target, "__module__", "") == "_operator":
-            return user.args[0] is node and user.target.__name__ != "getitem"  # type: ignore[union-attr] # fx sees += as +
-        return _name(user).endswith("_") or bool(user.kwargs.get("inplace"))
+        if user.target in _AUGMENTED:
+            return user.args[0] is node
+        return _name(user).endswith("_") or node in _arguments(user.kwargs.get("out")) or _is_inplace(user)
 
-    def _passes_on(self, user: Node) -> bool:
-        return isinstance(self.modules[user], _PASS_ON) if user in self.modules else _name(user) in _VIEWS
+    def _may_pass_on(self, user: Node) -> bool:
+        if user in self.modules:
+            module = self.modules[user]
+            return isinstance(module, _PASS_ON) or type(module).__module__.split(".")[-1] not in _NEW
+        if _name(user) == "getattr":
+            return user.args[1] not in _NUMBERS
+        return _name(user) not in _NEW_RESULTS
+
+
+def _arguments(out: Any) -> tuple:
+    return tuple(out) if isinstance(out, (tuple, list)) else (out,)
 
 
 def _name(node: Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _is_inplace(node: Node) -> bool:
+    try:
+        arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # a name, or a builtin
+        arguments = node.kwargs
+    return bool(arguments.get("inplace"))
 
 
 @dataclass

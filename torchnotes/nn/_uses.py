@@ -1,12 +1,19 @@
 """Which modules of a model take the results of which others."""
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from torch.nn import Module
 
-from ._tracing import hooked, traced
+from ._tracing import Trace, hooked, traced
+
+
+class Place(NamedTuple):
+    """Where modules have to do with each other."""
+
+    owner: Module  # whose forward calls them
+    names: list[str]  # by which they are found in it
 
 
 class Uses:
@@ -40,6 +47,41 @@ class Uses:
                 return "something else takes its result, too"
         return None
 
-    def may_be_overwritten(self, module: Module, outside: bool) -> bool:
+    def result_is_written(self, module: Module) -> bool:
         """As the traces show; not known to be so without."""
-        return any(trace.may_be_overwritten(module, outside) for trace in self._root_of.get(module, ()))
+        return any(trace.may_be_overwritten(node) for trace in self._traces(module) for node in trace.calls(module))
+
+    def input_is_written(self, module: Module) -> bool:
+        inputs = [(trace, node.all_input_nodes[0]) for trace in self._traces(module) for node in trace.calls(module)]
+        return any(trace.may_be_overwritten(trace.source(node) or node) for trace, node in inputs)
+
+    def place(self, *modules: Module, result_of: Module | None = None, input_of: Module | None = None) -> Place | None:
+        """The module that calls all of these, and what reads a result or an input that nobody writes over. None: there
+        is no such module, or somebody may."""
+        owners: set[tuple[Module, str]] = set()
+        names: set[str] = set()
+        for trace in self._traces(modules[0]):
+            nodes = [node for module in modules for node in trace.calls(module)]
+            unwritten = [] if result_of is None else trace.calls(result_of)
+            for node in [] if input_of is None else trace.calls(input_of):
+                before = trace.source(node.all_input_nodes[0])
+                if before is None:
+                    return None
+                unwritten.append(before)
+                nodes.append(before)
+            for node in unwritten:
+                readers = trace.readers(node)
+                if readers is None:
+                    return None
+                nodes += readers
+            if nodes:
+                owners.add((trace.root, trace.owner(nodes)))
+                names.update(str(node.target) for node in nodes)
+        if len(owners) != 1:
+            return None
+        ((root, owner),) = owners
+        start = len(owner) + 1 if owner else 0
+        return Place(root.get_submodule(owner), sorted({name[start:] for name in names}))
+
+    def _traces(self, module: Module) -> Sequence[Trace]:
+        return self._root_of.get(module, ())

@@ -39,6 +39,13 @@ class FallingLeakyReLU(Activation):
 leaky_relu_, falling_leaky_relu_ = in_place(LeakyReLU), in_place(FallingLeakyReLU)
 
 
+def leaky_relu_of_saved_input(input: Tensor, negative_slope: float) -> Tensor:
+    """leaky_relu that saves its input, as torch's does: its result may be overwritten."""
+    if native(input) and isinstance(negative_slope, (float, int)):
+        return FallingLeakyReLU.apply(input, negative_slope)
+    return builtin(input, negative_slope)
+
+
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where it is positive, else negative_slope * input, as torch.nn.functional.leaky_relu."""
     if not (native(input) and isinstance(negative_slope, (float, int))):

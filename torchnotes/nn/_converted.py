@@ -1,0 +1,248 @@
+"""What convert makes of modules: each computes what it did, and together, in the forward of their owner, they do less.
+
+torch.fx shows what the forward of a module, the owner, does with the results of modules inside of it. While it runs, a
+layer computes the activation after it, which then passes its input on; a batch normalisation writes over its input; a
+LeakyReLU saves its output alone, and a cross-entropy the logits themselves. Called from anywhere else each of them is
+on its own again, and saves for the backward what torch's module saves: its result, or the logits, may be overwritten.
+"""
+
+import copyreg
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C._autograd import _top_saved_tensors_default_hooks
+from torch.compiler import is_compiling
+from torch.nn import Module
+from torch.nn.modules.module import _has_any_global_hook
+
+from .. import functional as F
+from ..ops.leaky_relu import leaky_relu_of_saved_input
+from . import activation, linear, loss, normalization
+
+
+class Shortcut(NamedTuple):
+    """What a module does in the forward of its owner. Modules go by their names in the owner."""
+
+    module: str
+    activation: str | None  # which it computes
+    inplace: bool  # over its input
+    holds_with: frozenset[str]  # the modules on which this depends
+
+
+class Part(NamedTuple):
+    """A module inside of an owner when its shortcuts were found."""
+
+    name: str
+    kind: type[Module]
+    children: list[str]
+    inplace: Any
+
+    @classmethod
+    def of(cls, owner: Module, name: str) -> "Part":
+        module = owner.get_submodule(name)
+        kind = _kind(type(module)) if isinstance(module, Owner) else type(module)
+        return cls(name, kind, list(module._modules), vars(module).get("inplace"))
+
+
+# What a module does in the forward that runs: the activation that it computes, whether it writes over its input, and
+# whether a graph was wanted when that forward began.
+_Role = tuple[Module | None, bool, bool]
+
+
+class _Running(threading.local):
+    """In this thread."""
+
+    roles: dict[Module, _Role] = {}  # noqa: RUF012 # replaced, never written
+    results: dict[Module, Tensor] = {}  # noqa: RUF012 # of layers, by the activations that they have computed
+
+
+_running = _Running()
+
+
+class Owner:
+    """Mixed into the class of a module whose forward calls modules that have roles in it."""
+
+    _shortcuts: tuple[Shortcut, ...] = ()
+    _parts: tuple[Part, ...] = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = super().__call__  # type: ignore[misc] # Module's
+        if is_compiling() or not self._shortcuts or "forward" in self.__dict__ or _has_any_global_hook():
+            return call(*args, **kwargs)
+        running = _running
+        roles, results = running.roles, running.results
+        if not roles:
+            running.results = {}
+        running.roles = roles | self._roles() if roles else self._roles()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            running.roles, running.results = roles, results
+
+    def _roles(self) -> dict[Module, _Role]:
+        modules = {}
+        children: Any = self.__dict__["_modules"]
+        for name, kind, names, inplace in self._parts:
+            module = self.part(name) if "." in name else children.get(name)
+            if module is None:
+                continue
+            of_module = module.__dict__
+            if (
+                (type(module) is kind or _kind(type(module)) is _kind(kind))
+                and (list(of_module["_modules"]) == names if of_module["_modules"] else not names)
+                and of_module.get("inplace") == inplace
+                and "forward" not in of_module
+                and not of_module["_forward_hooks"]
+                and not of_module["_forward_pre_hooks"]
+                and not of_module["_backward_hooks"]
+                and not of_module["_backward_pre_hooks"]
+            ):
+                modules[name] = module
+        graph = torch.is_grad_enabled()
+        return {
+            modules[name]: (modules[activation] if activation else None, inplace, graph)
+            for name, activation, inplace, holds_with in self._shortcuts
+            if modules.keys() >= holds_with
+        }
+
+    def forget_changed(self) -> None:
+        """Shortcuts that no longer hold."""
+        there = self._roles()
+        self._shortcuts = tuple(one for one in self._shortcuts if self.part(one.module) in there)
+        names = {name for one in self._shortcuts for name in one.holds_with}
+        self._parts = tuple(part for part in self._parts if part.name in names)
+
+    def part(self, name: str) -> Any:
+        """The module of this name, if there is one still."""
+        module: Any = self
+        for child in name.split("."):
+            module = None if module is None else module._modules.get(child)
+        return module
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        reduced: Any = super().__reduce_ex__(protocol)
+        function, arguments, *rest = reduced
+        if function is copyreg.__newobj__ and type(self).__bases__[0] is Owner:  # type: ignore[attr-defined] # no stub
+            return _new, (_kind(type(self)), *arguments[1:]), *rest
+        return reduced
+
+
+@functools.cache
+def owning(cls: Any) -> Any:
+    """The class of an owner, which goes by the same name."""
+    members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(cls)(cls.__name__, (Owner, cls), members)
+
+
+def _new(cls: Any, *arguments: Any) -> Any:
+    owner = owning(cls)
+    return owner.__new__(owner, *arguments)
+
+
+def _kind(cls: Any) -> Any:
+    """The class without what convert has made of it: modules that became owners, or got roles, are still the same."""
+    return cls.__bases__[1] if cls.__bases__[0] is Owner else CLASSES.get(cls, cls)
+
+
+def _role(module: Module) -> _Role | None:
+    if is_compiling():
+        return None
+    role = _running.roles.get(module)
+    # A checkpoint computes it again when the owner does not run.
+    if role is None or torch.is_grad_enabled() != role[2] or _top_saved_tensors_default_hooks(True):
+        return None
+    return role
+
+
+class _Activation(Module):
+    def forward(self, input: Tensor) -> Tensor:
+        if not is_compiling() and self in _running.results and _running.results.pop(self) is input:
+            return input
+        return super().forward(input)
+
+
+class ReLU(_Activation, activation.ReLU): ...
+
+
+class Sigmoid(_Activation, activation.Sigmoid): ...
+
+
+class Tanh(_Activation, activation.Tanh): ...
+
+
+class _LeakyReLU(activation.LeakyReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        if self.inplace or _role(self) is not None:
+            return super().forward(input)
+        return leaky_relu_of_saved_input(input, self.negative_slope)
+
+
+class LeakyReLU(_Activation, _LeakyReLU): ...
+
+
+NAMES = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh"}
+
+
+def _slope(activation: Module) -> float:
+    return activation.__dict__.get("negative_slope", 0.01)
+
+
+class Linear(linear.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        role = _role(self)
+        if role is None or role[0] is None or self.activation is not None:
+            return super().forward(input)
+        after = role[0]
+        activation, slope = NAMES[type(after)], _slope(after)
+        y = F.linear(input, self.weight, self.bias, activation=activation, negative_slope=slope)
+        _running.results[after] = y
+        return y
+
+
+class _BatchNorm(normalization._Options):
+    def _function(self) -> Callable[..., Tensor]:
+        function, role = super()._function(), _role(self)
+        if role is None or (role[0] is not None and self.activation is not None):
+            return function
+        after, inplace, _ = role
+
+        def in_its_role(*args: Any, **options: Any) -> Tensor:
+            options["inplace"] = self.inplace or inplace
+            if after is None:
+                return function(*args, **options)
+            options["activation"], options["negative_slope"] = NAMES[type(after)], _slope(after)
+            y = _running.results[after] = function(*args, **options)
+            return y
+
+        return in_its_role
+
+
+class BatchNorm1d(_BatchNorm, normalization.BatchNorm1d): ...
+
+
+class BatchNorm2d(_BatchNorm, normalization.BatchNorm2d): ...
+
+
+class BatchNorm3d(_BatchNorm, normalization.BatchNorm3d): ...
+
+
+class SyncBatchNorm(_BatchNorm, normalization.SyncBatchNorm): ...
+
+
+class CrossEntropyLoss(loss.CrossEntropyLoss):
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        if isinstance(input, Tensor) and input.requires_grad and torch.is_grad_enabled() and _role(self) is None:
+            input = input.clone()
+        return super().forward(input, target)
+
+
+CLASSES: dict[type[Module], type[Module]] = {  # by ours of the same name
+    cls: changed
+    for space in (activation, linear, loss, normalization)
+    for name, cls in vars(space).items()
+    if isinstance(changed := globals().get(name), type) and changed.__module__ == __name__
+}
