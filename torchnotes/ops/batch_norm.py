@@ -396,7 +396,9 @@ def batch_norm(
     inplace: bool = False,
     center_only: bool = False,
 ) -> Tensor:
-    """Each channel of the input normalised over the batch, as torch.nn.functional.batch_norm, and beyond it:
+    """Each channel of the input normalised over the batch, as torch.nn.functional.batch_norm.
+
+    Saves the input, the weight, the bias and two numbers per channel for the backward pass. Beyond torch's:
 
     activation   None, "relu", "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh", in the same pass
     inplace      lets the output take the memory of the input, which must be an intermediate result. Nothing else is

@@ -188,6 +188,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """The binary cross-entropy of target and sigmoid(input), as torch.nn.functional.binary_cross_entropy_with_logits.
 
+    Saves its inputs for the backward pass, as torch does.
+
     label_smoothing: the target t becomes t (1 - label_smoothing) + label_smoothing / 2.
     ignore_index: elements whose target equals it have no loss and no gradient, and do not count in the mean.
     """

@@ -394,7 +394,12 @@ def cross_entropy(
     inplace_backward: bool = False,
     process_group: Group | None = None,
 ) -> Tensor:
-    """The cross-entropy of softmax(input) against target, as torch.nn.functional.cross_entropy, and beyond it:
+    """The cross-entropy of softmax(input) against target, as torch.nn.functional.cross_entropy.
+
+    Saves the logits for the backward pass, where torch saves the logarithms of their probabilities. To overwrite the
+    logits is therefore an error in the backward pass. Instead of `logits -= x` write `logits = logits - x`.
+
+    Beyond torch's:
 
     z_loss            adds z_loss * lse^2 to the loss of a row, weighted as the row is
     logit_softcap     replaces the logits x by s tanh(x / s)

@@ -47,7 +47,11 @@ def leaky_relu_of_saved_input(input: Tensor, negative_slope: float) -> Tensor:
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """input where it is positive, else negative_slope * input, as torch.nn.functional.leaky_relu."""
+    """input where it is positive, else negative_slope * input, as torch.nn.functional.leaky_relu.
+
+    Saves its output for the backward pass, where torch saves the input: only for a negative slope does it save that.
+    To overwrite the output is therefore an error in the backward pass. Instead of `y += r` write `y = y + r`.
+    """
     if not (native(input) and isinstance(negative_slope, (float, int))):
         if watched():
             return show(leaky_relu, input, negative_slope, inplace)

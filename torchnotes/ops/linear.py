@@ -202,8 +202,10 @@ def linear(
     negative_slope: float = 0.01,
 ) -> Tensor:
     """f(input @ weight.T + bias), as torch.nn.functional.linear followed by an activation f of the name None, "relu",
-    "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh". Nothing is kept for the backward but the input and the
-    output.
+    "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh".
+
+    Saves the input and the weight for the backward pass, as far as gradients are wanted, and with an activation the
+    output, which must not be overwritten then: instead of `y += r` write `y = y + r`.
     """
     number = checked_activation(activation)
     if is_compiling() or not fits_layer(input, weight, bias) or negative_slope < 0:  # its output does not tell z

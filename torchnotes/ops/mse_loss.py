@@ -102,7 +102,10 @@ def mse_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """(input - target)^2, reduced, as torch.nn.functional.mse_loss."""
+    """(input - target)^2, reduced, as torch.nn.functional.mse_loss.
+
+    Saves its inputs for the backward pass, as torch does.
+    """
     if not (native_together(input, target, weight) or autocasting(input, target, weight)):
         if watched():
             return show(mse_loss, input, target, size_average, reduce, reduction, weight)

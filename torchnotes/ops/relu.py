@@ -41,7 +41,10 @@ def _torchs(input: Tensor, inplace: bool) -> Tensor:
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(0, input), as torch.nn.functional.relu."""
+    """max(0, input), as torch.nn.functional.relu.
+
+    Saves its output for the backward pass, as torch does.
+    """
     if not native(input):
         if watched():
             return show(relu, input, inplace)

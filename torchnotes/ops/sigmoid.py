@@ -35,7 +35,10 @@ class Sigmoid(Activation):
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + e^-input), as torch.nn.functional.sigmoid."""
+    """1 / (1 + e^-input), as torch.nn.functional.sigmoid.
+
+    Saves its output for the backward pass, as torch does.
+    """
     if not native(input):
         return show(sigmoid, input) if watched() else builtin(input)
     return Sigmoid.apply(input)

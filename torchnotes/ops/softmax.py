@@ -58,5 +58,8 @@ _softmax = public(Softmax, SoftmaxBackward, builtin)
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    """e^input over its sum along a dimension, as torch.nn.functional.softmax."""
+    """e^input over its sum along a dimension, as torch.nn.functional.softmax.
+
+    Saves its output for the backward pass, as torch does.
+    """
     return _softmax(input, dim, _stacklevel + 2, dtype)

@@ -35,7 +35,10 @@ class Tanh(Activation):
 
 
 def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent of input, as torch.nn.functional.tanh."""
+    """The hyperbolic tangent of input, as torch.nn.functional.tanh.
+
+    Saves its output for the backward pass, as torch does.
+    """
     if not native(input):
         return show(tanh, input) if watched() else builtin(input)
     return Tanh.apply(input)
