@@ -530,11 +530,15 @@ def test_threads_change_nothing():
     torch.manual_seed(1)
     x, W = torch.randn(64, 32, requires_grad=True), torch.randn(1000, 32, requires_grad=True)
     t = torch.randint(0, 1000, (64,))
-    results = []
+    G, products, results = torch.randn(20, 1000), [], []
     for n in (1, 2, 3):
+        with threads(n), torch.no_grad():
+            products.append((x[:20] @ W.t(), G @ W, G.t() @ x[:20]))
         with threads(n):
             loss = linear_cross_entropy(x, W, t, options=Chunk(20))
             results.append((loss.detach(), *torch.autograd.grad(loss, (x, W))))
+    if not all(map(torch.equal, products[0] * 2, products[1] + products[2])):
+        pytest.skip("on this processor the products of matrices, which are MKL's, depend on the number of threads")
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert torch.equal(a, b)
