@@ -15,6 +15,7 @@
 #include "from_python.h"
 #include "parameters.h"
 #include "takes.h"
+#include "written.h"
 
 namespace torchnotes {
 namespace {
@@ -143,6 +144,35 @@ py::object to_python(Bundle bundle) {
   return py::make_tuple(capsule, first);
 }
 
+c10::OperatorHandle operator_named(PyObject* name) {
+  TORCH_CHECK_TYPE(PyUnicode_Check(name), "expected the name of an operator, got ", Py_TYPE(name)->tp_name);
+  return c10::Dispatcher::singleton().findSchemaOrThrow(text_of(name), "");
+}
+
+// The arguments of an operator whose first ones are lists of tensors, those at these places of the bundle (-1: none),
+// and the others the rest.
+torch::jit::Stack arguments_of(const c10::OperatorHandle& op, PyObject* bundle, PyObject* places, PyObject* rest) {
+  TORCH_CHECK_TYPE(
+      PyCapsule_IsValid(bundle, kBundle) && PyTuple_Check(places) && PyTuple_Check(rest),
+      op.schema().name(),
+      ": expected a bundle and two tuples"
+  );
+  const auto& arguments = op.schema().arguments();
+  const auto& lists = static_cast<const Bundle*>(PyCapsule_GetPointer(bundle, kBundle))->lists;
+  torch::jit::Stack stack;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(places); ++i) {
+    const int64_t place = THPUtils_unpackLong(PyTuple_GET_ITEM(places, i));
+    stack.emplace_back(place < 0 ? c10::List<at::Tensor>() : lists.at(place));
+  }
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(rest); ++i) {
+    stack.push_back(from_python(PyTuple_GET_ITEM(rest, i), arguments.at(stack.size()), op.schema().name()));
+  }
+  while (stack.size() < arguments.size()) {
+    stack.push_back(default_of(arguments[stack.size()], op.schema().name()));
+  }
+  return stack;
+}
+
 }  // namespace
 
 // gather(params, state, names, names_of_16_bits): the parameters that have gradients, the gradients and the states by
@@ -173,7 +203,7 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
     if (!takes(parameter) || !takes(gradient.ptr())) {
       Py_RETURN_NONE;
     }
-    at::assert_no_internal_overlap(w);
+    check_no_overlap(w);
     check_like_parameter(w, grad, "gradient");
     PyObject* const states = hashes.find(args[1], parameter);
     const auto& of_parameter = names[at::isReducedFloatingType(w.scalar_type()) ? 1 : 0];
@@ -192,38 +222,62 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   END_HANDLE_TH_ERRORS
 }
 
-// call_on(name, bundle, places, rest): calls an operator whose first arguments are lists of tensors, those at these
-// places of the bundle (-1: none), and the others these. What it returns is a tensor or nothing.
+// call_on(name, bundle, places, rest): what the operator of this name returns, a tensor.
 PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(
-      n == 4 && PyUnicode_Check(args[0]) && PyCapsule_IsValid(args[1], kBundle) && PyTuple_Check(args[2]) &&
-          PyTuple_Check(args[3]),
-      "call_on expects the name of an operator, a bundle and two tuples"
-  );
-  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(text_of(args[0]), "");
-  const auto& arguments = op.schema().arguments();
-  const auto& lists = static_cast<const Bundle*>(PyCapsule_GetPointer(args[1], kBundle))->lists;
-  torch::jit::Stack stack;
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[2]); ++i) {
-    const int64_t place = THPUtils_unpackLong(PyTuple_GET_ITEM(args[2], i));
-    stack.emplace_back(place < 0 ? c10::List<at::Tensor>() : lists.at(place));
-  }
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[3]); ++i) {
-    stack.push_back(from_python(PyTuple_GET_ITEM(args[3], i), arguments.at(stack.size()), op.schema().name()));
-  }
-  while (stack.size() < arguments.size()) {
-    stack.push_back(default_of(arguments[stack.size()], op.schema().name()));
-  }
+  TORCH_CHECK_TYPE(n == 4, "call_on expects the name of an operator, a bundle and two tuples");
+  const auto op = operator_named(args[0]);
+  auto stack = arguments_of(op, args[1], args[2], args[3]);
   {
     const py::gil_scoped_release no_gil;
     const at::AutoDispatchBelowAutograd below;
     op.callBoxed(stack);
   }
-  if (stack.empty()) {
-    Py_RETURN_NONE;
+  return THPVariable_Wrap(stack.at(0).toTensor());
+  END_HANDLE_TH_ERRORS
+}
+
+// update(name, calls, begun): calls the operator of this name with each (bundle, places, rest), and adds to the first
+// dict of each pair in `begun` what the second holds. Everything is checked before the first call, and no Python runs
+// from then on: no interrupt comes in between.
+PyObject* update(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(
+      n == 3 && PyList_Check(args[1]) && PyList_Check(args[2]), "update expects the name of an operator and two lists"
+  );
+  const auto op = operator_named(args[0]);
+  std::vector<torch::jit::Stack> calls;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[1]); ++i) {
+    PyObject *bundle, *places, *rest;
+    if (!PyArg_ParseTuple(PyList_GET_ITEM(args[1], i), "OOO", &bundle, &places, &rest)) {
+      return nullptr;
+    }
+    calls.push_back(arguments_of(op, bundle, places, rest));
+    for_each_tensor(written(op.schema(), calls.back()), [](const at::Tensor& x) {
+      check_writable(x);
+      check_no_overlap(x);
+    });
   }
-  return THPVariable_Wrap(stack[0].toTensor());
+  std::vector<std::pair<PyObject*, PyObject*>> begun;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[2]); ++i) {
+    auto& [states, more] = begun.emplace_back();
+    if (!PyArg_ParseTuple(PyList_GET_ITEM(args[2], i), "O!O!", &PyDict_Type, &states, &PyDict_Type, &more)) {
+      return nullptr;
+    }
+  }
+  {
+    const py::gil_scoped_release no_gil;
+    const at::AutoDispatchBelowAutograd below;
+    for (auto& stack : calls) {
+      op.callBoxed(stack);
+    }
+  }
+  for (const auto& [states, more] : begun) {
+    if (PyDict_Update(states, more) != 0) {
+      return nullptr;
+    }
+  }
+  Py_RETURN_NONE;
   END_HANDLE_TH_ERRORS
 }
 

@@ -4,8 +4,9 @@
 
 namespace torchnotes {
 
-// torchnotes._C.gather and torchnotes._C.call_on: see gather.cpp.
+// torchnotes._C.gather, call_on and update: see gather.cpp.
 PyObject* gather(PyObject* module, PyObject* const* args, Py_ssize_t n);
 PyObject* call_on(PyObject* module, PyObject* const* args, Py_ssize_t n);
+PyObject* update(PyObject* module, PyObject* const* args, Py_ssize_t n);
 
 }  // namespace torchnotes

@@ -130,6 +130,7 @@ PyMethodDef kFunctions[] = {
     {"call_mode", fast(call_mode), METH_FASTCALL, nullptr},
     {"gather", fast(torchnotes::gather), METH_FASTCALL, nullptr},
     {"call_on", fast(torchnotes::call_on), METH_FASTCALL, nullptr},
+    {"update", fast(torchnotes::update), METH_FASTCALL, nullptr},
     {"differentiable", torchnotes::differentiable, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

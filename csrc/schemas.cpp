@@ -1,12 +1,13 @@
 // Every native operator of torchnotes, one line each. Their kernels: operators/X.h; fake kernels:
 // torchnotes/ops/X.py.
-#include <ATen/core/stack.h>
 #include <torch/library.h>
 
 #include <initializer_list>
 #include <string>
-#include <vector>
 
+#include "written.h"
+
+namespace torchnotes {
 namespace {
 
 constexpr std::initializer_list<const char*> kSchemas = {
@@ -106,38 +107,18 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }
 #endif
 
-// Writing in place moves the version counter, so that a backward that still needs the old value raises. An inference
-// tensor, which has no counter, is refused before it is written.
+// Writing in place moves the version counter, so that a backward that still needs the old value raises.
 void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
-  std::vector<c10::IValue> written;  // tensors, or lists of them
-  const auto& arguments = op.schema().arguments();
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments[i].alias_info() && arguments[i].alias_info()->isWrite()) {
-      written.push_back(torch::jit::peek(*stack, i, arguments.size()));
-    }
-  }
-  const auto for_each = [&](const auto& f) {
-    for (const c10::IValue& value : written) {
-      if (value.isTensor()) {
-        f(value.toTensor());
-      } else {
-        for (const c10::IValue& element : value.toListRef()) {
-          f(element.toTensor());
-        }
-      }
-    }
-  };
-  for_each([](const at::Tensor& tensor) {
-    TORCH_CHECK(
-        !tensor.is_inference() || c10::InferenceMode::is_enabled(),
-        "Inplace update to inference tensor outside InferenceMode is not allowed."
-    );
-  });
+  const auto values = written(op.schema(), *stack);
+  for_each_tensor(values, check_writable);
   op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
-  for_each([](const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); });
+  for_each_tensor(values, [](const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); });
 }
 
 }  // namespace
+}  // namespace torchnotes
+
+using namespace torchnotes;
 
 TORCH_LIBRARY(torchnotes, m) {
   for (const char* schema : kSchemas) {

@@ -460,6 +460,16 @@ class OptimizerChecks:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
 
+    def test_gradients_are_written_only_where_a_scale_is_taken_out(self):
+        (p,) = params = parameters([(3,)], torch.float64)
+        optimizer = self.ours(params)
+        p.grad = torch.ones_like(p)
+        versions = [p.grad._version]
+        for optimizer.grad_scale in (None, torch.tensor(2.0)):
+            optimizer.step()
+            versions.append(p.grad._version)
+        assert versions[0] == versions[1] < versions[2]
+
     def test_a_step_takes_no_memory(self):
         params = parameters([(100_000,)], torch.float32)
         optimizer = self.ours(params, **self.case.options[-1])
@@ -564,6 +574,25 @@ class OptimizerChecks:
         ]
         if self.case.ours.counts_steps:
             changes.append((break_step, RuntimeError, "expected the step of a parameter"))
+
+        def exchange_state(change: Callable[[Tensor], Any]) -> Callable[[], None]:
+            def exchanged() -> None:
+                of_parameter = optimizer.state[params[-1]]
+                name = next(name for name in reversed(of_parameter) if name != "step")
+                of_parameter[name] = change(of_parameter[name])
+
+            return exchanged
+
+        changes += [
+            (exchange_state(lambda x: x[:1].expand(5)), RuntimeError, "single memory location"),
+            (exchange_state(lambda x: x[:2]), RuntimeError, r"to be like it, .* of size \[2\]"),
+            (
+                exchange_state(lambda x: torch._efficientzerotensor(5, dtype=x.dtype)),
+                RuntimeError,
+                "ZeroTensors are immutable",
+            ),
+            (exchange_state(lambda _: "zero"), TypeError, "expected a tensor as state"),
+        ]
         for change, error, message in changes:
             params = parameters([(4,), (5,)], torch.float64)
             optimizer = self.ours([{"params": [p]} for p in params], **self.case.options[-1])
@@ -575,6 +604,27 @@ class OptimizerChecks:
                 optimizer.step()
             assert_all_close(params[:1], before, 0)
             torch.testing.assert_close(states(optimizer)[0], kept, rtol=0, atol=0)
+
+    def test_a_missing_state_is_an_error_where_it_is_torchs(self):
+        """And nothing has changed then. SGD's momentum begins anew, as torch's does."""
+        for options in self.case.options:
+            for missing in ("step", *self.case.ours.states):
+                params = parameters([(4,), (5,)], torch.float64)
+                others, ours, theirs = self.pair(params, lr=0.01, **options)
+                run([ours, theirs], params, others, steps=2)
+                had = missing in ours.state[params[-1]]
+                for optimizer, p in ((ours, params[-1]), (theirs, others[-1])):
+                    optimizer.state[p].pop(missing, None)
+                before, kept = copies(params), copy.deepcopy(states(ours))
+                give_gradients(params, others)
+                if had and self.case.ours.counts_steps:
+                    assert outcome(ours.step) == outcome(theirs.step)
+                    assert_all_close(params, before, 0)
+                    torch.testing.assert_close(states(ours), kept, rtol=0, atol=0)
+                else:
+                    ours.step()
+                    theirs.step()
+                    assert_all_close(params, others)
 
     def test_a_capturable_one_is_refused_on_a_cpu(self):
         params = parameters([(3,)], torch.float32)

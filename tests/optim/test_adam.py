@@ -71,17 +71,6 @@ def test_bias_correction_makes_the_first_step_as_long_as_the_others():
             torch.testing.assert_close(p.item(), -0.1 * t, rtol=1e-12, atol=0)
 
 
-def test_amsgrad_may_begin_later():
-    params = parameters([(5,)], torch.float64)
-    optimizer = Adam(params)
-    for amsgrad in (False, True):
-        give_gradients(params)
-        optimizer.param_groups[0]["amsgrad"] = amsgrad
-        optimizer.step()
-    of_parameter = optimizer.state[params[0]]
-    torch.testing.assert_close(of_parameter["max_exp_avg_sq"], of_parameter["exp_avg_sq"])
-
-
 def test_adamw_decays_apart_whatever_is_loaded():
     params = parameters([(3,)], torch.float64)
     adam = Adam(params)

@@ -1,10 +1,12 @@
-"""Ctrl-C in the middle of a step or of training: it is a KeyboardInterrupt, and the next step works."""
+"""Ctrl-C in the middle of a step or of training: it is a KeyboardInterrupt, and a step has been made or has not."""
 
 import contextlib
 import random
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,13 @@ from torchnotes import functional, nn, optim
 NAMES = ("SGD", "RMSprop", "Adam", "AdamW")
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer")
+
+
+@pytest.fixture(autouse=True)
+def _grad_mode() -> Iterator[None]:
+    """An interrupt inside torch's context managers may leave it changed."""
+    with torch.enable_grad():
+        yield
 
 
 class Interrupts:
@@ -77,3 +86,58 @@ def test_interrupted_training_raises_keyboard_interrupt():
         for _ in range(1000):
             of_training.repeat(train)
     assert of_training.seen == {"KeyboardInterrupt()": 1000}
+
+
+def interrupted_at(place: int, function: Callable[[], object]) -> bool:
+    """Calls a function and interrupts it before the instruction of this number; whether it came to that."""
+    count = 0
+
+    def trace(frame: Any, *_: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += 1
+        if count == place:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupted_step_updates_everything_or_nothing(name):
+    """Of two groups, of two dtypes each: the first step, which begins the states, and the next."""
+
+    def made(steps: int) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
+        params = [torch.zeros(3, dtype=d, requires_grad=True) for d in (torch.float32, torch.float64) * 2]
+        options = {"momentum": 0.9, "dampening": 0.5} if name == "SGD" else {}
+        groups = [{"params": params[:2]}, {"params": params[2:]}]
+        optimizer = getattr(optim, name)(groups, max_grad_norm=1.0, **options)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        for _ in range(steps):
+            optimizer.step()
+        return params, optimizer
+
+    def snapshot(params: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> Any:
+        return str(([p.data for p in params], optimizer.state_dict()["state"]))
+
+    states = [snapshot(*made(steps)) for steps in range(3)]
+    for steps in (0, 1):
+        outcomes = Counter[bool]()
+        params, optimizer = made(steps)
+        while interrupted_at(1 + 23 * outcomes.total(), optimizer.step):
+            found = snapshot(params, optimizer)
+            updated = found == states[steps + 1]
+            assert updated or found == states[steps]
+            outcomes[updated] += 1
+            if updated:
+                params, optimizer = made(steps)
+        assert outcomes[False] > 20

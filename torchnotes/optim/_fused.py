@@ -15,12 +15,14 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from .._group import Group as ProcessGroup
 from .._group import checked
-from .._native import call_on, gather
+from .._native import call_on, gather, update
 from ._builtin import step_as_torch
 from ._sharded import any_dtensor, gather_held, places_in_whole
 from .gradient_norm import gradient_norm, norm_over_ranks
 
 Group = dict[str, Any]
+States = dict[Tensor, dict[str, Any]]
+Begun = list[tuple[dict, dict]]  # dicts of states, and what is to be added to each
 Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of one of 16 bits
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
@@ -93,16 +95,17 @@ class Fused(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found = self._gathered()
+        begun: Begun = []
+        found = self._gathered(begun)
         if found is None:
             with torch.no_grad():
                 step_as_torch(self)
         else:
-            for call in self._calls(found):
-                call_on(self.operator, *call)
+            calls = self._calls(found)
             wholes = [p for _, bundles in found for bundle in bundles for p in bundle.wholes]
             if wholes:
                 torch.autograd.graph.increment_version(wholes)
+            update(self.operator, calls, begun)
         return loss
 
     def _names(self, group: Group) -> Names:
@@ -114,17 +117,21 @@ class Fused(torch.optim.Optimizer):
             return names, (*names, "compensation")
         return names, names if self.counts_steps else (*names, "step")  # the step tells the random numbers
 
-    def _gathered(self) -> list[tuple[Group, list[Bundle]]] | None:
-        """What there is to update; None where some of it is torch's. All is checked before anything is begun."""
+    def _gathered(self, begun: Begun) -> list[tuple[Group, list[Bundle]]] | None:
+        """What there is to update; None where some of it is torch's. New states go to `begun`: until `update` puts them
+        in their place, nothing has changed."""
         found = []
         for group in self.param_groups:
             names = self._names(group)
             self._move_steps(group)
-            in_group = self._gather(group["params"], names) if self.takes(group) else None
+            in_group = self._gather(group["params"], self.state, names) if self.takes(group) else None
             if in_group is None:
                 return None
             found.append((group, names, *in_group))
-        return [(group, self._completed(group, names, of_group, lacking)) for group, names, of_group, lacking in found]
+        return [
+            (group, self._completed(group, names, of_group, lacking, begun))
+            for group, names, of_group, lacking in found
+        ]
 
     def _move_steps(self, group: Group) -> None:
         """To the device, where alone it is known whether a step counts."""
@@ -135,34 +142,43 @@ class Fused(torch.optim.Optimizer):
             if step is not None and step.device != p.device:
                 self.state[p]["step"] = step.to(p.device)
 
-    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor]) -> list[Bundle]:
-        """The bundles of a group, once the parameters that lack some state have it."""
+    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
+        """The bundles of a group, with new states of the parameters that lack some."""
         if not lacking:
             return bundles(found, names)
-        with torch.no_grad():
-            for p in lacking:
-                self._begin(group, p, names[p.dtype in SIXTEEN_BITS])
-        return self._bundles(group["params"], names)
+        return self._bundles(group["params"], self._begin(group, lacking, names, begun), names)
 
-    def _gather(self, params: list[Tensor], names: Names) -> Any:
-        found = gather(params, self.state, *names)
-        return gather_held(params, self.state, *names) if found is None and any_dtensor(params) else found
+    def _gather(self, params: list[Tensor], state: States, names: Names) -> Any:
+        found = gather(params, state, *names)
+        return gather_held(params, state, *names) if found is None and any_dtensor(params) else found
 
-    def _bundles(self, params: list[Tensor], names: Names, first: bool = False) -> list[Bundle]:
-        found = self._gather(params, names)
+    def _bundles(self, params: list[Tensor], state: States, names: Names, first: bool = False) -> list[Bundle]:
+        found = self._gather(params, state, names)
         assert found is not None  # as a moment ago
         return bundles(found[0], names, first)
 
-    def _begin(self, group: Group, p: Tensor, names: tuple[str, ...]) -> None:
-        state, found_inf = self.state[p], getattr(self, "found_inf", None)
-        for name in names:
-            if state.get(name) is None:
-                state[name] = zero_step(group, p, found_inf is not None) if name == "step" else torch.zeros_like(p)
+    def _begin(self, group: Group, params: list[Tensor], names: Names, begun: Begun) -> States:
+        """All states, and those that these parameters lack. The new ones go to `begun`."""
+        states = dict(self.state)
+        for p in params:
+            old = states.get(p)
+            new = self._new_states(group, p, names[p.dtype in SIXTEEN_BITS], old or {})
+            begun.append((self.state, {p: new}) if old is None else (old, new))
+            states[p] = {**(old or {}), **new}
+        return states
+
+    def _new_states(self, group: Group, p: Tensor, names: tuple[str, ...], old: dict[str, Any]) -> dict[str, Tensor]:
+        missing = [name for name in names if old.get(name) is None]
+        for name in missing:
+            if old and self.counts_steps and name != "compensation":
+                raise KeyError(name)  # as torch does once a parameter is begun
+        on_device = getattr(self, "found_inf", None) is not None
+        return {name: zero_step(group, p, on_device) if name == "step" else torch.zeros_like(p) for name in missing}
 
     def _calls(self, found: list[tuple[Group, list[Bundle]]]) -> list[tuple]:
         """The calls of the operator. What can go wrong in making them does so before the first is called."""
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if any(group["max_grad_norm"] is not None for group, _ in found):
+        if [group for group, _ in found if group["max_grad_norm"] is not None]:
             norm = self.norm_over_ranks()
             if norm is None:
                 norm = norm_of([bundle for _, bundles in found for bundle in bundles])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import SIXTEEN_BITS, Bundle, Fused, Group, Names, ProcessGroup
+from ._fused import Begun, Bundle, Fused, Group, Names, ProcessGroup
 
 
 @torch.library.register_fake("torchnotes::sgd_")
@@ -79,15 +79,17 @@ class SGD(Fused, torch.optim.SGD):
             first,
         )
 
-    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor]) -> list[Bundle]:
+    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
         """The first step is not dampened, which a momentum of 0 tells only where later ones are not either."""
-        new = {p for p in lacking if self.state[p].get("momentum_buffer") is None} if group["dampening"] else set()
+        new = {p for p in lacking if not self._has_momentum(p)} if group["dampening"] else set()
         if not new or not names[0]:
-            return super()._completed(group, names, found, lacking)
+            return super()._completed(group, names, found, lacking, begun)
         found_inf = getattr(self, "found_inf", None)
         skipped = found_inf is not None and bool(found_inf.item())  # then it has not been the first; waited for once
-        for p in lacking:
-            if not (skipped and p in new):
-                self._begin(group, p, names[p.dtype in SIXTEEN_BITS])
-        old = self._bundles([p for p in group["params"] if p not in new], names)
-        return old if skipped else old + self._bundles([p for p in group["params"] if p in new], names, first=True)
+        state = self._begin(group, [p for p in lacking if not (skipped and p in new)], names, begun)
+        first, others = ([p for p in group["params"] if (p in new) == is_new] for is_new in (True, False))
+        old = self._bundles(others, state, names)
+        return old if skipped else old + self._bundles(first, state, names, first=True)
+
+    def _has_momentum(self, p: Tensor) -> bool:
+        return self.state.get(p, {}).get("momentum_buffer") is not None

@@ -1,0 +1,56 @@
+// What an operator writes of its arguments.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/function_schema.h>
+#include <ATen/core/stack.h>
+#include <c10/core/InferenceMode.h>
+
+#include <vector>
+
+namespace torchnotes {
+
+// Whether the last arguments of a call, which are all optional, have a scale of the loss among them.
+inline bool has_grad_scale(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+  const auto index = schema.argumentIndexWithName("grad_scale");
+  return index && !torch::jit::peek(stack, *index, schema.arguments().size()).isNone();
+}
+
+// The tensors, or lists of them, that a call writes. A step writes the gradients only where it takes a scale out.
+inline std::vector<c10::IValue> written(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+  const auto& arguments = schema.arguments();
+  std::vector<c10::IValue> found;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto* const alias = arguments[i].alias_info();
+    if (alias && alias->isWrite() && (arguments[i].name() != "grads" || has_grad_scale(schema, stack))) {
+      found.push_back(torch::jit::peek(stack, i, arguments.size()));
+    }
+  }
+  return found;
+}
+
+template <class F>
+void for_each_tensor(const std::vector<c10::IValue>& values, const F& f) {
+  for (const c10::IValue& value : values) {
+    if (value.isTensor()) {
+      f(value.toTensor());
+    } else {
+      for (const c10::IValue& element : value.toListRef()) {
+        f(element.toTensor());
+      }
+    }
+  }
+}
+
+inline void check_writable(const at::Tensor& x) {
+  TORCH_CHECK(
+      !x.is_inference() || c10::InferenceMode::is_enabled(),
+      "Inplace update to inference tensor outside InferenceMode is not allowed."
+  );
+  TORCH_CHECK(
+      !x._is_zerotensor(),
+      "ZeroTensors are immutable. Please materialize the tensor using `.clone()`, if you want a mutable zero tensor."
+  );
+}
+
+}  // namespace torchnotes
