@@ -600,10 +600,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.conv, self.norm, self.act = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), activation
         self.parts = nn.Sequential(nn.Linear(4, 4), copy.deepcopy(activation), nn.Linear(4, 4), nn.Tanh())
-        self.out = nn.Linear(4, 2)
+        self.out, self.raw = nn.Linear(4, 2), False
 
     def forward(self, x):
-        return self.out(self.parts(self.act(self.norm(self.conv(x))).mean((2, 3))))
+        h = self.norm(self.conv(x))
+        if not self.raw:
+            h = self.act(h)
+        return self.out(self.parts(h.mean((2, 3))))
 
     def encode(self, x):
         return self.norm(self.conv(x))
@@ -690,6 +693,10 @@ def change_the_forward(model: nn.Module) -> None:
     model.forward = lambda x: model.out(model.parts[2](model.parts[0](model.norm(model.conv(x)).mean((2, 3)))))
 
 
+def choose(model: nn.Module) -> None:
+    model.raw = True
+
+
 def write_in_a_hook(model: nn.Module) -> None:
     model.parts[1].register_forward_hook(lambda module, args, y: y.add_(1))
 
@@ -697,7 +704,7 @@ def write_in_a_hook(model: nn.Module) -> None:
 @EACH_ACTIVATION
 @pytest.mark.parametrize(
     "change",
-    (insert, remove, replace, overwrite, parametrize, change_a_forward, change_the_forward, write_in_a_hook),
+    (insert, remove, replace, overwrite, parametrize, change_a_forward, change_the_forward, choose, write_in_a_hook),
 )
 def test_a_fused_model_that_is_changed(activation, change):
     model, ours, x = encoders(activation)

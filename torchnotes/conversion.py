@@ -13,7 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from . import nn
 from .nn._converted import CLASSES, NAMES, Owner, Part, Shortcut, owning
 from .nn._uses import Place, Uses
-from .nn._writes import writes_in_place
+from .nn._writes import settings, writes_in_place
 
 _OURS: dict[type[Module], type[Module]] = {
     theirs: ours
@@ -147,7 +147,7 @@ def _become(module: Module, cls: type[Module]) -> None:
 
 def _restore(module: Module) -> None:
     cls, options = vars(module).pop(_BEFORE)
-    for name in ("_shortcuts", "_parts") if isinstance(module, Owner) else _options_of(type(module)):
+    for name in ("_shortcuts", "_parts", "_settings") if isinstance(module, Owner) else _options_of(type(module)):
         vars(module).pop(name, None)
     vars(module).update(options)
     if issubclass(cls, LazyModuleMixin) and not isinstance(module, LazyModuleMixin):  # initialised since
@@ -162,7 +162,7 @@ def _take_shortcut(place: Place, module: Any, activation: Module | None = None, 
         cls: Any = type(owner)
         vars(owner)[_BEFORE] = cls, {}
         owner.__class__ = owning(cls)
-        owner._shortcuts, owner._parts = (), ()
+        owner._shortcuts, owner._parts, owner._settings = (), (), settings(owner)
     for one in (module,) if activation is None else (module, activation):
         if type(one) in CLASSES:
             _become(one, CLASSES[type(one)])

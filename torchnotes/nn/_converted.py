@@ -22,6 +22,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from .. import functional as F
 from ..ops.leaky_relu import leaky_relu_of_saved_input
 from . import activation, linear, loss, normalization
+from ._writes import settings
 
 
 class Shortcut(NamedTuple):
@@ -40,12 +41,13 @@ class Part(NamedTuple):
     kind: type[Module]
     children: list[str]
     inplace: Any
+    settings: tuple[tuple[str, Any], ...]
 
     @classmethod
     def of(cls, owner: Module, name: str) -> "Part":
         module = owner.get_submodule(name)
         kind = _kind(type(module)) if isinstance(module, Owner) else type(module)
-        return cls(name, kind, list(module._modules), vars(module).get("inplace"))
+        return cls(name, kind, list(module._modules), vars(module).get("inplace"), settings(module))
 
 
 # What a module does in the forward that runs: the activation that it computes, whether it writes over its input, and
@@ -68,6 +70,8 @@ class Owner:
 
     _shortcuts: tuple[Shortcut, ...] = ()
     _parts: tuple[Part, ...] = ()
+    _settings: tuple[tuple[str, Any], ...] = ()
+    __jit_ignored_attributes__ = ("_shortcuts", "_parts", "_settings")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = super().__call__  # type: ignore[misc] # Module's
@@ -84,9 +88,11 @@ class Owner:
             running.roles, running.results = roles, results
 
     def _roles(self) -> dict[Module, _Role]:
+        if self._settings and _differ(self, self._settings):
+            return {}
         modules = {}
         children: Any = self.__dict__["_modules"]
-        for name, kind, names, inplace in self._parts:
+        for name, kind, names, inplace, values in self._parts:
             module = self.part(name) if "." in name else children.get(name)
             if module is None:
                 continue
@@ -100,6 +106,7 @@ class Owner:
                 and not of_module["_forward_pre_hooks"]
                 and not of_module["_backward_hooks"]
                 and not of_module["_backward_pre_hooks"]
+                and not (values and _differ(module, values))
             ):
                 modules[name] = module
         graph = torch.is_grad_enabled()
@@ -115,6 +122,7 @@ class Owner:
         self._shortcuts = tuple(one for one in self._shortcuts if self.part(one.module) in there)
         names = {name for one in self._shortcuts for name in one.holds_with}
         self._parts = tuple(part for part in self._parts if part.name in names)
+        self._settings = settings(self)  # type: ignore[arg-type] # a module, too
 
     def part(self, name: str) -> Any:
         """The module of this name, if there is one still."""
@@ -146,6 +154,10 @@ def _new(cls: Any, *arguments: Any) -> Any:
 def _kind(cls: Any) -> Any:
     """The class without what convert has made of it: modules that became owners, or got roles, are still the same."""
     return cls.__bases__[1] if cls.__bases__[0] is Owner else CLASSES.get(cls, cls)
+
+
+def _differ(module: Any, settings: tuple[tuple[str, Any], ...]) -> bool:
+    return any(getattr(module, name, ...) != value for name, value in settings)
 
 
 def _role(module: Module) -> _Role | None:

@@ -1,8 +1,9 @@
-"""Whether code writes over tensors, as far as its bytecode shows."""
+"""What the code of a forward does, as far as its bytecode shows."""
 
 import contextlib
 import dis
 import functools
+import inspect
 from collections.abc import Iterator
 from types import CodeType, FunctionType
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn import Module
 from ._tracing import HOOKS
 
 _LIBRARIES = ("torch", "torchnotes", "builtins")
+_PLAIN = (bool, int, float, str)
 
 
 def writes_in_place(module: Module) -> bool:
@@ -19,6 +21,16 @@ def writes_in_place(module: Module) -> bool:
     `y += x`, `y[i] = x`, `y.add_(x)`, `out=y`, `inplace=True`."""
     hooks = [hook for kind in HOOKS for hook in getattr(module, kind).values()]
     return any(_writes(code) for function in _reached([module.forward, *hooks], module) for code in _codes(function))
+
+
+def settings(module: Module) -> tuple[tuple[str, Any], ...]:
+    """The attributes that the forward of a module reads and does not assign, if they are plain values."""
+    codes = [code for function in _reached([module.forward], module) for code in _codes(function)]
+    steps = [step for code in codes for step in dis.get_instructions(code)]
+    names = {step.argval for step in steps if step.opname == "LOAD_ATTR"} - {"training"}
+    names -= {step.argval for step in steps if step.opname == "STORE_ATTR"}
+    values = {name: inspect.getattr_static(module, name, ...) for name in sorted(names)}
+    return tuple((name, value) for name, value in values.items() if value is None or type(value) in _PLAIN)
 
 
 def _reached(functions: list[Any], module: Module) -> Iterator[FunctionType]:

@@ -1,0 +1,256 @@
+"""A model that writes over its tensors runs after convert as it ran before."""
+
+import copy
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import torchnotes.nn
+from torchnotes import convert
+
+X, CLASSES = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 2, 1])
+
+
+class Model(nn.Module):
+    """Whose forward does something to the result of a LeakyReLU, or to logits after the loss."""
+
+    def __init__(self, do):
+        super().__init__()
+        self.lin, self.act, self.out, self.loss = (
+            nn.Linear(4, 4),
+            nn.LeakyReLU(),
+            nn.Linear(4, 4),
+            nn.CrossEntropyLoss(),
+        )
+        self.relu, self.flat, self.tanh = nn.ReLU(inplace=True), nn.Flatten(), nn.Hardtanh(inplace=True)
+        self.do = do
+
+
+class Activated(Model):
+    def forward(self, x):
+        y = self.act(self.lin(x))
+        self.do(self, y)
+        return self.out(y)
+
+
+class Lossy(Model):
+    def forward(self, x):
+        logits = self.lin(x)
+        loss = self.loss(logits, CLASSES)
+        self.do(self, logits)
+        return loss
+
+
+def run(model, write=lambda y: None):
+    torch.manual_seed(0)
+    model.zero_grad()
+    x = X.clone().requires_grad_()
+    y = model(x * 1)
+    write(y)
+    y.square().sum().backward()
+    return [y.detach(), x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
+
+
+def compare(model, write=lambda y: None, **options):
+    """The report of its conversion."""
+    model = model.double()
+    ours = copy.deepcopy(model)
+    report = convert(ours, **options)
+    for training in (True, False):
+        expected = run(model.train(training), write)
+        torch.testing.assert_close(run(ours.train(training), write), expected, rtol=1e-9, atol=1e-9)
+    return report
+
+
+def add(y):
+    y.add_(1)
+
+
+def set_item(y):
+    y[0] = 0
+
+
+def augmented(self, y):
+    y += 1
+
+
+def augmented_item(self, y):
+    y[:, 1] *= 2
+
+
+def out(self, y):
+    with torch.no_grad():
+        torch.mul(y, 2, out=y)
+
+
+def in_a_condition(self, y):
+    if y.sum() < 1e9:
+        y.add_(1)
+
+
+def in_a_function_in_a_condition(self, y):
+    if y.sum() < 1e9:
+        (lambda z: set_item(z))(y)
+
+
+def in_a_loop(self, y):
+    for i in range(len(y)):
+        y[i].mul_(2)
+
+
+WRITES = {
+    "method": lambda self, y: y.add_(1),
+    "function": lambda self, y: torch.relu_(y),
+    "functional": lambda self, y: F.relu(y, True),
+    "functional by name": lambda self, y: F.elu(y, inplace=True),
+    "item": lambda self, y: set_item(y),
+    "view": lambda self, y: y.view(-1).mul_(2),
+    "part": lambda self, y: y[:2].zero_(),
+    "detached": lambda self, y: y.detach().mul_(2),
+    "module": lambda self, y: self.relu(y),
+    "module after a view": lambda self, y: self.tanh(self.flat(y)),
+    "several": lambda self, y: torch._foreach_mul_([y], 2.0),
+} | {f.__name__: f for f in (augmented, augmented_item, out, in_a_condition, in_a_function_in_a_condition, in_a_loop)}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_what_is_overwritten_stays_torchs(write):
+    report = compare(Activated(write))
+    assert "overwrite its result" in report.kept["act"]
+    assert not report.fused
+    assert "overwrite its logits" in compare(Lossy(write)).kept["loss"]
+
+
+READS = {
+    "nothing": lambda self, y: None,
+    "function": lambda self, y: y + y.sum(1, keepdim=True),
+    "modules": lambda self, y: self.out(self.flat(y)),
+    "write to what is new": lambda self, y: (2 * y).add_(1),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_what_is_only_read_becomes_ours(read):
+    report = compare(Activated(read))
+    assert report.fused == {"lin": "act"}
+    assert "act" not in report.kept
+    assert "loss" in compare(Lossy(read)).replaced
+
+
+@pytest.mark.parametrize("fuse", (False, True))
+def test_the_result_or_the_logits_are_all_that_is_saved_where_nobody_writes(fuse):
+    leaked = []
+    for model in (Activated(lambda self, y: leaked.append(y)), Lossy(lambda self, y: leaked.append(y))):
+        model.out.requires_grad_(False)  # or it saves its input
+        convert(model, fuse=fuse)
+        y = model(X.float())
+        leaked[-1].add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("write", (add, set_item))
+@pytest.mark.parametrize(
+    "model",
+    (
+        nn.LeakyReLU(),
+        nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU()),
+        nn.Sequential(nn.BatchNorm1d(4), nn.LeakyReLU(), nn.Flatten(0)),
+    ),
+    ids=("alone", "linear", "norm"),
+)
+def test_what_leaves_the_model_may_be_overwritten(model, write):
+    assert "LeakyReLU" in compare(model, write).replaced.values()
+
+
+def test_logits_are_overwritten_after_a_loss_that_stands_alone():
+    loss = nn.CrossEntropyLoss()
+    convert(loss)
+    assert isinstance(loss, torchnotes.nn.CrossEntropyLoss)
+    x = X.clone().requires_grad_()
+    logits = 2 * x
+    value = loss(logits, CLASSES)
+    logits.zero_()
+    value.backward()
+    torch.testing.assert_close(x.grad, torch.func.grad(lambda x: F.cross_entropy(2 * x, CLASSES))(X))
+
+
+@pytest.mark.parametrize("register", ("register_forward_hook", "register_forward_pre_hook"))
+@pytest.mark.parametrize("late", (False, True))
+def test_a_hook_writes(register, late):
+    model = nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(), nn.Linear(4, 4)).double()
+    ours = copy.deepcopy(model)
+
+    def write(module, args, *result):
+        (result or args)[0].add_(1)
+
+    for each in (model, ours):
+        if late and each is ours:
+            convert(each)
+        getattr(each[2 if "pre" in register else 1], register)(write)
+        if not late and each is ours:
+            convert(each)
+    torch.testing.assert_close(run(ours), run(model))
+
+
+def program(generator):
+    """A network of random layers, whose results random steps write over."""
+    layers = (
+        *(lambda: nn.Linear(4, 4), lambda: nn.BatchNorm1d(4), lambda: nn.ReLU(), lambda: nn.ReLU(inplace=True)),
+        *(lambda: nn.LeakyReLU(0.1), lambda: nn.LeakyReLU(0.2, inplace=True), lambda: nn.Sigmoid(), lambda: nn.Tanh()),
+        *(lambda: nn.Dropout(0.0, inplace=True), lambda: nn.Hardtanh(inplace=True), lambda: nn.Identity()),
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU()),
+        lambda: nn.Sequential(nn.BatchNorm1d(4), nn.LeakyReLU(), nn.Linear(4, 4)),
+    )
+    model = Random([generator.choice(layers)() for _ in range(generator.randint(1, 6))])
+    for number in range(len(model.layers)):
+        model.steps.append(number)
+        while generator.random() < 0.35:
+            model.steps.append(generator.choice(STEPS))
+    return model
+
+
+STEPS = (
+    *(
+        lambda h: add(h[-1]),
+        lambda h: set_item(h[-1]),
+        lambda h: augmented_item(None, h[-1]),
+        lambda h: out(None, h[-1]),
+    ),
+    *(lambda h: h[-1].view(-1).mul_(1.5), lambda h: in_a_condition(None, h[-1]), lambda h: h[len(h) // 2].mul_(0.5)),
+    *(lambda h: h.append(h[-1] * 1), lambda h: h.append(h[-1] + h[0]), lambda h: h.append(h[-1])),
+)
+
+
+class Random(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.layers, self.out, self.loss = nn.ModuleList(layers), nn.Linear(4, 4), nn.CrossEntropyLoss()
+        self.steps = []
+
+    def forward(self, x):
+        h = [x]
+        for step in self.steps:
+            if callable(step):
+                step(h)
+            else:
+                h.append(self.layers[step](h[-1]))
+        return self.loss(self.out(h[-1]), CLASSES) + sum(one.sum() for one in h)
+
+
+@pytest.mark.parametrize("inplace", (False, True))
+def test_random_programs(inplace):
+    ran = 0
+    for seed in range(40):
+        torch.manual_seed(seed)
+        model = program(random.Random(seed))
+        try:
+            run(model.double())
+        except RuntimeError:  # torch refuses it
+            continue
+        ran += 1
+        compare(model, inplace=inplace)
+    assert ran > 20
