@@ -73,6 +73,7 @@ struct Name {
   PyObject* object;
   const char* text;
   bool is_step;
+  bool is_average;  // by torch's lerp_, which takes one dtype
 };
 
 std::vector<Name> names_in(PyObject* tuple) {
@@ -80,7 +81,8 @@ std::vector<Name> names_in(PyObject* tuple) {
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
     PyObject* const name = PyTuple_GET_ITEM(tuple, i);
     const char* const text = text_of(name);
-    names.push_back({name, text, std::string_view(text) == "step"});
+    const std::string_view view(text);
+    names.push_back({name, text, view == "step", view == "exp_avg" || view == "grad_avg"});
   }
   return names;
 }
@@ -102,17 +104,31 @@ const at::Tensor* state_of(PyObject* states, const Name& name) {
   return &THPVariable_Unpack(state);
 }
 
-// A parameter's states by these names, checked, as far as they are there.
-void find_states(
+// What torch's step takes and our kernels do not.
+bool differs_in_dtype_alone(const at::Tensor& w, const at::Tensor& x) {
+  return x.scalar_type() != w.scalar_type() && x.device() == w.device() && x.sizes() == w.sizes() && is_dense(x);
+}
+
+// A parameter's states by these names, checked, as far as they are there. False if one of them is torch's.
+bool find_states(
     std::vector<const at::Tensor*>& found, const at::Tensor& w, PyObject* states, const std::vector<Name>& names
 ) {
   found.clear();
   for (const Name& name : names) {
     if (const at::Tensor* const state = state_of(states, name)) {
+      if (name.is_step ? state->is_neg() : !name.is_average && differs_in_dtype_alone(w, *state)) {
+        return false;
+      }
       name.is_step ? check_step(w, *state) : check_like_parameter(w, *state, name.text);
       found.push_back(state);
     }
   }
+  return true;
+}
+
+bool allows_gradients_of_other_dtypes(const at::Tensor& w, const std::vector<Name>& names) {
+  return w.grad_dtype() != w.scalar_type() &&
+         std::none_of(names.begin(), names.end(), [](const Name& name) { return name.is_average; });
 }
 
 void add_to(
@@ -203,11 +219,16 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
     if (!takes(parameter) || !takes(gradient.ptr())) {
       Py_RETURN_NONE;
     }
+    const auto& of_parameter = names[at::isReducedFloatingType(w.scalar_type()) ? 1 : 0];
+    if (differs_in_dtype_alone(w, grad) && allows_gradients_of_other_dtypes(w, of_parameter)) {
+      Py_RETURN_NONE;
+    }
     check_no_overlap(w);
     check_like_parameter(w, grad, "gradient");
     PyObject* const states = hashes.find(args[1], parameter);
-    const auto& of_parameter = names[at::isReducedFloatingType(w.scalar_type()) ? 1 : 0];
-    find_states(found_states, w, states, of_parameter);
+    if (!find_states(found_states, w, states, of_parameter)) {
+      Py_RETURN_NONE;
+    }
     if (found_states.size() == of_parameter.size()) {
       add_to(bundles, w, grad, found_states);
     } else {

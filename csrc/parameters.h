@@ -90,6 +90,9 @@ inline double advance(const at::Tensor& step) {
   return step.scalar_type() == at::kFloat ? ++*step.mutable_data_ptr<float>() : ++*step.mutable_data_ptr<double>();
 }
 
+// Whether x is stored as it reads: no view as a conjugate or negative, and no zero without memory.
+inline bool is_plain(const at::Tensor& x) { return !x.is_conj() && !x.is_neg() && !x._is_zerotensor(); }
+
 // Lists of tensors, the first of them the parameters; the others hold one for each parameter, alike and laid out alike.
 // For tensors that do not lie so, dense ones stand until `write_back`; for complex ones their real and imaginary parts.
 // The lists are to outlive this: to count references to a hundred small tensors would take as long as to update them.
@@ -151,8 +154,6 @@ class Parameters {
   }
 
  private:
-  static bool is_plain(const at::Tensor& x) { return !x.is_conj() && !x.is_neg(); }
-
   // The strides of dimensions of size 1 mean nothing.
   static bool lies_like(const at::Tensor& x, const at::Tensor& other) {
     for (int64_t d = 0; d < x.dim(); ++d) {

@@ -94,6 +94,10 @@ constexpr std::initializer_list<const char*> kSchemas = {
 
 std::string name_of(const std::string& schema) { return schema.substr(0, schema.find('(')); }
 
+bool takes_lists(const std::string& schema) {
+  return schema.find("[] params") != schema.npos || schema.find("[] tensors") != schema.npos;
+}
+
 bool writes_its_input(const std::string& schema) { return schema.find("(a!)") != std::string::npos; }
 
 #ifndef TORCHNOTES_WITH_CUDA
@@ -133,6 +137,19 @@ TORCH_LIBRARY_IMPL(torchnotes, ADInplaceOrView, m) {
     }
   }
 }
+
+// Optimizers resolve such views themselves: torch's fallbacks refuse lists that are written.
+void take_lists_as_they_are(torch::Library& m) {
+  for (const char* schema : kSchemas) {
+    if (takes_lists(schema)) {
+      m.impl(name_of(schema).c_str(), torch::CppFunction::makeFallthrough());
+    }
+  }
+}
+
+TORCH_LIBRARY_IMPL(torchnotes, Conjugate, m) { take_lists_as_they_are(m); }
+TORCH_LIBRARY_IMPL(torchnotes, Negative, m) { take_lists_as_they_are(m); }
+TORCH_LIBRARY_IMPL(torchnotes, ZeroTensor, m) { take_lists_as_they_are(m); }
 
 #ifndef TORCHNOTES_WITH_CUDA
 TORCH_LIBRARY_IMPL(torchnotes, CUDA, m) {

@@ -49,7 +49,9 @@ inline void check_writable(const at::Tensor& x) {
   );
   TORCH_CHECK(
       !x._is_zerotensor(),
-      "ZeroTensors are immutable. Please materialize the tensor using `.clone()`, if you want a mutable zero tensor."
+      "ZeroTensors are immutable. Please use the materialized zero tensor obtained using .clone() if you want a "
+      "mutable "
+      "tensor."
   );
 }
 

@@ -460,6 +460,71 @@ class OptimizerChecks:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
 
+    def test_gradients_that_are_not_stored_as_they_read(self):
+        """As torch's step of the same gradients in memory of their own, also where torch refuses conjugates."""
+        complex_ones = [torch.complex(*torch.randn(2, 5, dtype=torch.float64)) for _ in range(3)]
+        with torch.inference_mode():
+            inference = torch.randn(5, dtype=torch.float64)
+        gradients = (
+            torch._neg_view(torch.randn(5, dtype=torch.float64)),
+            complex_ones[0].conj().imag,
+            torch._efficientzerotensor(5, dtype=torch.float64),
+            inference,
+            complex_ones[0].conj(),
+            torch._neg_view(complex_ones[1]),
+            torch._neg_view(complex_ones[2].conj()),
+            torch._efficientzerotensor(5, dtype=torch.complex128),
+        )
+        for options in self.case.options:
+            if options.get("fused"):
+                continue  # which torch refuses for complex numbers
+            for limit in (None, 0.1):
+                params = [torch.ones(5, dtype=g.dtype, requires_grad=True) for g in gradients]
+                others, ours, theirs = self.pair(params, lr=0.01, **options)
+                ours.param_groups[0]["max_grad_norm"] = limit
+                for _ in range(2):
+                    for p, other, grad in zip(params, others, gradients, strict=True):
+                        p.grad, other.grad = grad, torch.zeros_like(other) + grad
+                    if limit:
+                        torch.nn.utils.clip_grad_norm_(others, limit)
+                    ours.step()
+                    theirs.step()
+                assert_all_close(params, others)
+
+    def test_states_of_another_dtype_are_updated_as_by_torch(self):
+        for options in self.case.options:
+            if options.get("fused"):
+                continue  # where torch takes one dtype
+            for short, long in ((torch.bfloat16, torch.float32), (torch.float64, torch.float32)):
+                for name in set(self.case.ours.states) - {"exp_avg", "grad_avg"}:  # which torch refuses
+                    params = parameters([(4,), (5,)], short)
+                    others, ours, theirs = self.pair(params, lr=0.01, **options)
+                    run([ours, theirs], params, others, steps=1)
+                    theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
+                    for p, other in zip(params, others, strict=True):
+                        other.data.copy_(p.data)
+                    if name not in ours.state[params[-1]]:
+                        continue
+                    for state in (*states(ours), *states(theirs)):
+                        state[name] = state[name].to(long)
+                    run([ours, theirs], params, others, steps=2)
+                    assert_all_close(params, others, 0)
+                    assert ours.state[params[-1]][name].dtype == long
+
+    def test_state_dicts_of_older_versions_lack_options(self):
+        for options in self.case.options:
+            params = parameters([(4,)], torch.float64)
+            others, ours, theirs = self.pair(params, lr=0.01, **options)
+            run([ours, theirs], params, others, steps=1)
+            saved = ours.state_dict()
+            for name in set(saved["param_groups"][0]) - {"params", *self.case.ours.hyperparameters}:
+                old = copy.deepcopy(saved)
+                del old["param_groups"][0][name]
+                for optimizer in (ours, theirs):
+                    optimizer.load_state_dict(copy.deepcopy(old))
+                run([ours, theirs], params, others, steps=2)
+                assert_all_close(params, others)
+
     def test_gradients_are_written_only_where_a_scale_is_taken_out(self):
         (p,) = params = parameters([(3,)], torch.float64)
         optimizer = self.ours(params)

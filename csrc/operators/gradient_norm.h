@@ -23,8 +23,9 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
           " on ",
           x.device()
       );
-      const at::Tensor real = x.is_complex() ? at::view_as_real(x.resolve_conj()) : x;
-      dense.push_back(real.is_non_overlapping_and_dense() ? real.resolve_neg() : real.contiguous().resolve_neg());
+      const at::Tensor plain = is_plain(x) ? x : at::empty_like(x).copy_(x);
+      const at::Tensor real = x.is_complex() ? at::view_as_real(plain) : plain;
+      dense.push_back(real.is_non_overlapping_and_dense() ? real : real.contiguous());
     }
     return norm_of_all(dense);
   });

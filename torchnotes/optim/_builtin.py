@@ -1,5 +1,5 @@
-"""torch's own step, for what no kernel here takes: sparse gradients, subclasses of tensors, other devices, and a step
-that is differentiable."""
+"""torch's own step, for what no kernel here takes: sparse gradients, subclasses of tensors, other devices, states of
+another dtype than the parameter's, and a step that is differentiable."""
 
 import inspect
 from collections.abc import Callable
@@ -21,7 +21,8 @@ def step_as_torch(optimizer: Any) -> None:
         if group["rounding"] != "nearest" or (group.get("decoupled_weight_decay") and not optimizer.torch_decouples):
             raise RuntimeError(
                 f"{type(optimizer).__name__}: rounding and decoupled_weight_decay need dense gradients, parameters on "
-                "a CPU or CUDA device of no subclass of Tensor, and differentiable=False"
+                "a CPU or CUDA device of no subclass of Tensor, gradients and states of the parameter's dtype, and "
+                "differentiable=False"
             )
     grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
     if not _unscaled(optimizer, grads):

@@ -33,7 +33,7 @@ class SGD(Fused, torch.optim.SGD):
     operator = "torchnotes::sgd_"
     builtin_step = builtin_step(torch.optim.SGD)
     states = ("momentum_buffer",)
-    hyperparameters = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
+    hyperparameters = ("lr", "momentum", "dampening", "weight_decay")
     counts_steps = False
 
     def __init__(
