@@ -309,10 +309,16 @@ class OptimizerChecks:
         torch.testing.assert_close(ours.grad_norm, norm)
         assert_all_close(params, others)
 
-    def test_a_scaler(self, device):
+    @pytest.mark.parametrize("fused", (False, True))
+    def test_a_scaler(self, device, fused):
+        """Which leaves the scale to a fused step alone."""
+        if fused and "fused" not in self.case.theirs.__init__.__annotations__:
+            pytest.skip("torch has no fused step")
         model = torch.nn.Linear(3, 2).to(device)
         other = copy.deepcopy(model)
-        ours, theirs = self.ours(model.parameters()), self.case.theirs(other.parameters(), lr=0.01)
+        options = {"fused": True} if fused else {}
+        ours, theirs = self.ours(model.parameters(), **options), self.case.theirs(other.parameters(), lr=0.01)
+        assert getattr(ours, "_step_supports_amp_scaling", False) == fused
         scaler, plain = (torch.amp.GradScaler(device, init_scale=2.0**10, growth_interval=2) for _ in range(2))
         x = torch.randn(4, 3, device=device)
         for step in range(6):

@@ -52,7 +52,6 @@ class Fused(torch.optim.Optimizer):
 
     grad_norm: Tensor | None = None  # of the last step, before clipping, if a group has max_grad_norm
     process_group: ProcessGroup | None = None
-    _step_supports_amp_scaling = True  # GradScaler hands over grad_scale and found_inf, and waits for nothing
 
     _undisturbed: ClassVar[Callable[..., Any]]  # the step, which no compiler looks into: it is one kernel
     _hooked: ClassVar[Callable[..., Any]]  # the same with its hooks, and seen by the profiler
