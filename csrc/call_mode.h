@@ -7,6 +7,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/forward_grad.h>
+#include <torch/csrc/jit/frontend/tracer.h>
 
 // Declared here because its header, ATen/functorch/TensorWrapper.h, includes one that torch does not ship.
 namespace at::functorch {
@@ -22,11 +23,12 @@ inline bool transforming() {
          torch::autograd::ForwardADLevel::try_get_by_idx(0);
 }
 
-// Whether torch.fx records the call (make_fx, torch.func.linearize).
+// Whether torch.fx (make_fx, torch.func.linearize) or torch.jit.trace records the call.
 inline bool is_traced() {
   using c10::impl::TorchDispatchModeTLS;
-  return TorchDispatchModeTLS::any_modes_set() &&
-         TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::PROXY).has_value();
+  return (TorchDispatchModeTLS::any_modes_set() &&
+          TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::PROXY).has_value()) ||
+         torch::jit::tracer::isTracing();
 }
 
 // Whether a TorchFunctionMode is to see the call before any kernel does.

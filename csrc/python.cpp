@@ -27,7 +27,7 @@ PyObject* raised() {
 }
 
 bool takes(PyObject* object) {
-  const bool recorded = torchnotes::is_traced() && torchnotes::transforming();
+  const bool recorded = torchnotes::is_traced() && (torchnotes::transforming() || torch::jit::tracer::isTracing());
   if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || recorded) {
     return false;
   }
@@ -37,8 +37,8 @@ bool takes(PyObject* object) {
 }
 
 // dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take. A
-// transform that torch.fx records (torch.func.linearize) consists of torch's operations: in the recorded graph they
-// have derivatives, while our Functions are gone.
+// transform that torch.fx records (torch.func.linearize), and what torch.jit.trace records, consists of torch's
+// operations: in the recorded graph they have derivatives, while our Functions are gone.
 PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
   return raised();
 }

@@ -1,5 +1,6 @@
 """convert and revert: the same numbers, from the same objects, and a way back."""
 
+import contextlib
 import copy
 import io
 import itertools
@@ -113,13 +114,18 @@ def assert_same(model: nn.Module, ours: nn.Module, x: torch.Tensor, tolerance: f
 
 def fused_in(model: nn.Module, x: torch.Tensor) -> int:
     """How many activations a call of the model has its layers compute."""
-    forward, passed_on = _converted._Activation.forward, []
+    passed_on = []
 
-    def watched(self, input):
-        passed_on.append(self in _converted._running.results)
-        return forward(self, input)
+    def watched(forward):
+        def watching(self, input):
+            passed_on.append(self in _converted._running.results)
+            return forward(self, input)
 
-    with unittest.mock.patch.object(_converted._Activation, "forward", watched):
+        return watching
+
+    with contextlib.ExitStack() as patches:
+        for activation in _converted.NAMES:
+            patches.enter_context(unittest.mock.patch.object(activation, "forward", watched(activation.forward)))
         model(x)
     return sum(passed_on)
 

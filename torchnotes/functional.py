@@ -1,5 +1,6 @@
 """The operations under torch.nn.functional's names."""
 
+from .ops import _scripted as _scripted
 from .ops.batch_norm import batch_norm as batch_norm
 from .ops.binary_cross_entropy_with_logits import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from .ops.cross_entropy import cross_entropy as cross_entropy

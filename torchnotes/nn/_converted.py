@@ -9,6 +9,7 @@ on its own again, and saves for the backward what torch's module saves: its resu
 import copyreg
 import functools
 import threading
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -143,6 +144,10 @@ class Owner:
 def owning(cls: Any) -> Any:
     """The class of an owner, which goes by the same name."""
     members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    members["__jit_ignored_attributes__"] = (
+        *getattr(cls, "__jit_ignored_attributes__", ()),
+        *Owner.__jit_ignored_attributes__,
+    )
     return type(cls)(cls.__name__, (Owner, cls), members)
 
 
@@ -215,22 +220,33 @@ class Linear(linear.Linear):
         return y
 
 
+def _normalize_in_role(
+    normalize: Callable[..., Tensor],
+    self: Any,
+    input: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    momentum: float,
+    activation: str | None,
+    slope: float,
+    inplace: bool,
+) -> Tensor:
+    role = _role(self)
+    if role is None or (role[0] is not None and activation is not None):
+        return normalize(self, input, mean, variance, training, momentum, activation, slope, inplace)
+    after = role[0]
+    if after is not None:
+        activation, slope = NAMES[type(after)], _slope(after)
+    y = normalize(self, input, mean, variance, training, momentum, activation, slope, inplace or role[1])
+    if after is not None:
+        _running.results[after] = y
+    return y
+
+
 class _BatchNorm(normalization._Options):
-    def _function(self) -> Callable[..., Tensor]:
-        function, role = super()._function(), _role(self)
-        if role is None or (role[0] is not None and self.activation is not None):
-            return function
-        after, inplace, _ = role
-
-        def in_its_role(*args: Any, **options: Any) -> Tensor:
-            options["inplace"] = self.inplace or inplace
-            if after is None:
-                return function(*args, **options)
-            options["activation"], options["negative_slope"] = NAMES[type(after)], _slope(after)
-            y = _running.results[after] = function(*args, **options)
-            return y
-
-        return in_its_role
+    def _normalize(self, *args: Any) -> Tensor:
+        return _normalize_in_role(normalization._Options._normalize, self, *args)
 
 
 class BatchNorm1d(_BatchNorm, normalization.BatchNorm1d): ...
@@ -242,7 +258,22 @@ class BatchNorm2d(_BatchNorm, normalization.BatchNorm2d): ...
 class BatchNorm3d(_BatchNorm, normalization.BatchNorm3d): ...
 
 
-class SyncBatchNorm(_BatchNorm, normalization.SyncBatchNorm): ...
+class SyncBatchNorm(normalization.SyncBatchNorm):
+    @torch.jit.ignore  # as that of its base
+    def _normalize(
+        self,
+        input: Tensor,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        training: bool,
+        momentum: float,
+        activation: str | None,
+        negative_slope: float,
+        inplace: bool,
+    ) -> Tensor:
+        options = activation, negative_slope, inplace
+        normalize = normalization.SyncBatchNorm._normalize
+        return _normalize_in_role(normalize, self, input, mean, variance, training, momentum, *options)
 
 
 class CrossEntropyLoss(loss.CrossEntropyLoss):
@@ -258,3 +289,16 @@ CLASSES: dict[type[Module], type[Module]] = {  # by ours of the same name
     for name, cls in vars(space).items()
     if isinstance(changed := globals().get(name), type) and changed.__module__ == __name__
 }
+
+
+def _script_as(cls: Any, changed: Any, name: str) -> None:
+    """Has torch.jit.script read the source that a method had before: in scripted code no owner runs."""
+    before, method = getattr(cls, name), getattr(changed, name)
+    if method is not before and not torch._jit_internal.is_ignored_fn(method):
+        own = types.FunctionType(method.__code__, method.__globals__, name, method.__defaults__, method.__closure__)
+        own.__wrapped__ = before  # type: ignore[attr-defined] # where inspect looks
+        setattr(changed, name, own)
+
+
+for _cls, _changed in CLASSES.items():
+    _script_as(_cls, _changed, "_normalize" if issubclass(_cls, normalization._Options) else "forward")

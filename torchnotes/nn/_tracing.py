@@ -67,8 +67,20 @@ for _sign in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "
     setattr(_Proxy, f"__i{_sign}__", _augment)
 
 
+_is_leaf_module = torch.fx.Tracer.is_leaf_module
+
+
+def is_leaf_module(self: torch.fx.Tracer, m: Module, module_qualified_name: str) -> bool:
+    """To torch.fx our modules are single steps, as torch's are: it reads neither their conditions nor their state."""
+    ours = m.__module__.startswith("torchnotes.") and not isinstance(m, torch.nn.Sequential)
+    return ours or _is_leaf_module(self, m, module_qualified_name)
+
+
+torch.fx.Tracer.is_leaf_module = is_leaf_module  # type: ignore[method-assign] # it knows torch's by their names alone
+
+
 class Tracer(torch.fx.Tracer):
-    """torch.fx's, to which our modules, and those in `closed`, are single steps."""
+    """torch.fx's, to which the modules in `closed` are single steps, too."""
 
     def proxy(self, node: Node) -> torch.fx.Proxy:
         return _Proxy(node, self)
@@ -78,8 +90,7 @@ class Tracer(torch.fx.Tracer):
         self.closed = closed
 
     def is_leaf_module(self, m: Module, module_qualified_name: str = "") -> bool:
-        ours = m.__module__.startswith("torchnotes.") and not isinstance(m, torch.nn.Sequential)
-        return ours or m in self.closed or super().is_leaf_module(m, module_qualified_name)
+        return m in self.closed or super().is_leaf_module(m, module_qualified_name)
 
 
 class Trace:

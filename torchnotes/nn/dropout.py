@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..ops._activations import ACTIVATIONS
+from ..ops._activations import activated
 from ..ops.gaussian_dropout import deviation, times_normal
 from .linear import Linear
 
@@ -86,13 +86,15 @@ class GaussianDropoutLinear(_GaussianRate, Linear):
     def forward(self, input: Tensor) -> Tensor:
         sigma = deviation(self.p, self.sigma)
         if not self.training or sigma == 0:
-            return super().forward(input)
+            return F.linear(
+                input, self.weight, self.bias, activation=self.activation, negative_slope=self.negative_slope
+            )
         mean = F.linear(input, self.weight, self.bias)
         variance = F.linear(input.square(), self.weight.square())
         positive = variance > 0  # the root has no slope at 0, where there is no noise either
         spread = torch.where(positive, variance, 1).sqrt() * positive
         z = mean + times_normal(spread, 0.0, sigma)
-        return ACTIVATIONS[self.activation].ours(z, self.negative_slope)
+        return activated(z, self.activation, self.negative_slope)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.rate_repr()}"

@@ -131,6 +131,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         self.empty = empty
         self.process_group = process_group
 
+    @torch.jit.ignore  # scripted code calls it as it is, in Python
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         classes = (self.num_classes, *self.out_features)
         bias = self.linear.bias

@@ -1,7 +1,5 @@
 """torch.nn's batch normalisation, computed by torchnotes: same constructor, buffers and state_dict, further options."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,28 +31,47 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+        if self.num_batches_tracked is not None and self.training and self.track_running_stats:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # the average over all batches
                 momentum = 1.0 / float(self.num_batches_tracked)
         tracked = self.track_running_stats or not self.training
-        return self._function()(
+        return self._normalize(
             input,
             self.running_mean if tracked else None,
             self.running_var if tracked else None,
-            self.weight,
-            self.bias,
             self.training or (self.running_mean is None and self.running_var is None),
             momentum,
-            self.eps,
-            activation=self.activation,
-            negative_slope=self.negative_slope,
-            inplace=self.inplace,
-            center_only=self.center_only,
+            self.activation,
+            self.negative_slope,
+            self.inplace,
         )
 
-    def _function(self) -> Callable[..., Tensor]:
-        return F.batch_norm
+    def _normalize(
+        self,
+        input: Tensor,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        training: bool,
+        momentum: float,
+        activation: str | None,
+        negative_slope: float,
+        inplace: bool,
+    ) -> Tensor:
+        return F.batch_norm(
+            input,
+            mean,
+            variance,
+            self.weight,
+            self.bias,
+            training,
+            momentum,
+            self.eps,
+            activation=activation,
+            negative_slope=negative_slope,
+            inplace=inplace,
+            center_only=self.center_only,
+        )
 
     def extra_repr(self) -> str:
         return super().extra_repr() + unusual_options(self, _DEFAULTS)
@@ -172,10 +189,37 @@ class SyncBatchNorm(_Options):
         if input.size(1) == 0:
             raise ValueError("SyncBatchNorm number of input channels should be non-zero")
 
-    def _function(self) -> Callable[..., Tensor]:
+    @torch.jit.ignore  # scripted code calls it as it is, in Python, where self has no super()
+    def _normalize(
+        self,
+        input: Tensor,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        training: bool,
+        momentum: float,
+        activation: str | None,
+        negative_slope: float,
+        inplace: bool,
+    ) -> Tensor:
         if not (self.training and dist.is_available() and dist.is_initialized()):
-            return F.batch_norm
-        return partial(F.sync_batch_norm, process_group=self.process_group)
+            return _Options._normalize(
+                self, input, mean, variance, training, momentum, activation, negative_slope, inplace
+            )
+        return F.sync_batch_norm(
+            input,
+            mean,
+            variance,
+            self.weight,
+            self.bias,
+            training,
+            momentum,
+            self.eps,
+            self.process_group,
+            activation=activation,
+            negative_slope=negative_slope,
+            inplace=inplace,
+            center_only=self.center_only,
+        )
 
     @classmethod
     def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> torch.nn.Module:

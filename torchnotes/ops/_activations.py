@@ -55,3 +55,7 @@ def checked_activation(activation: str | None) -> int:
     if activation not in _NUMBERS:
         raise ValueError(f"activation must be one of {', '.join(map(repr, _NUMBERS))}. Got: {activation!r}")
     return _NUMBERS[activation]
+
+
+def activated(z: Tensor, activation: str | None, negative_slope: float) -> Tensor:
+    return ACTIVATIONS[activation].ours(z, negative_slope)

@@ -36,7 +36,8 @@ def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def recorded(x: Any) -> bool:
-    """Whether torch.fx records the call and x is a tensor of ours: native() declines it inside a transform."""
+    """Whether torch.fx or torch.jit.trace records the call and x is a tensor of ours: native() declines it inside a
+    transform, and inside torch.jit.trace always."""
     return not is_compiling() and is_traced() and traceable(x)
 
 

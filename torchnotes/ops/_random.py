@@ -44,7 +44,9 @@ def draws_natively(x: Any, generator: Generator) -> bool:
     what the compiler makes, on the CPU; and where torch has nothing to draw by a given key."""
     if is_compiling():
         return traceable(x) and (x.device.type == "cpu" or isinstance(generator, Tensor))
-    return dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)) or recorded(x)
+    if dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)):
+        return True
+    return recorded(x) and not torch.jit.is_tracing()  # there torch draws
 
 
 def times_noise(multiply: Callable[..., Tensor], x: Tensor, key: Tensor, *numbers: float) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+from torch.nn.functional import _verify_batch_size as verify_batch_size  # type: ignore[attr-defined] # not public
 from torch.nn.functional import batch_norm as builtin
 
 from .._fake import register_fake
@@ -336,6 +337,8 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
     if not (o.center_only or (is_compiling() and torch._C._are_functorch_transforms_active())):
         z = builtin(input, mean, variance, weight, bias, o.training, momentum, o.eps)
         return BY_NUMBER[o.activation].ours(z, o.negative_slope)
+    if o.training and not o.center_only:
+        verify_batch_size(input.size())
     if not o.training:
         return plain.output(input, weight, bias, (mean, mean if o.center_only else (variance + o.eps).rsqrt()), o)
     if mean is not None and input.numel() > 0:
@@ -406,8 +409,6 @@ def batch_norm(
                  |bias|, or the activation has no inverse. There is no second derivative then.
     center_only  subtracts the mean alone: neither the variance nor running_var nor eps has a part in it
     """
-    if training and not center_only:
-        torch.nn.functional._verify_batch_size(input.size())  # type: ignore[attr-defined] # not public
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     arguments = weight, bias, running_mean, running_var
     if inplace and isinstance(input, Tensor) and not is_compiling():
@@ -416,8 +417,11 @@ def batch_norm(
         if watched():
             own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
             return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)
-        y = _composed(input, *arguments, momentum, options)
+        kept = inplace and isinstance(input, Tensor) and not is_compiling()  # the backward needs it
+        y = _composed(input.clone() if kept else input, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
+    if training and not center_only:
+        verify_batch_size(input.size())
     check_updates("batch_norm", running_mean, running_var, momentum)
     # A Function with several results cannot write over a view, nor within a transform.
     if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:

@@ -1,0 +1,196 @@
+"""torch.fx, torch.jit and torch.export do with our modules what they do with torch's."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchnotes.functional as F
+from every_module import EveryModule, batch
+from torchnotes import nn
+from torchnotes.conversion import convert
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning",
+    "ignore::torch.jit.TracerWarning",  # of sizes that are compared
+)
+
+x, y, images = (torch.randn(shape, dtype=torch.float64) for shape in ((6, 3), (6, 3), (2, 3, 4, 5)))
+classes = torch.tensor([0, 1, 2, 0, 1, 2])
+converted = torch.nn.Sequential(
+    torch.nn.Linear(3, 4),
+    torch.nn.ReLU(),
+    torch.nn.BatchNorm1d(4),
+    torch.nn.LeakyReLU(),
+    torch.nn.Linear(4, 4),
+    torch.nn.BatchNorm1d(4),
+)
+convert(converted)
+DETERMINISTIC = {
+    "converted": (converted, (x,)),
+    "norm": (nn.BatchNorm1d(3), (x,)),
+    "average": (nn.BatchNorm2d(3, momentum=None), (images,)),
+    "statistics of the batch": (nn.BatchNorm2d(3, track_running_stats=False, affine=False), (images,)),
+    "activated norm": (nn.BatchNorm2d(3, activation="leaky_relu", negative_slope=0.3, inplace=True), (images,)),
+    "centered": (nn.BatchNorm2d(3, center_only=True, bias=False), (images,)),
+    "sigmoid": (nn.Sigmoid(), (x,)),
+    "tanh": (nn.Tanh(), (x,)),
+    "relu": (nn.ReLU(inplace=True), (x,)),
+    "leaky_relu": (nn.LeakyReLU(0.2), (x,)),
+    "softmax": (nn.Softmax(1), (x,)),
+    "log_softmax": (nn.LogSoftmax(1), (x,)),
+    "linear": (nn.Linear(3, 2), (x,)),
+    "activated linear": (nn.Linear(3, 2, activation="tanh", bias=False), (x,)),
+    "mlp": (nn.MLP((3, 4, 2), "sigmoid", batch_norm=True), (x,)),
+    "mse": (nn.MSELoss(), (x, y)),
+    "bits": (nn.BCEWithLogitsLoss(pos_weight=torch.rand(3)), (x, y.sigmoid())),
+    "classes": (nn.CrossEntropyLoss(weight=torch.rand(3), label_smoothing=0.1), (x, classes)),
+}
+OF_OUR_OWN = {
+    "options": (nn.CrossEntropyLoss(z_loss=0.1, logit_softcap=2.0, empty="zero", label_smoothing=0.1), (x, classes)),
+    "ignored bits": (nn.BCEWithLogitsLoss(label_smoothing=0.1, ignore_index=0.0), (x, y.relu().sign())),
+    "synchronised norm": (nn.SyncBatchNorm(3, activation="relu"), (images,)),
+    "words": (nn.LinearCrossEntropyLoss(3, 5, bias=True), (x, classes)),
+    "quantile": (nn.PinballLoss(0.3, smoothing=0.1), (x, y)),
+    "quantiles": (nn.PinballLoss((0.3, 0.5, 0.9)), (x, y[:, 0])),
+}
+NOISY = {
+    "dropout": nn.Dropout(0.3),
+    "gaussian": nn.GaussianDropout(0.3),
+    "sigma": nn.GaussianDropout(sigma=0.3),
+    "gaussian linear": nn.GaussianDropoutLinear(4, 2, p=0.3, activation="relu"),
+    "variational": nn.VariationalDropout(4, 0.3),
+}
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x * 1)
+
+
+class Loss(Wrapped):
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return self.module(x * 1, target)
+
+
+def wrapped(case: tuple) -> tuple[torch.nn.Module, tuple]:
+    module, arguments = case
+    return (Wrapped if len(arguments) == 1 else Loss)(module), arguments
+
+
+def assert_the_same(mine: torch.nn.Module, original: torch.nn.Module, *arguments: Tensor) -> None:
+    """In value, gradients and what is left in the buffers."""
+    results = []
+    for module in (mine, original):
+        torch.manual_seed(1)
+        leaf, *rest = (t.clone() for t in arguments)
+        wanted = [leaf.requires_grad_(), *module.parameters()]
+        value = module(leaf, *rest)
+        gradients = torch.autograd.grad(value.pow(2).sum(), wanted, allow_unused=True)
+        results.append([value, *gradients, *module.buffers()])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("training", (True, False))
+def test_fx_sees_our_modules_as_steps(training):
+    model = EveryModule().train(training)
+    traced = torch.fx.symbolic_trace(model)
+    called = {type(model.get_submodule(str(node.target))) for node in traced.graph.nodes if node.op == "call_module"}
+    expected = {type(m) for m in model.modules() if type(m).__module__.startswith("torchnotes.")} - {nn.MLP}
+    assert expected <= called
+    for graph in (traced, torch.fx.symbolic_trace(traced)):
+        for mode in (True, False):  # the steps follow train() and eval()
+            assert_the_same(copy.deepcopy(graph).train(mode), copy.deepcopy(model).train(mode), *batch(5))
+
+
+def test_fx_sees_our_functions_as_calls():
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(3, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            norm = self.norm
+            for options in ({}, {"activation": "tanh"}):
+                x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, **options)
+            return F.log_softmax(F.leaky_relu(F.linear(x, norm.weight.unsqueeze(0))), 1)
+
+    model = Model()
+    traced = torch.fx.symbolic_trace(model)
+    assert "batch_norm" in [getattr(node.target, "__name__", "") for node in traced.graph.nodes]
+    results = [
+        (one(x), dict(one.named_parameters()), one.norm.running_var) for one in map(copy.deepcopy, (traced, model))
+    ]
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("name", (*DETERMINISTIC, "synchronised norm", "words", "quantile", "quantiles"))
+def test_script(name, training):
+    model, arguments = wrapped((DETERMINISTIC | OF_OUR_OWN)[name])
+    scripted = torch.jit.script(copy.deepcopy(model.train(training)))
+    if name in DETERMINISTIC:
+        scripted = torch.jit.load(saved(scripted))
+    for mode in (training, not training):
+        assert_the_same(scripted.train(mode), model.train(mode), *arguments)
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_script_of_noise(name):
+    """Drawn by torch, and so other than ours, but of the same mean and variance."""
+    model = Wrapped(NOISY[name])
+    scripted = torch.jit.load(saved(torch.jit.script(copy.deepcopy(model))))
+    many = torch.rand(4).double().expand(100_000, 4)
+    results = [module(many) for module in (scripted, model)]
+    for moment in (Tensor.mean, Tensor.std):
+        torch.testing.assert_close(moment(results[0], 0), moment(results[1], 0), rtol=0.05, atol=0.02)
+    assert_the_same(scripted.eval(), model.eval(), many[:5])
+
+
+@pytest.mark.parametrize("name", ("options", "ignored bits"))
+def test_script_refuses_options_of_losses_that_torch_lacks(name):
+    model, arguments = wrapped(OF_OUR_OWN[name])
+    with pytest.raises(torch.jit.Error, match="only the options that torch has"):
+        torch.jit.script(model)(*arguments)
+
+
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("name", [name for name in DETERMINISTIC | OF_OUR_OWN if name != "average"])
+def test_trace(name, training):
+    """The trace has the derivatives, too, and serves inputs of other sizes."""
+    model, arguments = wrapped((DETERMINISTIC | OF_OUR_OWN)[name])
+    model.train(training)
+    traced = torch.jit.load(saved(torch.jit.trace(copy.deepcopy(model), arguments, check_trace=False)))
+    model(*arguments)  # as the trace did
+    assert_the_same(traced, model, *(torch.cat((t, t)) for t in arguments))
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_trace_of_noise(name):
+    """Drawn by torch, with a derivative."""
+    traced = torch.jit.trace(Wrapped(NOISY[name]), x.new_ones(5, 4), check_trace=False)
+    many = torch.ones(1000, 4, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(traced(many).sum(), many)
+    assert gradient.std() > 0.01
+
+
+@pytest.mark.parametrize("training", (True, False))
+def test_export(training):
+    norms = (DETERMINISTIC[name][0] for name in ("activated norm", "centered", "statistics of the batch"))
+    model = Wrapped(torch.nn.Sequential(*norms)).train(training)
+    exported = torch.export.export(copy.deepcopy(model), (images,)).module()
+    torch.testing.assert_close(exported(images), model(images))
+    torch.testing.assert_close(dict(exported.named_buffers()), dict(model.named_buffers()))
+
+
+def saved(module: torch.jit.ScriptModule) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    file.seek(0)
+    return file
