@@ -1,15 +1,18 @@
 """What torch.fx shows of a model: which modules it calls, and who takes their results."""
 
 import copy
+import gc
 import inspect
 import operator
 import warnings
+import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Container, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx import Graph, Node
 from torch.nn import Module, UninitializedBuffer
 
@@ -18,33 +21,9 @@ _LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict)  # nobody calls these
 # What returns its first argument, or a view of it, and by their files the modules whose results are new.
 _PASS_ON = (torch.nn.Identity, torch.nn.modules.dropout._DropoutNd, torch.nn.Flatten, torch.nn.Unflatten)
 _NEW = {"activation", "batchnorm", "conv", "instancenorm", "linear", "loss", "normalization", "pooling", "_converted"}
-_NEW_RESULTS = {
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "matmul",
-    "neg",
-    "pow",
-    "abs",
-    "exp",
-    "square",
-    "cat",
-    "stack",
-    "sum",
-    "mean",
-}
-_NEW_RESULTS |= {
-    "linear",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "max_pool2d",
-    "avg_pool2d",
-    "adaptive_avg_pool2d",
-    "cross_entropy",
-}
-_NEW_RESULTS |= {"relu", "gelu", "silu", "sigmoid", "tanh", "softmax", "log_softmax", "size", "dim"}
+_NEW_RESULTS = {"add", "sub", "mul", "truediv", "matmul", "neg", "pow", "abs", "exp", "square", "sum", "mean", "cat"}
+_NEW_RESULTS |= {"stack", "size", "dim", "linear", "conv1d", "conv2d", "conv3d", "max_pool2d", "adaptive_avg_pool2d"}
+_NEW_RESULTS |= {"relu", "gelu", "silu", "sigmoid", "tanh", "softmax", "log_softmax", "cross_entropy"}
 _NUMBERS = {"shape", "dtype", "device", "ndim"}
 _LIBRARIES = {"torch", "_operator", "math", "builtins"}
 
@@ -82,12 +61,19 @@ torch.fx.Tracer.is_leaf_module = is_leaf_module  # type: ignore[method-assign] #
 class Tracer(torch.fx.Tracer):
     """torch.fx's, to which the modules in `closed` are single steps, too."""
 
-    def proxy(self, node: Node) -> torch.fx.Proxy:
-        return _Proxy(node, self)
-
     def __init__(self, closed: Set[Module] = frozenset()) -> None:
         super().__init__()
         self.closed = closed
+        self._proxies: list[tuple[Node, weakref.ref[_Proxy]]] = []
+
+    def proxy(self, node: Node) -> torch.fx.Proxy:
+        proxy = _Proxy(node, self)
+        self._proxies.append((node, weakref.ref(proxy)))
+        return proxy
+
+    def held(self) -> set[Node]:
+        """Steps whose results somebody still has after the trace: an attribute, a list, a closure."""
+        return {node for node, proxy in self._proxies if proxy() is not None}
 
     def is_leaf_module(self, m: Module, module_qualified_name: str = "") -> bool:
         return m in self.closed or super().is_leaf_module(m, module_qualified_name)
@@ -96,8 +82,8 @@ class Tracer(torch.fx.Tracer):
 class Trace:
     """The steps of a graph that are modules of the root."""
 
-    def __init__(self, graph: Graph, root: Module) -> None:
-        self.root = root
+    def __init__(self, graph: Graph, root: Module, held: Set[Node] = frozenset()) -> None:
+        self.root, self.held = root, held
         calls = [node for node in graph.nodes if node.op == "call_module"]
         self.modules = {node: root.get_submodule(str(node.target)) for node in calls}
         self.times = Counter(self.modules.values())
@@ -108,31 +94,35 @@ class Trace:
         for node, second in self.modules.items():
             if len(node.all_input_nodes) == 1 and (before := node.all_input_nodes[0]) in self.modules:
                 pair = self.modules[before], second
-                yield pair, len(before.users) == 1 and all(self.times[module] == 1 for module in pair)
+                yield pair, self._is_between(before) and all(self.times[module] == 1 for module in pair)
+
+    def _is_between(self, node: Node) -> bool:
+        return len(node.users) == 1 and node not in self.held
 
     def calls(self, module: Module) -> list[Node]:
         return [node for node, called in self.modules.items() if called is module]
 
     def may_be_overwritten(self, node: Node) -> bool:
         """Whether a step may write over the result of another."""
-        return any(
-            self._overwrites(user, node) or (self._may_pass_on(user) and self.may_be_overwritten(user))
-            for user in node.users
-        )
+        return any(self._overwrites(user, same) for same in self._same(node) for user in same.users)
 
     def readers(self, node: Node) -> list[Node] | None:
         """The modules that take the result of a step, if nobody can write over it; None if somebody may."""
         found = []
-        for user in node.users:
-            if user.op == "output" or self._overwrites(user, node) or not self._is_torchs(user):
+        for same in self._same(node):
+            if same in self.held:
                 return None
-            if user in self.modules:
-                found.append(user)
-            if self._may_pass_on(user):
-                further = self.readers(user)
-                if further is None:
+            for user in same.users:
+                if user.op == "output" or self._overwrites(user, same) or not self._is_torchs(user):
                     return None
-                found += further
+                found += [user] if user in self.modules else []
+        return found
+
+    def _same(self, node: Node) -> list[Node]:
+        """The steps whose results may be views of this one's."""
+        found = [node]
+        for same in found:
+            found += [user for user in same.users if user not in found and self._may_pass_on(user)]
         return found
 
     def owner(self, nodes: Sequence[Node]) -> str:
@@ -155,12 +145,15 @@ class Trace:
         return node if is_new else None
 
     def _is_torchs(self, user: Node) -> bool:
+        """Whether a step calls no code but that of libraries."""
         if user in self.modules:
             module = self.modules[user]
-            return type(module).__module__.startswith(("torch.nn.modules.", "torchnotes.nn.")) and not hooked(module)
+            ours = type(module).__module__.startswith(("torch.nn.modules.", "torchnotes.nn."))
+            return ours and not hooked(module) and not any(module.children())
         if user.op == "call_method":
             return True
-        return (getattr(user.target, "__module__", None) or "torch").partition(".")[0] in _LIBRARIES
+        library = (getattr(user.target, "__module__", None) or "torch").partition(".")[0]
+        return library in _LIBRARIES and not isinstance(user.target, (OpOverload, OpOverloadPacket))
 
     def _overwrites(self, user: Node, node: Node) -> bool:
         if user in self.modules:
@@ -215,7 +208,7 @@ def traced(model: Module) -> Traces:
         traces.failures[""] = f"it cannot be copied: {_first_line(error)}"
         return traces
     names = {module: name for name, module in copied.named_modules()}
-    graphs: dict[Module, list[Graph]] = {}
+    graphs: dict[Module, list[tuple[Graph, Tracer]]] = {}
     closed: set[Module] = {module for module in names if hooked(module)}
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -226,9 +219,11 @@ def traced(model: Module) -> Traces:
                 except Exception as error:
                     closed.add(module)
                     traces.failures[names[module]] = _first_line(error)
+    if any(tracer.held() for of_module in graphs.values() for _, tracer in of_module):
+        gc.collect()  # what torch.fx leaves in cycles nobody holds
     for root in _roots(copied, graphs, closed):
         original = model.get_submodule(names[root])
-        traces.of_roots.append([Trace(graph, original) for graph in graphs[root]])
+        traces.of_roots.append([Trace(graph, original, tracer.held()) for graph, tracer in graphs[root]])
     return traces
 
 
@@ -245,17 +240,18 @@ def _copy(model: Module) -> Module:
     return copy.deepcopy(model, {id(one): one for one in shared})
 
 
-def _graphs(root: Module, model: Module, closed: Set[Module]) -> Iterator[Graph]:
+def _graphs(root: Module, model: Module, closed: Set[Module]) -> Iterator[tuple[Graph, Tracer]]:
     parameters = inspect.signature(root.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     for training in (True, False):
         for module in model.modules():
             module.training = training
         for arguments in (None, defaults) if defaults else (None,):
-            yield Tracer(closed - {root}).trace(root, arguments)
+            tracer = Tracer(closed - {root})
+            yield tracer.trace(root, arguments), tracer
 
 
-def _roots(module: Module, graphs: dict[Module, list[Graph]], closed: Set[Module], inside: bool = False) -> Iterator:
+def _roots(module: Module, graphs: Container[Module], closed: Set[Module], inside: bool = False) -> Iterator:
     """The largest that trace: inside of them only what is closed is looked into."""
     if not isinstance(module, _LISTS):
         if module in graphs and (not inside or module in closed):
