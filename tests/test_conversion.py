@@ -763,6 +763,26 @@ def test_a_child_is_called_while_another_thread_runs_the_model():
     torch.testing.assert_close(calls, [expected] * 50)
 
 
+class Broken(Encoder):
+    """Which the compiler does not take in one piece."""
+
+    def forward(self, x):
+        h = self.norm(self.conv(x))
+        torch._dynamo.graph_break()
+        return self.out(self.parts(self.act(h).mean((2, 3))))
+
+
+@pytest.mark.parametrize("part", ("", "act", "norm", "parts", "parts.0", "parts.1"))
+def test_compiled_in_part(part):
+    model = Broken(nn.Sigmoid()).double().eval()
+    ours, x = copy.deepcopy(model), torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    convert(ours)
+    torch.compiler.reset()
+    ours.get_submodule(part).compile(backend="eager")
+    with torch.no_grad():  # the compiler warns where a graph is broken
+        torch.testing.assert_close(ours(x), model(x))
+
+
 class Checkpointed(Encoder):
     reentrant = False
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._C._autograd import _top_saved_tensors_default_hooks
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.compiler import is_compiling
 from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
@@ -76,7 +77,7 @@ class Owner:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = super().__call__  # type: ignore[misc] # Module's
-        if is_compiling() or not self._shortcuts or "forward" in self.__dict__ or _has_any_global_hook():
+        if is_compiling() or not self._shortcuts or "forward" in self.__dict__ or _is_intercepted():
             return call(*args, **kwargs)
         running = _running
         roles, results = running.roles, running.results
@@ -103,6 +104,7 @@ class Owner:
                 and (list(of_module["_modules"]) == names if of_module["_modules"] else not names)
                 and of_module.get("inplace") == inplace
                 and "forward" not in of_module
+                and of_module.get("_compiled_call_impl") is None
                 and not of_module["_forward_hooks"]
                 and not of_module["_forward_pre_hooks"]
                 and not of_module["_backward_hooks"]
@@ -138,6 +140,11 @@ class Owner:
         if function is copyreg.__newobj__ and type(self).__bases__[0] is Owner:  # type: ignore[attr-defined] # no stub
             return _new, (_kind(type(self)), *arguments[1:]), *rest
         return reduced
+
+
+def _is_intercepted() -> bool:
+    """By hooks of all modules, or by the compiler, which may take some of the calls."""
+    return _has_any_global_hook() or get_eval_frame_callback() is not None
 
 
 @functools.cache
