@@ -45,7 +45,7 @@ struct Adam {
     T square = v;
     if constexpr (kAmsgrad) {
       T& greatest = state[2];
-      greatest = max(greatest, v);
+      greatest = where(greatest != greatest, greatest, at_least(v, greatest));  // a NaN stays, in bfloat16 too
       square = greatest;
     }
     w = fma(T(-eta), m / fma(sqrt(square), T(root), T(eps)), w);
