@@ -213,6 +213,30 @@ class LossChecks:
             for ours, theirs in zip(grads, exacts, strict=True):
                 torch.testing.assert_close(ours.double(), theirs, rtol=8 * rtol, atol=8 * rtol)
 
+    def test_error_of_gradients_for_the_input_and_the_target_is_not_above_the_builtins(self, dtype, device):
+        """The root mean square, where the target has a gradient too."""
+        case = self.case
+        if case.builtin is None or dtype == torch.float64:
+            return
+        for keywords, reduction in itertools.product(case.keywords, REDUCTIONS):
+            if set(keywords) & set(case.keyword_only):
+                continue
+            x, y, tensors = self.arguments(keywords, (60, 50), dtype, device)
+            g, exacts = None, ()
+            for function, kind in ((case.reference, torch.float64), (case.op, dtype), (case.builtin, dtype)):
+                both = [t.detach().to(kind).requires_grad_() for t in (x, y)]
+                own = {k: v.to(kind) if isinstance(v, Tensor) else v for k, v in tensors.items()}
+                loss = function(*both, reduction=reduction, **own)
+                g = torch.randn(loss.shape, device=device).to(dtype) if g is None else g
+                grads = torch.autograd.grad(loss, both, g.to(kind))
+                if not exacts:
+                    exacts, errors = grads, []
+                else:
+                    pairs = zip(grads, exacts, strict=True)
+                    errors.append([(d.double() - exact).pow(2).mean().sqrt() for d, exact in pairs])
+            for ours, theirs in zip(*errors, strict=True):
+                assert ours <= 1.03 * theirs, (keywords, reduction)  # 3 %: chance
+
     def test_third_derivative(self, device):
         for keywords in self.case.keywords:
             x, y, tensors = self.smooth(keywords, (2, 3), device)

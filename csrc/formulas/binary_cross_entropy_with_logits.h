@@ -12,9 +12,9 @@
 // and so is not the derivative a difference of numbers near 1. With t = s(-a) <= 1/2, t = 1 - s(a):
 //
 //   (dl/dx)/w   = (1 - y) - L s(-x) = L t - p y for x < 0, (1 - y) - L t for x >= 0       = s(x) - y for p = 1
-//   (dl/dy)/w   = -x + (p - 1) log(1 + e^-x)
+//   (dl/dy)/w   = p log(1 + e^-x) - log(1 + e^x)                                       = -x for p = 1
 //   (dl/dp)/w   = y log(1 + e^-x)
-//   (d2l/dx2)/w = L s (1 - s) >= 0: l is convex in x;   (d2l/dxdy)/w = -1 - (p - 1) s(-x);   (d2l/dxdp)/w = -y s(-x)
+//   (d2l/dx2)/w = L s (1 - s) >= 0: l is convex in x;   (d2l/dxdy)/w = -s - p s(-x);   (d2l/dxdp)/w = -y s(-x)
 //
 // Label smoothing by e puts y (1 - e) + e/2 in the place of y. An element with y = ignored has no loss, no gradient and
 // no part in the mean, whatever its x; `ignored` is NaN, which equals nothing, where no element is to be ignored. As in
@@ -65,7 +65,7 @@ struct BinaryCrossEntropyBackward : Labels {
     const T l = fma(p - T(1), y, T(1));
     const T no = T(1) - y, lost = (T(1) - no) - y;
     const T slope = where(x < T(0), fma(T(0) - p, y, l * t), fma(T(0) - l, t, no) + lost);
-    return where(label == T(ignored), T(0), g * (w * slope));
+    return where(label == T(ignored), T(0), w * (g * slope));
   }
 };
 

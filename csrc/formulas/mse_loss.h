@@ -28,13 +28,13 @@ struct SquaredError {
 struct SquaredErrorBackward {
   template <class G, class T>
   C10_HOST_DEVICE T operator()(G g, T x, T y) const {
-    const T r = x - y;
-    return g * (r + r);
+    const T d = g * (x - y);
+    return d + d;
   }
   template <class G, class T>
   C10_HOST_DEVICE T operator()(G g, T x, T y, T w) const {
-    const T r = x - y;
-    return g * ((r + r) * w);
+    const T d = (g * w) * (x - y);
+    return d + d;
   }
 };
 

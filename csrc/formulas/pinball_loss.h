@@ -31,7 +31,7 @@ struct Pinball {
   template <class T>
   C10_HOST_DEVICE T rho(T f, T y, T tau, T sigma) const {
     const T h = T(smoothing), r = y - f;
-    const T q = r / (h + h);
+    const T q = T(0.5) * r / h;
     const T inside = T(0.5) * (tau - sigma) * r + h * (q * q + T(0.25));
     return where(r >= h, tau * r, where(r <= T(0) - h, (T(0) - sigma) * r, inside));
   }
@@ -50,7 +50,7 @@ struct PinballBackward {
   template <class T>
   C10_HOST_DEVICE T slope(T f, T y, T tau, T sigma) const {
     const T h = T(smoothing), r = y - f;
-    const T inside = T(0.5) * (sigma - tau) - r / (h + h);
+    const T inside = T(0.5) * (sigma - tau) - T(0.5) * r / h;
     return where(r >= h, T(0) - tau, where(r <= T(0) - h, sigma, inside));
   }
   template <class G, class T>
@@ -59,7 +59,7 @@ struct PinballBackward {
   }
   template <class G, class T>
   C10_HOST_DEVICE T operator()(G g, T f, T y, T tau, T sigma, T w) const {
-    return g * (w * slope(f, y, tau, sigma));
+    return w * (g * slope(f, y, tau, sigma));
   }
 };
 

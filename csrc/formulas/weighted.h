@@ -2,7 +2,8 @@
 //
 //   mean = sum of losses / sum of weights
 //
-// A backward formula multiplies by g, which is a number or something finer.
+// A backward formula multiplies by g, which is a number or something finer, before it multiplies by what may be large:
+// a product that is finite does not overflow on the way.
 #pragma once
 
 #include "portable.h"

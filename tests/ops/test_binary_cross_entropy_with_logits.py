@@ -1,5 +1,7 @@
 """binary_cross_entropy_with_logits, and row 13 of the notes."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -185,3 +187,30 @@ def test_gradient_descent_reaches_the_global_minimum(problem):
             w = (w - 0.01 * gradient).detach().requires_grad_()  # 1/L: L <= |x|^2/4, the greatest curvature
         torch.testing.assert_close(w.detach(), best, rtol=1e-4, atol=1e-5)
         assert energy(w, x, y) <= energy(best, x, y) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("wanted", ((True, False), (True, True)), ids=("input", "input and target"))
+@pytest.mark.parametrize("kind", (torch.float32, torch.bfloat16), ids=str)
+def test_the_largest_numbers_overflow_no_earlier_than_in_torch(wanted, kind):
+    most = 3e38
+    cases = (  # x, y, weight, pos_weight, gradient of each element
+        (5.0, 1.0, most, None, 4.0),
+        (-5.0, 0.0, most, None, 4.0),
+        (-5.0, 0.0, most, 2.0, 4.0),
+        (1e-3, 0.5, most, None, 100.0),
+        (most, 0.5, 0.5, None, 1.0),
+        (-most, 0.5, 0.5, 0.5, 1.0),
+    )
+    for a, b, weight, positive, g in cases:
+        for reduction, create_graph in itertools.product(("none", "sum", "mean"), (False, True)):
+            results = []
+            for function in (F.binary_cross_entropy_with_logits, torch.nn.functional.binary_cross_entropy_with_logits):
+                x = torch.full((4, 5), a, dtype=kind, requires_grad=wanted[0])
+                y = torch.full((4, 5), b, dtype=kind, requires_grad=wanted[1])
+                w = torch.full((4, 5), weight, dtype=kind)
+                p = None if positive is None else torch.full((5,), positive, dtype=kind)
+                loss = function(x, y, w, reduction=reduction, pos_weight=p)
+                inputs = [t for t in (x, y) if t.requires_grad]
+                results.append(torch.autograd.grad(loss, inputs, torch.full_like(loss, g), create_graph=create_graph))
+            for ours, theirs in zip(*results, strict=True):
+                assert ours[theirs.isfinite()].isfinite().all()

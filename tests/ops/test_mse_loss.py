@@ -1,5 +1,7 @@
 """mse_loss, and row 12 of the notes."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -75,3 +77,28 @@ def test_deprecated_reductions():
         with pytest.warns(UserWarning, match="deprecated"):
             theirs = torch.nn.functional.mse_loss(x, y, size_average, reduce)
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("wanted", ((True, False), (True, True)), ids=("input", "input and target"))
+@pytest.mark.parametrize("kind", (torch.float32, torch.bfloat16), ids=str)
+def test_the_largest_numbers_overflow_no_earlier_than_in_torch(wanted, kind):
+    most = 3e38
+    cases = (  # x - y, weight, gradient of each element
+        (most, None, 0.25),
+        (1.0, most, 0.25),
+        (0.25, None, most),
+        (1e18, 1e30, 1e-20),
+        (1e-18, most, 1.0),
+    )
+    for difference, weight, g in cases:
+        for reduction, create_graph in itertools.product(("none", "sum", "mean"), (False, True)):
+            results = []
+            for function in (F.mse_loss, torch.nn.functional.mse_loss):
+                x = torch.full((4, 5), difference, dtype=kind, requires_grad=wanted[0])
+                y = torch.zeros(4, 5, dtype=kind, requires_grad=wanted[1])
+                w = None if weight is None else torch.full((4, 5), weight, dtype=kind)
+                loss = function(x, y, reduction=reduction, weight=w)
+                inputs = [t for t in (x, y) if t.requires_grad]
+                results.append(torch.autograd.grad(loss, inputs, torch.full_like(loss, g), create_graph=create_graph))
+            for ours, theirs in zip(*results, strict=True):
+                assert ours[theirs.isfinite()].isfinite().all()

@@ -41,6 +41,15 @@ def widened(x: Any) -> Any:
     return x.float() if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
 
 
+def rounding_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """function, in at least float32; the result has the dtype of the first argument."""
+
+    def call(first: Tensor, *rest: Any) -> Tensor:
+        return function(*map(widened, (first, *rest))).to(first.dtype)
+
+    return call
+
+
 def heeding_autocast(function: Callable[..., Tensor], again: Callable[..., Callable[..., Tensor]]) -> Callable:
     """function, but under autocast again() of what autocast makes of the arguments."""
 
@@ -59,12 +68,19 @@ def reduced(loss: Tensor, reduction: int, count: Tensor | None = None) -> Tensor
         return loss
     if reduction == SUM:
         return loss.sum()
-    return loss.mean() if count is None else loss.sum() / count
+    return loss.sum() / (loss.numel() if count is None else count)
 
 
 def gradient_of_elements(g: Tensor, scale: Tensor, reduction: int, like: Tensor) -> Tensor:
-    """The gradient of each element's loss from that of the reduced loss."""
-    return g if reduction == NONE else (g * scale).to(like.dtype).expand_as(like)
+    """The gradient of each element's loss, in float64, from that of the reduced loss."""
+    return (g.double() if reduction == NONE else g * scale).expand_as(like)
+
+
+def gradient_of_each(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None, int]:
+    """(gradient, scale, reduction) for a native backward, from the gradient in float64 of the loss of each element."""
+    if g.numel() > 0 and not any(g.stride()):  # one number for all, as after a sum
+        return x.new_ones(()), g[(0,) * g.dim()], SUM
+    return g.to(x.dtype), None, NONE
 
 
 def fake_loss(input: Tensor, reduction: int) -> tuple[Tensor, Tensor]:

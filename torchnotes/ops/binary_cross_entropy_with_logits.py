@@ -2,8 +2,8 @@
 csrc/formulas/binary_cross_entropy_with_logits.h.
 
 l = (1 - y) x + L log(1 + e^-x),    L = 1 + (p - 1) y
-dl/dx = (1 - y) - L s(-x),    dl/dy = -x + (p - 1) log(1 + e^-x),    dl/dp = y log(1 + e^-x)
-d2l/dx2 = L s (1 - s),    d2l/dxdy = -1 - (p - 1) s(-x),    d2l/dxdp = -y s(-x)
+dl/dx = (1 - y) - L s(-x),    dl/dy = p log(1 + e^-x) - log(1 + e^x),    dl/dp = y log(1 + e^-x)
+d2l/dx2 = L s (1 - s),    d2l/dxdy = -s - p s(-x),    d2l/dxdp = -y s(-x)
 """
 
 from collections.abc import Callable
@@ -20,11 +20,13 @@ from ._loss import (
     NONE,
     autocasting,
     fake_loss,
+    gradient_of_each,
     gradient_of_elements,
     heeding_autocast,
     native_together,
     reduced,
     reduction_enum,
+    rounding_once,
 )
 
 register_fake(
@@ -39,12 +41,17 @@ _forward = kernel("binary_cross_entropy_with_logits")
 _backward = kernel("binary_cross_entropy_with_logits_backward")
 
 
+def _weighted(x: Tensor, w: Tensor | None) -> Tensor:
+    return x if w is None else x * w
+
+
 class LogitsLossBackward(Elementwise):
-    """g ((1 - y) - L s(-x)), with p a tensor or None for 1"""
+    """g w ((1 - y) - L s(-x)), with g in float64, and w and p tensors or None for 1"""
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, y: Tensor, p: Tensor | None) -> Tensor:
-        return _backward(g, x, y, None, p, None, NONE, 0.0, None)
+    def forward(g: Tensor, x: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None) -> Tensor:
+        gradient, scale, reduction = gradient_of_each(g, x)
+        return _backward(gradient, x, y, w, p, scale, reduction, 0.0, None)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -52,16 +59,22 @@ class LogitsLossBackward(Elementwise):
 
     @classmethod
     def backward(cls, ctx: Any, v: Tensor) -> tuple:
-        g, x, y, p = ctx.saved_tensors
-        d_g = cls.apply(v, x, y, p) if ctx.needs_input_grad[0] else None
-        return d_g, *(None if slope is None else v * g * slope for slope in cls.slopes(x, y, p))
+        g, x, y, w, p = ctx.saved_tensors
+        wants_g, _, _, wants_w, _ = ctx.needs_input_grad
+        d_g = cls.apply(v.double(), x, y, w, p) if wants_g else None
+        d_w = cls.apply(v * g, x, y, None, p) if wants_w else None
+        d_x, d_y, d_p = (None if s is None else _weighted(v * g * s, w) for s in cls.slopes(x, y, p))
+        return d_g, d_x, d_y, d_w, d_p
 
     @classmethod
-    def tangent(cls, ctx: Any, g_t: Tensor, x_t: Tensor, y_t: Tensor, p_t: Tensor | None) -> Tensor:
-        g, x, y, p = ctx.saved_tensors
+    def tangent(cls, ctx: Any, g_t: Tensor, x_t: Tensor, y_t: Tensor, w_t: Tensor | None, p_t: Tensor | None) -> Tensor:
+        g, x, y, w, p = ctx.saved_tensors
         by_x, by_y, by_p = cls.slopes(x, y, p)
         along = by_x * x_t + by_y * y_t
-        return cls.apply(g_t, x, y, p) + g * (along if p_t is None else along + by_p * p_t)
+        if p_t is not None:
+            along = along + by_p * p_t
+        result = cls.apply(g_t, x, y, w, p) + _weighted(g * along, w).to(x.dtype)
+        return result if w_t is None else result + cls.apply(g * w_t, x, y, None, p)
 
     @staticmethod
     def slopes(x: Tensor, y: Tensor, p: Tensor | None) -> tuple:
@@ -69,15 +82,15 @@ class LogitsLossBackward(Elementwise):
         s, t = sigmoid(x), sigmoid(-x)
         if p is None:
             return s * t, -torch.ones_like(x), None
-        return (1 + (p - 1) * y) * (s * t), -1 - (p - 1) * t, -y * t
+        return (1 + (p - 1) * y) * (s * t), -(s + p * t), -y * t
 
 
 class LogitsLoss(Elementwise):
-    """(1 - y) x + L log(1 + e^-x), with p a tensor or None for 1"""
+    """w ((1 - y) x + L log(1 + e^-x)) in float64, with w and p tensors or None for 1"""
 
     @staticmethod
-    def forward(x: Tensor, y: Tensor, p: Tensor | None) -> Tensor:
-        return _forward(x, y, None, p, NONE, 0.0, None)[0]
+    def forward(x: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None) -> Tensor:
+        return _forward(x, y, w, p, NONE, 0.0, None)[0].double()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -85,26 +98,30 @@ class LogitsLoss(Elementwise):
 
     @classmethod
     def backward(cls, ctx: Any, g: Tensor) -> tuple:
-        x, y, p = ctx.saved_tensors
-        d_x = LogitsLossBackward.apply(g, x, y, p) if ctx.needs_input_grad[0] else None
-        if not any(ctx.needs_input_grad[1:]):
-            return d_x, None, None
-        return d_x, *(None if slope is None else g * slope for slope in cls.slopes(x, y, p))
+        x, y, w, p = ctx.saved_tensors
+        wants_x, wants_y, wants_w, wants_p = ctx.needs_input_grad
+        d_x = LogitsLossBackward.apply(g, x, y, w, p) if wants_x else None
+        d_w = g * cls.apply(x, y, None, p) if wants_w else None
+        d_y = d_p = None
+        if wants_y or wants_p:
+            d_y, d_p = (None if s is None else _weighted(g * s, w) for s in cls.slopes(x, y, p))
+        return d_x, d_y, d_w, d_p
 
     @classmethod
-    def tangent(cls, ctx: Any, x_t: Tensor, y_t: Tensor, p_t: Tensor | None) -> Tensor:
-        x, y, p = ctx.saved_tensors
+    def tangent(cls, ctx: Any, x_t: Tensor, y_t: Tensor, w_t: Tensor | None, p_t: Tensor | None) -> Tensor:
+        x, y, w, p = ctx.saved_tensors
         by_y, by_p = cls.slopes(x, y, p)
-        along = LogitsLossBackward.apply(x_t, x, y, p) + by_y * y_t
-        return along if p_t is None else along + by_p * p_t
+        along = by_y * y_t if p_t is None else by_y * y_t + by_p * p_t
+        result = (LogitsLossBackward.apply(x_t.double(), x, y, w, p) + _weighted(along, w)).double()
+        return result if w_t is None else result + w_t * cls.apply(x, y, None, p)
 
     @staticmethod
     def slopes(x: Tensor, y: Tensor, p: Tensor | None) -> tuple:
-        """dl/dy and dl/dp."""
+        """dl/dy = p log(1 + e^-x) - log(1 + e^x) and dl/dp."""
         if p is None:
             return -x, None
         softplus = -logsigmoid(x)
-        return (p - 1) * softplus - x, y * softplus
+        return p * softplus + logsigmoid(-x), y * softplus
 
 
 def _composed(
@@ -117,31 +134,32 @@ def _composed(
     smoothing: float,
     ignored: float | None,
 ) -> Tensor:
-    """The loss, given that of the elements for x, y and p alone."""
+    """The loss, given that of the elements for x, y, w and p."""
     if ignored is None:
-        loss = of_elements(x, _smooth(y, smoothing), p)
-        return reduced(loss if w is None else loss * w, reduction)
+        return reduced(of_elements(x, _smooth(y, smoothing), w, p), reduction)
     counts = y != ignored
-    loss = of_elements(x.where(counts, 0), _smooth(y.where(counts, 0), smoothing), p)
-    loss = (loss if w is None else loss * w).where(counts, 0)
-    return reduced(loss, reduction, counts.sum())
+    loss = of_elements(x.where(counts, 0), _smooth(y.where(counts, 0), smoothing), w, p)
+    return reduced(loss.where(counts, 0), reduction, counts.sum())
 
 
 def _smooth(y: Tensor, smoothing: float) -> Tensor:
     return y * (1 - smoothing) + smoothing / 2 if smoothing else y
 
 
+@rounding_once
 def _composed_of_kernels(*args: Any) -> Tensor:
-    def of_elements(x: Tensor, y: Tensor, p: Tensor | None) -> Tensor:
-        return LogitsLoss.apply(x, y, None if p is None else p.expand_as(x))
-
-    return _composed(of_elements, *args)
+    return _composed(lambda x, y, w, p: LogitsLoss.apply(x, y, *_expanded(x, w, p)), *args)
 
 
 def _composed_of_the_builtin(*args: Any) -> Tensor:
-    return _composed(lambda x, y, p: builtin(x, y, pos_weight=p, reduction="none"), *args)
+    return _composed(lambda x, y, w, p: _weighted(builtin(x, y, pos_weight=p, reduction="none"), w), *args)
 
 
+def _expanded(x: Tensor, *weights: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple(None if w is None else w.expand_as(x) for w in weights)
+
+
+@rounding_once
 def _composed_backward(
     g: Tensor,
     x: Tensor,
@@ -154,14 +172,12 @@ def _composed_backward(
     ignored: float | None,
 ) -> Tensor:
     g = gradient_of_elements(g, scale, reduction, x)
-    if w is not None:
-        g = g * w
-    p = None if p is None else p.expand_as(x)
+    w, p = _expanded(x, w, p)
     if ignored is None:
-        return LogitsLossBackward.apply(g, x, _smooth(y, smoothing), p)
+        return LogitsLossBackward.apply(g, x, _smooth(y, smoothing), w, p)
     counts = y != ignored
     x, y = x.where(counts, 0), y.where(counts, 0)
-    return LogitsLossBackward.apply(g.where(counts, 0), x, _smooth(y, smoothing), p)
+    return LogitsLossBackward.apply(g.where(counts, 0), x, _smooth(y, smoothing), w, p)
 
 
 _loss: Callable[..., Tensor] = differentiable(

@@ -17,11 +17,13 @@ from ._loss import (
     NONE,
     autocasting,
     fake_loss,
+    gradient_of_each,
     gradient_of_elements,
     heeding_autocast,
     native_together,
     reduced,
     reduction_enum,
+    rounding_once,
 )
 
 register_fake("torchnotes::mse_loss", lambda x, y, w, reduction: fake_loss(x, reduction))
@@ -30,11 +32,12 @@ _forward, _backward = kernel("mse_loss"), kernel("mse_loss_backward")
 
 
 class SquaredErrorBackward(Elementwise):
-    """2 g (x - y), linear in g and in x - y"""
+    """2 g (x - y), linear in g and in x - y, with g in float64"""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return _backward(g, x, y, None, None, NONE)
+        gradient, scale, reduction = gradient_of_each(g, x)
+        return _backward(gradient, x, y, None, scale, reduction)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -43,22 +46,22 @@ class SquaredErrorBackward(Elementwise):
     @classmethod
     def backward(cls, ctx: Any, v: Tensor) -> tuple:
         g, x, y = ctx.saved_tensors
-        d_g = cls.apply(v, x, y) if ctx.needs_input_grad[0] else None
-        d_x = 2 * v * g
+        d_g = cls.apply(v.double(), x, y) if ctx.needs_input_grad[0] else None
+        d_x = 2 * g * v
         return d_g, d_x, -d_x
 
     @classmethod
     def tangent(cls, ctx: Any, g_t: Tensor, x_t: Tensor, y_t: Tensor) -> Tensor:
         g, x, y = ctx.saved_tensors
-        return cls.apply(g_t, x, y) + 2 * g * (x_t - y_t)
+        return cls.apply(g_t, x, y) + (2 * g * (x_t - y_t)).to(x.dtype)
 
 
 class SquaredError(Elementwise):
-    """(x - y)^2"""
+    """(x - y)^2 in float64, lest the gradients be those of a rounded mean"""
 
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
-        return _forward(x, y, None, NONE)[0]
+        return _forward(x, y, None, NONE)[0].double()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -71,14 +74,16 @@ class SquaredError(Elementwise):
 
     @staticmethod
     def tangent(ctx: Any, x_t: Tensor, y_t: Tensor) -> Tensor:
-        return SquaredErrorBackward.apply(x_t - y_t, *ctx.saved_tensors)
+        return SquaredErrorBackward.apply((x_t - y_t).double(), *ctx.saved_tensors).double()
 
 
+@rounding_once
 def _composed(x: Tensor, y: Tensor, w: Tensor | None, reduction: int) -> Tensor:
     loss = SquaredError.apply(x, y)
-    return reduced(loss, reduction) if w is None else reduced(loss * w, reduction, w.sum())
+    return reduced(loss, reduction) if w is None else reduced(loss * w, reduction, w.double().sum())
 
 
+@rounding_once
 def _composed_backward(g: Tensor, x: Tensor, y: Tensor, w: Tensor | None, scale: Tensor, reduction: int) -> Tensor:
     g = gradient_of_elements(g, scale, reduction, x)
     return SquaredErrorBackward.apply(g if w is None else g * w, x, y)

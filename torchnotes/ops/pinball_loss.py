@@ -18,11 +18,13 @@ from ._loss import (
     NONE,
     autocasting,
     fake_loss,
+    gradient_of_each,
     gradient_of_elements,
     heeding_autocast,
     native_together,
     reduced,
     reduction_enum,
+    rounding_once,
 )
 
 register_fake("torchnotes::pinball_loss", lambda f, y, w, quantiles, reduction, h: fake_loss(f, reduction))
@@ -33,11 +35,12 @@ _forward, _backward = kernel("pinball_loss"), kernel("pinball_loss_backward")
 
 
 class PinballBackward(Elementwise):
-    """g drho/df"""
+    """g drho/df, with g in float64"""
 
     @staticmethod
     def forward(g: Tensor, f: Tensor, y: Tensor, quantiles: Sequence[float], h: float) -> Tensor:
-        return _backward(g, f, y, None, None, quantiles, NONE, h)
+        gradient, scale, reduction = gradient_of_each(g, f)
+        return _backward(gradient, f, y, None, scale, quantiles, reduction, h)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -47,14 +50,14 @@ class PinballBackward(Elementwise):
     @classmethod
     def backward(cls, ctx: Any, v: Tensor) -> tuple:
         g, f, y = ctx.saved_tensors
-        d_g = cls.apply(v, f, y, ctx.quantiles, ctx.h) if ctx.needs_input_grad[0] else None
+        d_g = cls.apply(v.double(), f, y, ctx.quantiles, ctx.h) if ctx.needs_input_grad[0] else None
         d_f = cls.curved(v, g, f, y, ctx.h)
         return d_g, d_f, -d_f, None, None
 
     @classmethod
     def tangent(cls, ctx: Any, g_t: Tensor, f_t: Tensor, y_t: Tensor, *constants: Any) -> Tensor:
         g, f, y = ctx.saved_tensors
-        return cls.apply(g_t, f, y, ctx.quantiles, ctx.h) + cls.curved(f_t - y_t, g, f, y, ctx.h)
+        return cls.apply(g_t, f, y, ctx.quantiles, ctx.h) + cls.curved(f_t - y_t, g, f, y, ctx.h).to(f.dtype)
 
     @staticmethod
     def curved(v: Tensor, g: Tensor, f: Tensor, y: Tensor, h: float) -> Tensor:
@@ -63,11 +66,11 @@ class PinballBackward(Elementwise):
 
 
 class Pinball(Elementwise):
-    """rho"""
+    """rho in float64"""
 
     @staticmethod
     def forward(f: Tensor, y: Tensor, quantiles: Sequence[float], h: float) -> Tensor:
-        return _forward(f, y, None, quantiles, NONE, h)[0]
+        return _forward(f, y, None, quantiles, NONE, h)[0].double()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -81,7 +84,7 @@ class Pinball(Elementwise):
 
     @staticmethod
     def tangent(ctx: Any, f_t: Tensor, y_t: Tensor, *constants: Any) -> Tensor:
-        return PinballBackward.apply(f_t - y_t, *ctx.saved_tensors, ctx.quantiles, ctx.h)
+        return PinballBackward.apply((f_t - y_t).double(), *ctx.saved_tensors, ctx.quantiles, ctx.h).double()
 
 
 def _plain(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor:
@@ -120,6 +123,7 @@ def _reduced(loss: Tensor, w: Tensor | None, reduction: int) -> Tensor:
     return reduced(loss * w, reduction, w.expand_as(loss).sum())
 
 
+@rounding_once
 def _composed(f: Tensor, y: Tensor, w: Tensor | None, quantiles: Sequence[float], reduction: int, h: float) -> Tensor:
     return _reduced(Pinball.apply(f, y.expand_as(f), quantiles, h), w, reduction)
 
@@ -137,6 +141,7 @@ def _composed_of_plain_operations(
     return _reduced(loss.to(torch.promote_types(f.dtype, y.dtype)) if f.is_floating_point() else loss, w, reduction)
 
 
+@rounding_once
 def _composed_backward(
     g: Tensor,
     f: Tensor,
