@@ -48,6 +48,11 @@ inline at::Tensor unwrapped(at::Tensor x) {
   return x;
 }
 
+// Whether x belongs to a torch.autograd.grad of batched gradients, which has a vmap of its own, without torch.func.
+inline bool is_batched(const at::Tensor& x) {
+  return x.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::Batched);
+}
+
 // Whether an operation on x is recorded in the graph.
 inline bool wants_graph(const at::Tensor& x) { return at::GradMode::is_enabled() && x.requires_grad(); }
 

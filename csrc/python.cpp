@@ -1,6 +1,7 @@
 // torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of differentiable operators
 // (differentiable.cpp); what a step of an optimizer works on (gather.cpp); and questions of every call, which in Python
 // would cost more than the kernel does on a small tensor. Importing it also registers the schemas (schemas.cpp).
+#include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/MemoryOverlap.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/Exceptions.h>
@@ -63,6 +64,26 @@ PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   return raised();
 }
 
+// batch_of(*args): the level and the size of the innermost batch that tensors among these belong to (is_batched), or
+// None.
+PyObject* batch_of(PyObject*, PyObject* const* args, Py_ssize_t n) {
+  HANDLE_TH_ERRORS
+  int64_t level = 0, size = 0;
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    const auto* const batched =
+        THPVariable_Check(args[i]) ? at::maybeGetBatchedImpl(THPVariable_Unpack(args[i])) : nullptr;
+    if (batched != nullptr && batched->bdims().back().level() > level) {
+      level = batched->bdims().back().level();
+      size = batched->value().size(batched->bdims().back().dim());
+    }
+  }
+  if (level == 0) {
+    Py_RETURN_NONE;
+  }
+  return pybind11::make_tuple(level, size).release().ptr();
+  END_HANDLE_TH_ERRORS
+}
+
 // on_one_device(*args): whether the tensors among these are.
 PyObject* on_one_device(PyObject*, PyObject* const* args, Py_ssize_t n) {
   const at::Tensor* first = nullptr;
@@ -88,8 +109,8 @@ PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) try {
       continue;
     }
     const at::Tensor& x = THPVariable_Unpack(args[i]);
-    if (torchnotes::is_dead(x)) {
-      mode = kTransform;  // torch's own Function.apply unwraps it
+    if (torchnotes::is_dead(x) || torchnotes::is_batched(x)) {
+      mode = kTransform;
     } else if (torchnotes::wants_graph(x)) {
       mode = kGraph;
     }
@@ -123,6 +144,7 @@ PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t))
 PyMethodDef kFunctions[] = {
     {"dense_float", dense_float, METH_O, nullptr},
     {"fits_layer", fast(fits_layer), METH_FASTCALL, nullptr},
+    {"batch_of", fast(batch_of), METH_FASTCALL, nullptr},
     {"on_one_device", fast(on_one_device), METH_FASTCALL, nullptr},
     {"is_watched", is_watched, METH_NOARGS, nullptr},
     {"is_traced", is_traced, METH_NOARGS, nullptr},

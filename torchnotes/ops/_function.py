@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch._C._functorch import _unwrap_for_grad, _wrap_for_grad, unwrap_if_dead
+from torch._functorch.autograd_function import VmapInfo
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function
 
-from .._native import _C, DIRECT, GRAPH, call_mode, dense_float, is_traced, is_watched
+from .._native import _C, DIRECT, GRAPH, batch_of, call_mode, dense_float, is_traced, is_watched
 
 
 def native(x: Any) -> bool:
@@ -119,7 +120,25 @@ class Function(torch.autograd.Function):
 
     @classmethod
     def _under_transform(cls, *args: Any) -> Any:
-        return _with_jvp(cls).apply(*map(_unwrapped, args))
+        args = tuple(map(_unwrapped, args))
+        if batch := batch_of(*args):
+            return cls._batched(batch, *args)
+        return _with_jvp(cls).apply(*args)
+
+    @classmethod
+    def _batched(cls, batch: tuple[int, int], *args: Any) -> Any:
+        """By the vmap rule in a torch.autograd.grad of batched gradients, whose own vmap would lose the graph."""
+        level, size = batch
+        in_dims = tuple(0 if batch_of(x) == batch else None for x in args)
+
+        def unwrap(x: Any, dim: int | None) -> Any:
+            return x if dim is None else torch._remove_batch_dim(x, level, size, dim)
+
+        def wrap(x: Any, dim: int | None) -> Any:
+            return x if x is None or dim is None else torch._add_batch_dim(x, dim, level)
+
+        results, dims = cls.vmap(VmapInfo(size, "error"), in_dims, *map(unwrap, args, in_dims))
+        return tuple(map(wrap, results, dims)) if isinstance(results, tuple) else wrap(results, dims)
 
 
 def _unwrapped(x: Any) -> Any:
