@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.functional import vhp
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.utils.checkpoint import checkpoint
 
 from checks import activate
 from torchnotes import functional
@@ -184,6 +187,50 @@ def by_tensors_that_outlive_their_level(f: Of, v: Variables, t: Tensor) -> Any:
     return f(*kept), y, pull(ones_along(y, t))
 
 
+def by_linearized_pullback(f: Of, v: Variables, t: Tensor) -> Any:
+    y, pull = vjp(f, *v)
+    gradients, along = linearize(lambda g: pull(g), ones_along(y, t))
+    return gradients, along(ones_along(y, t) * t[1])
+
+
+def by_jacobians_of_a_pullback(f: Of, v: Variables, t: Tensor) -> Any:
+    y, pull = vjp(f, *v)
+    return [jacobian(lambda g: pull(g * t[1]))(ones_along(y, t)) for jacobian in (jacrev, jacfwd)]
+
+
+def by_hessian_of_a_pullback(f: Of, v: Variables, t: Tensor) -> Any:
+    def length(s: Tensor) -> Tensor:
+        y, pull = vjp(f, *(x * s for x in v))
+        return sum(g.pow(2).sum() for g in pull(torch.ones_like(y) * s))
+
+    return hessian(length)(t[0])
+
+
+def by_pullback_of_dual_numbers(f: Of, v: Variables, t: Tensor) -> Any:
+    y, pull = vjp(f, *v)
+    with forward_ad.dual_level():
+        gradients = pull(forward_ad.make_dual(ones_along(y, t), ones_along(y, t) * t[1]))
+        return [forward_ad.unpack_dual(g).tangent for g in gradients]
+
+
+def by_batched_gradients(f: Of, v: Variables, t: Tensor) -> Any:
+    y = f(*v)
+    g = torch.stack([ones_along(y, t), torch.ones_like(y) * t[1]])
+    return torch.autograd.grad(y, v, g, is_grads_batched=True, create_graph=True)
+
+
+def by_autograd_functional(f: Of, v: Variables, t: Tensor) -> Any:
+    def length(*v: Tensor) -> Tensor:
+        return f(*v).pow(2).sum()
+
+    return [product(length, v, v, create_graph=True) for product in (torch.autograd.functional.hvp, vhp)]
+
+
+def by_checkpoint(f: Of, v: Variables, t: Tensor) -> Any:
+    y = checkpoint(f, *v, use_reentrant=False)
+    return y, torch.autograd.grad(y.pow(2).sum(), v, create_graph=True)
+
+
 NESTINGS = [f for name, f in list(globals().items()) if name.startswith("by_")]
 
 
@@ -201,11 +248,17 @@ def derivative(function: Of, sample: dict, nesting: Callable) -> list[Tensor]:
 
 
 PENDING = {  # TODO
-    *(
-        (name, i, nesting)
-        for name, i in (("cross_entropy", 4), ("linear_cross_entropy", 3))
-        for nesting in (by_tensors_that_outlive_their_level, by_vjp_of_a_pullback, by_vjp_twice)
-    ),
+    (name, i, nesting)
+    for name, i in (("cross_entropy", 4), ("linear_cross_entropy", 3))
+    for nesting in (
+        by_tensors_that_outlive_their_level,
+        by_vjp_of_a_pullback,
+        by_vjp_twice,
+        by_jacobians_of_a_pullback,
+        by_hessian_of_a_pullback,
+        by_autograd_functional,
+        by_checkpoint,
+    )
 }
 
 

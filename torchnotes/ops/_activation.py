@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from .._fake import register_fake
 from ._function import Elementwise, differentiable, kernel
 
 
@@ -28,6 +29,8 @@ class _Native(Elementwise):
         super().__init_subclass__()
         if "operator" in vars(cls):
             cls._kernel = kernel(cls.operator)
+        if cls.by_torch is not None:
+            register_fake(f"torchnotes::{cls.operator}", cls.by_torch)
 
     @classmethod
     def forward(cls, *args: Any) -> Tensor:

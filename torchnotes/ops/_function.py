@@ -99,6 +99,7 @@ class Function(torch.autograd.Function):
     """
 
     _apply: ClassVar[Callable[..., Any]]
+    by_torch: ClassVar[Callable[..., Any] | None] = None  # forward by torch's operations, for what torch.fx records
 
     def __init_subclass__(cls) -> None:
         cls._apply = super(torch.autograd.Function, cls).apply  # type: ignore[misc] # the C++ base has no stub
@@ -121,6 +122,8 @@ class Function(torch.autograd.Function):
     @classmethod
     def _under_transform(cls, *args: Any) -> Any:
         args = tuple(map(_unwrapped, args))
+        if cls.by_torch is not None and is_traced():
+            return cls.by_torch(*args)
         if batch := batch_of(*args):
             return cls._batched(batch, *args)
         return _with_jvp(cls).apply(*args)

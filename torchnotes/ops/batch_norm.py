@@ -107,6 +107,12 @@ class BatchNormBackward(Function):
         return _backward(g, x, weight, bias, statistics, training, eps, activation, negative_slope, center_only)
 
     @staticmethod
+    def by_torch(g: Tensor, x: Tensor, weight: Any, bias: Any, statistics: Tensor, *options: Any) -> tuple:
+        d_x, *rest = plain.gradients(g, x, weight, bias, statistics, Options(*options))
+        d_numbers = iter(rest)
+        return d_x, *(x.new_zeros(x.shape[1]) if p is None else next(d_numbers) for p in (weight, bias))
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.save_for_backward(*inputs[:5])
         ctx.options = Options(*inputs[5:])

@@ -89,6 +89,12 @@ class CrossEntropyCurvature(Function):
         return _curvature(v, g, input, target, weight, statistics, *options)
 
     @staticmethod
+    def by_torch(
+        v: Tensor, g: Tensor, x: Tensor, target: Tensor, weight: Any, statistics: Tensor, *options: Any
+    ) -> tuple:
+        return plain.curvature(v, g, x, target, weight, Options(*options))
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.save_for_backward(*inputs[:6])
         ctx.options = Options(*inputs[6:])
@@ -128,6 +134,10 @@ class CrossEntropyBackward(Function):
     ) -> Tensor:
         options = ignore_index, label_smoothing, z_loss, logit_softcap
         return _backward(g, input, target, weight, statistics, None, NONE, *options)
+
+    @staticmethod
+    def by_torch(g: Tensor, x: Tensor, target: Tensor, weight: Any, _: Tensor, *options: Any) -> Tensor:
+        return plain.gradient(g, x, target, weight, Options(*options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

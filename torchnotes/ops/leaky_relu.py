@@ -14,13 +14,16 @@ from ._function import native, show, watched
 
 register_fake("torchnotes::leaky_relu", builtin)
 register_fake("torchnotes::leaky_relu_", lambda x, a: None)
-register_fake("torchnotes::leaky_relu_backward", lambda g, r, a: torch.ops.aten.leaky_relu_backward(g, r, a, False))
 
 
 class LeakyReLUBackward(Slope):
     """g where r > 0, else a g"""
 
     operator = "leaky_relu_backward"
+
+    @staticmethod
+    def by_torch(g: Tensor, r: Tensor, a: float) -> Tensor:
+        return torch.ops.aten.leaky_relu_backward(g, r, a, False)
 
 
 class LeakyReLU(Activation):

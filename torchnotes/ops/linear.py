@@ -128,11 +128,16 @@ class LinearBackward(Function):
         )
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        _, x, W, _, activation, a, (of_x, of_W, of_b) = _batch_first(in_dims, args)
-        g, _, _, y, *_ = batched(info, in_dims, args)
+    def by_torch(g: Tensor, x: Any, W: Any, y: Any, activation: int, a: float, wanted: Sequence[bool]) -> tuple:
+        of_x, of_W, of_b = wanted
         delta = _delta(g, y, activation, a)
-        gradients = (delta @ W if of_x else None, _t(delta) @ x if of_W else None, delta.sum(-2) if of_b else None)
+        return delta @ W if of_x else None, _t(delta) @ x if of_W else None, delta.sum(-2) if of_b else None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        _, x, W, _, *options = _batch_first(in_dims, args)
+        g, _, _, y, *_ = batched(info, in_dims, args)
+        gradients = LinearBackward.by_torch(g, x, W, y, *options)
         return gradients, tuple(None if one is None else 0 for one in gradients)
 
 

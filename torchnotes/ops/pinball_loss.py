@@ -43,6 +43,11 @@ class PinballBackward(Elementwise):
         return _backward(gradient, f, y, None, scale, quantiles, reduction, h)
 
     @staticmethod
+    def by_torch(g: Tensor, f: Tensor, y: Tensor, quantiles: Sequence[float], h: float) -> Tensor:
+        tau, r = torch.tensor(quantiles, dtype=f.dtype, device=f.device).squeeze(), y - f
+        return g * torch.where(r >= h, -tau, torch.where(r <= -h, 1 - tau, (1 - 2 * tau - r / (h or 1)) / 2))
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         *tensors, ctx.quantiles, ctx.h = inputs
         ctx.save_for_backward(*tensors)

@@ -16,13 +16,16 @@ from ._function import native, show, watched
 
 register_fake("torchnotes::relu", torch_relu)
 register_fake("torchnotes::relu_", lambda x: None)
-register_fake("torchnotes::relu_backward", lambda g, y: torch.ops.aten.threshold_backward(g, y, 0))
 
 
 class ReLUBackward(Slope):
     """g where y > 0, else 0"""
 
     operator = "relu_backward"
+
+    @staticmethod
+    def by_torch(g: Tensor, y: Tensor) -> Tensor:
+        return torch.ops.aten.threshold_backward(g, y, 0)
 
 
 class ReLU(Activation):

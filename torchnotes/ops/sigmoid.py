@@ -12,8 +12,6 @@ from ._activation import Activation, Curvature, Slope
 from ._function import native, show, watched
 
 register_fake("torchnotes::sigmoid", builtin)
-register_fake("torchnotes::sigmoid_backward", torch.ops.aten.sigmoid_backward)
-register_fake("torchnotes::sigmoid_curvature", lambda v, g, y: v * g * y)
 
 
 class SigmoidCurvature(Curvature):
@@ -21,11 +19,16 @@ class SigmoidCurvature(Curvature):
 
     operator = "sigmoid_curvature"
 
+    @staticmethod
+    def by_torch(v: Tensor, g: Tensor, y: Tensor) -> Tensor:
+        return v * g * (1 - 2 * y)
+
 
 class SigmoidBackward(Slope):
     """g y (1 - y)"""
 
     operator = "sigmoid_backward"
+    by_torch = torch.ops.aten.sigmoid_backward
     curvature = SigmoidCurvature
 
 

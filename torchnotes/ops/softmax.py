@@ -22,6 +22,10 @@ class SoftmaxBackward(AlongDimension):
     operator = "softmax_backward"
 
     @staticmethod
+    def by_torch(g: Tensor, y: Tensor, dim: int) -> Tensor:
+        return y * (g - _dot(g, y, dim))
+
+    @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple:
         g, y = ctx.saved_tensors
         d_g = SoftmaxBackward.apply(v, y, ctx.dim) if ctx.needs_input_grad[0] else None

@@ -12,8 +12,6 @@ from ._activation import Activation, Curvature, Slope
 from ._function import native, show, watched
 
 register_fake("torchnotes::tanh", builtin)
-register_fake("torchnotes::tanh_backward", torch.ops.aten.tanh_backward)
-register_fake("torchnotes::tanh_curvature", lambda v, g, y: v * g * y)
 
 
 class TanhCurvature(Curvature):
@@ -21,11 +19,16 @@ class TanhCurvature(Curvature):
 
     operator = "tanh_curvature"
 
+    @staticmethod
+    def by_torch(v: Tensor, g: Tensor, y: Tensor) -> Tensor:
+        return v * g * (-2 * y)
+
 
 class TanhBackward(Slope):
     """g (1 - y^2)"""
 
     operator = "tanh_backward"
+    by_torch = torch.ops.aten.tanh_backward
     curvature = TanhCurvature
 
 
