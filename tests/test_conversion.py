@@ -476,6 +476,20 @@ def test_converting_again():
     assert repr(model) == before
 
 
+def test_converting_parts_of_a_converted_model():
+    model, ours, x = encoders(nn.Sigmoid())
+    part, whole = ours.parts[:3], nn.Sequential(ours.conv, ours.norm, ours.act)
+    assert convert(part).fused == {"0": "1"}
+    assert convert(whole).fused == {"1": "2"}
+    for each, expected in ((part, model.parts[:3]), (whole, nn.Sequential(model.conv, model.norm, model.act))):
+        y = x if each is whole else FEATURES
+        assert fused_in(each.eval(), y) == 1
+        torch.testing.assert_close(each(y), expected.eval()(y))
+        revert(each)
+        assert type(each) is nn.Sequential
+    torch.testing.assert_close(ours.eval()(x), model.eval()(x))
+
+
 def test_what_was_ours_before_is_fused_and_stays_ours():
     model = nn.Sequential(
         torchnotes.nn.Linear(3, 3, init="he"), nn.ReLU(), torchnotes.nn.Linear(3, 3, activation="tanh")

@@ -11,7 +11,8 @@ from torch.nn import Module
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from . import nn
-from .nn._converted import CLASSES, NAMES, Owner, Part, Shortcut, owning
+from .nn._converted import CLASSES, NAMES, Owner, Part, Shortcut, kind_of, owning
+from .nn._tracing import hooked
 from .nn._uses import Place, Uses
 from .nn._writes import settings, writes_in_place
 
@@ -20,10 +21,17 @@ _OURS: dict[type[Module], type[Module]] = {
     for name, ours in vars(nn).items()
     if isinstance(ours, type) and (theirs := getattr(torch.nn, name, None)) in ours.__mro__
 } | {torch.nn.SyncBatchNorm: nn.SyncBatchNorm}
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_LAYERS = (*_NORMS, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, nn.Linear)
-_BEFORE_NORMS = (nn.Linear, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3)))
-_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, CLASSES[nn.LeakyReLU], nn.Sigmoid, nn.Tanh)
+
+
+def _and_changed(*classes: type[Module]) -> tuple[type[Module], ...]:
+    return (*classes, *(CLASSES[cls] for cls in classes if cls in CLASSES))
+
+
+_NORMS = _and_changed(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_LINEAR = _and_changed(nn.Linear)
+_LAYERS = (*_NORMS, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, *_LINEAR)
+_BEFORE_NORMS = (*_LINEAR, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3)))
+_ACTIVATIONS = _and_changed(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
 _FOREIGN = "no counterpart here"
 _LAZY = "not initialised yet"
 _OVERWRITTEN = {what: f"what follows may overwrite its {what}, which ours saves" for what in ("result", "logits")}
@@ -158,8 +166,8 @@ def _restore(module: Module) -> None:
 def _take_shortcut(place: Place, module: Any, activation: Module | None = None, inplace: bool = False) -> None:
     """In the forward of the owner."""
     owner: Any = place.owner
-    if not isinstance(owner, Owner):
-        cls: Any = type(owner)
+    if not isinstance(owner, Owner) or not owner._shortcuts:
+        cls = kind_of(type(owner))
         vars(owner)[_BEFORE] = cls, {}
         owner.__class__ = owning(cls)
         owner._shortcuts, owner._parts, owner._settings = (), (), settings(owner)
@@ -177,14 +185,15 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
     of_names = {name: module for module, name in names.items()}
     for name, error in uses.untraced.items():
         kinds = {type(child) for child in of_names[name].children()}
-        if not uses.roots or (kinds.intersection(_LAYERS) and kinds.intersection(_ACTIVATIONS)):
+        if not uses.roots or all(map(kinds.intersection, (_LAYERS, _ACTIVATIONS))):
             report.unfused[name] = f"does not trace ({error})"
     for layer, activation in uses.pairs(_LAYERS, _ACTIVATIONS):
-        if layer.activation is not None:
+        fused = any(shortcut.activation for owner in names for shortcut in _shortcuts_of(layer, owner))
+        if layer.activation is not None or fused:
             continue
         why = _LAZY if isinstance(layer, LazyModuleMixin) else uses.why_apart(layer, activation)
         if why is None:
-            saves_output = type(layer) is nn.Linear and _saves_output(activation)
+            saves_output = isinstance(layer, nn.Linear) and _saves_output(activation)
             place = uses.place(layer, activation, result_of=activation if saves_output else None)
             if place is None:
                 why = _OVERWRITTEN["result"] if saves_output else "no module calls the two of them, and always the same"
@@ -218,15 +227,15 @@ def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, st
 
 
 def _around(name: str, model: Module) -> Iterator[Module]:
-    """The modules that contain the one of this name, and those next to it, which may have hooks."""
-    while name:
-        name = name.rpartition(".")[0]
-        yield model.get_submodule(name)
-    yield from model.get_submodule(name.rpartition(".")[0]).modules()
+    """The modules that contain the one of this name, and those next to it that have hooks."""
+    parts = name.split(".")
+    containing = [model.get_submodule(".".join(parts[:i])) for i in range(len(parts))]
+    yield from containing
+    yield from filter(hooked, containing[-1].modules())
 
 
 def _overwrite_inputs(uses: Uses, names: dict[Module, str], report: Report) -> None:
-    for layer, norm in uses.pairs(_BEFORE_NORMS, (*_NORMS, *(CLASSES[norm] for norm in _NORMS))):
+    for layer, norm in uses.pairs(_BEFORE_NORMS, _NORMS):
         taken: list[tuple[Any, Shortcut]] = [
             (owner, shortcut) for owner in names for shortcut in _shortcuts_of(norm, owner)
         ]

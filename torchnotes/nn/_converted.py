@@ -48,7 +48,7 @@ class Part(NamedTuple):
     @classmethod
     def of(cls, owner: Module, name: str) -> "Part":
         module = owner.get_submodule(name)
-        kind = _kind(type(module)) if isinstance(module, Owner) else type(module)
+        kind = kind_of(type(module)) if isinstance(module, Owner) else type(module)
         return cls(name, kind, list(module._modules), vars(module).get("inplace"), settings(module))
 
 
@@ -100,7 +100,7 @@ class Owner:
                 continue
             of_module = module.__dict__
             if (
-                (type(module) is kind or _kind(type(module)) is _kind(kind))
+                (type(module) is kind or kind_of(type(module)) is kind_of(kind))
                 and (list(of_module["_modules"]) == names if of_module["_modules"] else not names)
                 and of_module.get("inplace") == inplace
                 and "forward" not in of_module
@@ -138,7 +138,7 @@ class Owner:
         reduced: Any = super().__reduce_ex__(protocol)
         function, arguments, *rest = reduced
         if function is copyreg.__newobj__ and type(self).__bases__[0] is Owner:  # type: ignore[attr-defined] # no stub
-            return _new, (_kind(type(self)), *arguments[1:]), *rest
+            return _new, (kind_of(type(self)), *arguments[1:]), *rest
         return reduced
 
 
@@ -163,7 +163,7 @@ def _new(cls: Any, *arguments: Any) -> Any:
     return owner.__new__(owner, *arguments)
 
 
-def _kind(cls: Any) -> Any:
+def kind_of(cls: Any) -> Any:
     """The class without what convert has made of it: modules that became owners, or got roles, are still the same."""
     return cls.__bases__[1] if cls.__bases__[0] is Owner else CLASSES.get(cls, cls)
 

@@ -58,6 +58,8 @@ class Uses:
     def place(self, *modules: Module, result_of: Module | None = None, input_of: Module | None = None) -> Place | None:
         """The module that calls all of these, and what reads a result or an input that nobody writes over. None: there
         is no such module, or somebody may."""
+        if self.untraced and any(self._places[module] > 1 for module in modules):
+            return None
         owners: set[tuple[Module, str]] = set()
         names: set[str] = set()
         for trace in self._traces(modules[0]):

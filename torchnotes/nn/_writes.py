@@ -37,7 +37,7 @@ def _reached(functions: list[Any], module: Module) -> Iterator[FunctionType]:
     seen: set[FunctionType] = set()
     while functions:
         function = _in_python(functions.pop())
-        if function is None or function in seen or function.__module__.partition(".")[0] in _LIBRARIES:
+        if function is None or function in seen or _library(function) in _LIBRARIES:
             continue
         seen.add(function)
         yield function
@@ -45,10 +45,14 @@ def _reached(functions: list[Any], module: Module) -> Iterator[FunctionType]:
         names = {step.argval for step in steps if step.opname == "LOAD_GLOBAL"}
         functions += [function.__globals__[name] for name in names & function.__globals__.keys()]
         names = {name for code in _codes(function) for name in code.co_names}
-        functions += [getattr(module, name) for name in names if name in vars(module) or hasattr(type(module), name)]
+        functions += [inspect.getattr_static(module, name, None) for name in names]
         for cell in function.__closure__ or ():
             with contextlib.suppress(ValueError):  # empty
                 functions.append(cell.cell_contents)
+
+
+def _library(function: FunctionType) -> str:
+    return (function.__module__ or "").partition(".")[0]
 
 
 def _in_python(function: Any) -> FunctionType | None:
