@@ -8,5 +8,10 @@ DIFFERENCES: dict[str, str] = {
     "cross_entropy.* is 0, torch's -0": "the sign of a loss of zero",
     "batch_norm.* -?inf@3 ": "an infinite weight is multiplied in another order",
     "batch_norm.* float64 all 3e.38 ": "the variance of equal numbers is zero; torch's is their rounding",
+    "optimizers .* accepted: .*`fused=True` requires": "a fused step of ours takes complex parameters",
+    "optimizers .* accepted: .*mutable TensorLists": "torch's fused steps refuse such views",
+    "optimizers .* weight_decay=True .* accepted": "it counts as 1, with and without maximize",
+    "optimizers .* foreach=tensor.* accepted": "every step of ours is one call, and foreach has no effect",
+    "optimizers .* decoupled_weight_decay=tensor.* rejected": "torch raises it too, once weight_decay is not zero",
     "with_logits.*-inf.*torch's nan": "a logit of -inf has an infinite loss, where torch subtracts infinities",
 }

@@ -45,7 +45,6 @@ class Fused(torch.optim.Optimizer):
     operator: ClassVar[str]
     builtin_step: ClassVar[Callable[..., Any]]
     states: ClassVar[tuple[str, ...]]  # in the order of the operator, by torch's names
-    hyperparameters: ClassVar[tuple[str, ...]]  # which no group of this optimizer lacks, whoever saved it
     own_options: ClassVar[tuple[str, ...]] = OWN_OPTIONS  # which torch's has not
     counts_steps: ClassVar[bool] = True
     torch_decouples: ClassVar[bool] = False  # whether torch's has decoupled_weight_decay
@@ -74,7 +73,7 @@ class Fused(torch.optim.Optimizer):
 
     def takes(self, group: Group) -> bool:
         """Whether the operator heeds all options of a group."""
-        return not group["differentiable"]
+        return group["differentiable"] is False and self.defaults["differentiable"] is False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. A closure, which computes the loss again, is called first."""
@@ -246,12 +245,6 @@ class Fused(torch.optim.Optimizer):
                 group.setdefault(name, self.defaults[name])
 
     def _check_state(self, state: dict[str, Any]) -> None:
-        for group in state["param_groups"]:
-            missing = [name for name in self.hyperparameters if name not in group]
-            if missing:
-                raise ValueError(
-                    f"loaded state dict is not one of {type(self).__name__}: a parameter group has no {missing[0]!r}"
-                )
         for p, of_parameter in state["state"].items():
             for name, value in of_parameter.items() if isinstance(p, Tensor) else ():
                 if name not in (*self.states, "step", "compensation"):

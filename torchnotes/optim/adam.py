@@ -22,7 +22,6 @@ class Adam(Fused, torch.optim.Adam):
     operator = "torchnotes::adam_"
     builtin_step = builtin_step(torch.optim.Adam)
     states = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    hyperparameters = ("lr", "betas", "eps", "weight_decay")
     torch_decouples = True
 
     def __init__(

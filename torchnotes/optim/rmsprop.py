@@ -25,7 +25,6 @@ class RMSprop(Fused, torch.optim.RMSprop):
     operator = "torchnotes::rmsprop_"
     builtin_step = builtin_step(torch.optim.RMSprop)
     states = ("square_avg", "grad_avg", "momentum_buffer")
-    hyperparameters = ("lr", "alpha", "eps", "weight_decay")
     own_options = (*OWN_OPTIONS, "decoupled_weight_decay")
 
     def __init__(

@@ -3,6 +3,7 @@
 b' = mu b + (1 - tau) d,    w' = w - eta b'
 """
 
+import math
 from typing import Any
 
 import torch
@@ -33,7 +34,6 @@ class SGD(Fused, torch.optim.SGD):
     operator = "torchnotes::sgd_"
     builtin_step = builtin_step(torch.optim.SGD)
     states = ("momentum_buffer",)
-    hyperparameters = ("lr", "momentum", "dampening", "weight_decay")
     counts_steps = False
 
     def __init__(
@@ -71,18 +71,20 @@ class SGD(Fused, torch.optim.SGD):
         return self.states if group["momentum"] != 0 else ()
 
     def numbers(self, group: Group, first: bool) -> tuple:
+        momentum, dampening = group["momentum"], group["dampening"]
         return (
-            float(group["momentum"]),
-            float(group["dampening"]),
+            float(momentum),
+            float(dampening) if momentum != 0 else 0.0,  # else it is anything
             float(group["weight_decay"]),
             bool(group["nesterov"]),
             first,
         )
 
     def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
-        """The first step is not dampened, which a momentum of 0 tells only where later ones are not either."""
-        new = {p for p in lacking if not self._has_momentum(p)} if group["dampening"] else set()
-        if not new or not names[0]:
+        """The first step is not dampened. Without dampening, a buffer of zeros comes to the same."""
+        differs = lacking and names[0] and (group["dampening"] or group["momentum"] == math.inf)
+        new = {p for p in lacking if not self._has_momentum(p)} if differs else set()
+        if not new:
             return super()._completed(group, names, found, lacking, begun)
         found_inf = getattr(self, "found_inf", None)
         skipped = found_inf is not None and bool(found_inf.item())  # then it has not been the first; waited for once
