@@ -89,10 +89,6 @@ def test_everything_passes(tmp_path, capsys, device):
     sigmoid = report["operations"][0]["checks"]["float32"]["figures"]
     assert len(sigmoid["cases"]) == 2 * 6  # value and gradient at every scale
     assert all(case["rms"] >= 0 and case["torch"] >= case["rms_torch"] for case in sigmoid["cases"])
-    if device == "cpu" and "TORCHNOTES_KERNELS" not in os.environ:  # else other sums have other errors
-        for row in report["operations"]:
-            known = {column for column, check in row["checks"].items() if "known" in check}
-            assert known == set(getattr(CHECKED[row["operation"]], "behind", {})), "an allowance that nothing needs"
 
 
 def test_it_needs_torch_alone_and_the_figures_can_go_to_a_pipe():

@@ -1,9 +1,9 @@
 """The checks of an operation that has derivatives: gradcheck, second order, accuracy, and agreement with torch."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,7 +60,6 @@ class Operation(Record):
     beside_torch: tuple[dict[str, Any], ...] = ()  # options for the agreement alone
     scales: tuple[float, ...] = (1.0,)  # of the input, where its accuracy is measured
     elementwise: bool = False  # whether the error of each value is measured by that value, not by the greatest
-    behind: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # a known error beyond torch's, by dtype
 
     def samples(self, options: tuple, size: tuple[int, int], scale: float = 1.0) -> Iterator[dict]:
         draw = Draw(*size, scale)
@@ -101,7 +100,7 @@ class Operation(Record):
                         by_itself = self.elementwise and name == "value"
                         errors = [error(found[name], true, dtype, by_itself) for found in (got, other)]
                         measured.append(beside(f"{name} of {words(option)}, scale {scale:g}", *errors))
-        return judged(measured, self.behind.get(_short(dtype), (1.0, "")))
+        return judged(measured)
 
     def agreement(self, ours: Callable, setup: Setup) -> Figures | None:
         options = (*self.options, *self.differentiable_once, *self.beside_torch)
@@ -215,15 +214,15 @@ def beside(what: str, ours: Tensor, theirs: Tensor) -> Figures:
     return {"of": what, "ours": greatest, "torch": greatest_theirs, "rms": rms, "rms_torch": rms_theirs, "times": times}
 
 
-def judged(measured: list[Figures], behind: tuple[float, str] = (1.0, "")) -> Figures:
-    """The case that comes out worst, and all of them. `behind`: by how much it is known to be worse, and why."""
+def judged(measured: list[Figures]) -> Figures:
+    """The case that comes out worst, and all of them."""
     worst = max(measured, key=lambda figures: figures["times"])
     figures = {**worst, "cases": measured}
-    if not worst["times"] <= behind[0]:
+    if not worst["times"] <= 1:
         greatest = f"up to {worst['ours']:.3g} eps (torch {worst['torch']:.3g})"
         mean = f"{worst['rms']:.3g} (torch {worst['rms_torch']:.3g}) in the root of the mean square"
         raise Failed(f"{worst['of']} errs by {greatest}, {mean}", figures)
-    return {**figures, "known": behind[1]} if worst["times"] > 1 else figures
+    return figures
 
 
 def words(options: dict[str, Any]) -> str:
