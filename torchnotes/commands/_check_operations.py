@@ -120,10 +120,6 @@ class Operation(Record):
         return {"options": len(options)}
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def cast(
     sample: dict, dtype: torch.dtype, device: torch.device, layout: Callable[[Tensor], Tensor] = lambda x: x
 ) -> dict:
