@@ -5,6 +5,7 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as torch_F
@@ -908,6 +909,17 @@ def test_bad_arguments_raise_what_torch_raises():
             assert outcome(F.batch_norm, **given)[0] is outcome(torch_F.batch_norm, **theirs)[0], change
             assert torch.equal(mean, kept[0]), "nothing is written"
             assert torch.equal(var, kept[1]), "nothing is written"
+
+
+def test_every_kind_of_number_is_a_momentum():
+    x = torch.randn(4, 3)
+    for momentum in (1, np.float32(0.3), np.int64(1), torch.tensor(0.3)):
+        results = []
+        for function in (F.batch_norm, torch_F.batch_norm):
+            running = torch.zeros(3), torch.ones(3)
+            function(x, *running, training=True, momentum=momentum)
+            results.append(running)
+        torch.testing.assert_close(*results)
 
 
 def test_bad_options_of_our_own():

@@ -8,6 +8,7 @@ Beyond the first derivative everything is composed of plain operations (_batch_n
 
 import functools
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -382,12 +383,17 @@ def checked_options(
     return Options(training, float(eps), number, float(negative_slope), bool(center_only))
 
 
-def check_updates(operation: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: float) -> None:
+def checked_momentum(operation: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: Any) -> float:
+    """The momentum, by which the running statistics may be updated."""
     if not isinstance(momentum, (float, int)):
-        raise TypeError(f"{operation}(): argument 'momentum' must be float, not {type(momentum).__name__}")
+        of_one = isinstance(momentum, Tensor) and momentum.dim() == 0 and not momentum.is_complex()
+        if not (of_one or isinstance(momentum, Real)):
+            raise TypeError(f"{operation}(): argument 'momentum' must be float, not {type(momentum).__name__}")
+        momentum = float(momentum)
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is not None and running.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(f"{operation} is not differentiable with respect to {name}, which requires grad")
+    return momentum
 
 
 def batch_norm(
@@ -428,7 +434,7 @@ def batch_norm(
         return input.copy_(y) if inplace else y
     if training and not center_only:
         verify_batch_size(input.size())
-    check_updates("batch_norm", running_mean, running_var, momentum)
+    momentum = checked_momentum("batch_norm", running_mean, running_var, momentum)
     # A Function with several results cannot write over a view, nor within a transform.
     if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
         keep = mode == GRAPH

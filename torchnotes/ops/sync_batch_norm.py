@@ -37,7 +37,7 @@ from .batch_norm import (
     _wanted,
     batch_norm,
     by_channels,
-    check_updates,
+    checked_momentum,
     checked_options,
     refuse_graph,
     takes,
@@ -217,7 +217,7 @@ def sync_batch_norm(
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
-    check_updates("sync_batch_norm", running_mean, running_var, momentum)
+    momentum = checked_momentum("sync_batch_norm", running_mean, running_var, momentum)
     channels = constant(input.shape[1])
     agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
     for name, p in zip(("running_mean", "running_var", "weight", "bias"), numbers, strict=True):
