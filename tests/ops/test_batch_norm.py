@@ -443,6 +443,20 @@ def test_vmap_over_every_subset_of_the_tensors(training):
         assert_same(*results)
 
 
+def test_nested_vmap_over_weights():
+    x, mean, var, weight, bias = inputs((4, 3, 5))
+    results = []
+    for function in (ours, builtin):
+        running = mean.clone(), var.clone()
+
+        def of_bias(weight, bias, function=function, running=running):
+            return function(x, *running, weight, bias)
+
+        of_both = torch.vmap(torch.vmap(of_bias, (None, 0)), (0, None))
+        results.append((of_both(torch.stack((weight, bias)), torch.stack((bias, mean, weight))), running))
+    torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("training", (True, False))
 def test_ensembles(training):
     """Of members that differ in everything, and in their weights alone."""

@@ -7,7 +7,7 @@ Beyond the first derivative everything is composed of plain operations (_batch_n
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -211,19 +211,19 @@ class BatchNorm(Function):
             )
         merged = _channels_of_all(info, in_dims, args, (0,))
         merged[5] = None
-        y, statistics, mean, variance = BatchNorm.apply(*merged)
-        of_batch = _split(info, mean, 0), _split(info, variance, 0)
+        y, *of_all = BatchNorm.apply(*merged)
+        statistics, *of_batch = (_split(info, x, -1) for x in of_all)
+        mean, variance = args[3:5]
+        dims: tuple = 1, 1, 0, 0
+        if in_dims[0] is in_dims[3] is in_dims[4] is None:  # only weights are batched
+            dims, statistics, of_batch = (1, None, None, None), statistics[:, 0], [x[0] for x in of_batch]
+        else:  # as in torch, a statistic that is not batched stays as it is where the other one is
+            mean, variance = (
+                None if dim is None else x.movedim(dim, 0) for x, dim in zip(args[3:5], in_dims[3:5], strict=True)
+            )
         if updates:
-            mean, variance = args[3:5]
-            new = of_batch
-            if in_dims[0] is in_dims[3] is in_dims[4] is None:
-                new = of_batch[0][0], of_batch[1][0]
-            else:  # as in torch, a statistic that is not batched stays as it is where the other one is
-                mean, variance = (
-                    None if dim is None else x.movedim(dim, 0) for x, dim in zip(args[3:5], in_dims[3:5], strict=True)
-                )
-            _update(mean, variance, new, momentum, center_only)
-        return (_split(info, y, 1), _split(info, statistics, 1), *of_batch), (1, 1, 0, 0)
+            _update(mean, variance, of_batch, momentum, center_only)
+        return (_split(info, y, 1), statistics, *of_batch), dims
 
 
 _call = differentiable(
@@ -325,7 +325,7 @@ def _split(info: Any, x: Tensor, dim: int) -> Tensor:
 def _update(
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    of_batch: tuple[Tensor, Tensor | None],
+    of_batch: Sequence[Tensor | None],
     momentum: float,
     center_only: bool,
 ) -> None:
