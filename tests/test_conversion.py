@@ -753,6 +753,31 @@ def test_hooks_on_children_of_a_fused_model_see_what_they_saw(activation):
     assert fused_in(ours, x) == 3
 
 
+class Registering(type):
+    def __new__(cls, name, bases, members):
+        if any(base.__name__ == name for base in bases):
+            raise TypeError(f"there is a {name} already")
+        return super().__new__(cls, name, bases, members)
+
+
+class Alone(Encoder, metaclass=Registering):
+    """That nobody may derive from under its name."""
+
+
+class Parent(Encoder):
+    def __init_subclass__(cls, *, name):
+        raise AssertionError(name)
+
+
+def test_classes_that_heed_what_is_derived_from_them():
+    x = torch.randn(4, 3, 3, 3)
+    for cls, fused in ((Alone, {"parts.0": "parts.1", "parts.2": "parts.3"}), (Parent, {"norm": "act"})):
+        model = cls(nn.ReLU()).eval()
+        expected = model(x)
+        assert fused.items() <= convert(model).fused.items()
+        torch.testing.assert_close(model(x), expected)
+
+
 def test_copies_of_a_fused_model():
     model, ours, x = encoders(nn.Sigmoid())
     for other in (copy.copy(ours), copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):

@@ -163,14 +163,25 @@ def _restore(module: Module) -> None:
     module.__class__ = cls
 
 
-def _take_shortcut(place: Place, module: Any, activation: Module | None = None, inplace: bool = False) -> None:
-    """In the forward of the owner."""
+def _place(uses: Uses, *modules: Module, **of: Module | None) -> Place | None:
+    """Where these take a shortcut: in the forward of a module that has become an owner."""
+    place = uses.place(*modules, **of)
+    if place is None:
+        return None
     owner: Any = place.owner
     if not isinstance(owner, Owner) or not owner._shortcuts:
         cls = kind_of(type(owner))
+        try:
+            owner.__class__ = owning(cls)
+        except Exception:  # whatever a metaclass or slots have against it
+            return None
         vars(owner)[_BEFORE] = cls, {}
-        owner.__class__ = owning(cls)
         owner._shortcuts, owner._parts, owner._settings = (), (), settings(owner)
+    return place
+
+
+def _take_shortcut(place: Place, module: Any, activation: Module | None = None, inplace: bool = False) -> None:
+    owner: Any = place.owner
     for one in (module,) if activation is None else (module, activation):
         if type(one) in CLASSES:
             _become(one, CLASSES[type(one)])
@@ -194,7 +205,7 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
         why = _LAZY if isinstance(layer, LazyModuleMixin) else uses.why_apart(layer, activation)
         if why is None:
             saves_output = isinstance(layer, nn.Linear) and _saves_output(activation)
-            place = uses.place(layer, activation, result_of=activation if saves_output else None)
+            place = _place(uses, layer, activation, result_of=activation if saves_output else None)
             if place is None:
                 why = _OVERWRITTEN["result"] if saves_output else "no module calls the two of them, and always the same"
             else:
@@ -216,9 +227,9 @@ def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, st
     if isinstance(module, nn.LeakyReLU):
         if not _saves_output(module) or name in report.fused.values():
             return
-        what, written, place = "result", uses.result_is_written(module), uses.place(module, result_of=module)
+        what, written, place = "result", uses.result_is_written(module), _place(uses, module, result_of=module)
     else:
-        what, written, place = "logits", uses.input_is_written(module), uses.place(module, input_of=module)
+        what, written, place = "logits", uses.input_is_written(module), _place(uses, module, input_of=module)
     if place is not None:
         _take_shortcut(place, module)
     elif written or any(map(writes_in_place, _around(name, model))):
@@ -244,7 +255,7 @@ def _overwrite_inputs(uses: Uses, names: dict[Module, str], report: Report) -> N
         saves = activation is None or (activation == "leaky_relu" and last.negative_slope > 0)
         if not saves or getattr(layer, "activation", None) is not None or uses.why_apart(layer, norm):
             continue
-        place = uses.place(*dict.fromkeys((layer, norm, last)), result_of=last)
+        place = _place(uses, *dict.fromkeys((layer, norm, last)), result_of=last)
         if place is not None:
             for owner, shortcut in taken:
                 owner._shortcuts = tuple(other for other in owner._shortcuts if other is not shortcut)

@@ -75,6 +75,9 @@ class Owner:
     _settings: tuple[tuple[str, Any], ...] = ()
     __jit_ignored_attributes__ = ("_shortcuts", "_parts", "_settings")
 
+    def __init_subclass__(cls) -> None:
+        """Does not tell the class that is derived from, which may register its subclasses."""
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = super().__call__  # type: ignore[misc] # Module's
         if is_compiling() or not self._shortcuts or "forward" in self.__dict__ or _is_intercepted():
