@@ -141,3 +141,29 @@ def test_an_interrupted_step_updates_everything_or_nothing(name):
             if updated:
                 params, optimizer = made(steps)
         assert outcomes[False] > 20
+
+
+def test_an_interrupted_step_of_newton_leaves_the_best_point_found():
+    target = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    params = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    optimizer = optim.Newton(params, max_iter=3)
+
+    def closure() -> torch.Tensor:
+        return (torch.cat(params) - target).cosh().sum()
+
+    def loss_after(place: int) -> float | None:
+        with torch.no_grad():
+            for p in params:
+                p.zero_()
+        return closure().item() if interrupted_at(place, lambda: optimizer.step(closure)) else None
+
+    trajectory = {closure().item()}
+    for iterations in (1, 2, 3):
+        optimizer.param_groups[0]["max_iter"] = iterations
+        assert loss_after(10**9) is None
+        trajectory.add(closure().item())
+    place = 1
+    while (loss := loss_after(place)) is not None:
+        assert loss in trajectory
+        place += 97
+    assert place > 1000

@@ -78,9 +78,11 @@ class _Objective:
     def read(self) -> Tensor:
         return torch.cat([p.reshape(-1) for p in self.parameters])
 
+    @torch.no_grad()  # an interrupted closure may have left it otherwise
     def write(self, x: Tensor) -> None:
-        for p, part in zip(self.parameters, x.split([p.numel() for p in self.parameters]), strict=True):
-            p.copy_(part.view(p.shape))
+        """In one call, which no interrupt divides."""
+        parts = x.split([p.numel() for p in self.parameters])
+        torch._foreach_copy_(self.parameters, [x.view(p.shape) for x, p in zip(parts, self.parameters, strict=True)])
 
     def loss(self) -> Tensor:
         self.evaluations += 1
@@ -121,7 +123,7 @@ class _Objective:
         parts: Any = (None,) * len(self.parameters)
         if y.requires_grad and self.parameters:
             parts = torch.autograd.grad(y, self.parameters, v, retain_graph=True, allow_unused=True, **options)
-        if v is None and all(part is None for part in parts):
+        if v is None and not [part for part in parts if part is not None]:
             raise RuntimeError("Newton got a loss that does not depend on the parameters")
         batch = () if v is None else v.shape[:-1]
         with torch.enable_grad():
@@ -191,10 +193,10 @@ def _lowered(
                 if norm.isfinite() and (lower < loss or norm < g.norm()):
                     return trial, lower, new
             t /= 2
+        f.write(x)
     except BaseException:
         f.write(x)
         raise
-    f.write(x)
     return None
 
 
