@@ -247,27 +247,10 @@ def derivative(function: Of, sample: dict, nesting: Callable) -> list[Tensor]:
     return [x.detach() for x in results] + list(torch.autograd.grad(penalty, t))
 
 
-PENDING = {  # TODO
-    (name, i, nesting)
-    for name, i in (("cross_entropy", 4), ("linear_cross_entropy", 3))
-    for nesting in (
-        by_tensors_that_outlive_their_level,
-        by_vjp_of_a_pullback,
-        by_vjp_twice,
-        by_jacobians_of_a_pullback,
-        by_hessian_of_a_pullback,
-        by_autograd_functional,
-        by_checkpoint,
-    )
-}
-
-
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # of linearize itself
 @pytest.mark.parametrize("nesting", NESTINGS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize(("name", "record", "option"), CASES)
 def test_derivatives_of_nested_transforms(name, record, option, nesting):
-    if (name, record.options.index(option), nesting) in PENDING:
-        pytest.skip("pending")
     (sample,) = (cast(one, torch.float64, torch.device("cpu")) for one in record.samples((option,), (2, 3)))
     if sample.get("training"):  # vmap refuses to update them
         sample |= dict(running_mean=None, running_var=None)

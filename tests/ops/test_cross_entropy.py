@@ -360,6 +360,23 @@ def test_gradient_for_the_weight():
     assert gradcheck(lambda x, w: F.cross_entropy(x, target, w, label_smoothing=0.1), (x, weight))
 
 
+def test_forward_mode_for_the_weight():
+    along, weight = torch.rand(5, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    for probabilities, reduction in itertools.product((False, True), REDUCTIONS):
+        x, target = problem((4, 5), torch.float64, probabilities)
+        results = []
+        for function in (F.cross_entropy, reference):
+
+            def loss(weight, x=x, function=function, target=target, reduction=reduction):
+                return function(x, target, weight, reduction=reduction, label_smoothing=0.1).sum()
+
+            def gradient(weight, loss=loss, x=x):
+                return torch.func.grad(lambda x: loss(weight, x))(x)
+
+            results.append([torch.func.jvp(f, (weight,), (along,)) for f in (loss, gradient)])
+        torch.testing.assert_close(*results)
+
+
 def test_gradient_for_probabilities_that_are_zero():
     """w_j (lse - u_j), however little there is of q_j."""
     x, q = torch.randn(3, 5, dtype=torch.float64), torch.eye(5, dtype=torch.float64)[:3].requires_grad_()

@@ -7,7 +7,7 @@ where m is the greatest and s = sum e^(u_j - m): the rounding of lse would outwe
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, tanh
@@ -47,17 +47,25 @@ def capped(input: Tensor, options: Options) -> Tensor:
     return cap * tanh(input / cap) if cap else input
 
 
+def by_class(input: Tensor, numbers: Tensor) -> Tensor:
+    """Numbers of the classes, as they broadcast with the logits."""
+    return numbers.view(-1, *[1] * (input.dim() - 2))
+
+
+def _weight(input: Tensor, weight: Tensor | None) -> Any:
+    return 1 if weight is None else by_class(input, weight.to(input.dtype))
+
+
 def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None) -> Tensor:
     """a_j, with 0 for a row that is ignored."""
     _, first, classes, _ = split or (None, 0, input.shape[1], ())
-    of_classes = -1, *[1] * (input.dim() - 2)
-    w = 1 if weight is None else weight.to(input.dtype).view(of_classes)
+    w = _weight(input, weight)
     slope, shift = w * (1 - options.label_smoothing), w * (options.label_smoothing / classes)
     if has_probabilities(input, target):
         q = target.to(input.dtype)
     else:
-        these = torch.arange(first, first + input.shape[1], device=input.device).view(of_classes)
-        q = (target.unsqueeze(1) == these).to(input.dtype)
+        these = torch.arange(first, first + input.shape[1], device=input.device)
+        q = (target.unsqueeze(1) == by_class(input, these)).to(input.dtype)
     a = slope * q + shift
     return a if has_probabilities(input, target) else a * (target != options.ignore_index).unsqueeze(1)
 
@@ -65,19 +73,24 @@ def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options,
 def losses(
     input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None
 ) -> Tensor:
-    u = capped(input.to(torch.promote_types(input.dtype, torch.float32)), options)
+    u = precise_logits(input, options)
     a = mass(u, target, weight, options, split)
     if split is not None:
         return _split_losses(u, a, options, split)
-    result = _nll(u, a)
+    result = (a * _gap(u, a)).sum(1)
     if options.z_loss:
         result = result + options.z_loss * a.sum(1) * torch.logsumexp(u, 1) ** 2
     return result.to(input.dtype)
 
 
-def _nll(u: Tensor, a: Tensor) -> Tensor:
+def precise_logits(input: Tensor, options: Options) -> Tensor:
+    return capped(input.to(torch.promote_types(input.dtype, torch.float32)), options)
+
+
+def _gap(u: Tensor, a: Tensor) -> Tensor:
+    """lse - u, the slope of the loss by a, where a = 0 too."""
     gap = -u.log_softmax(1)
-    return (a * torch.where((a == 0) & gap.isinf(), 0, gap)).sum(1)  # the gap is the slope by a, where a = 0 too
+    return torch.where((a == 0) & gap.isinf(), 0, gap)
 
 
 def _split_losses(u: Tensor, a: Tensor, options: Options, split: Split) -> Tensor:
@@ -87,7 +100,7 @@ def _split_losses(u: Tensor, a: Tensor, options: Options, split: Split) -> Tenso
     rounded = torch.logsumexp(u.detach(), 1)
     rest = torch.logsumexp(u - rounded.unsqueeze(1), 1)
     lse = (rounded.double() + rest.double()).masked_fill(none, -torch.inf)
-    of_ranks = collected(torch.stack((lse, a.sum(1).double(), _nll(u, a).double())), split.group)
+    of_ranks = collected(torch.stack((lse, a.sum(1).double(), (a * _gap(u, a)).sum(1).double())), split.group)
     return merged(of_ranks, options.z_loss)[0]
 
 
@@ -132,5 +145,11 @@ def target_gradient(
     options: Options,
     split: Split | None = None,
 ) -> Tensor:
-    """For probabilities: g w_j (1 - eps) (lse + z lse^2 - u_j)"""
-    return transpose(lambda q: losses(input, q, weight, options, split), target)(g)[0]
+    """For probabilities: g w_j (1 - eps) (lse - u_j + z lse^2)"""
+    if split is not None:
+        return transpose(lambda q: losses(input, q, weight, options, split), target)(g)[0]
+    u = precise_logits(input, options)
+    slope = _gap(u, mass(u, target, weight, options))
+    if options.z_loss:
+        slope = slope + options.z_loss * torch.logsumexp(u, 1, keepdim=True) ** 2
+    return (g.unsqueeze(1) * slope * (_weight(u, weight) * (1 - options.label_smoothing))).to(target.dtype)

@@ -162,16 +162,21 @@ def _with_jvp(cls: type[Function]) -> type[torch.autograd.Function]:
             return cls.tangent(ctx, *tangents)
         return _one_level_down(cls.tangent, ctx, tangents)
 
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        living = tuple(map(_unwrapped, ctx.saved_tensors))
+        return cls.backward(_Saved(ctx, living), *map(_unwrapped, gradients))
+
     members = {
         "apply": classmethod(vars(torch.autograd.Function)["apply"].__func__),
         "setup_context": staticmethod(setup_context),
+        "backward": staticmethod(backward),
         "jvp": staticmethod(jvp),
     }
     return type(cls.__name__, (cls,), members)
 
 
 class _Saved:
-    """What a forward-mode rule sees of ctx: the same attributes, other saved tensors."""
+    """What a rule sees of ctx: the same attributes, other saved tensors."""
 
     def __init__(self, ctx: Any, saved_tensors: tuple):
         self._ctx = ctx

@@ -54,9 +54,9 @@ class LogitsLossBackward(Elementwise):
         return _backward(gradient, x, y, w, p, scale, reduction, 0.0, None)
 
     @staticmethod
-    def by_torch(g: Tensor, x: Tensor, y: Tensor, p: Tensor | None) -> Tensor:
+    def by_torch(g: Tensor, x: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None) -> Tensor:
         L = 1 if p is None else 1 + (p - 1) * y
-        return g * ((1 - y) - L * sigmoid(-x))
+        return _weighted(g * ((1 - y) - L * sigmoid(-x)), w).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

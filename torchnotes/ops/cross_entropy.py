@@ -102,13 +102,18 @@ class CrossEntropyCurvature(Function):
     @staticmethod
     def backward(ctx: Any, to_g: Tensor, to_x: Tensor) -> tuple:
         v, g, input, target, weight, _ = ctx.saved_tensors
-        pull = transpose(lambda v, g, x: plain.curvature(v, g, x, target, weight, ctx.options), v, g, input)
-        return *pull((to_g, to_x)), *(None,) * 7
+        moving = (v, g, input, target) if ctx.needs_input_grad[3] else (v, g, input)
+
+        def curvature(v: Tensor, g: Tensor, x: Tensor, target: Tensor = target) -> tuple[Tensor, Tensor]:
+            return plain.curvature(v, g, x, target, weight, ctx.options)
+
+        gradients = transpose(curvature, *moving)((to_g, to_x))
+        return *gradients, *(None,) * (10 - len(moving))
 
     @staticmethod
-    def tangent(ctx: Any, v_t: Tensor, g_t: Tensor, x_t: Tensor, *others_t: Any) -> tuple:
-        v, g, input, target, weight, _ = ctx.saved_tensors
-        return tangent(plain.curvature, (v, g, input), (v_t, g_t, x_t), target, weight, ctx.options)
+    def tangent(ctx: Any, *tangents: Any) -> tuple:
+        *primals, _ = ctx.saved_tensors  # without the statistics
+        return tangent(plain.curvature, tuple(primals), tangents[:5], ctx.options)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -154,14 +159,14 @@ class CrossEntropyBackward(Function):
         return d_g, d_x, d_q, *(None,) * 6
 
     @staticmethod
-    def tangent(ctx: Any, g_t: Tensor | None, x_t: Tensor | None, q_t: Tensor | None, *others_t: Any) -> Tensor:
+    def tangent(ctx: Any, g_t: Any, x_t: Any, q_t: Any, w_t: Any, *others_t: Any) -> Tensor:
         g, input, target, weight, statistics = ctx.saved_tensors
-        if x_t is not None and q_t is None:
+        if x_t is not None and q_t is w_t is None:
             along_x = CrossEntropyCurvature.apply(x_t, g, input, target, weight, statistics, *ctx.options)[1]
             if g_t is None:
                 return along_x
             return along_x + CrossEntropyBackward.apply(g_t, input, target, weight, statistics, *ctx.options)
-        return tangent(plain.gradient, (g, input, target), (g_t, x_t, q_t), weight, ctx.options)
+        return tangent(plain.gradient, (g, input, target, weight), (g_t, x_t, q_t, w_t), ctx.options)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -205,10 +210,10 @@ class CrossEntropy(Function):
         return d_x, d_q, *(None,) * 5
 
     @staticmethod
-    def tangent(ctx: Any, x_t: Tensor | None, q_t: Tensor | None, *others_t: Any) -> tuple:
+    def tangent(ctx: Any, x_t: Any, q_t: Any, w_t: Any, *others_t: Any) -> tuple:
         input, target, weight, statistics = ctx.saved_tensors
-        if q_t is not None:
-            along = tangent(plain.losses, (input, target), (x_t, q_t), weight, ctx.options)
+        if q_t is not None or w_t is not None:
+            along = tangent(plain.losses, (input, target, weight), (x_t, q_t, w_t), ctx.options)
         else:
             one = torch.ones_like(input.select(1, 0))
             along = (CrossEntropyBackward.apply(one, input, target, weight, statistics, *ctx.options) * x_t).sum(1)

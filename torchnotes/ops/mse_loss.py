@@ -41,7 +41,7 @@ class SquaredErrorBackward(Elementwise):
 
     @staticmethod
     def by_torch(g: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return 2 * g * (x - y)
+        return (2 * g * (x - y)).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -45,7 +45,8 @@ class PinballBackward(Elementwise):
     @staticmethod
     def by_torch(g: Tensor, f: Tensor, y: Tensor, quantiles: Sequence[float], h: float) -> Tensor:
         tau, r = torch.tensor(quantiles, dtype=f.dtype, device=f.device).squeeze(), y - f
-        return g * torch.where(r >= h, -tau, torch.where(r <= -h, 1 - tau, (1 - 2 * tau - r / (h or 1)) / 2))
+        slope = torch.where(r >= h, -tau, torch.where(r <= -h, 1 - tau, (1 - 2 * tau - r / (h or 1)) / 2))
+        return (g * slope).to(f.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
