@@ -17,8 +17,10 @@ from rich.table import Table
 
 from .differences import DIFFERENCES
 from .run import PARTS, Difference, Run, run
+from .upstream import FILES
+from .upstream import run as run_upstream
 
-KINDS = ("silent", "form", "rejected", "accepted", "exception", "warnings", "broken")
+KINDS = ("silent", "form", "rejected", "accepted", "exception", "warnings", "failed", "broken")
 ALL = Path("build/conformance.txt")
 
 
@@ -47,28 +49,37 @@ def alike(differences: list[Difference]) -> Iterator[tuple[Difference, int]]:
             yield one, counts[sort(one)]
 
 
-def runs(only: list[str], jobs: int) -> Iterator[Run]:
-    named = [(part, name) for part, module in PARTS.items() for name in module.names()]
+def runs(only: list[str], upstream: str | None, jobs: int) -> Iterator[Run]:
+    named = [(run, part, name) for part, module in PARTS.items() for name in module.names()]
+    if upstream:
+        named += [(run_upstream, upstream, file) for file in FILES]
     if only:  # the names that are asked for, if any is
-        named = [one for one in named if any(re.search(rf"\b{one[1]}\b", text) for text in only)] or named
+        named = [one for one in named if any(re.search(rf"\b{one[2]}\b", text) for text in only)] or named
     with ProcessPoolExecutor(jobs, mp_context=get_context("forkserver")) as pool:
-        for job in as_completed([pool.submit(run, part, name, only) for part, name in named]):
-            yield job.result()
+        for job in as_completed([pool.submit(*one, only) for one in named]):
+            result = job.result()
+            print(f"{result.name}: {result.cases} cases, {len(result.differences)} differ", file=sys.stderr)
+            yield result
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="names of cases, or parts of them")
+    parser.add_argument("--upstream", help="a checkout of PyTorch, whose tests are run with torch's and with ours")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table("", "cases", *KINDS, "explained", "seconds")
     found, cases = [], 0
-    for one in runs(arguments.only, arguments.jobs):
+    ALL.parent.mkdir(exist_ok=True)
+    ALL.write_text("")
+    for one in runs(arguments.only, arguments.upstream, arguments.jobs):
         unexplained, _ = reasons(one.differences)
         counts = Counter(difference.kind for difference in unexplained)
         numbers = (one.cases, *(counts[kind] for kind in KINDS), len(one.differences) - len(unexplained))
         table.add_row(one.name, *(str(n or "") for n in numbers), f"{one.seconds:.0f}")
+        with ALL.open("a") as file:
+            file.writelines(f"{of.case} ({of.call}): {of.what}\n" for of in unexplained)
         found += one.differences
         cases += one.cases
     unexplained, matched = reasons(found)
@@ -76,8 +87,6 @@ def main() -> int:
         more = f" ({count} alike)" if count > 1 else ""
         print(f"{difference}{more}\n    make conformance ONLY='{difference.case}'")
     console.print(table)
-    ALL.parent.mkdir(exist_ok=True)
-    ALL.write_text("".join(f"{one.case} ({one.call}): {one.what}\n" for one in unexplained))
     stale = [] if arguments.only else [p for p in DIFFERENCES if not matched[p]]
     for pattern in stale:
         print(f"differences.py explains what no longer differs: {pattern}")

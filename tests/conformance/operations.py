@@ -37,7 +37,7 @@ def composed_batch_norm(
 
 # torch's batch normalisation has wrong derivatives beyond the first: of the tangent, and by weight and input together.
 REFERENCES = {"batch_norm": composed_batch_norm}
-MOST, SOME, FEW = 40, 8, 3  # samples of one entry of op_db
+MOST, SOME, FEW = 40, 8, 3  # samples of one function
 
 
 def of_functions() -> dict[str, list[OpInfo]]:
@@ -56,38 +56,40 @@ def cases(name: str) -> Iterator[Case]:
     def case(sample: Sample, what: str, program: Program) -> Case:
         return Case(f"{sample.name} {what}", sample.words(), ours, theirs, sample, program, REFERENCES.get(name))
 
-    for info in of_functions()[name]:
-        for sample, what, program in _calls(info):
+    infos = of_functions()[name]
+    for info in infos:
+        for sample, what, program in _calls(info, len(infos)):
             yield case(sample, what, program)
 
 
-def _calls(info: OpInfo) -> Iterator[tuple[Sample, str, Program]]:
+def _calls(info: OpInfo, entries: int) -> Iterator[tuple[Sample, str, Program]]:
+    most, some, few = (-(-n // entries) for n in (MOST, SOME, FEW))
     for dtype in FLOATS:
-        for sample in of_opinfo(info, dtype, MOST):
+        for sample in of_opinfo(info, dtype, most):
             yield sample, "forward", forward
             yield from _of_subsets(sample, backward)
             yield from _of_subsets(sample, double_backward)
     for dtype in (torch.float64, torch.bfloat16):
-        for sample in of_opinfo(info, dtype, SOME):
+        for sample in of_opinfo(info, dtype, some):
             for what, program in transforms(sample):
                 yield sample, what, program
     for dtype in (torch.float32, torch.bfloat16):
-        for sample in of_opinfo(info, dtype, SOME):
+        for sample in of_opinfo(info, dtype, some):
             for laid_out in in_layouts(sample):
                 yield laid_out, "forward", forward
                 yield from _of_subsets(laid_out, backward, all_alone=True)
     for dtype in FLOATS:
-        for sample in of_opinfo(info, dtype, FEW):
+        for sample in of_opinfo(info, dtype, few):
             for special in with_special_values(sample):
                 yield from _of_subsets(special, backward, all_alone=True)
-    for sample in of_opinfo(info, torch.float32, SOME):
+    for sample in of_opinfo(info, torch.float32, some):
         for dtype in OTHERS:
             cast = sample.cast(dtype, str(dtype).removeprefix("torch."))
             yield cast, "forward", forward
             yield from _of_subsets(cast, backward, all_alone=True)
         for what, program in contexts(sample).items():
             yield sample, what, program
-    for sample in of_opinfo(info, torch.float32, FEW):
+    for sample in of_opinfo(info, torch.float32, few):
         for wrong in of_wrong_kinds(sample):
             yield wrong, "forward", forward
     if info.error_inputs_func is not None:

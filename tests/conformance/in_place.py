@@ -1,0 +1,60 @@
+"""A plugin of pytest for torch's own tests: ours in place of torch's, what concerns them, and how each test ends."""
+
+import inspect
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchnotes import functional, nn, optim
+
+OF_TORCH = ("log_softmax", "relu", "sigmoid", "softmax", "tanh")  # the others have other arguments in torch itself
+PLACES = ((functional, torch.nn.functional), (functional, torch), (nn, torch.nn), (optim, torch.optim))
+
+
+def _is_public(ours: Any, name: str, theirs: Any) -> bool:
+    if name.startswith("_") or inspect.ismodule(getattr(ours, name)) or not hasattr(theirs, name):
+        return False
+    return theirs is not torch or name in OF_TORCH
+
+
+# The names that torch has too.
+SHARED = {name for ours, theirs in PLACES for name in vars(ours) if _is_public(ours, name, theirs)}
+CONCERNED = re.compile(rf"(?<![a-z])({'|'.join(sorted(SHARED))})(?![a-z])")
+CALLED = re.compile(rf"\.({'|'.join(sorted(SHARED))})\(")
+# What has one of these names in its own, and other devices.
+OTHERS = re.compile(
+    "_refs|alpha|native|feature|mask|sparse|quant|gumbel|update|multi|instance|layer|cuda|mps|meta_device"
+)
+ENDS: dict[str, str] = {}
+
+
+def pytest_configure() -> None:
+    if os.environ["CONFORMANCE_IN_PLACE"] == "1":
+        for ours, theirs in PLACES:
+            for name in filter(lambda name: _is_public(ours, name, theirs), vars(ours)):
+                setattr(theirs, name, getattr(ours, name))
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    only = json.loads(os.environ["CONFORMANCE_ONLY"])
+    items[:] = [
+        item
+        for item in items
+        if (CONCERNED.search(item.name) or CALLED.search(inspect.getsource(item.function)))
+        and not OTHERS.search(item.name)
+        and (not only or any(text in f"upstream {item.nodeid}" for text in only))
+    ]
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    if report.when == "call" or not report.passed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        ENDS[report.nodeid] = report.outcome + (f": {' '.join(crash.message.split())[:200]}" if crash else "")
+
+
+def pytest_sessionfinish() -> None:
+    Path(os.environ["CONFORMANCE_ENDS"]).write_text(json.dumps(ENDS))
