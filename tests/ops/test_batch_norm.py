@@ -525,8 +525,11 @@ def test_compile(training, backend):
 def test_compiled_in_place_and_transforms():
     torch._dynamo.reset()
     x, mean, var, weight, bias = inputs((4, 3, 5))
-    compiled = torch.compile(lambda x: ours(x * 1, None, None, weight, bias, inplace=True), fullgraph=True)
-    torch.testing.assert_close(compiled(x), builtin(x, None, None, weight, bias))
+    compiled = torch.compile(lambda x, *numbers: ours(x * 1, *numbers, inplace=True), fullgraph=True)
+    tensors, grad = [x, mean, var, weight, bias], values((4, 3, 5), torch.float64, "cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, None, None, *tensors[3:]), builtin(x, None, None, *tensors[3:]))
+    torch.testing.assert_close(run(compiled, tensors, grad), run(builtin, tensors, grad))
 
     def gradient(f):
         return torch.vmap(torch.func.grad(lambda x: f(x.unsqueeze(0), mean, var, weight, bias, False).pow(2).sum()))

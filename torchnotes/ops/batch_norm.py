@@ -429,8 +429,8 @@ def batch_norm(
         if watched():
             own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
             return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)
-        kept = inplace and isinstance(input, Tensor) and not is_compiling()  # the backward needs it
-        y = _composed(input.clone() if kept else input, *arguments, momentum, options)
+        kept = input.clone() if inplace and isinstance(input, Tensor) else input  # the backward needs it
+        y = _composed(kept, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
     if training and not center_only:
         verify_batch_size(input.size())

@@ -228,7 +228,8 @@ def sync_batch_norm(
     if inplace and not compiling:
         check_in_place(input)
     if compiling or call_mode() == TRANSFORM or not takes(input, weight, bias):
-        y, *of_all = _composed(input, weight, bias, group, options)
+        kept = input.clone() if inplace else input  # the backward needs it
+        y, *of_all = _composed(kept, weight, bias, group, options)
     elif inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
         keep = mode == GRAPH
         y, _, *of_all = SyncBatchNormInPlace.apply(input, weight, bias, group, options, keep)[:5]
