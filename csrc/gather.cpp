@@ -109,6 +109,11 @@ bool differs_in_dtype_alone(const at::Tensor& w, const at::Tensor& x) {
   return x.scalar_type() != w.scalar_type() && x.device() == w.device() && x.sizes() == w.sizes() && is_dense(x);
 }
 
+// The same of a count of steps.
+bool is_step_of_torchs(const at::Tensor& step) {
+  return step.is_neg() || (step.numel() == 1 && step.scalar_type() != at::kFloat && step.scalar_type() != at::kDouble);
+}
+
 // A parameter's states by these names, checked, as far as they are there. False if one of them is torch's.
 bool find_states(
     std::vector<const at::Tensor*>& found, const at::Tensor& w, PyObject* states, const std::vector<Name>& names
@@ -116,7 +121,7 @@ bool find_states(
   found.clear();
   for (const Name& name : names) {
     if (const at::Tensor* const state = state_of(states, name)) {
-      if (name.is_step ? state->is_neg() : !name.is_average && differs_in_dtype_alone(w, *state)) {
+      if (name.is_step ? is_step_of_torchs(*state) : !name.is_average && differs_in_dtype_alone(w, *state)) {
         return false;
       }
       name.is_step ? check_step(w, *state) : check_like_parameter(w, *state, name.text);
@@ -198,16 +203,17 @@ torch::jit::Stack arguments_of(const c10::OperatorHandle& op, PyObject* bundle, 
 PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(
-      n == 4 && PyList_Check(args[0]) && PyDict_Check(args[1]) && PyTuple_Check(args[2]) && PyTuple_Check(args[3]),
-      "gather expects a list, a dict and two tuples"
+      n == 4 && (PyList_Check(args[0]) || PyTuple_Check(args[0])) && PyDict_Check(args[1]) && PyTuple_Check(args[2]) &&
+          PyTuple_Check(args[3]),
+      "gather expects a list or tuple, a dict and two tuples"
   );
   const std::array names = {names_in(args[2]), names_in(args[3])};
   std::vector<Bundle> bundles;
   std::vector<const at::Tensor*> found_states;
   Hashes hashes;
   py::list lacking;
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
-    const auto held = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(args[0], i));
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(args[0]); ++i) {
+    const auto held = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(args[0], i));
     PyObject* const parameter = held.ptr();
     TORCH_CHECK_TYPE(THPVariable_Check(parameter), "expected a tensor, got ", Py_TYPE(parameter)->tp_name);
     const at::Tensor& w = THPVariable_Unpack(parameter);

@@ -522,6 +522,18 @@ class OptimizerChecks:
                     assert_all_close(params, others, 0)
                     assert ours.state[params[-1]][name].dtype == long
 
+    def test_steps_are_counted_in_any_dtype_and_groups_hold_any_sequence(self):
+        for dtype in (torch.int64, torch.bfloat16):
+            params = parameters([(4,), (5,)], torch.float64)
+            others, ours, theirs = self.pair(params, lr=0.01)
+            run([ours, theirs], params, others, steps=1)
+            for optimizer in (ours, theirs):
+                optimizer.param_groups[0]["params"] = tuple(optimizer.param_groups[0]["params"])
+                for state in optimizer.state.values():
+                    state.update((name, x.to(dtype)) for name, x in state.items() if name == "step")
+            run([ours, theirs], params, others, steps=2)
+            assert_all_close(params, others)
+
     def test_state_dicts_of_older_versions_lack_options(self):
         for options in self.case.options:
             params = parameters([(4,)], torch.float64)
