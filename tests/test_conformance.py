@@ -32,7 +32,7 @@ def refused(x: Tensor) -> Tensor:
         (lambda x: F.relu(x) * (1 + 1e-5), "silent"),
         (lambda x: F.relu(x).t().contiguous().t(), "form: strides"),
         (lambda x: F.relu(x).double(), "form: dtype"),
-        (lambda x: F.relu_(x), "form: results"),
+        (lambda x: F.relu_(x), "silent: argument 0 afterwards"),
         (refused, "rejected: ValueError"),
     ),
 )

@@ -55,10 +55,12 @@ def forward(function: Callable, sample: Sample) -> Results:
     after = {f"argument {i} afterwards": x for i, x in enumerate(sample.leaves) if isinstance(x, Tensor)}
     return {
         "output": y,
-        "is": [i for i, x in enumerate(sample.leaves) if x is y],
-        "shares": [i for i, storage in memory.items() if _has_storage(y) and storage == y.untyped_storage()._cdata],
-        "written": [i for i, version in versions.items() if sample.leaves[i]._version != version],
         **after,
+        "is": str([i for i, x in enumerate(sample.leaves) if x is y]),
+        "shares": str(
+            [i for i, storage in memory.items() if _has_storage(y) and storage == y.untyped_storage()._cdata]
+        ),
+        "written": str([i for i, version in versions.items() if sample.leaves[i]._version != version]),
     }
 
 
