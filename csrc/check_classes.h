@@ -53,6 +53,43 @@ void check_indices_in_range(const at::Tensor& target, int64_t classes, int64_t i
   }
 }
 
+inline void check_indices(const at::Tensor& input, const at::Tensor& target) {
+  if (input.dim() > 1) {
+    const int64_t batch = target.dim() == 0 ? 0 : target.size(0);
+    TORCH_CHECK_VALUE(
+        batch == input.size(0),
+        "Expected input batch_size (",
+        input.size(0),
+        ") to match target batch_size (",
+        batch,
+        ")."
+    );
+    TORCH_CHECK_INDEX(target.dim() > 0, "Dimension specified as 0 but tensor has no dimensions");
+  }
+  if (input.dim() > 2) {
+    const std::vector<int64_t> expected = shape_of_losses(input);
+    TORCH_CHECK(
+        target.sizes() == at::IntArrayRef(expected),
+        "Expected target size ",
+        at::IntArrayRef(expected),
+        ", got ",
+        target.sizes()
+    );
+  } else {
+    TORCH_CHECK(target.dim() <= 1, "0D or 1D target tensor expected, multi-target not supported");
+  }
+  TORCH_CHECK(
+      target.scalar_type() == at::kLong || target.scalar_type() == at::kByte,
+      "expected target dtype to be Long or Byte, but got ",
+      target.scalar_type()
+  );
+  TORCH_CHECK_VALUE(
+      input.dim() > 1 || target.numel() == 1,
+      "For 1D input, 1D target must have size 1, but got target size: ",
+      target.numel()
+  );
+}
+
 inline void check_classes(
     const at::Tensor& input,
     const at::Tensor& target,
@@ -74,52 +111,31 @@ inline void check_classes(
       "label_smoothing must be between 0.0 and 1.0. Got: ",
       label_smoothing
   );
+  const bool probabilities = has_probabilities(input, target);
+  if (!probabilities) {
+    check_indices(input, target);
+  }
   if (weight && weight->defined()) {
     TORCH_CHECK(
         weight->dim() == 1 && weight->numel() == classes,
+        probabilities ? "cross_entropy: " : "",
         "weight tensor should be defined either for all ",
         classes,
         " classes or no classes but got weight tensor of shape: ",
         weight->sizes()
     );
-    TORCH_CHECK(at::isFloatingType(weight->scalar_type()), "expected a floating weight but found ", weight->dtype());
+    TORCH_CHECK(
+        probabilities || at::isFloatingType(weight->scalar_type()),
+        "expected scalar type ",
+        input.scalar_type(),
+        " but found ",
+        weight->scalar_type()
+    );
     check_same_device(input, *weight);
   }
-  if (has_probabilities(input, target)) {
+  if (probabilities) {
     TORCH_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");
     return;
-  }
-  TORCH_CHECK(
-      target.scalar_type() == at::kLong || target.scalar_type() == at::kByte,
-      "expected target dtype to be Long or Byte, but got ",
-      target.scalar_type()
-  );
-  const std::vector<int64_t> expected = shape_of_losses(input);
-  if (input.dim() <= 2) {
-    TORCH_CHECK(target.dim() <= 1, "0D or 1D target tensor expected, multi-target not supported");
-  }
-  if (input.dim() == 1) {
-    TORCH_CHECK_VALUE(
-        target.numel() == 1, "For 1D input, 1D target must have size 1, but got target size: ", target.numel()
-    );
-  } else if (input.dim() == 2) {
-    const int64_t batch = target.dim() == 0 ? 0 : target.size(0);
-    TORCH_CHECK_VALUE(
-        batch == input.size(0),
-        "Expected input batch_size (",
-        input.size(0),
-        ") to match target batch_size (",
-        batch,
-        ")."
-    );
-  } else {
-    TORCH_CHECK(
-        target.sizes() == at::IntArrayRef(expected),
-        "Expected target size ",
-        at::IntArrayRef(expected),
-        ", got ",
-        target.sizes()
-    );
   }
   if (target.is_cpu() &&
       !some_classes) {  // elsewhere it would take waiting for the device: there such a row becomes NaN

@@ -758,6 +758,28 @@ def test_a_class_that_there_is_not_is_named_with_its_place():
         F.cross_entropy(x[:1, :, 0], torch.tensor([255], dtype=torch.uint8))
 
 
+def error_of(function: Any, *args: Any) -> tuple[type, str] | None:
+    try:
+        function(*args)
+    except Exception as error:
+        return type(error), str(error)
+    return None
+
+
+@pytest.mark.parametrize("shape", ((3,), (4, 3), (2, 3, 5), (0, 3), (1, 3), (1,)), ids=str)
+def test_sizes_that_do_not_match_raise_what_torch_raises(shape):
+    x = torch.rand(shape)
+    sizes = ((1,), (4,), (3,), (4, 1), (4, 3), (2, 5), (2, 2), (4, 2), (0, 2), (2, 3, 5), (1, 3))
+    for size, dtype in itertools.product(sizes, (torch.int64, torch.float32, torch.int32, torch.bool)):
+        target = torch.zeros(size, dtype=dtype)
+        for weight in (None, torch.rand(2)):
+            ours, theirs = (error_of(f, x, target, weight) for f in (F.cross_entropy, builtin))
+            if theirs is not None:
+                assert ours is not None
+                assert ours[0] is theirs[0], (size, dtype, weight)
+                assert ours == theirs or weight is not None or theirs[0] is IndexError, (size, dtype)
+
+
 def test_bad_arguments_raise_what_torch_raises():
     x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
     q, weight = x.softmax(1), torch.rand(5)
@@ -797,6 +819,8 @@ def test_bad_arguments_raise_what_torch_raises():
         {"ignore_index": None},
         {"reduction": "x"},
         {"reduction": None},
+        {"reduction": []},
+        {"reduction": 1},
         {"nonsense": 1},
     ):
         assert outcome(F.cross_entropy, x, t, **keywords)[0] is outcome(builtin, x, t, **keywords)[0], keywords

@@ -572,15 +572,27 @@ def test_bad_arguments_raise_what_torch_raises():
         ((x, W, q), dict(ignore_index=-100)),
         ((x, W, t), dict(reduction="nonsense")),
         ((x, W, t[1:]), {}),
-    ):
-        assert outcome(linear_cross_entropy, *args, **keywords) == outcome(TORCHS, *args, **keywords)
-    for args, keywords in (  # in other words
         ((x, W, t.float()), {}),
+        ((x, W, t[1:].float()), {}),
         ((x, W, t.int()), {}),
         ((x, W, q.long()), {}),
         ((x, W, q[:, 1:]), {}),
+        ((x, W, q[1:]), {}),
+        ((x, W, t[:0]), {}),
+        ((x, W, q[:0]), {}),
+        ((x[:0], W, t), {}),
+        ((x[:0], W, t[0]), {}),
+        ((x, W, t[0]), {}),
+        ((x[0], W, t[:2]), {}),
+        ((x[0], W, t[:2].float()), {}),
+        ((x, W[:, None].expand(C, 4, F), t), {}),
         ((x, W[:, None].expand(C, 4, F), t[:, None]), {}),
+        ((x, W[:, None].expand(C, 4, F), t[1:]), {}),
+    ):
+        assert outcome(linear_cross_entropy, *args, **keywords) == outcome(TORCHS, *args, **keywords)
+    for args, keywords in (  # in other words
         ((x, W.double(), t), {}),
+        ((x, W.double(), t[1:]), {}),
         ((x, W, t), dict(linear_bias=b.double())),
         ((x, W, t), dict(weight=torch.rand(C + 1))),
         ((x, W, t), dict(label_smoothing=2.0)),

@@ -18,7 +18,7 @@ def reduction_enum(size_average: bool | None, reduce: bool | None, reduction: st
     """The number of a reduction. Torch warns of its deprecated forms, and refuses what is none."""
     if size_average is not None or reduce is not None:
         return _reduction.legacy_get_enum(size_average, reduce)
-    return _ENUM[reduction] if reduction in _ENUM else _reduction.get_enum(reduction)
+    return _ENUM[reduction] if isinstance(reduction, str) and reduction in _ENUM else _reduction.get_enum(reduction)
 
 
 def native_together(input: Any, *others: Any) -> bool:

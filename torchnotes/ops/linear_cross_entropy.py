@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+from torch.nn.functional import cross_entropy as builtin
+from torch.nn.functional import nll_loss
 
 from .._fake import check_same_device
 from .._group import Group
@@ -155,21 +157,27 @@ def _check_shapes(x: Tensor, W: Tensor, b: Tensor | None, target: Tensor, ignore
             f"K-dimensional loss defined by linear_weight shape {tuple(W.shape)} requires"
             f" batched input, (N, {x.shape[-1]}), got unbatched input with shape {tuple(x.shape)}"
         )
-    if target.shape == (*x.shape[:-1], *W.shape[:-1]):
+    of_logits = *x.shape[:-1], *W.shape[:-1]
+    if target.shape == of_logits:
         if ignore_index is not None:
             raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
         if not target.is_floating_point():
-            raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
+            _check_dtypes(x, W, b)
+            builtin(torch.empty(0, 1), torch.empty(0, 1, dtype=target.dtype))  # raises
         return
     expected = (*x.shape[:-1], *W.shape[1:-1])
-    if target.shape == expected or (x.dim() == 1 and target.shape == (1,)):
-        if target.dtype not in (torch.int64, torch.uint8):
-            raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype}")
-        return
-    if W.dim() == 2 and target.dim() <= 1:
-        rows = x.shape[0] if x.dim() > 1 else 1
-        raise ValueError(f"Expected input batch_size ({rows}) to match target batch_size ({target.numel()}).")
-    raise RuntimeError(f"Expected target size {list(expected)}, got {list(target.shape)}")
+    fits = target.shape == expected or (x.dim() == 1 and target.shape == (1,))
+    if not (fits and target.dtype in (torch.int64, torch.uint8)):
+        _check_dtypes(x, W, b)
+        if target.is_cpu:
+            nll_loss(torch.empty(()).expand(of_logits), target)  # raises
+        raise RuntimeError(f"Expected target size {list(expected)}, got {list(target.shape)} of {target.dtype}")
+
+
+def _check_dtypes(x: Tensor, W: Tensor, b: Tensor | None) -> None:
+    of = [t.dtype for t in (x, W, b) if t is not None]
+    if len(set(of)) > 1 and not autocasts(x):
+        raise RuntimeError(f"expected input, linear_weight and linear_bias to have the same dtype, but got {of}")
 
 
 def linear_cross_entropy(
@@ -265,9 +273,7 @@ def _autocast(x: Tensor) -> Tensor:
 
 def _loss(operands: Operands, whole: bool, options: Options) -> Tensor:
     x, W, b, _, weight = operands
-    if any(t is not None and t.dtype != x.dtype for t in (W, b)):
-        of = [t.dtype for t in (x, W, b) if t is not None]
-        raise RuntimeError(f"expected input, linear_weight and linear_bias of one dtype, got {of}")
+    _check_dtypes(x, W, b)
     compiling = is_compiling()
     chunked = all(t is None or (t.layout == torch.strided if compiling else dense_float(t)) for t in (x, W, b))
     if compiling:
