@@ -443,6 +443,18 @@ def test_vmap_over_every_subset_of_the_tensors(training):
         assert_same(*results)
 
 
+@pytest.mark.parametrize("training", (True, False))
+def test_running_statistics_have_no_gradient_beneath_a_transform_either(training):
+    x, mean, var, weight, bias = inputs((4, 3))
+    for function in (ours, builtin):
+
+        def tangent(mean, function=function):
+            return torch.func.jvp(lambda m: function(x, m, var, weight, bias, training=training), (mean,), (mean,))[1]
+
+        with pytest.raises(RuntimeError, match=r"not differentiable with respect to .*running_mean"):
+            torch.func.vjp(tangent, mean.clone())
+
+
 def test_nested_vmap_over_weights():
     x, mean, var, weight, bias = inputs((4, 3, 5))
     results = []

@@ -174,6 +174,9 @@ class BatchNorm(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+        for name, wanted in zip(("running_mean", "running_var"), ctx.needs_input_grad[3:5], strict=True):
+            if wanted:  # which an inner transform had hidden
+                refuse_gradient("batch_norm", name)
         ctx.save_for_backward(*inputs[:3], outputs[1])
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)
@@ -392,8 +395,12 @@ def checked_momentum(operation: str, running_mean: Tensor | None, running_var: T
         momentum = float(momentum)
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is not None and running.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(f"{operation} is not differentiable with respect to {name}, which requires grad")
+            refuse_gradient(operation, name)
     return momentum
+
+
+def refuse_gradient(operation: str, name: str) -> None:
+    raise RuntimeError(f"{operation} is not differentiable with respect to {name}, which requires grad")
 
 
 def batch_norm(
