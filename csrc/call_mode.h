@@ -16,12 +16,12 @@ TORCH_API at::Tensor unwrapIfDead(const at::Tensor& tensor);
 
 namespace torchnotes {
 
-// Whether a torch.func transform or a level of forward mode is active.
-inline bool transforming() {
-  const auto active = c10::impl::tls_local_dispatch_key_set().included_;
-  return active.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
-         torch::autograd::ForwardADLevel::try_get_by_idx(0);
+inline bool in_torch_func() {
+  return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
+
+// Whether a torch.func transform or a level of forward mode is active.
+inline bool transforming() { return in_torch_func() || torch::autograd::ForwardADLevel::try_get_by_idx(0); }
 
 // Whether torch.fx (make_fx, torch.func.linearize) or torch.jit.trace records the call.
 inline bool is_traced() {

@@ -27,8 +27,24 @@ PyObject* raised() {
   return nullptr;
 }
 
+// Whether torch.func.functionalize is among the active transforms: it refuses autograd Functions.
+bool functionalizes() {
+  if (!torchnotes::in_torch_func()) {
+    return false;
+  }
+  const auto functorch = pybind11::module_::import("torch._C._functorch");
+  const auto functionalize = functorch.attr("TransformType").attr("Functionalize");
+  for (const auto level : functorch.attr("get_interpreter_stack")()) {
+    if (level.attr("key")().equal(functionalize)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 bool takes(PyObject* object) {
-  const bool recorded = torchnotes::is_traced() && (torchnotes::transforming() || torch::jit::tracer::isTracing());
+  const bool recorded =
+      (torchnotes::is_traced() && (torchnotes::transforming() || torch::jit::tracer::isTracing())) || functionalizes();
   if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || recorded) {
     return false;
   }
@@ -39,7 +55,8 @@ bool takes(PyObject* object) {
 
 // dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take. A
 // transform that torch.fx records (torch.func.linearize), and what torch.jit.trace records, consists of torch's
-// operations: in the recorded graph they have derivatives, while our Functions are gone.
+// operations: in the recorded graph they have derivatives, while our Functions are gone. So does what is
+// functionalized.
 PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
   return raised();
 }
@@ -134,8 +151,12 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
 // is_watched(): whether a TorchFunctionMode is to see the call.
 PyObject* is_watched(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_watched()); }
 
-// is_traced(): whether torch.fx records the call.
-PyObject* is_traced(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_traced()); }
+// is_traced(): whether the call consists of torch's operations because it is recorded or functionalized.
+PyObject* is_traced(PyObject*, PyObject*) try {
+  return PyBool_FromLong(torchnotes::is_traced() || functionalizes());
+} catch (const std::exception&) {
+  return raised();
+}
 
 PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));

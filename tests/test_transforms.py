@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.functional import vhp
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
 from checks import activate
@@ -224,6 +224,14 @@ def by_autograd_functional(f: Of, v: Variables, t: Tensor) -> Any:
         return f(*v).pow(2).sum()
 
     return [product(length, v, v, create_graph=True) for product in (torch.autograd.functional.hvp, vhp)]
+
+
+def by_functionalize(f: Of, v: Variables, t: Tensor) -> Any:
+    def pulled(*v: Tensor) -> Any:
+        y, pull = vjp(f, *v)
+        return y, pull(torch.ones_like(y) * 2)
+
+    return functionalize(pulled)(*v)
 
 
 def by_checkpoint(f: Of, v: Variables, t: Tensor) -> Any:

@@ -6,7 +6,7 @@ and vmap's randomness do with them what they do with torch's random numbers.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -49,15 +49,14 @@ def draws_natively(x: Any, generator: Generator) -> bool:
     return recorded(x) and not torch.jit.is_tracing()  # there torch draws
 
 
-def times_noise(multiply: Callable[..., Tensor], x: Tensor, key: Tensor, *numbers: float) -> Tensor:
-    """d x by a native operator. Recorded by torch.fx it is a product: in that graph the operator has no derivative."""
-    if recorded(x):
-        return x * multiply(torch.ones_like(x), key, *numbers)
-    return multiply(x, key, *numbers)
-
-
 class Noise(Function):
     """y = d x of x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent."""
+
+    kernel: ClassVar[Callable[..., Tensor]]
+
+    @classmethod
+    def by_torch(cls, x: Tensor, key: Tensor, *numbers: float) -> Tensor:
+        return x * cls.kernel(torch.ones_like(x), key, *numbers)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -77,6 +76,8 @@ class Noise(Function):
 
 class ShardedNoise(Noise):
     """The same for a DTensor x, a key, the native operator that multiplies each rank's part, and its numbers."""
+
+    by_torch = None  # type: ignore[assignment] # neither torch.fx nor functionalize takes DTensors
 
     @staticmethod
     def forward(x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import dropout as builtin
 
 from ._function import show, watched
-from ._random import Generator, Noise, draws_natively, noisy, random_key, times_noise
+from ._random import Generator, Noise, draws_natively, noisy, random_key
 
 torch.library.register_fake("torchnotes::dropout", lambda x, key, p, place=None: torch.empty_like(x))
 torch.library.register_fake("torchnotes::dropout_", lambda x, key, p, place=None: None)
@@ -22,9 +22,11 @@ _kernel = torch.ops.torchnotes.dropout.default
 class Dropout(Noise):
     """d x"""
 
+    kernel = _kernel
+
     @staticmethod
     def forward(x: Tensor, key: Tensor, p: float) -> Tensor:
-        return times_noise(_kernel, x, key, p)
+        return _kernel(x, key, p)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:

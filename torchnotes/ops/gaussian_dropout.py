@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._function import show, watched
-from ._random import Generator, Noise, draws_natively, noisy, random_key, times_noise
+from ._random import Generator, Noise, draws_natively, noisy, random_key
 
 torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, place=None: torch.empty_like(x))
 torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma, place=None: None)
@@ -22,9 +22,11 @@ _kernel = torch.ops.torchnotes.gaussian_dropout.default
 class GaussianDropout(Noise):
     """d x"""
 
+    kernel = _kernel
+
     @staticmethod
     def forward(x: Tensor, key: Tensor, mean: float, sigma: float) -> Tensor:
-        return times_noise(_kernel, x, key, mean, sigma)
+        return _kernel(x, key, mean, sigma)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
