@@ -758,6 +758,23 @@ def test_a_class_that_there_is_not_is_named_with_its_place():
         F.cross_entropy(x[:1, :, 0], torch.tensor([255], dtype=torch.uint8))
 
 
+class Subclass(Tensor):
+    pass
+
+
+@pytest.mark.parametrize("keywords", ({}, {"z_loss": 0.1}, {"logit_softcap": 2.0, "reduction": "none"}), ids=str)
+def test_a_subclass_of_any_argument_keeps_its_type(keywords):
+    x, weight = torch.randn(4, 5, requires_grad=True), torch.rand(5)
+    for target in (torch.tensor([0, 1, 2, 3]), torch.rand(4, 5)):
+        plain = F.cross_entropy(x, target, weight, **keywords)
+        for arguments in ((x, target.as_subclass(Subclass), weight), (x, target, weight.as_subclass(Subclass))):
+            loss = F.cross_entropy(*arguments, **keywords)
+            assert type(loss) is Subclass
+            torch.testing.assert_close(loss.as_subclass(Tensor), plain)
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
+            assert gradient.shape == x.shape
+
+
 def error_of(function: Any, *args: Any) -> tuple[type, str] | None:
     try:
         function(*args)

@@ -32,8 +32,11 @@ def watched() -> bool:
 
 
 def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What the innermost TorchFunctionMode makes of the call. By default it calls the function, itself switched off."""
-    return handle_torch_function(function, (), *args, **kwargs)
+    """What the innermost TorchFunctionMode, or a subclass among the arguments, makes of the call.
+
+    By default it calls the function, itself switched off.
+    """
+    return handle_torch_function(function, args, *args, **kwargs)
 
 
 def recorded(x: Any) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
+from torch.overrides import has_torch_function_variadic
 
 from .._fake import register_fake
 from .._group import Group, reduced
@@ -430,15 +431,17 @@ def cross_entropy(
     """
     compiling = is_compiling()
     split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
-    ours = split or (traceable(input) if compiling else dense_float(input))
+    subclass = not compiling and has_torch_function_variadic(target, weight)
+    ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
     if isinstance(target, Tensor) and not ours and recorded(input):
         compiling = ours = True
     if not (isinstance(target, Tensor) and ours):
-        if watched():
+        extended = z_loss or logit_softcap is not None or empty != "nan" or inplace_backward
+        if watched() or (extended and subclass and dense_float(input)):
             of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
             own = dict(z_loss=z_loss, logit_softcap=logit_softcap, empty=empty, inplace_backward=inplace_backward)
             return show(cross_entropy, *of_torch, **own, process_group=process_group)
-        if z_loss or logit_softcap is not None or empty != "nan" or inplace_backward:
+        if extended:
             raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
         return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
     if logit_softcap is None:
