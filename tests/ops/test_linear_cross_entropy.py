@@ -605,6 +605,22 @@ def test_bad_arguments_raise_what_torch_raises():
         assert outcome(linear_cross_entropy, *args, **keywords)[0] is outcome(TORCHS, *args, **keywords)[0]
 
 
+class Subclass(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize("keywords", ({}, {"z_loss": 0.1, "reduction": "none"}), ids=str)
+def test_a_subclass_of_any_argument_keeps_its_type(keywords):
+    x, W, b, t = (v.detach() for v in problem())
+    weight = torch.rand(C).to(x.dtype)
+    plain = linear_cross_entropy(x, W, t, linear_bias=b, weight=weight, **keywords)
+    for i in range(5):
+        x_, W_, t_, b_, w_ = (v.as_subclass(Subclass) if i == j else v for j, v in enumerate((x, W, t, b, weight)))
+        loss = linear_cross_entropy(x_, W_, t_, linear_bias=b_, weight=w_, **keywords)
+        assert type(loss) is Subclass
+        torch.testing.assert_close(loss.as_subclass(torch.Tensor), plain)
+
+
 def test_bad_extensions():
     x, W, _, t = problem()
     for keywords in (dict(empty="one"), dict(logit_softcap=0.0), dict(logit_softcap=-1.0)):

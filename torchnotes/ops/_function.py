@@ -36,7 +36,7 @@ def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     By default it calls the function, itself switched off.
     """
-    return handle_torch_function(function, args, *args, **kwargs)
+    return handle_torch_function(function, (*args, *kwargs.values()), *args, **kwargs)
 
 
 def recorded(x: Any) -> bool:

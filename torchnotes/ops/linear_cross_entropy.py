@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
 from torch.nn.functional import nll_loss
+from torch.overrides import has_torch_function_variadic
 
 from .._fake import check_same_device
 from .._group import Group
@@ -206,7 +207,8 @@ def linear_cross_entropy(
     are those of this rank's classes, and the gradient for the input is that of all. So with a linear_weight that is a
     DTensor, sharded on the classes.
     """
-    if watched():
+    tensors = input, linear_weight, target, linear_bias, weight
+    if watched() or (not is_compiling() and has_torch_function_variadic(*tensors)):
         of_torch = dict(
             linear_bias=linear_bias,
             weight=weight,
