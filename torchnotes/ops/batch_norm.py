@@ -333,6 +333,8 @@ def _update(
     center_only: bool,
 ) -> None:
     """running <- (1 - momentum) running + momentum (that of the batch)"""
+    if running_var is not None and not running_var.is_contiguous():
+        check_in_place(running_var)  # before running_mean is written
     for running, new in zip((running_mean, None if center_only else running_var), of_batch, strict=True):
         if running is None or new is None:
             continue
