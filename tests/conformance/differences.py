@@ -5,7 +5,7 @@ DIFFERENCES: dict[str, str] = {
     "with_logits.*: accepted: .* is not differentiable": "torch has no gradient of weights",
     "accepted: .* ZeroTensors are immutable": "torch's second derivative fails on zero tangents",
     "(tanh|sigmoid).*TypeError: .* AttributeError: .* has no attribute": "torch.tanh and torch.sigmoid raise it too",
-    r"cross_entropy.* is 0, torch's -0$": "the sign of a loss of zero",
+    r"(cross_entropy|CrossEntropyLoss).* is 0, torch's -0$": "the sign of a loss of zero",
     r"cross_entropy.* vmap .*: accepted: .* gather\(\): Expected dtype": "torch has no vmap over class weights",
     "linearized .*: form: type of tangent Tensor, torch's Parameter": "a tangent that is constant to torch",
     "cross_entropy.* (dual|pushed|pushed_twice) 2: .*torch's (None|0$|0,)": "torch has no tangent of class weights",
