@@ -92,7 +92,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
     """torch.nn.LinearCrossEntropyLoss, which torch has from 2.13 on, with the further options of our functional."""
 
-    __constants__ = ("ignore_index", "label_smoothing", "num_classes", "out_features", "reduction")
+    __constants__ = ("num_classes", "out_features", "reduction", "ignore_index", "label_smoothing")
 
     def __init__(
         self,

@@ -262,9 +262,11 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
     dtype = input.dtype
     if target.requires_grad:  # the gradient for it is rounded once
         input, target = widened(input), widened(target)
-    # Neither the compiler nor torch.fx sees Functions under transforms.
-    traced_transform = is_compiling() and torch._C._are_functorch_transforms_active()
-    if traced_transform or recorded(input) or (weight is not None and weight.requires_grad):
+    # Neither the compiler nor torch.fx sees Functions under transforms, which hide whether a weight requires grad.
+    compiling = is_compiling()
+    transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode() == TRANSFORM
+    plainly = transforming and (compiling or weight is not None)
+    if plainly or recorded(input) or (weight is not None and weight.requires_grad):
         losses = plain.losses(input, target, weight, of_rows)
     else:
         losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
@@ -433,7 +435,7 @@ def cross_entropy(
     split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
     subclass = not compiling and has_torch_function_variadic(target, weight)
     ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
-    if isinstance(target, Tensor) and not ours and recorded(input):
+    if isinstance(target, Tensor) and not ours and recorded(input) and call_mode() == TRANSFORM:
         compiling = ours = True
     if not (isinstance(target, Tensor) and ours):
         extended = z_loss or logit_softcap is not None or empty != "nan" or inplace_backward
@@ -461,7 +463,12 @@ def cross_entropy(
         return _of_some_classes(input, target, weight, process_group, inplace_backward, *options)
     if compiling:
         return _by_rows(input, target, weight, *options)
-    return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
+    try:
+        return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
+    except NotImplementedError:
+        if target.layout == torch.strided or z_loss or cap:
+            raise
+        return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
 
 
 def _kind(x: Any) -> str:

@@ -170,7 +170,7 @@ def _check_shapes(x: Tensor, W: Tensor, b: Tensor | None, target: Tensor, ignore
     fits = target.shape == expected or (x.dim() == 1 and target.shape == (1,))
     if not (fits and target.dtype in (torch.int64, torch.uint8)):
         _check_dtypes(x, W, b)
-        if target.is_cpu:
+        if not isinstance(target, Tensor) or target.is_cpu:
             nll_loss(torch.empty(()).expand(of_logits), target)  # raises
         raise RuntimeError(f"Expected target size {list(expected)}, got {list(target.shape)} of {target.dtype}")
 
