@@ -39,6 +39,5 @@ DIFFERENCES: dict[str, str] = {
     "LinearCrossEntropyLoss.*: warnings: .*options`` ignored": "ours heeds the options, or needs none",
     "LinearCrossEntropyLoss.*: form: results": "torch's chunks have no second derivative",
     "LinearCrossEntropyLoss.* scripted: (accepted|exception)": "torch cannot script it either",
-    "LinearCrossEntropyLoss.* jit_traced: warnings: .*TracerWarning": "its checks look at sizes, which tracing fixes",
     "with_logits.*-inf.*torch's nan": "a logit of -inf has an infinite loss, where torch subtracts infinities",
 }
