@@ -42,10 +42,20 @@ bool functionalizes() {
   return false;
 }
 
+// Whether the call must consist of torch's operations.
+bool is_recorded() {
+  constexpr c10::DispatchKeySet kMayBe(
+      {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchDynamicLayerFrontMode, c10::DispatchKey::Tracer}
+  );
+  if (!c10::impl::tls_local_dispatch_key_set().included_.has_any(kMayBe)) {
+    return false;  // the ordinary call, by a single look
+  }
+  return (torchnotes::is_traced() && (torchnotes::transforming() || torch::jit::tracer::isTracing())) ||
+         functionalizes();
+}
+
 bool takes(PyObject* object) {
-  const bool recorded =
-      (torchnotes::is_traced() && (torchnotes::transforming() || torch::jit::tracer::isTracing())) || functionalizes();
-  if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || recorded) {
+  if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || is_recorded()) {
     return false;
   }
   const at::Tensor& x = THPVariable_Unpack(object);

@@ -433,11 +433,12 @@ def cross_entropy(
     """
     compiling = is_compiling()
     split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
-    subclass = not compiling and has_torch_function_variadic(target, weight)
+    plain_tensors = type(target) is Tensor and (weight is None or type(weight) is Tensor)  # to ask this first is faster
+    subclass = not (compiling or plain_tensors) and has_torch_function_variadic(target, weight)
     ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
-    if isinstance(target, Tensor) and not ours and recorded(input) and call_mode() == TRANSFORM:
-        compiling = ours = True
     if not (isinstance(target, Tensor) and ours):
+        compiling = isinstance(target, Tensor) and recorded(input) and call_mode() == TRANSFORM
+    if not (isinstance(target, Tensor) and (ours or compiling)):
         extended = z_loss or logit_softcap is not None or empty != "nan" or inplace_backward
         if watched() or (extended and subclass and dense_float(input)):
             of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing

@@ -176,8 +176,9 @@ def _check_shapes(x: Tensor, W: Tensor, b: Tensor | None, target: Tensor, ignore
 
 
 def _check_dtypes(x: Tensor, W: Tensor, b: Tensor | None) -> None:
-    of = [t.dtype for t in (x, W, b) if t is not None]
-    if len(set(of)) > 1 and not autocasts(x):
+    alike = x.dtype == W.dtype and (b is None or b.dtype == x.dtype)
+    if not (alike or autocasts(x)):
+        of = [t.dtype for t in (x, W, b) if t is not None]
         raise RuntimeError(f"expected input, linear_weight and linear_bias to have the same dtype, but got {of}")
 
 
