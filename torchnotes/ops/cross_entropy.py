@@ -437,9 +437,9 @@ def cross_entropy(
     subclass = not (compiling or plain_tensors) and has_torch_function_variadic(target, weight)
     ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
     if not (isinstance(target, Tensor) and ours):
-        compiling = isinstance(target, Tensor) and recorded(input) and call_mode() == TRANSFORM
+        extended = bool(z_loss or logit_softcap is not None or empty != "nan" or inplace_backward)
+        compiling = isinstance(target, Tensor) and recorded(input) and (extended or call_mode() == TRANSFORM)
     if not (isinstance(target, Tensor) and (ours or compiling)):
-        extended = z_loss or logit_softcap is not None or empty != "nan" or inplace_backward
         if watched() or (extended and subclass and dense_float(input)):
             of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
             own = dict(z_loss=z_loss, logit_softcap=logit_softcap, empty=empty, inplace_backward=inplace_backward)
