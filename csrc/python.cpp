@@ -161,10 +161,8 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
 // is_watched(): whether a TorchFunctionMode is to see the call.
 PyObject* is_watched(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_watched()); }
 
-// is_traced(): whether the call consists of torch's operations because it is recorded or functionalized.
-PyObject* is_traced(PyObject*, PyObject*) try {
-  return PyBool_FromLong(torchnotes::is_traced() || functionalizes());
-} catch (const std::exception&) {
+// is_recorded(): whether the call must consist of torch's operations because it is recorded or functionalized.
+PyObject* recorded(PyObject*, PyObject*) try { return PyBool_FromLong(is_recorded()); } catch (const std::exception&) {
   return raised();
 }
 
@@ -178,7 +176,7 @@ PyMethodDef kFunctions[] = {
     {"batch_of", fast(batch_of), METH_FASTCALL, nullptr},
     {"on_one_device", fast(on_one_device), METH_FASTCALL, nullptr},
     {"is_watched", is_watched, METH_NOARGS, nullptr},
-    {"is_traced", is_traced, METH_NOARGS, nullptr},
+    {"is_recorded", recorded, METH_NOARGS, nullptr},
     {"check_in_place", check_in_place, METH_O, nullptr},
     {"call_mode", fast(call_mode), METH_FASTCALL, nullptr},
     {"gather", fast(torchnotes::gather), METH_FASTCALL, nullptr},

@@ -70,7 +70,7 @@ DIRECT, GRAPH, TRANSFORM = _C.DIRECT, _C.GRAPH, _C.TRANSFORM
 call_mode, check_in_place = _C.call_mode, _C.check_in_place
 dense_float, fits_layer = _C.dense_float, _C.fits_layer
 batch_of = _C.batch_of
-is_traced, is_watched, on_one_device = _C.is_traced, _C.is_watched, _C.on_one_device
+is_recorded, is_watched, on_one_device = _C.is_recorded, _C.is_watched, _C.on_one_device
 gather, call_on, update = _C.gather, _C.call_on, _C.update
 
 

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function
 
-from .._native import _C, DIRECT, GRAPH, batch_of, call_mode, dense_float, is_traced, is_watched
+from .._native import _C, DIRECT, GRAPH, batch_of, call_mode, dense_float, is_recorded, is_watched
 
 
 def native(x: Any) -> bool:
@@ -40,9 +40,9 @@ def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def recorded(x: Any) -> bool:
-    """Whether torch.fx or torch.jit.trace records the call and x is a tensor of ours: native() declines it inside a
-    transform, and inside torch.jit.trace always."""
-    return not is_compiling() and is_traced() and traceable(x)
+    """Whether x would be a tensor for our kernels, but the call must consist of torch's operations: torch.fx records a
+    transform, torch.jit.trace records anything, or torch.func.functionalize is active. native() declines it then."""
+    return not is_compiling() and is_recorded() and traceable(x)
 
 
 def traceable(x: Any) -> bool:
@@ -125,7 +125,7 @@ class Function(torch.autograd.Function):
     @classmethod
     def _under_transform(cls, *args: Any) -> Any:
         args = tuple(map(_unwrapped, args))
-        if cls.by_torch is not None and is_traced():
+        if cls.by_torch is not None and is_recorded():
             return cls.by_torch(*args)
         if batch := batch_of(*args):
             return cls._batched(batch, *args)

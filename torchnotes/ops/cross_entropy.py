@@ -467,7 +467,7 @@ def cross_entropy(
     try:
         return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
     except NotImplementedError:
-        if target.layout == torch.strided or z_loss or cap:
+        if target.layout == torch.strided or z_loss or cap or empty != "nan" or inplace_backward:
             raise
         return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
 
