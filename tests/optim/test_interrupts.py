@@ -1,6 +1,7 @@
 """Ctrl-C in the middle of a step or of training: it is a KeyboardInterrupt, and a step has been made or has not."""
 
 import contextlib
+import gc
 import random
 import signal
 import sys
@@ -23,6 +24,14 @@ def _grad_mode() -> Iterator[None]:
     """An interrupt inside torch's context managers may leave it changed."""
     with torch.enable_grad():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_collection() -> Iterator[None]:
+    """Python ignores an interrupt inside a callback of the collector, and hypothesis installs one."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class Interrupts:
