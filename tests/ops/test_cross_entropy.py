@@ -859,6 +859,17 @@ def test_bad_options_of_our_own():
         F.cross_entropy(x + 0j, t, z_loss=0.1)
 
 
+@pytest.mark.parametrize(
+    "option", ({"z_loss": 0.1}, {"logit_softcap": 3.0}, {"empty": "zero"}, {"inplace_backward": True})
+)
+def test_a_sparse_target_takes_torchs_options_only(option):
+    x = torch.randn(4, 5)
+    target = x.softmax(1).to_sparse()
+    torch.testing.assert_close(F.cross_entropy(x, target), builtin(x, target))
+    with pytest.raises(NotImplementedError, match="SparseCPU"):
+        F.cross_entropy(x, target, **option)
+
+
 # the notes
 
 
