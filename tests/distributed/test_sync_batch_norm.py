@@ -117,6 +117,24 @@ def test_a_large_mean_costs_nothing():
     torch.testing.assert_close(on_all_ranks(y, UNEVEN), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_large_mean_costs_the_second_derivative_nothing():
+    x, g, weight, bias = problem(UNEVEN, dtype=torch.float32)
+    v = torch.randn_like(x)
+
+    def second(function, x, g, v):
+        (first,) = torch.autograd.grad(function(x), x, g, create_graph=True)
+        return torch.autograd.grad(first, x, v)[0]
+
+    (x,) = leaves(x + 1e4)
+    (own,) = leaves(mine(x, UNEVEN))
+    numbers = weight.double(), bias.double()
+    whole = second(lambda x: reference(x, *numbers, None, False), x.double(), g.double(), v.double())
+    parts = own, mine(g, UNEVEN), mine(v, UNEVEN)
+    ours = second(lambda x: F.sync_batch_norm(x, None, None, weight, bias, True), *parts)
+    error = on_all_ranks(ours, UNEVEN) - whole
+    assert error.norm() <= 1e-6 * whole.norm()
+
+
 @pytest.mark.parametrize("sizes", [UNEVEN, WITH_EMPTY], ids=["uneven", "empty"])
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("center_only", [False, True])

@@ -319,6 +319,19 @@ def test_second_derivative_by_value(activation, training, dtype, device):
             torch.testing.assert_close(mine.double(), exact, rtol=8 * rtol, atol=8 * (rtol * exact.abs().max() + atol))
 
 
+def test_a_large_mean_costs_the_second_derivative_nothing(device):
+    for dtype, offset in itertools.product((torch.float32, *HALF), (10, 1e3, 1e4)):
+        x, _, _, weight, bias = inputs((64, 5, 7), dtype, device)
+        tensors, v = [x + offset, weight, bias, values(x.shape, dtype, device)], values(x.shape, dtype, device)
+        results = []
+        for function, arguments in ((ours, tensors), (reference, doubled(tensors))):
+            x, weight, bias, g = (t.detach().requires_grad_() for t in arguments)
+            (first,) = torch.autograd.grad(function(x, None, None, weight, bias), x, g, create_graph=True)
+            results.append(torch.autograd.grad(first, (x, weight, g), v.to(first.dtype)))
+        for mine, exact in zip(*results, strict=True):
+            assert (mine.double() - exact).norm() <= (1e-6 + torch.finfo(mine.dtype).eps) * exact.norm()
+
+
 def test_third_derivative():
     x, _, _, weight, bias = (t.requires_grad_() for t in inputs((3, 2, 2)))
 

@@ -42,10 +42,15 @@ def output(
     options: Options,
     moments: Callable[[Tensor], tuple[Tensor, ...]] = of_batch,
 ) -> Tensor:
-    """y, with the mean and 1 / sqrt(variance + eps) of the batch in training, and otherwise with these `statistics`."""
+    """y, with the mean and 1 / sqrt(variance + eps) of the batch in training, and otherwise with these `statistics`.
+
+    In training y is the same for x - k, whatever the constant k. With the mean among the `statistics` it is more exact.
+    """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     of_channels = (-1, *[1] * (x.dim() - 2))
     if options.training:
+        if statistics is not None:
+            wide = wide - statistics[0].to(wide.dtype).view(of_channels)
         *_, mean, variance = moments(wide)
         statistics = mean, torch.rsqrt(variance + options.eps)
     mean, r = (numbers.to(wide.dtype).view(of_channels) for numbers in statistics)

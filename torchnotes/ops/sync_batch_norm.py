@@ -103,14 +103,14 @@ class SyncBatchNormBackward(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        ctx.save_for_backward(*inputs[:4])
+        ctx.save_for_backward(*inputs[:5])
         ctx.group, ctx.options = inputs[6:]
 
     @staticmethod
     def backward(ctx: Any, *along: Tensor) -> tuple:
-        g, x, weight, bias = ctx.saved_tensors
+        g, x, weight, bias, statistics = ctx.saved_tensors
         moments = partial(of_all_batches, group=ctx.group)
-        gradients_of = partial(plain.gradients, statistics=None, options=ctx.options, moments=moments)
+        gradients_of = partial(plain.gradients, statistics=statistics, options=ctx.options, moments=moments)
         function, primals = of_tensors(gradients_of, (g, x, weight, bias))
         gradients = iter(transpose(function, *primals)(_there(along, weight, bias)))
         return *(None if p is None else next(gradients) for p in (g, x, weight, bias)), *(None,) * 4
