@@ -33,7 +33,7 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          const OptionalTensor& found_inf,
          at::IntArrayRef places) {
         TORCH_CHECK(
-            momentum == 0 || momentum_buffers.size() == params.size(),
+            !(momentum > 0) || momentum_buffers.size() == params.size(),
             "rmsprop_ keeps momentum in a buffer for each parameter"
         );
         const UpdateCall call{

@@ -80,3 +80,20 @@ def test_the_scale_of_the_gradient_does_not_matter():
             optimizer.step()
         found.append(params)
     torch.testing.assert_close(*found, rtol=1e-13, atol=0)
+
+
+def test_momentum_that_is_not_positive_is_none():
+    """As in torch, which keeps a buffer for positive ones alone."""
+    for momentum in (-1.0, float("nan")):
+        params = parameters([(3,), (4,)], torch.float64)
+        others = copies(params)
+        ours, theirs = (
+            kind([{"params": p[:1]}, {"params": p[1:], "momentum": momentum}])
+            for kind, p in ((RMSprop, params), (torch.optim.RMSprop, others))
+        )
+        for _ in range(2):
+            give_gradients(params, others)
+            ours.step()
+            theirs.step()
+        torch.testing.assert_close(params, others)
+        assert [list(state) for state in ours.state.values()] == [list(state) for state in theirs.state.values()]
