@@ -2,7 +2,7 @@
 
 import torch
 
-from optimizer_checks import OptimizerCase, OptimizerChecks, give_gradients, parameters, run
+from optimizer_checks import OptimizerCase, OptimizerChecks, copies, give_gradients, parameters, run
 from torchnotes.optim import Adam, AdamW
 
 BAD = (
@@ -59,6 +59,20 @@ def test_adam_of_the_notes():
         W = W - lr * (C / (1 - p**t)) / (S / (1 - q**t)).sqrt()
         optimizer.step()
         torch.testing.assert_close(w.detach(), W, rtol=1e-12, atol=1e-13)
+
+
+def test_one_of_the_betas_may_be_a_tensor():
+    for betas in ((torch.tensor(0.5), 0.9), (0.5, torch.tensor(0.9))):
+        params = parameters([(3,)], torch.float64)
+        others = copies(params)
+        ours, theirs = Adam(params), torch.optim.Adam(others)
+        for optimizer in (ours, theirs):
+            optimizer.param_groups[0]["betas"] = betas
+        for _ in range(2):
+            give_gradients(params, others)
+            ours.step()
+            theirs.step()
+        torch.testing.assert_close(params, others, rtol=1e-6, atol=1e-6)
 
 
 def test_bias_correction_makes_the_first_step_as_long_as_the_others():

@@ -103,6 +103,16 @@ def test_a_skipped_first_step_has_not_been_the_first(dampening, device):
     torch.testing.assert_close(params, others)
 
 
+@pytest.mark.parametrize("momentum", (np.nan, np.inf, -np.inf))
+def test_the_first_step_is_without_momentum_whatever_it_is(momentum):
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.ones(3)
+    optimizer = SGD([p], lr=0.5)
+    optimizer.param_groups[0]["momentum"] = momentum
+    optimizer.step()
+    assert p.tolist() == [0.5] * 3
+
+
 def test_gradient_descent_on_a_smooth_function():
     """Row 24: with step 1/L, f(t+1) - f(t) <= -|grad|^2 / 2L, and min_t |grad|^2 <= 2L (f(0) - f*) / T."""
     n, T = 30, 200

@@ -60,8 +60,9 @@ class Adam(Fused, torch.optim.Adam):
         self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
     def takes(self, group: Group) -> bool:
-        beta1, beta2 = group["betas"]  # a float each, or a tensor each
-        waits = isinstance(beta1, Tensor) and not (beta1.is_cpu and beta2.is_cpu)
+        beta1, beta2 = group["betas"]
+        floats = type(beta1) is type(beta2) is float
+        waits = not floats and any(isinstance(beta, Tensor) and not beta.is_cpu for beta in (beta1, beta2))
         return super().takes(group) and heeds_capturable(group) and not waits
 
     def keeps(self, group: Group) -> tuple[str, ...]:

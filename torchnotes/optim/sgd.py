@@ -67,6 +67,9 @@ class SGD(Fused, torch.optim.SGD):
         )
         self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
+    def takes(self, group: Group) -> bool:
+        return self.defaults["differentiable"] is False  # the group's torch does not read
+
     def keeps(self, group: Group) -> tuple[str, ...]:
         return self.states if group["momentum"] != 0 else ()
 
@@ -82,7 +85,7 @@ class SGD(Fused, torch.optim.SGD):
 
     def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
         """The first step is not dampened. Without dampening, a buffer of zeros comes to the same."""
-        differs = lacking and names[0] and (group["dampening"] or group["momentum"] == math.inf)
+        differs = lacking and names[0] and (group["dampening"] or not math.isfinite(group["momentum"]))
         new = {p for p in lacking if not self._has_momentum(p)} if differs else set()
         if not new:
             return super()._completed(group, names, found, lacking, begun)
