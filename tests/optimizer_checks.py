@@ -745,3 +745,41 @@ class OptimizerChecks:
             else:
                 found.append(p.tolist())
         assert found[0] == found[1]
+    def test_a_learning_rate_of_two_numbers_changes_nothing(self, device):
+        params = parameters([(4,), (5,)], torch.float64, device)
+        optimizer = self.ours([{"params": [p]} for p in params])
+        optimizer.param_groups[1]["lr"] = torch.ones(2, device=device)
+        before = copies(params)
+        with pytest.raises((RuntimeError, ValueError)):
+            run([optimizer], params, steps=1)
+        assert_all_close(params, before, 0)
+
+    @pytest.mark.parametrize("limit", (None, 1e-3))
+    @pytest.mark.parametrize("reason", ("sparse", "capturable", "betas"))
+    def test_what_torch_refuses_in_a_step_of_its_own_leaves_gradients_and_other_groups(self, reason, limit):
+        """Where it is in a group that no kernel here takes. What a scaler has set stays, as after torch's step."""
+        params = parameters([(4,), (5,)], torch.float64)
+        optimizer = self.ours([{"params": [p]} for p in params], max_grad_norm=limit)
+        group = optimizer.param_groups[1]
+        if reason not in ("sparse", *group):
+            pytest.skip("it has no such option")
+        if reason == "sparse" and not self.case.ours.counts_steps:
+            group.update(momentum=0.9, nesterov=True)  # else SGD takes them
+        run([optimizer], params, steps=2)
+        give_gradients(params)
+        if reason == "sparse":
+            params[1].grad = params[1].grad.to_sparse()
+        else:
+            group[reason] = True if reason == "capturable" else (torch.tensor(0.9, device="meta"), 0.9)
+        optimizer.grad_scale, optimizer.found_inf = of_scaler = torch.tensor(3.0), torch.tensor(0.0)
+        before, kept = copies(params[:1]), copy.deepcopy(states(optimizer)[0])
+        grads, groups = [p.grad.clone() for p in params], list(optimizer.param_groups)
+        with pytest.raises((RuntimeError, AssertionError)):
+            optimizer.step()
+        torch.testing.assert_close([p.grad for p in params], grads, rtol=0, atol=0)
+        assert optimizer.grad_scale is of_scaler[0]
+        assert optimizer.found_inf is of_scaler[1]
+        assert all(a is b for a, b in zip(optimizer.param_groups, groups, strict=True))
+        assert_all_close(params[:1], before, 0)
+        torch.testing.assert_close(states(optimizer)[0], kept, rtol=0, atol=0)
+

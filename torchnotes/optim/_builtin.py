@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 
 def builtin_step(optimizer: type[torch.optim.Optimizer]) -> Callable[..., Any]:
@@ -15,8 +14,13 @@ def builtin_step(optimizer: type[torch.optim.Optimizer]) -> Callable[..., Any]:
 
 
 def step_as_torch(optimizer: Any) -> None:
-    """A step of one of our optimizers, by torch's. Of our options it knows clipping."""
+    """A step of one of our optimizers, by torch's. Of our options it knows clipping.
+
+    torch's changes one parameter after the other. What it refuses is most often in a group that our kernels do not
+    take: those go first, so that the others have not changed when it raises. The gradients are as before then.
+    """
     groups = optimizer.param_groups
+    in_order = sorted(groups, key=lambda group: optimizer.gathered([group], []) is not None)
     for group in groups:
         if group["rounding"] != "nearest" or (group.get("decoupled_weight_decay") and not optimizer.torch_decouples):
             raise RuntimeError(
@@ -24,28 +28,30 @@ def step_as_torch(optimizer: Any) -> None:
                 "a CPU or CUDA device of no subclass of Tensor, gradients and states of the parameter's dtype, and "
                 "differentiable=False"
             )
-    grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-    if not _unscaled(optimizer, grads):
-        return
-    if any(group["max_grad_norm"] is not None for group in groups):
-        norm = optimizer.norm_over_ranks()
-        optimizer.grad_norm = torch.nn.utils.get_total_norm(grads) if norm is None else norm
-        for group in groups:
-            if group["max_grad_norm"] is not None:
-                torch.nn.utils.clip_grads_with_norm_(group["params"], group["max_grad_norm"], optimizer.grad_norm)
-    with torch.set_grad_enabled(optimizer.defaults["differentiable"]):
-        optimizer.builtin_step()
-
-
-def _unscaled(optimizer: Any, grads: list[Tensor]) -> bool:
-    """Takes the scale of the loss out of the gradients; False if one of them is infinite."""
-    scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-    if scale is None and found_inf is None:
-        return True
-    optimizer.grad_scale = optimizer.found_inf = None  # torch's plain step insists
+    of_scaler = {name: vars(optimizer)[name] for name in ("grad_scale", "found_inf") if name in vars(optimizer)}
+    scale, found_inf = of_scaler.get("grad_scale"), of_scaler.get("found_inf")
     if found_inf is not None and found_inf.item():
-        return False
-    if scale is not None:
-        for grad in grads:
-            grad.div_(scale.to(grad.device))
-    return True
+        return
+    clipped = [group for group in groups if group["max_grad_norm"] is not None]
+    grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    before = [grad.clone() for grad in grads] if clipped or scale is not None else []
+    try:
+        optimizer.param_groups = in_order
+        vars(optimizer).update(dict.fromkeys(of_scaler))  # torch's plain step insists
+        if scale is not None:
+            for grad in grads:
+                grad.div_(scale.to(grad.device))
+        if clipped:
+            norm = optimizer.norm_over_ranks()
+            optimizer.grad_norm = torch.nn.utils.get_total_norm(grads) if norm is None else norm
+            for group in clipped:
+                torch.nn.utils.clip_grads_with_norm_(group["params"], group["max_grad_norm"], optimizer.grad_norm)
+        with torch.set_grad_enabled(optimizer.defaults["differentiable"]):
+            optimizer.builtin_step()
+    except BaseException:
+        for grad, value in zip(grads, before, strict=False):
+            grad.copy_(value)
+        raise
+    finally:
+        optimizer.param_groups = groups
+        vars(optimizer).update(of_scaler)

@@ -94,7 +94,7 @@ class Fused(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         begun: Begun = []
-        found = self._gathered(begun)
+        found = self.gathered(self.param_groups, begun)
         if found is None:
             with torch.no_grad():
                 step_as_torch(self)
@@ -115,11 +115,13 @@ class Fused(torch.optim.Optimizer):
             return names, (*names, "compensation")
         return names, names if self.counts_steps else (*names, "step")  # the step tells the random numbers
 
-    def _gathered(self, begun: Begun) -> list[tuple[Group, list[Bundle]]] | None:
+    def gathered(self, groups: list[Group], begun: Begun) -> list[tuple[Group, list[Bundle]]] | None:
         """What there is to update; None where some of it is torch's. New states go to `begun`: until `update` puts them
         in their place, nothing has changed."""
         found = []
-        for group in self.param_groups:
+        for group in groups:
+            if "rounding" not in group:  # it is one of torch's optimizer
+                self._complete(group)
             names = self._names(group)
             self._move_steps(group)
             in_group = self._gather(group["params"], self.state, names) if self.takes(group) else None
@@ -197,7 +199,8 @@ class Fused(torch.optim.Optimizer):
         """What call_on takes for a bundle, of this number in the step."""
         like = bundle.like
         lr = group["lr"]
-        device_lr = lr if isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda else None  # not to be waited for
+        waits = not (isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda and lr.numel() == 1)
+        device_lr = None if waits else lr
         max_grad_norm = group["max_grad_norm"]
         stream = number << 32 if group["rounding"] == "stochastic" and like.dtype in SIXTEEN_BITS else None
         return (
@@ -241,8 +244,11 @@ class Fused(torch.optim.Optimizer):
         self._check_state(state)
         super().__setstate__(state)
         for group in self.param_groups:
-            for name in self.own_options:
-                group.setdefault(name, self.defaults[name])
+            self._complete(group)
+
+    def _complete(self, group: Group) -> None:
+        for name in self.own_options:
+            group.setdefault(name, self.defaults[name])
 
     def _check_state(self, state: dict[str, Any]) -> None:
         for p, of_parameter in state["state"].items():
