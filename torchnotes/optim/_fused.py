@@ -84,11 +84,13 @@ class Fused(torch.optim.Optimizer):
             or _global_optimizer_post_hooks
             or torch._C._autograd._profiler_enabled()
         )
-        return self._hooked(closure) if observed else self._undisturbed(closure)
+        if observed:  # by name, so that a hook can exchange it
+            return self._hooked() if closure is None else self._hooked(closure=closure)
+        return self._undisturbed(closure)
 
     step.hooked = True  # type: ignore[attr-defined] # torch need not wrap it again, which takes as long as the step
 
-    def _step(self, closure: Callable[[], Any] | None) -> Any:
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -251,13 +253,19 @@ class Fused(torch.optim.Optimizer):
             group.setdefault(name, self.defaults[name])
 
     def _check_state(self, state: dict[str, Any]) -> None:
+        """Others may keep states beside ours."""
         for p, of_parameter in state["state"].items():
-            for name, value in of_parameter.items() if isinstance(p, Tensor) else ():
-                if name not in (*self.states, "step", "compensation"):
-                    raise ValueError(
-                        f"loaded state dict is not one of {type(self).__name__}: a parameter has a state {name!r}"
-                    )
-                if isinstance(value, Tensor) and name != "step" and value.shape != p.shape:
+            if not isinstance(p, Tensor):
+                continue
+            others = of_parameter.keys() - {*self.states, "step", "compensation"}
+            if others and self.counts_steps and self.states[0] not in of_parameter:
+                raise ValueError(
+                    f"loaded state dict is not one of {type(self).__name__}: a parameter has the states "
+                    f"{list(of_parameter)} without {self.states[0]!r}"
+                )
+            for name in (*self.states, "compensation"):
+                value = of_parameter.get(name)
+                if isinstance(value, Tensor) and value.shape != p.shape:
                     raise ValueError(
                         f"loaded state dict has {name!r} of size {tuple(value.shape)} for a parameter of size "
                         f"{tuple(p.shape)}"

@@ -39,7 +39,8 @@ def gather_held(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[st
         return None
     of_held = {_held_parameter(p): p for p in with_gradient}
     states = {
-        held: {name: _like_parameter(p, x, name) for name, x in state.get(p, {}).items()} for held, p in of_held.items()
+        held: {name: _like_parameter(p, x, name) for name, x in state.get(p, {}).items() if name in names[1]}
+        for held, p in of_held.items()
     }
     gathered = gather(list(of_held), states, *names)
     if gathered is None:
