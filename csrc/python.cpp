@@ -50,8 +50,8 @@ bool is_recorded() {
   if (!c10::impl::tls_local_dispatch_key_set().included_.has_any(kMayBe)) {
     return false;  // the ordinary call, by a single look
   }
-  return (torchnotes::is_traced() && (torchnotes::transforming() || torch::jit::tracer::isTracing())) ||
-         functionalizes();
+  const bool differentiates = at::GradMode::is_enabled() || torchnotes::transforming();
+  return (torchnotes::is_traced() && (differentiates || torch::jit::tracer::isTracing())) || functionalizes();
 }
 
 bool takes(PyObject* object) {
@@ -63,10 +63,9 @@ bool takes(PyObject* object) {
          (x.is_cpu() || x.is_cuda() || x.is_meta());
 }
 
-// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take. A
-// transform that torch.fx records (torch.func.linearize), and what torch.jit.trace records, consists of torch's
-// operations: in the recorded graph they have derivatives, while our Functions are gone. So does what is
-// functionalized.
+// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take. What
+// torch.jit.trace records, and torch.fx unless gradients are switched off, consists of torch's operations: in the
+// recorded graph they have derivatives, while our Functions are gone. So does what is functionalized.
 PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
   return raised();
 }
@@ -130,7 +129,7 @@ enum Mode : long { kDirect, kGraph, kTransform };
 
 // call_mode(*args): what a call with these arguments needs (call_mode.h).
 PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) try {
-  Mode mode = torchnotes::transforming() ? kTransform : kDirect;
+  Mode mode = torchnotes::transforming() || is_recorded() ? kTransform : kDirect;
   for (Py_ssize_t i = 0; i < n && mode != kTransform; ++i) {
     if (!THPVariable_Check(args[i])) {
       continue;

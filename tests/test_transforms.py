@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.functional import vhp
 from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 from checks import activate
@@ -213,6 +214,28 @@ def by_pullback_of_dual_numbers(f: Of, v: Variables, t: Tensor) -> Any:
         return [forward_ad.unpack_dual(g).tangent for g in gradients]
 
 
+def along_dual_numbers(f: Of, v: Variables, t: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(*(forward_ad.make_dual(x * 1, x * t[0] + 1) for x in v))).tangent
+
+
+def by_grad_of_dual_numbers(f: Of, v: Variables, t: Tensor) -> Any:
+    return grad(lambda *v: along_dual_numbers(f, v, t).pow(2).sum(), every(v))(*v)
+
+
+def by_vmap_of_grad_of_dual_numbers(f: Of, v: Variables, t: Tensor) -> Any:
+    def gradient(s: Tensor) -> Any:
+        return grad(lambda *v: along_dual_numbers(f, v, t).pow(2).sum(), every(v))(*(x * s for x in v))
+
+    return vmap(gradient)(t)
+
+
+def by_hooks_of_saved_tensors(f: Of, v: Variables, t: Tensor) -> Any:
+    with torch.autograd.graph.save_on_cpu():
+        y, dy = jvp(f, v, tuple(x * t[0] + 1 for x in v))
+        return y, dy, torch.autograd.grad(y.pow(2).sum(), v, create_graph=True)
+
+
 def by_batched_gradients(f: Of, v: Variables, t: Tensor) -> Any:
     y = f(*v)
     g = torch.stack([ones_along(y, t), torch.ones_like(y) * t[1]])
@@ -265,6 +288,69 @@ def test_derivatives_of_nested_transforms(name, record, option, nesting):
     reference = REFERENCES.get(name, record.reference)
     ours, theirs = (derivative(f, sample, nesting) for f in (getattr(functional, name), reference))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "record", "option"), CASES)
+def test_no_graph_is_recorded_without_grad(name, record, option):
+    (sample,) = (cast(one, torch.float64, torch.device("cpu")) for one in record.samples((option,), (2, 3)))
+    names = [name for name, x in sample.items() if isinstance(x, Tensor) and x.requires_grad]
+
+    def of_variables(*v: Tensor) -> Tensor:
+        return call(getattr(functional, name), {**sample, **dict(zip(names, v, strict=True))})[0]
+
+    v = tuple(sample[name] for name in names)
+    with torch.no_grad():
+        results = [*jvp(of_variables, v, v), *jacfwd(of_variables, every(v))(*v), *jacrev(of_variables, every(v))(*v)]
+        results += grad(lambda *v: jvp(of_variables, v, v)[1].sum(), every(v))(*v)
+    assert not any(x.requires_grad for x in results)
+
+
+@pytest.mark.parametrize("name", ("relu", "leaky_relu"))
+def test_reverse_over_forward_mode_in_place(name):
+    def gradients(function: Of, **inplace: bool) -> list[Tensor]:
+        x = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
+
+        def along(x: Tensor) -> Tensor:
+            return jvp(lambda x: function(x * x.sign() * x, **inplace), (x,), (x.cos(),))[1].sum()
+
+        dual = along_dual_numbers(lambda x: function(x * x.sign() * x, **inplace), (x,), x).sum()
+        return [grad(along)(x), *torch.autograd.grad(along(x), x), *torch.autograd.grad(dual, x)]
+
+    ours = gradients(getattr(functional, name), inplace=True)
+    torch.testing.assert_close(ours, gradients(getattr(torch.nn.functional, name)))
+
+
+@pytest.mark.parametrize("option", ({}, {"label_smoothing": 0.1}, {"z_loss": 0.1}), ids=str)
+def test_samples_without_a_target_have_a_gradient_of_zero(option):
+    x, weight = torch.randn(3, 4), torch.rand(4)
+    loss = grad(lambda z, t: functional.cross_entropy(z[None], t[None], weight=weight, **option))
+    gradients = vmap(loss)(x, torch.tensor([1, -100, 3]))
+    assert torch.equal(gradients[1], torch.zeros(4))
+    assert gradients[::2].all()
+
+
+def test_derivatives_of_an_empty_batch():
+    x, t = torch.zeros(0, 3, requires_grad=True), torch.zeros(0, dtype=torch.int64)
+    assert jacrev(lambda x: functional.cross_entropy(x, t, reduction="none"))(x).shape == (0, 0, 3)
+    for name in ("mse_loss", "binary_cross_entropy_with_logits", "cross_entropy"):
+        g = torch.ones((), requires_grad=True)
+        loss = getattr(functional, name)(x, torch.zeros(0, 3))
+        (d_x,) = torch.autograd.grad(loss, x, g, create_graph=True)
+        (d_g,) = torch.autograd.grad(d_x, g, torch.zeros(0, 3), materialize_grads=True)
+        assert d_g == 0, name
+
+
+@pytest.mark.parametrize(("name", "record", "option"), CASES)
+def test_a_graph_of_make_fx_has_derivatives(name, record, option):
+    (sample,) = (cast(one, torch.float64, torch.device("cpu")) for one in record.samples((option,), (2, 3)))
+    names = [name for name, x in sample.items() if isinstance(x, Tensor) and x.requires_grad]
+    v = tuple(sample[name] for name in names)
+
+    def of_variables(*v: Tensor) -> Tensor:
+        return call(getattr(functional, name), {**sample, **dict(zip(names, v, strict=True))})[0]
+
+    recorded, direct = (torch.autograd.grad(f(*v).pow(2).sum(), v) for f in (make_fx(of_variables)(*v), of_variables))
+    torch.testing.assert_close(recorded, direct)
 
 
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")

@@ -62,6 +62,11 @@ class Slope(_Native):
     curvature: ClassVar[type[Curvature] | None] = None  # None: p' = 0
 
     @classmethod
+    def setup_context(cls, ctx: Any, inputs: tuple, output: Tensor) -> None:
+        g, r, *ctx.numbers = inputs
+        ctx.save_for_backward(g if cls.curvature else None, r)
+
+    @classmethod
     def curved(cls, v: Tensor, g: Tensor, r: Tensor) -> Tensor:
         """v g p'(r)"""
         return cls.curvature.apply(v, g, r) if cls.curvature else torch.zeros_like(v)

@@ -76,11 +76,14 @@ def losses(
     u = precise_logits(input, options)
     a = mass(u, target, weight, options, split)
     if split is not None:
-        return _split_losses(u, a, options, split)
-    result = (a * _gap(u, a)).sum(1)
-    if options.z_loss:
-        result = result + options.z_loss * a.sum(1) * torch.logsumexp(u, 1) ** 2
-    return result.to(input.dtype)
+        result = _split_losses(u, a, options, split)
+    else:
+        result = (a * _gap(u, a)).sum(1)
+        if options.z_loss:
+            result = result + options.z_loss * a.sum(1) * torch.logsumexp(u, 1) ** 2
+    if not has_probabilities(input, target):  # an infinite gradient, of a mean of no rows, does not reach these
+        result = result.masked_fill(target == options.ignore_index, 0)
+    return result if split is not None else result.to(input.dtype)
 
 
 def precise_logits(input: Tensor, options: Options) -> Tensor:

@@ -5,11 +5,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._autograd import (
+    _pop_saved_tensors_default_hooks,
+    _push_saved_tensors_default_hooks,
+    _top_saved_tensors_default_hooks,
+)
 
 
 def transpose(function: Callable[..., Any], *primals: Tensor) -> Callable[..., Any]:
     """The transposed derivative at the primals: from a gradient of the result to the gradients of the arguments."""
-    return torch.func.vjp(function, *primals)[1]
+    return _vjp(function, *primals)[1]
+
+
+def _vjp(function: Callable[..., Any], *primals: Tensor) -> Any:
+    """torch.func.vjp, which refuses to run under hooks of saved tensors, without them."""
+    hooks = []
+    try:
+        while hook := _top_saved_tensors_default_hooks(True):
+            hooks.append(hook)
+            _pop_saved_tensors_default_hooks()
+        return torch.func.vjp(function, *primals)
+    finally:
+        for hook in reversed(hooks):
+            _push_saved_tensors_default_hooks(*hook)
 
 
 def of_some(function: Callable[..., Any], arguments: Sequence, places: Sequence[int]) -> Callable[..., Any]:
@@ -37,6 +55,6 @@ def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *cons
     """
     moving = [i for i, t in enumerate(tangents) if t is not None]
     of_moving = of_some(function, (*primals, *constants), moving)
-    result, pull, *_ = torch.func.vjp(of_moving, *(primals[i] for i in moving))
+    result, pull, *_ = _vjp(of_moving, *(primals[i] for i in moving))
     anywhere = torch.utils._pytree.tree_map(torch.zeros_like, result)  # pull is linear
     return transpose(pull, anywhere)(tuple(tangents[i] for i in moving))[0]

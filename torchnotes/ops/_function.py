@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch._C._functorch import _unwrap_for_grad, _wrap_for_grad, unwrap_if_dead
+from torch._C._functorch import TransformType, _unwrap_for_grad, _wrap_for_grad, unwrap_if_dead
 from torch._functorch.autograd_function import VmapInfo
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
@@ -129,7 +129,7 @@ class Function(torch.autograd.Function):
             return cls.by_torch(*args)
         if batch := batch_of(*args):
             return cls._batched(batch, *args)
-        return _with_jvp(cls).apply(*args)
+        return _with_jvp(cls, torch.is_grad_enabled()).apply(*args)
 
     @classmethod
     def _batched(cls, batch: tuple[int, int], *args: Any) -> Any:
@@ -154,23 +154,34 @@ def _unwrapped(x: Any) -> Any:
     return x
 
 
+_apply_in_python = vars(torch.autograd.Function)["apply"].__func__
+
+
 @functools.cache
-def _with_jvp(cls: type[Function]) -> type[torch.autograd.Function]:
+def _with_jvp(cls: type[Function], graph: bool) -> type[torch.autograd.Function]:
+    """The Function with the rule of forward mode. Below each level it records a graph only if the caller wants one."""
+
+    def apply(cls: Any, *args: Any) -> Any:
+        with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
+            return _apply_in_python(cls, *args)
+
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         cls.setup_context(ctx, inputs, output)
         ctx.save_for_forward(*(ctx.to_save or ()))
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        if not torch._C._are_functorch_transforms_active():
-            return cls.tangent(ctx, *tangents)
-        return _one_level_down(cls.tangent, ctx, tangents)
+        if torch._C._are_functorch_transforms_active():
+            interpreter = retrieve_current_functorch_interpreter()
+            if interpreter.key() == TransformType.Jvp:
+                return _one_level_down(cls.tangent, ctx, tangents, interpreter, graph)
+        return cls.tangent(ctx, *tangents)  # of dual numbers, which may be inside another transform
 
     def backward(ctx: Any, *gradients: Any) -> Any:
         living = tuple(map(_unwrapped, ctx.saved_tensors))
         return cls.backward(_Saved(ctx, living), *map(_unwrapped, gradients))
 
     members = {
-        "apply": classmethod(vars(torch.autograd.Function)["apply"].__func__),
+        "apply": classmethod(apply),
         "setup_context": staticmethod(setup_context),
         "backward": staticmethod(backward),
         "jvp": staticmethod(jvp),
@@ -189,14 +200,13 @@ class _Saved:
         return getattr(self._ctx, name)
 
 
-def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple) -> Any:
+def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple, interpreter: Any, graph: bool) -> Any:
     """Compute a forward-mode rule for the transforms outside of the one that asks for it.
 
     torch calls jvp with differentiation switched off at every level, so plain operations in a rule lose what an outer
     jvp or grad needs of them, and jvp of jvp comes out wrong. The rule belongs to one level: take that level's wrapping
     off its tensors, switch everything on for the levels below, and wrap the result again.
     """
-    interpreter = retrieve_current_functorch_interpreter()
     level = interpreter.level()
 
     def unwrap(x: Any) -> Any:
@@ -206,7 +216,7 @@ def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple) -> A
         return _wrap_for_grad(x, level) if isinstance(x, torch.Tensor) else x
 
     lowered = _Saved(ctx, tuple(map(unwrap, ctx.saved_tensors)))
-    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), interpreter.lower():
+    with torch.set_grad_enabled(graph), forward_ad._set_fwd_grad_enabled(True), interpreter.lower():
         result = tangent(lowered, *map(unwrap, tangents))
     return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 

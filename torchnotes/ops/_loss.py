@@ -73,7 +73,8 @@ def reduced(loss: Tensor, reduction: int, count: Tensor | None = None) -> Tensor
 
 def gradient_of_elements(g: Tensor, scale: Tensor, reduction: int, like: Tensor) -> Tensor:
     """The gradient of each element's loss, in float64, from that of the reduced loss."""
-    return (g.double() if reduction == NONE else g * scale).expand_as(like)
+    scaled = g.double() if reduction == NONE or like.numel() == 0 else g * scale  # the scale of no elements is 1 / 0
+    return scaled.expand_as(like)
 
 
 def gradient_of_each(g: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None, int]:

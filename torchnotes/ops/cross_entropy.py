@@ -25,7 +25,7 @@ from ._class_shards import described, of_logits, refuse_group, sharded, split_am
 from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import tangent, transpose
 from ._function import Function, autocasts, batched, differentiable, recorded, show, traceable, watched
-from ._loss import MEAN, NONE, check_in_range, reduction_enum, widened
+from ._loss import MEAN, NONE, check_in_range, gradient_of_elements, reduction_enum, widened
 from ._split_cross_entropy import SplitCrossEntropy, of_these_classes
 
 _forward = torch.ops.torchnotes.cross_entropy.default
@@ -118,9 +118,9 @@ class CrossEntropyCurvature(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        v, g, *rest = _merged(info, in_dims, args, 2)
-        d_g, d_x = CrossEntropyCurvature.apply(v, g, *rest)
-        return (_split(info, d_g), _split(info, d_x)), (0, 0)
+        merged, sizes = _merged(info, in_dims, args, 2)
+        d_g, d_x = CrossEntropyCurvature.apply(*merged)
+        return (d_g.unflatten(0, sizes), d_x.unflatten(0, sizes)), (0, 0)
 
 
 class CrossEntropyBackward(Function):
@@ -166,12 +166,15 @@ class CrossEntropyBackward(Function):
             along_x = CrossEntropyCurvature.apply(x_t, g, input, target, weight, statistics, *ctx.options)[1]
             if g_t is None:
                 return along_x
-            return along_x + CrossEntropyBackward.apply(g_t, input, target, weight, statistics, *ctx.options)
+            return along_x + CrossEntropyBackward.apply(
+                g_t.to(g.dtype), input, target, weight, statistics, *ctx.options
+            )
         return tangent(plain.gradient, (g, input, target, weight), (g_t, x_t, q_t, w_t), ctx.options)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        return _split(info, CrossEntropyBackward.apply(*_merged(info, in_dims, args, 1))), 0
+        merged, sizes = _merged(info, in_dims, args, 1)
+        return CrossEntropyBackward.apply(*merged).unflatten(0, sizes), 0
 
 
 class CrossEntropy(Function):
@@ -222,12 +225,16 @@ class CrossEntropy(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        losses, statistics = CrossEntropy.apply(*_merged(info, in_dims, args, 0))
-        return (_split(info, losses), _split(info, statistics)), (0, 0)
+        merged, sizes = _merged(info, in_dims, args, 0)
+        losses, statistics = CrossEntropy.apply(*merged)
+        return (losses.unflatten(0, sizes), statistics.unflatten(0, sizes)), (0, 0)
 
 
-def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> list:
-    """The arguments for the rows of the whole batch at once. A weight of each sample's own becomes part of the mass."""
+def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> tuple[list, tuple[int, int]]:
+    """The arguments for the rows of the whole batch at once, and the numbers of samples and of the rows of each.
+
+    A weight of each sample's own becomes part of the mass.
+    """
 
     weight, weight_dim = args[leading + 2], in_dims[leading + 2]
     options = Options(*args[-len(Options._fields) :])
@@ -239,11 +246,8 @@ def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> list:
         weight, options = None, options._replace(label_smoothing=0.0, ignore_index=-100)
     merged = [x.flatten(0, 1) for i, x in enumerate(tensors) if i != leading + 2]
     merged.insert(leading + 2, weight)
-    return [*merged, *options]
-
-
-def _split(info: Any, x: Tensor) -> Tensor:
-    return x.unflatten(0, (info.batch_size, -1))
+    samples, rows = tensors[leading].shape[:2]
+    return [*merged, *options], (samples, rows)
 
 
 def _as_one_row(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -385,9 +389,9 @@ def _differentiable_backward(
     if input.dim() == 1:
         row = _as_one_row(input, target)
         return _differentiable_backward(g, *row, weight, statistics, scale, reduction, *options).squeeze(0)
-    if reduction != NONE:
-        g = (g * scale).to(input.dtype).expand(input.select(1, 0).shape)
-    return CrossEntropyBackward.apply(g.reshape(input.select(1, 0).shape), input, target, weight, statistics, *options)
+    rows = input.select(1, 0)
+    g = gradient_of_elements(g, scale, reduction, rows).to(input.dtype)
+    return CrossEntropyBackward.apply(g, input, target, weight, statistics, *options)
 
 
 _call, _call_and_give_up_the_logits = (
