@@ -129,6 +129,23 @@ def test_every_way_through_an_initializer_ends(name, monkeypatch):
             assert not isinstance(error, RecursionError)  # noqa: PT017 # a RuntimeError
 
 
+class Strict(torch.Tensor):
+    """Refuses everything but the functions of torch.nn.functional, as some wrappers do."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        return function.__name__ if function.__name__ in vars(nn.functional) else NotImplemented
+
+
+@pytest.mark.parametrize("name", sorted(OURS.keys() & vars(nn.functional).keys()))
+def test_a_subclass_is_asked_before_its_attributes_are(name):
+    x = torch.randn(4, 3)
+    arguments = ARGUMENTS.get(name, lambda x: ())(x)
+    assert OURS[name](x.as_subclass(Strict), *arguments) == name
+    if arguments and isinstance(arguments[0], torch.Tensor):
+        assert OURS[name](x, arguments[0].as_subclass(Strict), *arguments[1:]) == name
+
+
 class Network(nn.Module):
     """Of parts that call torch.nn.functional themselves."""
 

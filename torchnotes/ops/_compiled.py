@@ -27,10 +27,10 @@ def worthwhile(x: Any) -> bool:
     What decides most often comes first: the compiled code looks again, on every call, at all the Python that this read.
     """
     return (
-        isinstance(x, Tensor)
+        is_compiling()
+        and isinstance(x, Tensor)
         and x.requires_grad
         and torch.is_grad_enabled()
-        and is_compiling()
         and not is_exporting()
         and x.dtype in _INTEGER
         and x.device.type == "cpu"

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import _reduction
+from torch.overrides import has_torch_function
 
 from .._native import dense_float
 from ._function import autocasts, native
@@ -33,7 +34,9 @@ def native_together(input: Any, *others: Any) -> bool:
 
 def autocasting(*tensors: Any) -> bool:
     """Whether these would be native together if autocast, which is on, made float32 of them first."""
-    return isinstance(tensors[0], Tensor) and autocasts(tensors[0]) and native_together(*map(widened, tensors))
+    if not isinstance(tensors[0], Tensor) or has_torch_function(tensors):
+        return False
+    return autocasts(tensors[0]) and native_together(*map(widened, tensors))
 
 
 def widened(x: Any) -> Any:
