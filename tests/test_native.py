@@ -82,6 +82,14 @@ def test_a_broken_kernel_library_names_cause_and_cure(copied):
     assert "pip install" in done.stderr
 
 
+@pytest.mark.parametrize(("library", "cause"), (("nonsense", "is missing"), (__file__, "cannot be loaded")))
+def test_a_wrong_library_that_is_asked_for_names_the_variable(library, cause):
+    code = "import sys, runpy; sys.argv[1:] = ['info']; runpy._run_module_as_main('torchnotes')"
+    (line,) = python(code, TORCHNOTES_KERNELS=library).stderr.splitlines()  # as of python -m torchnotes: no traceback
+    assert f"torchnotes: the kernel library {library} {cause}" in line
+    assert "The variable TORCHNOTES_KERNELS names it: name another one, or unset it" in line
+
+
 def test_a_missing_core_names_cause_and_cure(copied):
     for library in copied.glob("_C.*"):
         library.unlink()

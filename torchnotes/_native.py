@@ -1,4 +1,7 @@
-"""The only loader of native code: the schemas (_C) and the kernel library for this processor (_cpu_*)."""
+"""The only loader of native code: the schemas (_C) and the kernel library for this processor (_cpu_*).
+
+Its ImportErrors bear the name of the package, for which python -m torchnotes shows the message without a traceback.
+"""
 
 import importlib
 import os
@@ -9,6 +12,7 @@ from types import ModuleType
 import torch
 
 CURE = "Build it again with this torch: pip install --no-build-isolation --force-reinstall --no-deps <torchnotes>"
+OVERRIDE = os.environ.get("TORCHNOTES_KERNELS")
 
 
 def _short(version: str) -> tuple[str, ...]:
@@ -27,7 +31,8 @@ def _check_built_for() -> None:
         raise ImportError(
             f"torchnotes was built for torch {built.TORCH} and Python {built.PYTHON}, "
             f"but this is torch {torch.__version__} and Python {python}. Install what it was built for, or rebuild it. "
-            f"{CURE}"
+            f"{CURE}",
+            name=__package__,
         )
 
 
@@ -36,16 +41,15 @@ def _load_schemas() -> ModuleType:
         return importlib.import_module("torchnotes._C")
     except ImportError as error:
         raise ImportError(
-            f"torchnotes: its native module _C is missing or cannot be loaded ({error}). {CURE}"
+            f"torchnotes: its native module _C is missing or cannot be loaded ({error}). {CURE}", name=__package__
         ) from error
 
 
 def _kernel_library() -> Path:
     """The library for the instruction set that torch uses here (ATEN_CPU_CAPABILITY lowers it), or the one that
     TORCHNOTES_KERNELS names: a build of the same operators to be tried in its place."""
-    override = os.environ.get("TORCHNOTES_KERNELS")
-    if override:
-        return Path(override)
+    if OVERRIDE:
+        return Path(OVERRIDE)
     capability = torch.backends.cpu.get_cpu_capability().lower()
     name = capability if capability in _C.instruction_sets.split() else "default"
     core = Path(str(_C.__file__))
@@ -53,12 +57,14 @@ def _kernel_library() -> Path:
 
 
 def _load_kernels(library: Path) -> None:
+    what = f"torchnotes: the kernel library {library}"
+    cure = "The variable TORCHNOTES_KERNELS names it: name another one, or unset it" if OVERRIDE else CURE
     if not library.exists():
-        raise ImportError(f"torchnotes: the kernel library {library} is missing. {CURE}")
+        raise ImportError(f"{what} is missing. {cure}", name=__package__)
     try:
         torch.ops.load_library(library)
     except OSError as error:
-        raise ImportError(f"torchnotes: the kernel library {library} cannot be loaded ({error}). {CURE}") from error
+        raise ImportError(f"{what} cannot be loaded ({error}). {cure}", name=__package__) from error
 
 
 _check_built_for()
