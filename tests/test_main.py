@@ -55,6 +55,8 @@ def test_every_command_is_listed_and_explains_itself(capsys):
         (("bench", "sigmoid", "--sizes", "0"), "'0' is not a whole number of at least 1"),
         (("bench", "sigmoid", "--device", "nowhere"), "'nowhere' is no device that is here"),
         (("bench", "sigmoid", "--csv", "nowhere/rows.csv"), "nowhere/rows.csv: nothing can be written there"),
+        (("signal", "--layers", "2", "--width", str(2**63 - 1)), "there is not enough memory for it"),
+        (("signal", "--layers", "2", "--batch", str(10**14)), "there is not enough memory for it"),
     ),
 )
 def test_a_bad_command_line_is_refused_in_one_line(capsys, arguments, complaint):
@@ -89,6 +91,51 @@ def test_output_that_nobody_reads_ends_a_command_quietly(capfd, monkeypatch, arg
     assert capfd.readouterr() == ("", "")
 
 
+@contextlib.contextmanager
+def full_disk():
+    """A file on a disk without room."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as file:
+        yield file
+        file.flush()  # main has seen to it that this is no error
+
+
+@pytest.mark.parametrize(
+    "arguments", (("info",), ("signal", "--layers", "2", "--width", "4"), ("train", "--help"), ("--help",))
+)
+def test_output_for_a_disk_that_is_full_ends_a_command_in_one_line(capfd, monkeypatch, arguments):
+    with full_disk() as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert "No space left on device" in refusal(capfd, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    (
+        (MemoryError(), "there is not enough memory for it"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."), "there is not enough memory for it"),
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), "a.csv: No such file or directory"),
+        (OSError("no number"), "no number"),
+    ),
+)
+def test_what_the_machine_lacks_is_told_in_one_line(capsys, monkeypatch, error, line):
+    def failing(options):
+        raise error
+
+    monkeypatch.setattr(info, "run", failing)
+    assert refusal(capsys, "info").endswith(f": error: {line}")
+
+
+def test_a_mistake_of_ours_is_not_taken_for_something_else(monkeypatch):
+    def failing(options):
+        raise RuntimeError("the data is not allocated yet")
+
+    monkeypatch.setattr(info, "run", failing)
+    with pytest.raises(RuntimeError, match="not allocated yet"):
+        main(["info"])
+
+
 def test_a_process_whose_output_nobody_reads_ends_quietly():
     command = [sys.executable, "-m", "torchnotes", "info"]
     with nobody_reads() as file:
@@ -111,6 +158,13 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(BadInput, match=r"pip install matplotlib, or torchnotes\[tools\]"):
         extra("matplotlib.figure")
+
+
+def test_a_package_that_cannot_be_imported_is_named(monkeypatch, tmp_path):
+    (tmp_path / "broken_package.py").write_text("raise ValueError('it is\\nset up wrongly')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadInput, match="broken_package cannot be imported: it is set up wrongly"):
+        extra("broken_package")
 
 
 def test_info_says_how_it_was_built(capsys):

@@ -5,6 +5,8 @@ import io
 import itertools
 import math
 import pickle
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from test_main import nobody_reads, refusal
+from test_main import full_disk, nobody_reads, refusal
 
 import torchnotes
 from torchnotes.__main__ import main
@@ -22,7 +24,7 @@ from torchnotes.commands import _comparison, _data, _progress, _threads, _traini
 from torchnotes.commands._checkpoint import load
 from torchnotes.commands._classifier import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
 from torchnotes.commands._figures import binned, calibration_error
-from torchnotes.commands._ranks import Ranks
+from torchnotes.commands._ranks import Ranks, launched
 
 ROOT = Path(torchnotes.__file__).parents[1]
 
@@ -348,9 +350,47 @@ def test_ranks_divide_a_batch(size):
         assert len(lengths) == min(size, max(1, count // 2))
 
 
-def test_a_training_that_diverges_says_so(blobs, tmp_path, capsys):
-    assert main(quick("--data", blobs, "--output", tmp_path, "--optimizer", "sgd", "--lr", "1e30")) == 1
-    assert "a smaller --lr may help" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "loss"),
+    (
+        (("--optimizer", "sgd"), "loss"),
+        (("--optimizer", "adam", "--batch-size", "128"), "validation loss"),  # after a single step, from a finite loss
+    ),
+)
+def test_a_training_that_diverges_says_so(blobs, tmp_path, capsys, options, loss):
+    assert main(quick("--data", blobs, "--output", tmp_path, "--lr", "1e30", *options)) == 1
+    assert re.search(f"^the {loss} of torchnotes is nan in epoch 1: a smaller --lr may help", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("size", (2**63 - 1, 10**15))
+def test_a_network_that_is_too_large_is_refused(blobs, tmp_path, capsys, size):
+    command = quick("--data", blobs, "--output", tmp_path, "--hidden", size)
+    assert "there is not enough memory for it" in refusal(capsys, *command)
+
+
+def test_columns_that_are_constant_are_learned_from(tmp_path, capsys):
+    path = tmp_path / "constant.csv"
+    path.write_text("".join(f"1,1,{number % 2}\n" for number in range(40)))
+    assert main(quick("--data", path, "--output", tmp_path, "--epochs", "1", "--batch-size", "40")) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("name", ("model.pt", "training.pt"))
+def test_a_disk_that_is_full_is_named(blobs, tmp_path, capsys, name):
+    (tmp_path / f"{name}.partial").symlink_to("/dev/full")
+    command = quick("--data", blobs, "--output", tmp_path)
+    assert "No space left on device" in refusal(capsys, *command)
+
+
+def test_without_the_variables_of_torchrun_a_process_is_alone(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        assert not launched()
+        monkeypatch.setenv(name, "1")
+    assert launched()
+    monkeypatch.setenv("RANK", "first")
+    assert not launched()
 
 
 ROW = "1.5,2.5,a\n"
@@ -373,13 +413,19 @@ def array_alone():
         ("x.csv", ROW + "-inf,1,a\n", "row 2, column 1: -inf"),
         ("x.csv", ROW + "\n1.5,a\n", "line 3: 2 columns, where there were 3 before"),
         ("x.csv", ROW + "1.5,two,a\n", "line 2: 'two' is not a number"),
-        ("x.csv", ROW * 19 + "\n", "has 19 rows, but at least 20"),
+        ("x.csv", ROW * 19 + "\n", "x.csv: at least 20 rows are needed, not 19"),
+        ("x.csv", ROW, "x.csv: at least 20 rows are needed, not 1"),
+        ("x.csv", ROW.replace(",", ";") * 30, "has one column: commas have to part the numbers and the class"),
+        ("x.csv", ROW.replace(",", "\t") * 30, "has one column: commas have to part the numbers and the class"),
+        ("x.csv", '1,2,"a\n' + ROW * 30, "cannot be read: unexpected end of data"),
+        ("x.csv", ROW * 30 + "1,2,\n", "row 31 has no class"),
+        ("x.csv", ROW + f"{'9' * 5000}x,2,a\n", f"line 2: '{'9' * 59} is not a number"),
         ("x.csv", ROW * 20, "rows of one class only, 'a'"),
         ("x.csv", "".join(f"1,2,{i}\n" for i in range(40)), "40 rows of 40 classes"),
         ("x.csv", "".join(f"1,2,{i % 2}.0\n" for i in range(40)), "such as 0.0, and regression is not supported"),
-        ("x.csv", "".join(f"1,2,{text}\n" for text in ("1", "", "2e3") * 20), "such as 2e3, and regression"),
+        ("x.csv", "".join(f"1,2,{text}\n" for text in ("1", "7", "2e3") * 20), "such as 2e3, and regression"),
         ("x.csv", b"\xff\xfe\x00", "cannot be read: "),
-        ("x.npz", b"no archive", "cannot be read: "),
+        ("x.npz", b"no archive", "x.npz cannot be read: it is no archive of numbers"),
         ("x.npz", {"y": numpy.zeros(3, int)}, "has y, but no array called x"),
         ("x.npz", {"x": numpy.zeros((30, 2))}, "has no classes"),
         ("x.npz", {"x": numpy.zeros((30, 2)), "y": numpy.zeros(29, int)}, "y has shape (29,), but x has 30 rows"),
@@ -392,7 +438,7 @@ def array_alone():
         ("folder.npz", None, "cannot be read: "),
         ("x.npz", {"x": numpy.zeros((30, 2), complex), "y": numpy.zeros(30, int)}, "has to hold real numbers"),
         ("x.npz", {"x": numpy.zeros(30), "y": numpy.zeros(30, int)}, "has shape (30,)"),
-        ("x.npz", {"x": numpy.array([object()] * 30), "y": numpy.zeros(30, int)}, "cannot be read: "),
+        ("x.npz", {"x": numpy.array([object()] * 30), "y": numpy.zeros(30, int)}, "it is no archive of numbers"),
     ),
 )
 def test_bad_data_are_refused_before_anything_is_written(tmp_path, capsys, name, content, complaint):
@@ -484,6 +530,12 @@ def changed(key, value):
     return change
 
 
+def with_nan(content):
+    found = torch.load(io.BytesIO(content), weights_only=True)
+    found["state"]["0.weight"][0, 0] = math.nan
+    return saved(found)
+
+
 def scripted(_):
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
@@ -516,6 +568,10 @@ DAMAGES = {
         changed("design", {"sizes": "many"}),
         changed("state", {}),
         changed("mean", torch.zeros(3)),
+        changed("mean", torch.full((64,), math.nan)),
+        changed("scale", torch.zeros(64)),
+        changed("scale", torch.full((64,), math.nan)),
+        with_nan,
         changed("classes", ("a", "b")),
         changed("more", 1),
     ),
@@ -555,6 +611,61 @@ def test_predictions_that_nobody_reads_end_quietly(trained, tmp_path, capfd, mon
             patched.setattr(sys, "stdout", file)
             assert main(command) == 141
         assert capfd.readouterr() == ("", "")
+
+
+def test_predictions_for_a_disk_that_is_full_end_in_one_line(trained, tmp_path, capfd, monkeypatch):
+    path = tmp_path / "model.pt"
+    path.write_bytes(trained["model.pt"])
+    for command in (("predict", path), quick("--output", tmp_path / "run")):
+        with full_disk() as file, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", file)
+            assert "No space left on device" in refusal(capfd, *command)
+
+
+def test_what_the_output_cannot_encode_is_escaped(tmp_path, monkeypatch):
+    path = tmp_path / "data\udce9.csv"  # a name that is no UTF-8
+    path.write_text("".join(f"{i},{i},{('été', 'hiver')[i % 2]}\n" for i in range(40)), encoding="utf-8")
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert main(quick("--data", path, "--output", tmp_path)) == 0
+    assert main(["predict", str(tmp_path / "model.pt"), "--data", str(path)]) == 0
+    text = printed.buffer.getvalue().decode("ascii")
+    assert r"data\udce9.csv: 28 rows" in text
+    assert r"\xb5s" in text
+    assert r"\xe9t\xe9," in text
+    assert "µs" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_standard_streams_may_be_closed(blobs, tmp_path, monkeypatch):
+    for command in (quick("--data", blobs, "--output", tmp_path), ("predict", tmp_path / "model.pt", "--data", blobs)):
+        for name in ("stdout", "stderr"):
+            with monkeypatch.context() as patched:
+                patched.setattr(sys, name, None)
+                assert main([str(argument) for argument in command]) == 0
+                getattr(sys, name).close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="by a shell")
+def test_the_files_of_standard_streams_may_be_closed(blobs, tmp_path):
+    command = shlex.join([sys.executable, "-m", "torchnotes", *quick("--data", blobs, "--output", tmp_path)])
+    assert subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], cwd=ROOT).returncode == 0
+    assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("start", ("", "a,b,c\n"))
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, start):
+    path = tmp_path / "x.csv"
+    path.write_text(start + "1,2,a\n3,4,b\n" * 10, encoding="utf-8-sig")
+    rows = _data.load(path)
+    assert rows.x.tolist() == [[1, 2], [3, 4]] * 10
+    assert rows.classes == ("a", "b")
+
+
+def test_classes_may_be_whole_numbers_of_any_length(tmp_path):
+    path = tmp_path / "x.csv"
+    names = "-3", "+2", "1_0", "9" * 5000
+    path.write_text("".join(f"1,{name}\n" for name in names[::-1] * 5))
+    assert _data.load(path).classes == names
 
 
 def test_data_come_as_they_are_from_both_kinds_of_files(blobs, tmp_path):

@@ -1,12 +1,14 @@
 """python -m torchnotes COMMAND: what can be done without writing a program.
 
-Bad input is answered by one line and exit status 2. The status is 130 after Ctrl-C, and 141 where nobody reads the
-output any more, as in `python -m torchnotes predict model.pt | head`.
+Bad input is answered by one line and exit status 2, and so are too little memory and a full disk. The status is 130
+after Ctrl-C, and 141 where nobody reads the output any more, as in `python -m torchnotes predict model.pt | head`.
 """
 
 import argparse
 import importlib
+import io
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -33,6 +35,7 @@ def refused(program: str, message: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    make_output_ready()
     try:
         try:
             return run(arguments)
@@ -43,15 +46,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except KeyboardInterrupt:
         return 130
+    except (OSError, RuntimeError, MemoryError) as error:
+        message = lacking(error)
+        if message is None:
+            raise
+        discard_output()
+        return refused(PROGRAM, message)
+
+
+def make_output_ready() -> None:
+    """For all that commands print, whatever its encoding, and where the shell has closed standard output or error."""
+    while (nothing := os.open(os.devnull, os.O_RDWR)) <= 2:  # takes the place of what is closed, for native code
+        pass
+    os.close(nothing)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def lacking(error: Exception) -> str | None:
+    """What the machine lacks, if that is what has ended a command. Of memory, torch has no error of its own."""
+    if isinstance(error, OSError):
+        return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None)
+    no_memory = isinstance(error, MemoryError) or re.search("[Tt]ried to allocate|Storage size .*overflow", str(error))
+    return "there is not enough memory for it" if no_memory else None
 
 
 def discard_output() -> None:
-    """Into nothing goes what is left of it for a pipe that nobody reads."""
+    """Into nothing goes what is left of it where it cannot be written."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(nothing, stream.fileno())
     os.close(nothing)
 

@@ -18,3 +18,9 @@ def extra(module: str, package: str = "") -> Any:
     except ModuleNotFoundError as error:
         missing = package or module.split(".")[0]
         raise BadInput(f"this needs {missing}: pip install {missing}, or torchnotes[tools] for all of them") from error
+    except Exception as error:  # of a package that is broken, or wrongly set up
+        raise BadInput(f"{module} cannot be imported: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -49,4 +49,7 @@ def load(path: Path) -> Checkpoint:
         tried = checkpoint.logits(torch.zeros(1, design["sizes"][0], dtype=torch.float64), torch.device("cpu"))
         if tried.shape != (1, len(checkpoint.classes)):
             raise ValueError
+        numbers = (checkpoint.mean, *checkpoint.state.values())
+        if any(x.isnan().any() for x in numbers) or not (checkpoint.scale > 0).all():
+            raise ValueError
     return checkpoint

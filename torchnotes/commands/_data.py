@@ -5,12 +5,12 @@ import ctypes
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import BadInput, extra
+from . import BadInput, extra, one_line
 
 DIGITS = "digits"  # of scikit-learn: 1797 images of 8 x 8 pixels
 NAMES_OF_X, NAMES_OF_Y = ("x", "X", "data"), ("y", "Y", "target", "labels")
@@ -69,10 +69,10 @@ def split(rows: Rows, seed: int) -> Split:
     """70, 15 and 15 hundredths of the rows, in an order that the seed gives."""
     n = len(rows.x)
     if n < LEAST:
-        raise BadInput(f"{rows.source} has {n} rows, but at least {LEAST} are needed")
+        raise BadInput(f"{rows.source}: at least {LEAST} rows are needed, not {n}")
     assert rows.y is not None
     if len(rows.classes) < 2:
-        raise BadInput(f"{rows.source} has rows of one class only, {rows.classes[0]!r}")
+        raise BadInput(f"{rows.source} has rows of one class only, {rows.classes[0]!r:.60}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     parts = order.tensor_split((round(0.7 * n), round(0.85 * n)))
     train, validation, test = ((rows.x[part], rows.y[part]) for part in parts)
@@ -94,10 +94,12 @@ def _check(x: Tensor, path: Path | None, features: int | None) -> None:
 
 
 def _check_labels(labels: list[str], path: Path | None) -> None:
+    if "" in labels:
+        raise BadInput(f"{path}: row {labels.index('') + 1} has no class")
     fraction = next((label for label in labels if _is_number(label) and not _is_integer(label)), None)
-    if fraction is not None and all(map(_is_number, filter(None, labels))):
+    if fraction is not None and all(map(_is_number, labels)):
         raise BadInput(
-            f"{path}: its targets are floating-point numbers, such as {fraction}, and regression is not supported: "
+            f"{path}: its targets are floating-point numbers, such as {fraction:.60}, and regression is not supported: "
             "classes are whole numbers or words"
         )
 
@@ -107,12 +109,12 @@ def _numbered(x: Tensor, labels: list[str] | None, classes: tuple[str, ...] | No
         return Rows(x, None, classes or (), source)
     if classes is None:
         classes = tuple(sorted(set(labels), key=_in_order))
-        if len(classes) > min(CLASSES, len(labels) // 2):
+        if len(labels) >= LEAST and len(classes) > min(CLASSES, len(labels) // 2):
             raise BadInput(f"{source}: {len(labels)} rows of {len(classes)} classes: what should be classes are none")
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = sorted(set(labels) - set(numbers))
     if unknown:
-        raise BadInput(f"{source}: the model does not know the class {unknown[0]!r}")
+        raise BadInput(f"{source}: the model does not know the class {unknown[0]!r:.60}")
     return Rows(x, torch.tensor([numbers[label] for label in labels]), classes, source)
 
 
@@ -124,7 +126,9 @@ def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
             raise ValueError("it holds a single array, without a name")
         arrays = dict(found)
     except Exception as error:  # numpy raises whatever zipfile and its own reader come upon
-        raise BadInput(f"{path} cannot be read: {_one_line(error)}") from error
+        # It takes for a pickle what it does not know, and says how to load one.
+        why = "it is no archive of numbers" if "pickle" in str(error) else one_line(error)
+        raise BadInput(f"{path} cannot be read: {why}") from error
     x, y = (next((arrays[name] for name in names if name in arrays), None) for names in (NAMES_OF_X, NAMES_OF_Y))
     if x is None:
         names = ", ".join(arrays) or "nothing"
@@ -145,16 +149,19 @@ def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
 def _of_csv(path: Path, features: int | None) -> tuple[Tensor, list[str] | None]:
     """Numbers, and the class in the last column; a first line that is no numbers is a header."""
     try:
-        with path.open(newline="") as file:
-            lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if any(map(str.strip, line))]
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            found = csv.reader(file, strict=True)
+            lines = [(number, line) for number, line in enumerate(found, 1) if any(map(str.strip, line))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read: {_one_line(error)}") from error
+        raise BadInput(f"{path} cannot be read: {one_line(error)}") from error
     if lines and not any(_is_number(text) for text in lines[0][1][:-1] or lines[0][1]):
         lines = lines[1:]
     if not lines:
         raise BadInput(f"{path} has no rows")
     width = len(lines[0][1])
     labelled = width != features
+    if labelled and width == 1:
+        raise BadInput(f"{path} has one column: commas have to part the numbers and the class, which comes last")
     numbers, labels = [], []
     for number, line in lines:
         if len(line) != width:
@@ -162,7 +169,7 @@ def _of_csv(path: Path, features: int | None) -> tuple[Tensor, list[str] | None]
         texts = line[:-1] if labelled else line
         wrong = next((text for text in texts if not _is_number(text)), None)
         if wrong is not None:
-            raise BadInput(f"{path}, line {number}: {wrong!r} is not a number")
+            raise BadInput(f"{path}, line {number}: {wrong!r:.60} is not a number")
         numbers.append([float(text) for text in texts])
         labels.append(line[-1].strip())
     return torch.tensor(numbers, dtype=torch.float64).reshape(len(lines), -1), labels if labelled else None
@@ -176,18 +183,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _in_order(name: str) -> tuple[bool, int, str]:
+def _in_order(name: str) -> tuple[bool, float, str]:
     """Numbers by what they are, before words."""
-    return (False, int(name), name) if _is_integer(name) else (True, 0, name)
+    return (False, float(name), name) if _is_integer(name) else (True, 0, name)
 
 
 def _is_integer(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """Of any length, while int() takes no more than some thousands of digits."""
+    return _is_number(text) and text.strip().lstrip("+-").replace("_", "").isdecimal()

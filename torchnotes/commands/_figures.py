@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,12 +23,14 @@ def drawing() -> Any:
 def image(panels: Sequence[Callable[[Any], None]], about: str) -> str:
     """An <img> of panels side by side."""
     figure = drawing().Figure(figsize=(4.6 * len(panels), 3.5), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        panel(axes)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
     file = io.BytesIO()
-    figure.savefig(file, format="svg")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Data has no positive values")  # its panel is empty
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            panel(axes)
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(file, format="svg")
     return f'<img alt="{about}" src="data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 

@@ -28,7 +28,9 @@ def check_writable(path: Path) -> None:
 def write(path: Path, format: str, content: dict[str, Any]) -> None:
     """Whole or not at all: what was there before stays until all is written."""
     partial = path.with_name(path.name + ".partial")
-    torch.save({"format": format, **content}, partial)
+    whole = io.BytesIO()
+    torch.save({"format": format, **content}, whole)
+    partial.write_bytes(whole.getvalue())  # by Python, which says why it fails
     os.replace(partial, path)
 
 

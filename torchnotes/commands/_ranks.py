@@ -21,8 +21,10 @@ T = TypeVar("T")
 
 
 def launched() -> bool:
-    """Whether torchrun has started this process."""
-    return dist.is_available() and dist.is_torchelastic_launched()
+    """Whether torchrun has started this process, and has told it which one it is."""
+    told = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    numbered = all(os.environ.get(name, "").isdecimal() for name in told)
+    return numbered and dist.is_available() and dist.is_torchelastic_launched()
 
 
 class Ranks:

@@ -122,8 +122,9 @@ def train(
         for contender, (loss, right) in zip(contenders, (sums / seen).tolist(), strict=True):
             epoch = ranks.from_first(partial(measured, contender, loss, right, course.validation))
             contender.epochs.append(epoch)
-            if not math.isfinite(epoch.train_loss):
-                raise Diverged(f"the loss of {contender.name} is {epoch.train_loss} in epoch {len(contender.epochs)}")
+            for kind, value in (("loss", epoch.train_loss), ("validation loss", epoch.validation_loss)):
+                if not math.isfinite(value):
+                    raise Diverged(f"the {kind} of {contender.name} is {value} in epoch {len(contender.epochs)}")
             if epoch.validation_loss < contender.best_loss:
                 contender.best_loss = epoch.validation_loss
                 contender.best_state = copy.deepcopy(bare(contender.model).state_dict())

@@ -112,7 +112,7 @@ def run_on(ranks: Ranks, options: argparse.Namespace) -> int:
         remark = STATISTICS_APART if ranks.size > 1 and options.device.type == "cpu" else ""
         print(f"\n{summary(results, difference, remark)}\n")
         report = page(rows, options, networks, results, difference, remark, ending, ranks.size)
-        files.report.write_text(report, encoding="utf-8")
+        files.report.write_text(report, encoding="utf-8", errors="replace")
         print(f"report  {files.report}\nmodel   {files.model}: python -m torchnotes predict {files.model}")
     return status
 
