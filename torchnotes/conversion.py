@@ -13,8 +13,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from . import nn
 from .nn._converted import CLASSES, NAMES, Owner, Part, Shortcut, kind_of, owning
 from .nn._tracing import hooked
-from .nn._uses import Place, Uses
-from .nn._writes import settings, writes_in_place
+from .nn._uses import OVERWRITTEN, Place, Uses
+from .nn._writes import writes_in_place
 
 _OURS: dict[type[Module], type[Module]] = {
     theirs: ours
@@ -34,7 +34,6 @@ _BEFORE_NORMS = (*_LINEAR, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("
 _ACTIVATIONS = _and_changed(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
 _FOREIGN = "no counterpart here"
 _LAZY = "not initialised yet"
-_OVERWRITTEN = {what: f"what follows may overwrite its {what}, which ours saves" for what in ("result", "logits")}
 _SAVES_MORE = (nn.LeakyReLU, nn.CrossEntropyLoss)  # than torch's: the result, the logits
 _BEFORE = "_before_conversion"  # of a module that was changed: its class, and those of our options that it had
 
@@ -71,12 +70,15 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
     Parameters, buffers, hooks, names and the state_dict remain, and so do optimizers made before; `revert` undoes it.
     Dropout draws other numbers than torch's from the same seed. What ran before runs after it: a LeakyReLU whose
     result may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's.
+    Tools that look for classes of torch.nn, such as torch.ao.quantization.fuse_modules, do not know ours: revert first.
 
     fuse     A batch normalisation or Linear computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it. torch.fx
              shows where: each of the two is called once, and nobody else takes what is between them, in training or
              in evaluation; a model that does not trace is searched part by part. They are fused while the module that
              calls both of them runs, without hooks on them. Called from anywhere else, as a part of a Sequential or by
-             another method, each computes what it did.
+             another method, each computes what it did. They are not fused where the code that calls them may do
+             another thing the next time: its branches, loops and calls may depend on constants, its children and plain
+             attributes of its module alone, which are compared in each call.
     inplace  Batch normalisations write over the result of the convolution or Linear before them where nobody else
              takes that or writes over theirs, and where that saves memory: without an activation or with a LeakyReLU.
              Up to 16 MB it is no faster, and there is no second derivative: hence not by default.
@@ -155,7 +157,7 @@ def _become(module: Module, cls: type[Module]) -> None:
 
 def _restore(module: Module) -> None:
     cls, options = vars(module).pop(_BEFORE)
-    for name in ("_shortcuts", "_parts", "_settings") if isinstance(module, Owner) else _options_of(type(module)):
+    for name in ("_shortcuts", "_parts", "_distinct") if isinstance(module, Owner) else _options_of(type(module)):
         vars(module).pop(name, None)
     vars(module).update(options)
     if issubclass(cls, LazyModuleMixin) and not isinstance(module, LazyModuleMixin):  # initialised since
@@ -163,20 +165,20 @@ def _restore(module: Module) -> None:
     module.__class__ = cls
 
 
-def _place(uses: Uses, *modules: Module, **of: Module | None) -> Place | None:
-    """Where these take a shortcut: in the forward of a module that has become an owner."""
+def _place(uses: Uses, *modules: Module, **of: Module | None) -> Place | str:
+    """Where these take a shortcut: in the forward of a module that has become an owner. Or why nowhere."""
     place = uses.place(*modules, **of)
-    if place is None:
-        return None
+    if isinstance(place, str):
+        return place
     owner: Any = place.owner
     if not isinstance(owner, Owner) or not owner._shortcuts:
         cls = kind_of(type(owner))
         try:
             owner.__class__ = owning(cls)
-        except Exception:  # whatever a metaclass or slots have against it
-            return None
+        except Exception as error:  # whatever a metaclass or slots have against it
+            return f"no class can be derived from that of the module that calls them ({error})"
         vars(owner)[_BEFORE] = cls, {}
-        owner._shortcuts, owner._parts, owner._settings = (), (), settings(owner)
+        owner._shortcuts, owner._parts = (), ()
     return place
 
 
@@ -189,7 +191,9 @@ def _take_shortcut(place: Place, module: Any, activation: Module | None = None, 
     paths = {".".join(name.split(".")[:i]) for name in place.names for i in range(1, name.count(".") + 2)}
     shortcut = Shortcut(names[module], names.get(activation), inplace, frozenset(paths))
     owner._shortcuts = *owner._shortcuts, shortcut
-    owner._parts = *owner._parts, *(Part.of(owner, path) for path in paths - {part.name for part in owner._parts})
+    new = paths.union(place.code) - {part.name for part in owner._parts}
+    owner._parts = *owner._parts, *(Part.of(owner, path, place.code.get(path)) for path in sorted(new))
+    owner._distinct = len({child for part in owner._parts for child in owner.part(part.name)._modules.values()})
 
 
 def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
@@ -206,8 +210,8 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
         if why is None:
             saves_output = isinstance(layer, nn.Linear) and _saves_output(activation)
             place = _place(uses, layer, activation, result_of=activation if saves_output else None)
-            if place is None:
-                why = _OVERWRITTEN["result"] if saves_output else "no module calls the two of them, and always the same"
+            if isinstance(place, str):
+                why = place
             else:
                 _take_shortcut(place, layer, activation)
                 report.fused[names[layer]] = names[activation]
@@ -230,11 +234,11 @@ def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, st
         what, written, place = "result", uses.result_is_written(module), _place(uses, module, result_of=module)
     else:
         what, written, place = "logits", uses.input_is_written(module), _place(uses, module, input_of=module)
-    if place is not None:
+    if isinstance(place, Place):
         _take_shortcut(place, module)
     elif written or any(map(writes_in_place, _around(name, model))):
         _restore(module)
-        report.kept[name] = f"{report.replaced.pop(name)}: {_OVERWRITTEN[what]}"
+        report.kept[name] = f"{report.replaced.pop(name)}: {OVERWRITTEN[what]}"
 
 
 def _around(name: str, model: Module) -> Iterator[Module]:
@@ -256,7 +260,7 @@ def _overwrite_inputs(uses: Uses, names: dict[Module, str], report: Report) -> N
         if not saves or getattr(layer, "activation", None) is not None or uses.why_apart(layer, norm):
             continue
         place = _place(uses, *dict.fromkeys((layer, norm, last)), result_of=last)
-        if place is not None:
+        if isinstance(place, Place):
             for owner, shortcut in taken:
                 owner._shortcuts = tuple(other for other in owner._shortcuts if other is not shortcut)
             _take_shortcut(place, norm, after, inplace=True)

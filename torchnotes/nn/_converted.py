@@ -24,7 +24,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from .. import functional as F
 from ..ops.leaky_relu import leaky_relu_of_saved_input
 from . import activation, linear, loss, normalization
-from ._writes import settings
+from ._steady import Settings, Something
 
 
 class Shortcut(NamedTuple):
@@ -37,19 +37,23 @@ class Shortcut(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A module inside of an owner when its shortcuts were found."""
+    """A module inside of an owner, or the owner itself, when its shortcuts were found."""
 
-    name: str
+    name: str  # empty: the owner's
     kind: type[Module]
     children: list[str]
     inplace: Any
-    settings: tuple[tuple[str, Any], ...]
+    runs: bool  # code that the shortcuts depend on, or calls modules that do
+    reads_training: bool
+    settings: Settings
 
     @classmethod
-    def of(cls, owner: Module, name: str) -> "Part":
+    def of(cls, owner: Module, name: str, settings: Settings | None) -> "Part":
         module = owner.get_submodule(name)
         kind = kind_of(type(module)) if isinstance(module, Owner) else type(module)
-        return cls(name, kind, list(module._modules), vars(module).get("inplace"), settings(module))
+        values = tuple(one for one in settings or () if one[0] != "training")
+        runs, reads_training = settings is not None, len(values) < len(settings or ())
+        return cls(name, kind, list(module._modules), vars(module).get("inplace"), runs, reads_training, values)
 
 
 # What a module does in the forward that runs: the activation that it computes, whether it writes over its input, and
@@ -72,8 +76,8 @@ class Owner:
 
     _shortcuts: tuple[Shortcut, ...] = ()
     _parts: tuple[Part, ...] = ()
-    _settings: tuple[tuple[str, Any], ...] = ()
-    __jit_ignored_attributes__ = ("_shortcuts", "_parts", "_settings")
+    _distinct: int = 0  # the number of modules that are children of parts
+    __jit_ignored_attributes__ = ("_shortcuts", "_parts", "_distinct")
 
     def __init_subclass__(cls) -> None:
         """Does not tell the class that is derived from, which may register its subclasses."""
@@ -93,28 +97,31 @@ class Owner:
             running.roles, running.results = roles, results
 
     def _roles(self) -> dict[Module, _Role]:
-        if self._settings and _differ(self, self._settings):
+        attributes = self.__dict__
+        inside, training = attributes["_modules"], attributes["training"]
+        modules: dict[str, Any] = {}
+        distinct: set[Any] = set()
+        for name, kind, names, inplace, runs, reads_training, values in self._parts:
+            module = self.part(name) if "." in name else inside.get(name) if name else self
+            if module is not None:
+                of_module = module.__dict__
+                children = of_module["_modules"]
+                if (
+                    (type(module) is kind or kind_of(type(module)) is kind_of(kind))
+                    and (list(children) == names if children else not names)
+                    and of_module.get("inplace") == inplace
+                    and (not name or _is_alone(of_module))
+                    and not (reads_training and of_module["training"] != training)
+                    and not (values and _differ(module, values))
+                ):
+                    modules[name] = module
+                    if children:
+                        distinct.update(children.values())
+                    continue
+            if runs:
+                return {}
+        if len(distinct) != self._distinct:
             return {}
-        modules = {}
-        children: Any = self.__dict__["_modules"]
-        for name, kind, names, inplace, values in self._parts:
-            module = self.part(name) if "." in name else children.get(name)
-            if module is None:
-                continue
-            of_module = module.__dict__
-            if (
-                (type(module) is kind or kind_of(type(module)) is kind_of(kind))
-                and (list(of_module["_modules"]) == names if of_module["_modules"] else not names)
-                and of_module.get("inplace") == inplace
-                and "forward" not in of_module
-                and of_module.get("_compiled_call_impl") is None
-                and not of_module["_forward_hooks"]
-                and not of_module["_forward_pre_hooks"]
-                and not of_module["_backward_hooks"]
-                and not of_module["_backward_pre_hooks"]
-                and not (values and _differ(module, values))
-            ):
-                modules[name] = module
         graph = torch.is_grad_enabled()
         return {
             modules[name]: (modules[activation] if activation else None, inplace, graph)
@@ -127,13 +134,12 @@ class Owner:
         there = self._roles()
         self._shortcuts = tuple(one for one in self._shortcuts if self.part(one.module) in there)
         names = {name for one in self._shortcuts for name in one.holds_with}
-        self._parts = tuple(part for part in self._parts if part.name in names)
-        self._settings = settings(self)  # type: ignore[arg-type] # a module, too
+        self._parts = tuple(part for part in self._parts if part.name in names or (names and part.runs))
 
     def part(self, name: str) -> Any:
         """The module of this name, if there is one still."""
         module: Any = self
-        for child in name.split("."):
+        for child in name.split(".") if name else ():
             module = None if module is None else module._modules.get(child)
         return module
 
@@ -171,14 +177,29 @@ def kind_of(cls: Any) -> Any:
     return cls.__bases__[1] if cls.__bases__[0] is Owner else CLASSES.get(cls, cls)
 
 
-def _differ(module: Any, settings: tuple[tuple[str, Any], ...]) -> bool:
-    return any(getattr(module, name, ...) != value for name, value in settings)
+def _is_alone(attributes: dict[str, Any]) -> bool:
+    """Whether a call of a module is one of its class's forward, and nobody else sees it."""
+    return (
+        "forward" not in attributes
+        and attributes.get("_compiled_call_impl") is None
+        and not attributes["_forward_hooks"]
+        and not attributes["_forward_pre_hooks"]
+        and not attributes["_backward_hooks"]
+        and not attributes["_backward_pre_hooks"]
+    )
+
+
+def _differ(module: Any, settings: Settings) -> bool:
+    return any(
+        getattr(module, name, None) is None if value is Something else getattr(module, name, ...) != value
+        for name, value in settings
+    )
 
 
 def _role(module: Module) -> _Role | None:
     if is_compiling():
         return None
-    role = _running.roles.get(module)
+    role = _running.roles.pop(module, None)  # another call of it is not the one that was seen
     # A checkpoint computes it again when the owner does not run.
     if role is None or torch.is_grad_enabled() != role[2] or _top_saved_tensors_default_hooks(True):
         return None

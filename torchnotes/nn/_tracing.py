@@ -1,20 +1,29 @@
 """What torch.fx shows of a model: which modules it calls, and who takes their results."""
 
+import contextlib
 import copy
+import dataclasses
 import gc
 import inspect
+import itertools
 import operator
+import random
+import sys
 import warnings
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
+from torch._guards import detect_fake_mode
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx import Graph, Node
 from torch.nn import Module, UninitializedBuffer
+
+from ._steady import Run
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict)  # nobody calls these
@@ -65,6 +74,33 @@ class Tracer(torch.fx.Tracer):
         super().__init__()
         self.closed = closed
         self._proxies: list[tuple[Node, weakref.ref[_Proxy]]] = []
+        self._running: list[Module] = []
+        self._importing: FrameType | None = None  # within which a module is imported, once
+        self.ran: dict[Module, dict[Run, None]] = defaultdict(dict)  # what code, while a module ran
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> Graph:
+        self._running, before = [root], sys.getprofile()
+        sys.setprofile(self._see)
+        try:
+            return super().trace(root, concrete_args)
+        finally:
+            sys.setprofile(before)
+
+    def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        self._running.append(m)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        finally:
+            self._running.pop()
+
+    def _see(self, frame: FrameType, event: str, _: Any) -> None:
+        if self._importing is None and frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            self._importing = frame
+        if self._importing is not None:
+            self._importing = None if event == "return" and frame is self._importing else self._importing
+        elif event == "call" and (run := Run.of(frame, self._running[-1])):
+            for module in self._running:
+                self.ran[module][run] = None
 
     def proxy(self, node: Node) -> torch.fx.Proxy:
         proxy = _Proxy(node, self)
@@ -161,7 +197,11 @@ class Trace:
             return not isinstance(module, torch.nn.Identity) and bool(getattr(module, "inplace", False))
         if user.target in _AUGMENTED:
             return user.args[0] is node
-        return _name(user).endswith("_") or node in _arguments(user.kwargs.get("out")) or _is_inplace(user)
+        if _name(user) in ("embedding", "embedding_bag") and _bound(user).get("max_norm") is not None:
+            return True
+        return (
+            _name(user).endswith("_") or node in _arguments(user.kwargs.get("out")) or bool(_bound(user).get("inplace"))
+        )
 
     def _may_pass_on(self, user: Node) -> bool:
         if user in self.modules:
@@ -180,12 +220,11 @@ def _name(node: Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
-def _is_inplace(node: Node) -> bool:
+def _bound(node: Node) -> dict[str, Any]:
     try:
-        arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
+        return inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
     except (TypeError, ValueError):  # a name, or a builtin
-        arguments = node.kwargs
-    return bool(arguments.get("inplace"))
+        return node.kwargs
 
 
 @dataclass
@@ -194,6 +233,7 @@ class Traces:
 
     of_roots: list[list[Trace]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)  # by the names of modules, what went wrong
+    ran: dict[Module, set[Run]] = field(default_factory=lambda: defaultdict(set))  # what code, while a module did
 
 
 def traced(model: Module) -> Traces:
@@ -202,6 +242,12 @@ def traced(model: Module) -> Traces:
     What does not trace is one step of what contains it; so is a module with hooks, which may look at its result.
     """
     traces = Traces()
+    if not callable(sys.getprofile() or id):  # which could not be set again
+        traces.failures[""] = "a profiler is at work"
+        return traces
+    if detect_fake_mode([*model.parameters(), *model.buffers()]):  # torch cannot copy these
+        traces.failures[""] = "its tensors are fake"
+        return traces
     try:
         copied = _copy(model)
     except Exception as error:  # whatever the model's own code may raise; the same holds below
@@ -210,7 +256,7 @@ def traced(model: Module) -> Traces:
     names = {module: name for name, module in copied.named_modules()}
     graphs: dict[Module, list[tuple[Graph, Tracer]]] = {}
     closed: set[Module] = {module for module in names if hooked(module)}
-    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+    with _random_states_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in reversed(names):  # what is inside comes first
             if any(module.children()) and not isinstance(module, _LISTS) and not Tracer().is_leaf_module(module):
@@ -221,10 +267,33 @@ def traced(model: Module) -> Traces:
                     traces.failures[names[module]] = _first_line(error)
     if any(tracer.held() for of_module in graphs.values() for _, tracer in of_module):
         gc.collect()  # what torch.fx leaves in cycles nobody holds
+    originals = {module: model.get_submodule(name) for module, name in names.items()}
+    for _, tracer in itertools.chain.from_iterable(graphs.values()):
+        for module, runs in tracer.ran.items():
+            of_module = {dataclasses.replace(run, module=originals.get(run.module, run.module)) for run in runs}
+            traces.ran[originals.get(module, module)] |= of_module
     for root in _roots(copied, graphs, closed):
         original = model.get_submodule(names[root])
         traces.of_roots.append([Trace(graph, original, tracer.held()) for graph, tracer in graphs[root]])
     return traces
+
+
+@contextlib.contextmanager
+def _random_states_kept() -> Iterator[None]:
+    state, numpy = random.getstate(), sys.modules.get("numpy")
+    of_numpy = numpy and numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=()):
+            yield
+    finally:
+        random.setstate(state)
+        if numpy:
+            numpy.random.set_state(of_numpy)
+
+
+def is_entered(module: Module) -> bool:
+    """Whether a trace looks into it, or into what is in it."""
+    return isinstance(module, _LISTS) or not Tracer().is_leaf_module(module)
 
 
 def hooked(module: Module) -> bool:

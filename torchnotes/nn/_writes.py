@@ -13,7 +13,6 @@ from torch.nn import Module
 from ._tracing import HOOKS
 
 _LIBRARIES = ("torch", "torchnotes", "builtins")
-_PLAIN = (bool, int, float, str)
 
 
 def writes_in_place(module: Module) -> bool:
@@ -21,16 +20,6 @@ def writes_in_place(module: Module) -> bool:
     `y += x`, `y[i] = x`, `y.add_(x)`, `out=y`, `inplace=True`."""
     hooks = [hook for kind in HOOKS for hook in getattr(module, kind).values()]
     return any(_writes(code) for function in _reached([module.forward, *hooks], module) for code in _codes(function))
-
-
-def settings(module: Module) -> tuple[tuple[str, Any], ...]:
-    """The attributes that the forward of a module reads and does not assign, if they are plain values."""
-    codes = [code for function in _reached([module.forward], module) for code in _codes(function)]
-    steps = [step for code in codes for step in dis.get_instructions(code)]
-    names = {step.argval for step in steps if step.opname == "LOAD_ATTR"} - {"training"}
-    names -= {step.argval for step in steps if step.opname == "STORE_ATTR"}
-    values = {name: inspect.getattr_static(module, name, ...) for name in sorted(names)}
-    return tuple((name, value) for name, value in values.items() if value is None or type(value) in _PLAIN)
 
 
 def _reached(functions: list[Any], module: Module) -> Iterator[FunctionType]:
