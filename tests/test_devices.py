@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as torch_F
 
+from checks import outcome
 from torchnotes import functional as F
 from torchnotes.optim.gradient_norm import gradient_norm
 
@@ -59,6 +61,41 @@ def test_class_weights_on_another_device_are_refused_with_the_message_of_torch(w
     for cross_entropy in (F.cross_entropy, torch.nn.functional.cross_entropy):
         with pytest.raises(RuntimeError, match="Tensor on device meta is not on the expected device cpu!"):
             cross_entropy(x, INDICES, weight)
+
+
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@pytest.mark.parametrize("options", ({}, {"reduction": "none"}, {"label_smoothing": 0.1}), ids=str)
+def test_the_meta_device_refuses_targets_and_class_weights_that_do_not_fit(options):
+    x, images = meta(4, 3), meta(4, 3, 2)
+    indices = [meta(*shape, dtype=torch.int64) for shape in ((4,), (5,), (4, 3), (4, 1), ())]
+    wrong = [(x, target) for target in (*indices[1:], meta(4), meta(3, 4), torch.tensor(1))]
+    wrong += [(images, target) for target in indices]
+    wrong += [(x, target, weight) for target in (indices[0], x) for weight in (meta(4), meta(3, 1))]
+    wrong += [(meta(), indices[-1])]
+    for arguments in wrong:
+        ours, theirs = (outcome(f, *arguments, **options) for f in (F.cross_entropy, torch_F.cross_entropy))
+        assert ours[0] is theirs[0], arguments
+
+
+def test_the_meta_device_refuses_numbers_of_channels_that_do_not_fit():
+    x, numbers = meta(4, 3), [meta(3)] * 4
+    wrong = [(x, *numbers[:i], meta(4), *numbers[i + 1 :], training) for i in range(4) for training in (False, True)]
+    wrong += [(x, None, None), (x, meta(3), None), (x, None, meta(3))]
+    wrong += [(meta(*shape), *numbers, training) for shape in ((3,), ()) for training in (False, True)]
+    wrong += [(meta(), None, None, None, None, True)]
+    for arguments in wrong:
+        ours, theirs = (outcome(f, *arguments) for f in (F.batch_norm, torch_F.batch_norm))
+        assert ours[0] is theirs[0], arguments
+    with pytest.raises(RuntimeError, match="running_mean should contain 3 elements not 4"):
+        F.batch_norm(x, meta(4), None, center_only=True)
+    with pytest.raises(RuntimeError, match="weight should contain 3 elements not 4"):
+        F.batch_norm(meta(1, 3), None, None, meta(4), training=True, center_only=True)
+    versions = [t._version for t in numbers]
+    F.batch_norm(x, *numbers)
+    assert [t._version for t in numbers] == versions
 
 
 def test_numbers_on_the_cpu_may_join_tensors_elsewhere():

@@ -39,22 +39,39 @@ def _format(x: Tensor) -> torch.memory_format:
 
 
 def _fake(
-    input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *options: Any
+    input: Tensor,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    variance: Any,
+    training: bool,
+    eps: float,
+    activation: int,
+    negative_slope: float,
+    center_only: bool,
+    statistics: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
+    # torch's checks the arguments, as the kernel does, but it lays some results out otherwise.
+    if center_only and variance is None:
+        variance = mean
+    running_mean, running_var = (None if x is None else x.clone() for x in (mean, variance))
+    of_batch = training or statistics is not None
+    torch.batch_norm(input, weight, bias, running_mean, running_var, of_batch, 0.0, eps, False)
     precise = torch.promote_types(input.dtype, torch.float32)
     channels = input.shape[1]
-    of_batch = input.new_empty(channels if training else 0, dtype=precise)
+    moment = input.new_empty(channels if training else 0, dtype=precise)
     output = torch.empty_like(input, memory_format=_format(input))
-    return output, input.new_empty((2, channels), dtype=torch.float64), of_batch, torch.empty_like(of_batch)
+    return output, input.new_empty((2, channels), dtype=torch.float64), moment, torch.empty_like(moment)
 
 
 def _fake_in_place(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *forward, keep = arguments[:10]
+    of_channels = _fake(input, *forward, *arguments[10:])[1:]
     if not keep:
-        return *_fake(input, *forward)[1:], input.new_empty(0, dtype=torch.int64), input.new_empty(0)
+        return *of_channels, input.new_empty(0, dtype=torch.int64), input.new_empty(0)
     count = torch.library.get_ctx().new_dynamic_size()
     kept = input.new_empty((input.shape[0], count, *input.shape[2:]))
-    return *_fake(input, *forward)[1:], input.new_empty(count, dtype=torch.int64), kept
+    return *of_channels, input.new_empty(count, dtype=torch.int64), kept
 
 
 def _fake_backward(grad: Tensor, reference: Tensor, weight: Any, bias: Any, *options: Any) -> tuple[Tensor, ...]:

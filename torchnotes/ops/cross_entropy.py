@@ -49,6 +49,9 @@ def _fake(
     zero_if_empty: bool,
     classes_of_all: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    # torch's checks the arguments, as the kernel does, but here it does not take bytes, and not every size is right.
+    indices = target.long() if target.dtype == torch.uint8 else target
+    builtin(input, indices, weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
     losses = _classes_first(input)[0]
     statistic = torch.promote_types(input.dtype, torch.float32)
     has_mass = classes_of_all > 0 or label_smoothing > 0 or has_probabilities(input, target)
