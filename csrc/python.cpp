@@ -14,6 +14,7 @@
 #include "differentiable.h"
 #include "gather.h"
 #include "takes.h"
+#include "written.h"
 
 #ifndef TORCHNOTES_CUDA_ARCHITECTURES
 #define TORCHNOTES_CUDA_ARCHITECTURES ""
@@ -153,6 +154,7 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
   const at::Tensor& tensor = THPVariable_Unpack(x);
   torch::autograd::check_inplace(tensor, /*requires_grad=*/true);  // refuses leaves and their views
   at::assert_no_internal_overlap(tensor);
+  torchnotes::check_writable(tensor);
   Py_RETURN_NONE;
   END_HANDLE_TH_ERRORS
 }

@@ -68,6 +68,15 @@ def test_tracking_switched_on_or_off_after_construction(momentum):
                 torch.testing.assert_close(module.state_dict(), theirs.state_dict())
 
 
+@pytest.mark.parametrize("training", (0, 1, None, "yes", torch.tensor(True)))
+def test_whatever_is_true_is_training(training):
+    x, results = torch.randn(4, 3), []
+    for module in (torch.nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.SyncBatchNorm(3)):
+        module.training = training
+        results.append((module(x), module.state_dict()))
+    torch.testing.assert_close(results[1:], results[:1] * 2)
+
+
 @pytest.mark.parametrize("lazy", ("", "Lazy"))
 @pytest.mark.parametrize("dim", SHAPES)
 def test_signatures(dim, lazy):

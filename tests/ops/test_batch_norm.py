@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -771,6 +773,25 @@ def test_in_place_where_torch_refuses_it():
         assert torch.equal(mean, torch.zeros(4))
 
 
+def test_nothing_is_written_where_a_running_statistic_cannot_be():
+    def inference() -> Tensor:
+        with torch.inference_mode():
+            return torch.ones(3)
+
+    for make in (inference, lambda: torch._efficientzerotensor((3,)), lambda: torch.ones(1).expand(3)):
+        for i, inplace, center_only in itertools.product((0, 1), (False, True), (False, True)):
+            if i == 1 and center_only:  # it is not written then
+                continue
+            running = [torch.zeros(3), torch.ones(3)]
+            running[i] = make()
+            x = torch.randn(4, 3, requires_grad=True) * 1
+            tensors = [x, *running]
+            kept = [t.detach().clone() for t in tensors]
+            with pytest.raises(RuntimeError, match=r"inference tensor|immutable|single memory location"):
+                ours(*tensors, inplace=inplace, center_only=center_only)
+            assert all(map(torch.equal, tensors, kept))
+
+
 # torch's own samples, the registration, errors
 
 
@@ -943,6 +964,8 @@ def test_bad_arguments_raise_what_torch_raises():
         {"nonsense": 1},
         {"input": x[:1, :, :1], "training": True},
     ]
+    numbers = torch.ones(1), np.ones(1), np.array(0.5), Fraction(1, 2), Decimal(1), torch.ones((), requires_grad=True)
+    bad += [{name: v, "training": True} for name in ("eps", "momentum") for v in numbers]
     for change in bad:
         for training in (change["training"],) if "training" in change else (False, True):
             given = arguments(**{**change, "training": training})
@@ -953,14 +976,13 @@ def test_bad_arguments_raise_what_torch_raises():
             assert torch.equal(var, kept[1]), "nothing is written"
 
 
-def test_every_kind_of_number_is_a_momentum():
+def test_every_kind_of_number_is_a_momentum_and_an_eps():
     x = torch.randn(4, 3)
-    for momentum in (1, np.float32(0.3), np.int64(1), torch.tensor(0.3)):
+    for name, number in itertools.product(("momentum", "eps"), (1, np.float32(0.3), np.int64(1), torch.tensor(0.3))):
         results = []
         for function in (F.batch_norm, torch_F.batch_norm):
             running = torch.zeros(3), torch.ones(3)
-            function(x, *running, training=True, momentum=momentum)
-            results.append(running)
+            results.append((function(x, *running, training=True, **{name: number}), running))
         torch.testing.assert_close(*results)
 
 

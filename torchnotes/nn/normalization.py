@@ -40,7 +40,7 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
             input,
             self.running_mean if tracked else None,
             self.running_var if tracked else None,
-            self.training or (self.running_mean is None and self.running_var is None),
+            bool(self.training) or (self.running_mean is None and self.running_var is None),
             momentum,
             self.activation,
             self.negative_slope,

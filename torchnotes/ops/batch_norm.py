@@ -8,6 +8,7 @@ Beyond the first derivative everything is composed of plain operations (_batch_n
 
 import functools
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from numbers import Real
 from typing import Any
 
@@ -350,8 +351,6 @@ def _update(
     center_only: bool,
 ) -> None:
     """running <- (1 - momentum) running + momentum (that of the batch)"""
-    if running_var is not None and not running_var.is_contiguous():
-        check_in_place(running_var)  # before running_mean is written
     for running, new in zip((running_mean, None if center_only else running_var), of_batch, strict=True):
         if running is None or new is None:
             continue
@@ -382,7 +381,7 @@ def takes(input: Any, *numbers: Any) -> bool:
     # of ours would undo: MobileNetV2 took twice as long.
     if is_compiling():
         return False
-    return dense_float(input) and all(x is None or dense_float(x) for x in numbers)
+    return dense_float(input) and all([x is None or dense_float(x) for x in numbers])  # noqa: C419 # it is faster
 
 
 def checked_options(
@@ -402,20 +401,40 @@ def checked_options(
         raise ValueError("running_mean and running_var must either both be None or neither be None")
     if not isinstance(training, bool):
         raise TypeError(f"batch_norm(): argument 'training' (position 6) must be bool, not {type(training).__name__}")
-    return Options(training, float(eps), number, float(negative_slope), bool(center_only))
+    if not isinstance(eps, float):
+        eps = _number("batch_norm", "eps", eps)
+    return Options(training, eps, number, float(negative_slope), bool(center_only))
 
 
-def checked_momentum(operation: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: Any) -> float:
-    """The momentum, by which the running statistics may be updated."""
-    if not isinstance(momentum, (float, int)):
-        of_one = isinstance(momentum, Tensor) and momentum.dim() == 0 and not momentum.is_complex()
-        if not (of_one or isinstance(momentum, Real)):
-            raise TypeError(f"{operation}(): argument 'momentum' must be float, not {type(momentum).__name__}")
-        momentum = float(momentum)
-    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
-        if running is not None and running.requires_grad and torch.is_grad_enabled():
+def _number(operation: str, name: str, value: Any) -> float:
+    """The value, if torch takes it for a float."""
+    if isinstance(value, Tensor):
+        taken = value.dim() == 0 and not value.is_complex() and not value.requires_grad
+    else:
+        taken = isinstance(value, Real) and not isinstance(value, Fraction)
+    if not taken:
+        raise TypeError(f"{operation}(): argument '{name}' must be float, not {type(value).__name__}")
+    return float(value)
+
+
+def checked_momentum(
+    operation: str,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: Any,
+    updates_mean: bool,
+    updates_var: bool,
+) -> float:
+    """The momentum, by which the running statistics may be updated: nothing is written where one of them cannot be."""
+    running = ("running_mean", running_mean, updates_mean), ("running_var", running_var, updates_var)
+    for name, statistic, updates in running:
+        if statistic is None:
+            continue
+        if statistic.requires_grad and torch.is_grad_enabled():
             refuse_gradient(operation, name)
-    return momentum
+        if updates:
+            check_in_place(statistic)
+    return momentum if isinstance(momentum, float) else _number(operation, "momentum", momentum)
 
 
 def refuse_gradient(operation: str, name: str) -> None:
@@ -460,7 +479,8 @@ def batch_norm(
         return input.copy_(y) if inplace else y
     if training and not center_only:
         verify_batch_size(input.size())
-    momentum = checked_momentum("batch_norm", running_mean, running_var, momentum)
+    updates_var = training and not center_only
+    momentum = checked_momentum("batch_norm", running_mean, running_var, momentum, training, updates_var)
     # A Function with several results cannot write over a view, nor within a transform.
     if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
         keep = mode == GRAPH

@@ -217,14 +217,15 @@ def sync_batch_norm(
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
-    momentum = checked_momentum("sync_batch_norm", running_mean, running_var, momentum)
+    compiling = is_compiling()
+    updates = not compiling, not (compiling or center_only)  # the compiler does not see into the check
+    momentum = checked_momentum("sync_batch_norm", running_mean, running_var, momentum, *updates)
     channels = constant(input.shape[1])
     agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
     for name, p in zip(("running_mean", "running_var", "weight", "bias"), numbers, strict=True):
         if p is not None and p.shape != (channels,):  # by every rank, those with an empty batch too
             raise RuntimeError(f"{name} should contain {channels} elements not {p.numel()}")
     check_same_device(input, *numbers)
-    compiling = is_compiling()
     if inplace and not compiling:
         check_in_place(input)
     if compiling or call_mode() == TRANSFORM or not takes(input, weight, bias):
