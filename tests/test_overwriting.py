@@ -173,6 +173,43 @@ def test_what_forward_keeps_may_be_overwritten(keep):
     torch.testing.assert_close(run(ours, write(ours)), run(model, write(model)))
 
 
+class Filling(Model):
+    def forward(self, x, kept):
+        y = self.act(self.lin(x))
+        return self.out(y), self.do(kept, y)
+
+
+def append(kept, y):
+    kept.append(y)
+
+
+def extend(kept, y):
+    kept += [y]
+
+
+def set_first(kept, y):
+    kept[0] = y
+
+
+def concatenate(kept, y):
+    return kept + [y]  # noqa: RUF005
+
+
+@pytest.mark.parametrize("put", (append, extend, set_first, concatenate))
+def test_what_forward_gives_to_the_caller_may_be_overwritten(put):
+    model = Filling(put).double()
+    model.out.requires_grad_(False)  # or it saves its input
+    ours = copy.deepcopy(model)
+    assert not convert(ours).fused
+    gradients = []
+    for each in (model, ours):
+        kept = [None]
+        y, more = each(X, kept)
+        (more or kept)[0 if put is set_first else -1].add_(1)
+        gradients.append(torch.autograd.grad(y.sum(), each.lin.weight))
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize("write", (add, set_item))
 @pytest.mark.parametrize(
     "model",
@@ -226,11 +263,11 @@ def program(generator):
         lambda: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU()),
         lambda: nn.Sequential(nn.BatchNorm1d(4), nn.LeakyReLU(), nn.Linear(4, 4)),
     )
-    model = Random([generator.choice(layers)() for _ in range(generator.randint(1, 6))])
-    for number in range(len(model.layers)):
-        model.steps.append(number)
+    model = Random()
+    for _ in range(generator.randint(1, 6)):
+        model.steps.append(Apply(generator.choice(layers)()))
         while generator.random() < 0.35:
-            model.steps.append(generator.choice(STEPS))
+            model.steps.append(Do(generator.choice(STEPS)))
     return model
 
 
@@ -246,25 +283,39 @@ STEPS = (
 )
 
 
-class Random(nn.Module):
-    def __init__(self, layers):
+class Apply(nn.Module):
+    def __init__(self, layer):
         super().__init__()
-        self.layers, self.out, self.loss = nn.ModuleList(layers), nn.Linear(4, 4), nn.CrossEntropyLoss()
-        self.steps = []
+        self.layer = layer
+
+    def forward(self, h):
+        h.append(self.layer(h[-1]))
+
+
+class Do(nn.Module):
+    def __init__(self, do):
+        super().__init__()
+        self.do = do
+
+    def forward(self, h):
+        self.do(h)
+
+
+class Random(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.steps, self.out, self.loss = nn.ModuleList(), nn.Linear(4, 4), nn.CrossEntropyLoss()
 
     def forward(self, x):
         h = [x]
         for step in self.steps:
-            if callable(step):
-                step(h)
-            else:
-                h.append(self.layers[step](h[-1]))
-        return self.loss(self.out(h[-1]), CLASSES) + sum(one.sum() for one in h)
+            step(h)
+        return self.loss(self.out(h[-1]), CLASSES) + h[0].sum() + h[-1].sum()
 
 
 @pytest.mark.parametrize("inplace", (False, True))
 def test_random_programs(inplace):
-    ran = 0
+    ran = fused = 0
     for seed in range(40):
         torch.manual_seed(seed)
         model = program(random.Random(seed))
@@ -273,5 +324,6 @@ def test_random_programs(inplace):
         except RuntimeError:  # torch refuses it
             continue
         ran += 1
-        compare(model, inplace=inplace)
+        fused += len(compare(model, inplace=inplace).fused)
     assert ran > 20
+    assert fused > 5

@@ -72,13 +72,13 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
     result may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's.
     Tools that look for classes of torch.nn, such as torch.ao.quantization.fuse_modules, do not know ours: revert first.
 
-    fuse     A batch normalisation or Linear computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it. torch.fx
-             shows where: each of the two is called once, and nobody else takes what is between them, in training or
-             in evaluation; a model that does not trace is searched part by part. They are fused while the module that
-             calls both of them runs, without hooks on them. Called from anywhere else, as a part of a Sequential or by
-             another method, each computes what it did. They are not fused where the code that calls them may do
-             another thing the next time: its branches, loops and calls may depend on constants, its children and plain
-             attributes of its module alone, which are compared in each call.
+    fuse     A batch normalisation or Linear computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it. torch.fx,
+             which runs a copy, shows where: each of the two is called once, and nobody else takes what is between
+             them, in training or in evaluation; a model that does not trace is searched part by part. They are fused
+             while the module that calls both of them runs, without hooks on them. Called from anywhere else, as a part
+             of a Sequential or by another method, each computes what it did. They are not fused where the code that
+             calls them may do another thing the next time: its branches, loops and calls may depend on constants alone
+             and on children and plain attributes of the module, which are compared in each call.
     inplace  Batch normalisations write over the result of the convolution or Linear before them where nobody else
              takes that or writes over theirs, and where that saves memory: without an activation or with a LeakyReLU.
              Up to 16 MB it is no faster, and there is no second derivative: hence not by default.

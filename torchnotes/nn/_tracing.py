@@ -149,7 +149,12 @@ class Trace:
             if same in self.held:
                 return None
             for user in same.users:
-                if user.op == "output" or self._overwrites(user, same) or not self._is_torchs(user):
+                if (
+                    user.op == "output"
+                    or self._overwrites(user, same)
+                    or not self._is_torchs(user)
+                    or self._may_keep(user, same)
+                ):
                     return None
                 found += [user] if user in self.modules else []
         return found
@@ -191,6 +196,14 @@ class Trace:
         library = (getattr(user.target, "__module__", None) or "torch").partition(".")[0]
         return library in _LIBRARIES and not isinstance(user.target, (OpOverload, OpOverloadPacket))
 
+    def _may_keep(self, user: Node, node: Node) -> bool:
+        """Whether a step may put a result into an object that is no tensor: `x.append(y)`, `x[i] = y`, `x += [y]`."""
+        if user.op != "call_method" and user.target not in _AUGMENTED:
+            return False
+        into = user.args[0]
+        is_tensor = isinstance(into, Node) and (into in self.modules or _name(into) in _NEW_RESULTS)
+        return into is not node and not is_tensor
+
     def _overwrites(self, user: Node, node: Node) -> bool:
         if user in self.modules:
             module = self.modules[user]
@@ -199,6 +212,8 @@ class Trace:
             return user.args[0] is node
         if _name(user) in ("embedding", "embedding_bag") and _bound(user).get("max_norm") is not None:
             return True
+        if _name(user) in ("batch_norm", "instance_norm") and node in (*user.args[1:], *user.kwargs.values()):
+            return True  # as one of the running statistics
         return (
             _name(user).endswith("_") or node in _arguments(user.kwargs.get("out")) or bool(_bound(user).get("inplace"))
         )
@@ -209,7 +224,8 @@ class Trace:
             return isinstance(module, _PASS_ON) or type(module).__module__.split(".")[-1] not in _NEW
         if _name(user) == "getattr":
             return user.args[1] not in _NUMBERS
-        return _name(user) not in _NEW_RESULTS
+        is_list = any(isinstance(argument, (list, tuple)) for argument in user.args)
+        return _name(user) not in _NEW_RESULTS or (_name(user) in ("add", "mul") and is_list)
 
 
 def _arguments(out: Any) -> tuple:
