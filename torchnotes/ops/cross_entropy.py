@@ -230,7 +230,9 @@ class CrossEntropy(Function):
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         merged, sizes = _merged(info, in_dims, args, 0)
         losses, statistics = CrossEntropy.apply(*merged)
-        return (losses.unflatten(0, sizes), statistics.unflatten(0, sizes)), (0, 0)
+        samples, _ = sizes
+        of_sample = statistics.shape[0] // max(samples, 1)
+        return (losses.unflatten(0, sizes), statistics.unflatten(0, (samples, of_sample))), (0, 0)
 
 
 def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> tuple[list, tuple[int, int]]:
