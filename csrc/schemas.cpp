@@ -4,6 +4,8 @@
 
 #include <initializer_list>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "written.h"
 
@@ -119,6 +121,28 @@ void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet k
   for_each_tensor(values, [](const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); });
 }
 
+// torch's fallback for negative views takes for granted that what is written is also returned: it writes past the end
+// of the stack where nothing is.
+void write_to_a_copy(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  const auto& arguments = op.schema().arguments();
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    c10::IValue& value = torch::jit::peek(*stack, i, arguments.size());
+    if (!value.isTensor() || !value.toTensor().is_neg()) {
+      continue;
+    }
+    const at::Tensor given = value.toTensor(), copy = given.resolve_neg();
+    if (arguments[i].alias_info() && arguments[i].alias_info()->isWrite()) {
+      copies.emplace_back(given, copy);
+    }
+    value = copy;
+  }
+  op.redispatchBoxed(keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, c10::DispatchKey::Negative), stack);
+  for (const auto& [given, copy] : copies) {
+    given.copy_(copy);
+  }
+}
+
 }  // namespace
 }  // namespace torchnotes
 
@@ -148,7 +172,14 @@ void take_lists_as_they_are(torch::Library& m) {
 }
 
 TORCH_LIBRARY_IMPL(torchnotes, Conjugate, m) { take_lists_as_they_are(m); }
-TORCH_LIBRARY_IMPL(torchnotes, Negative, m) { take_lists_as_they_are(m); }
+TORCH_LIBRARY_IMPL(torchnotes, Negative, m) {
+  take_lists_as_they_are(m);
+  for (const char* schema : kSchemas) {
+    if (writes_its_input(schema) && !takes_lists(schema)) {
+      m.impl(name_of(schema).c_str(), torch::CppFunction::makeFromBoxedFunction<&write_to_a_copy>());
+    }
+  }
+}
 TORCH_LIBRARY_IMPL(torchnotes, ZeroTensor, m) { take_lists_as_they_are(m); }
 
 #ifndef TORCHNOTES_WITH_CUDA

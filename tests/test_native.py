@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 import torchnotes
 import torchnotes._C as _C
+from torchnotes import init
 
 PACKAGE = Path(torchnotes.__file__).parent
 
@@ -195,3 +196,27 @@ y = F.relu(x)
 print(huge() - before)
 """
     assert int(python(code).stdout) > 70_000  # KiB, of 78_125
+
+
+WRITTEN_IN_PLACE = {
+    "relu": lambda x: torchnotes.functional.relu(x, inplace=True),
+    "leaky_relu": lambda x: torchnotes.functional.leaky_relu(x, 0.1, inplace=True),
+    "dropout": lambda x: torchnotes.functional.dropout(x, inplace=True),
+    "batch_norm": lambda x: torchnotes.functional.batch_norm(x, None, None, training=True, inplace=True),
+    "uniform_": init.uniform_,
+    "normal_": init.normal_,
+    "trunc_normal_": init.trunc_normal_,
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_IN_PLACE)
+def test_negative_views_are_written_like_others(name):
+    numbers = torch.randn(400, 3, dtype=torch.complex64)
+    results = []
+    for x in (numbers.clone().conj().imag, -numbers.imag):
+        torch.manual_seed(0)
+        result = WRITTEN_IN_PLACE[name](x)
+        assert torch.equal(result, x)
+        results.append(x)
+    assert results[0].is_neg()
+    torch.testing.assert_close(*results)
