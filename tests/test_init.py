@@ -1,7 +1,9 @@
 """The initializers, and rows 20 to 23 of the notes."""
 
 import inspect
+import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -74,16 +76,27 @@ def test_under_torchs_name_with_torchs_signature_and_scale(name):
     assert init.calculate_gain is torch.nn.init.calculate_gain
 
 
+def of_no_elements(function, shape) -> tuple:
+    """The shape that is returned, or the exception that is raised, and the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            result = function(torch.empty(shape)).shape
+        except (ValueError, ZeroDivisionError) as error:
+            result = type(error)
+    return result, [str(warning.message) for warning in caught]
+
+
 def test_what_has_no_fan_or_no_elements():
     for name in SCALED:
         function = getattr(init, name)
-        for shape in ((), (3,), (0,)):
+        for shape in ((), (3,)):
             x = torch.ones(shape)
             assert outcome(function, x) == outcome(torch.nn.init.xavier_normal_, x)
             assert (x == 1).all()
-        for shape in ((0, 3), (3, 0), (0, 0)):
-            with pytest.warns(UserWarning, match="zero-element"):
-                assert function(torch.empty(shape)).shape == shape
+        theirs = torch.nn.init.xavier_normal_ if "glorot" in name or "xavier" in name else torch.nn.init.kaiming_normal_
+        for shape in ((0,), (0, 3), (3, 0), (0, 0), (3, 3, 0)):
+            assert of_no_elements(function, shape) == of_no_elements(theirs, shape)
         assert function(torch.empty(3, 4, device="meta")).is_meta
         x = torch.ones(3, 4)
         assert outcome(function, x, mode="fan")[0] is ValueError
@@ -94,8 +107,7 @@ def test_what_has_no_fan_or_no_elements():
         assert outcome(function, integers)[0] is outcome(torch.nn.init.xavier_normal_, integers)[0]
     for bad in ({"nonlinearity": "x"}, {"a": "x"}):
         assert outcome(init.he_normal_, torch.ones(3, 4), **bad)[0] is ValueError
-    for gain in (math.inf, math.nan, -1.0):
-        x = torch.ones(3, 4)
+    for gain, x in itertools.product((math.inf, math.nan, -1.0, "x"), (torch.ones(3, 4), torch.ones(0, 4))):
         assert outcome(init.xavier_uniform_, x, gain)[0] is outcome(torch.nn.init.xavier_uniform_, x, gain)[0]
         assert (x == 1).all()
 

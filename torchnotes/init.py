@@ -54,12 +54,12 @@ def _fan(tensor: Tensor, mode: str, axes: tuple[int, int], groups: int) -> float
     inputs, outputs = (axis % tensor.dim() for axis in axes)
     if inputs == outputs:
         raise ValueError(f"axes must be those of the inputs and of the outputs, two different ones. Got: {axes}")
-    elsewhere = tensor.numel() // (tensor.size(inputs) * tensor.size(outputs))
+    elsewhere = math.prod(size for i, size in enumerate(tensor.shape) if i not in (inputs, outputs))
     fans = [elsewhere * tensor.size(axis) / (groups if axis == 0 else 1) for axis in (inputs, outputs)]
     return {"fan_in": fans[0], "fan_out": fans[1], "fan_avg": sum(fans) / 2}[mode.lower()]
 
 
-def _scaled_(
+def _filled_(
     distribution: Callable[..., Tensor],
     tensor: Tensor,
     gain: float,
@@ -69,14 +69,19 @@ def _scaled_(
     generator: Generator,
 ) -> Tensor:
     """Fills tensor with numbers of mean 0 and variance gain^2 / fan."""
-    if tensor.dim() >= 2 and tensor.numel() == 0:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
-        return tensor
     std = gain / math.sqrt(_fan(tensor, mode, axes, groups))
     if distribution is uniform_:
         bound = math.sqrt(3.0) * std
         return uniform_(tensor, -bound, bound, generator)
     return normal_(tensor, 0.0, std, generator)
+
+
+def _scaled_(distribution: Callable[..., Tensor], tensor: Tensor, *rest: Any) -> Tensor:
+    """The same, but nothing where there are no elements, as torch's kaiming_* and unlike its xavier_*."""
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+        return tensor
+    return _filled_(distribution, tensor, *rest)
 
 
 def glorot_uniform_(
@@ -89,7 +94,7 @@ def glorot_uniform_(
     groups: int = 1,
 ) -> Tensor:
     """U(-b, b) of variance gain^2 / fan: by default b = gain sqrt(6 / (fan_in + fan_out))."""
-    return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
+    return _filled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
 def glorot_normal_(
@@ -102,7 +107,7 @@ def glorot_normal_(
     groups: int = 1,
 ) -> Tensor:
     """N(0, gain^2 / fan): by default gain^2 2 / (fan_in + fan_out)."""
-    return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
+    return _filled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
 def he_uniform_(

@@ -40,6 +40,7 @@ class TestTruncNormal(FillChecks):
     )
 
 
+@pytest.mark.filterwarnings("ignore:mean is more than 2 std")
 @pytest.mark.parametrize(
     ("a", "b"), ((-2, 2), (5, 6), (-6, -5), (8, 9), (-math.inf, math.inf), (3, math.inf), (-math.inf, -9), (1, 1))
 )
@@ -56,6 +57,16 @@ def test_far_from_the_mean(a, b, dtype):
 
 def test_bad_arguments():
     x = torch.ones(3)
-    for arguments in ((0.0, 1.0, 2.0, 1.0), (0.0, 0.0), (0.0, -1.0), (0.0, 1.0, math.nan, 1.0), (0.0, math.nan)):
+    for arguments in ((0.0, 1.0, 2.0, 1.0), (0.0, -1.0), (0.0, 1.0, math.nan, 1.0), (0.0, math.nan)):
         assert outcome(init.trunc_normal_, x, *arguments)[0] is RuntimeError
     assert (x == 1).all()
+    assert outcome(init.trunc_normal_, x, 0.0, 0.0)[0] is outcome(torch.nn.init.trunc_normal_, x, 0.0, 0.0)[0]
+    assert (x == 1).all()
+
+
+def test_a_mean_far_from_the_bounds_is_warned_of_once():
+    for mean in (5.0, torch.tensor(-5.0)):
+        with pytest.warns(UserWarning, match="mean is more than 2 std from") as caught:
+            init.trunc_normal_(torch.empty(3), mean)
+        assert [warning.filename for warning in caught][-1:] == [__file__] or isinstance(mean, torch.Tensor)
+        assert len(caught) == 1

@@ -140,9 +140,11 @@ def fills_natively(x: Any) -> bool:
     return dense_float(x) or (is_dtensor(x) and fills_natively(x._local_tensor))
 
 
-def filling(operator: str, builtin: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The operator as a function of a tensor to be filled, a generator and numbers; or torch's own, where ours does not
-    take them."""
+def filling(
+    operator: str, builtin: Callable[..., Tensor], check: Callable[..., None] | None = None
+) -> Callable[..., Tensor]:
+    """The operator as a function of a tensor to be filled, a generator and numbers, which `check` may refuse; or
+    torch's own, where ours does not take them."""
     fill = getattr(torch.ops.torchnotes, operator).default
 
     @torch.library.register_vmap(fill)
@@ -166,6 +168,8 @@ def filling(operator: str, builtin: Callable[..., Tensor]) -> Callable[..., Tens
             if watched():
                 return show(call, tensor, generator, *numbers)
             return builtin(tensor, *numbers, generator)
+        if check is not None:
+            check(*numbers)
         if type(tensor) is not Tensor and is_dtensor(tensor):
             return of_shards(tensor, random_key(tensor, generator), *numbers)
         with torch.no_grad():

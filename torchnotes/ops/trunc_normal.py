@@ -3,6 +3,8 @@
 x = F^-1(u),    F the distribution of N(mean, std^2) between a and b
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 from torch.nn.init import trunc_normal_ as builtin
@@ -10,7 +12,21 @@ from torch.nn.init import trunc_normal_ as builtin
 from ._random import Generator, filling
 
 torch.library.register_fake("torchnotes::trunc_normal_", lambda *arguments: None)
-_fill = filling("trunc_normal_", builtin)
+
+
+def _check(mean: float, std: float, a: float, b: float) -> None:
+    """As torch does."""
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
+            "The distribution of values may be incorrect.",
+            stacklevel=4,
+        )
+    if std == 0:
+        raise ZeroDivisionError("trunc_normal_ expects std > 0, but found std 0")
+
+
+_fill = filling("trunc_normal_", builtin, _check)
 
 
 def trunc_normal_(
