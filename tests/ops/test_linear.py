@@ -600,6 +600,15 @@ def test_unusual_shapes_do_what_they_do_in_torch():
         torch.testing.assert_close(ours(*tensors, activation="tanh"), builtin(*tensors, activation="tanh"))
 
 
+def test_out_is_written_as_in_torch():
+    x, weight, bias, _ = inputs(dtype=torch.float32)
+    for activation in ACTIVATIONS:
+        out = torch.empty(0)
+        assert F.linear(x, weight, bias, activation=activation, out=out) is out
+        torch.testing.assert_close(out, F.linear(x, weight, bias, activation=activation))
+    assert outcome(F.linear, x.requires_grad_(), weight, out=out) == outcome(torch_F.linear, x, weight, out=out)
+
+
 def test_bad_arguments_raise_what_torch_raises():
     x, weight, bias, _ = inputs(dtype=torch.float32)
     for i in range(3):

@@ -205,6 +205,7 @@ def linear(
     *,
     activation: str | None = None,
     negative_slope: float = 0.01,
+    out: Tensor | None = None,
 ) -> Tensor:
     """f(input @ weight.T + bias), as torch.nn.functional.linear followed by an activation f of the name None, "relu",
     "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh".
@@ -213,9 +214,13 @@ def linear(
     output, which must not be overwritten then: instead of `y += r` write `y = y + r`.
     """
     number = checked_activation(activation)
-    if is_compiling() or not fits_layer(input, weight, bias) or negative_slope < 0:  # its output does not tell z
+    plainly = out is not None or negative_slope < 0  # where the output does not tell z
+    if is_compiling() or not fits_layer(input, weight, bias) or plainly:
         if watched():
-            return show(linear, input, weight, bias, activation=activation, negative_slope=negative_slope)
+            return show(linear, input, weight, bias, activation=activation, negative_slope=negative_slope, out=out)
+        if out is not None:
+            z = builtin(input, weight, bias, out=out)  # type: ignore[call-arg] # its stub lacks it
+            return z if activation is None else z.copy_(BY_NUMBER[number].ours(z, negative_slope))
         return _composed(input, weight, bias, number, negative_slope)
     layer = _sums if number == _IDENTITY else _activated
     if input.dim() == 2:
