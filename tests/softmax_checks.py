@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -121,6 +122,13 @@ class SoftmaxChecks(OpChecks):
         assert torch.equal(
             self.case.op(integers, 1, dtype=torch.float32), self.case.builtin(integers, 1, dtype=torch.float32)
         )
+
+    def test_arguments_that_torch_refuses_or_ignores(self, device):
+        x = values((3, 5), torch.float32, device)
+        for dtype in (np.ones(2), "float32", torch.int64):
+            with pytest.raises(TypeError if not isinstance(dtype, torch.dtype) else RuntimeError):
+                self.case.op(x, 1, dtype=dtype)
+        assert torch.equal(self.case.op(x, 1, _stacklevel=None), self.case.op(x, 1))
 
     def test_a_dimension_that_is_not_there(self, device):
         x = values((3, 5), torch.float32, device)

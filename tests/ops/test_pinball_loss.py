@@ -1,5 +1,6 @@
 """pinball_loss, and row 16 of the notes."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +113,11 @@ def test_the_smoothed_loss_is_convex_and_tends_to_the_loss():
             (slope,) = torch.autograd.grad(smoothed.sum(), f)
             assert (slope.diff() <= 1e-15).all(), "convex: by f the slope rises, by r = y - f it falls"
             assert slope.diff().abs().max() <= 1e-4 / (2 * h) + 1e-12 or h < 1e-4, "and without a jump"
+
+
+def test_a_quantile_of_numpy():
+    f, y = torch.randn(2, 4)
+    assert torch.equal(F.pinball_loss(f, y, np.float32(0.25)), F.pinball_loss(f, y, 0.25))
 
 
 def test_bad_arguments():

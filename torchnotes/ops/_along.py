@@ -54,9 +54,9 @@ def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Call
         if not (native(input) and type(dim) is int and -input.dim() <= dim < input.dim()):
             if watched():
                 return show(operation, input, dim, _stacklevel, dtype)
-            return builtin(input, dim, _stacklevel, dtype)
+            return builtin(input, dim, _stacklevel + 2 if dim is None else _stacklevel, dtype)
         if dtype is not None:
-            if dtype not in _DTYPES:
+            if not isinstance(dtype, torch.dtype) or dtype not in _DTYPES:
                 return builtin(input, dim, _stacklevel, dtype)
             input = input.to(dtype)
         return call(input, dim % input.dim())

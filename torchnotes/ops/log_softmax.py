@@ -30,13 +30,13 @@ class LogSoftmaxBackward(AlongDimension):
         g, y = ctx.saved_tensors
         p = y.exp()
         d_g = v - (p * v).sum(ctx.dim, keepdim=True)
-        d_y = -v * p * g.sum(ctx.dim, keepdim=True) if ctx.needs_input_grad[1] else None
+        d_y = -g.sum(ctx.dim, keepdim=True) * p * v if ctx.needs_input_grad[1] else None
         return d_g, d_y, None
 
     @staticmethod
     def tangent(ctx: Any, g_t: Tensor, y_t: Tensor, _: None) -> Tensor:
         g, y = ctx.saved_tensors
-        return LogSoftmaxBackward.apply(g_t, y, ctx.dim) - y.exp() * y_t * g.sum(ctx.dim, keepdim=True)
+        return LogSoftmaxBackward.apply(g_t, y, ctx.dim) - g.sum(ctx.dim, keepdim=True) * y.exp() * y_t
 
 
 class LogSoftmax(AlongDimension):
@@ -64,4 +64,4 @@ def log_softmax(
 
     Saves its output for the backward pass, as torch does.
     """
-    return _log_softmax(input, dim, _stacklevel + 2, dtype)
+    return _log_softmax(input, dim, _stacklevel, dtype)

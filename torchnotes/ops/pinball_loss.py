@@ -5,6 +5,7 @@ within a window of half-width h around r = 0:    drho/df = (sigma - tau)/2 - r/(
 """
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ register_fake("torchnotes::pinball_loss", lambda f, y, w, quantiles, reduction, 
 register_fake(
     "torchnotes::pinball_loss_backward", lambda g, f, y, w, scale, quantiles, reduction, h: torch.empty_like(f)
 )
+_NUMBER = (float, int, numbers.Real)  # numpy's too; to ask for the first is fastest
+
 _forward, _backward = kernel("pinball_loss"), kernel("pinball_loss_backward")
 
 
@@ -173,7 +176,7 @@ _loss: Callable[..., Tensor] = differentiable(
 
 
 def checked_quantiles(quantiles: float | Sequence[float], smoothing: float) -> tuple[float, ...]:
-    taus = (quantiles,) if isinstance(quantiles, (float, int)) else tuple(map(float, quantiles))
+    taus = (float(quantiles),) if isinstance(quantiles, _NUMBER) else tuple(map(float, quantiles))
     for tau in taus:
         if not 0 < tau < 1:
             raise ValueError(f"quantiles must lie between 0 and 1, got {tau}")
@@ -202,7 +205,7 @@ def pinball_loss(
     for name, x in (("input", input), ("target", target)):
         if not isinstance(x, Tensor):
             raise TypeError(f"pinball_loss(): argument '{name}' must be Tensor, not {type(x).__name__}")
-    several = not isinstance(quantiles, (float, int))
+    several = not isinstance(quantiles, _NUMBER)
     taus = checked_quantiles(quantiles, smoothing)
     enum = reduction_enum(None, None, reduction)
     if input.shape != ((*target.shape, len(taus)) if several else target.shape):

@@ -66,4 +66,4 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 
     Saves its output for the backward pass, as torch does.
     """
-    return _softmax(input, dim, _stacklevel + 2, dtype)
+    return _softmax(input, dim, _stacklevel, dtype)
