@@ -113,7 +113,8 @@ def mse_loss(
 ) -> Tensor:
     """(input - target)^2, reduced, as torch.nn.functional.mse_loss.
 
-    Saves its inputs for the backward pass, as torch does.
+    Saves its inputs for the backward pass, as torch does without a weight. With one torch saves input - target, and the
+    two may be overwritten; here that is an error in the backward pass.
     """
     if not (native_together(input, target, weight) or autocasting(input, target, weight)):
         if watched():
