@@ -7,7 +7,7 @@
 // Both derivatives are functions of the output y = s(z) alone, so y is all that is kept:
 //
 //   backward(g, y)     = g p(y),      p(y)  = y (1 - y) = s'
-//   curvature(v, g, y) = v g p'(y),   p'(y) = 1 - 2y       the derivative of `backward` by y, in direction v
+//   curvature(v, g, y) = v (g p'(y)), p'(y) = 1 - 2y       the derivative of `backward` by y, in direction v
 //
 // and s'' = p'(y) p(y). p'' = -2 is constant, so the third derivative needs no kernel of its own.
 //
@@ -35,7 +35,7 @@ struct SigmoidBackward {
 struct SigmoidCurvature {
   template <class T>
   C10_HOST_DEVICE T operator()(T v, T g, T y) const {
-    return v * g * (T(1) - (y + y));
+    return v * (g * (T(1) - (y + y)));
   }
 };
 

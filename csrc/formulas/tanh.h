@@ -8,7 +8,7 @@
 // Both derivatives are functions of the output y = t(z) alone, so y is all that is kept:
 //
 //   backward(g, y)     = g p(y),      p(y)  = 1 - y^2 = t'
-//   curvature(v, g, y) = v g p'(y),   p'(y) = -2y          the derivative of `backward` by y, in direction v
+//   curvature(v, g, y) = v (g p'(y)), p'(y) = -2y          the derivative of `backward` by y, in direction v
 //
 // and t'' = p'(y) p(y). p'' = -2 is constant, so the third derivative needs no kernel of its own.
 //
@@ -36,7 +36,7 @@ struct TanhBackward {
 struct TanhCurvature {
   template <class T>
   C10_HOST_DEVICE T operator()(T v, T g, T y) const {
-    return v * g * (T(-2) * y);
+    return v * (g * (T(-2) * y));
   }
 };
 

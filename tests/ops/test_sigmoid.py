@@ -33,3 +33,9 @@ def test_the_derivative_vanishes_at_both_infinities():
     x = torch.tensor([-1e4, -800.0, 800.0, 1e4, float("inf"), float("-inf")], dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(F.sigmoid(x).sum(), x)
     assert torch.equal(first, torch.zeros(6, dtype=torch.float64))
+
+
+def test_the_second_derivative_at_0_of_the_largest_gradients():
+    x = torch.zeros(1, requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.sigmoid(x), x, torch.full((1,), 1e38), create_graph=True)
+    assert torch.autograd.grad(gradient, x, torch.full((1,), 10.0))[0] == 0

@@ -15,13 +15,13 @@ register_fake("torchnotes::sigmoid", builtin)
 
 
 class SigmoidCurvature(Curvature):
-    """v g (1 - 2y)"""
+    """v (g (1 - 2y))"""
 
     operator = "sigmoid_curvature"
 
     @staticmethod
     def by_torch(v: Tensor, g: Tensor, y: Tensor) -> Tensor:
-        return v * g * (1 - 2 * y)
+        return v * (g * (1 - 2 * y))
 
 
 class SigmoidBackward(Slope):

@@ -15,13 +15,13 @@ register_fake("torchnotes::tanh", builtin)
 
 
 class TanhCurvature(Curvature):
-    """v g (-2y)"""
+    """v (g (-2y))"""
 
     operator = "tanh_curvature"
 
     @staticmethod
     def by_torch(v: Tensor, g: Tensor, y: Tensor) -> Tensor:
-        return v * g * (-2 * y)
+        return v * (g * (-2 * y))
 
 
 class TanhBackward(Slope):
