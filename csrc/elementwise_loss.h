@@ -53,10 +53,16 @@ struct GradientEach {
 
 // A factor known to twice the precision of T: multiplying by a rounded 1/n would err more than dividing by n. Both
 // parts have one sign and neither is 0, so that infinity times the one less infinity times the other does not come up.
+// They are counted in a power of two, lest what is small be rounded more coarsely before x makes it large; a branch,
+// the same for all elements, as a multiplication by 1 could be measured.
 template <class T>
 struct Factor {
-  T high, low;
-  C10_HOST_DEVICE friend T operator*(const Factor& g, const T& x) { return fma(x, g.high, x * g.low); }
+  T high, low, unit;
+  bool small;
+  C10_HOST_DEVICE friend T operator*(const Factor& g, const T& x) {
+    const T product = fma(x, g.high, x * g.low);
+    return g.small ? product * g.unit : product;
+  }
 };
 
 // A backward formula for elements that share one gradient, read from the device.
@@ -65,20 +71,27 @@ struct GradientShared {
   using acc_t = at::opmath_type<scalar_t>;
   struct Formula {
     F f;
-    acc_t high, low;
+    acc_t high, low, unit;
+    bool small;
     template <class... T>
     C10_HOST_DEVICE auto operator()(T... x) const {
       using V = std::common_type_t<T...>;
-      return f(Factor<V>{V(high), V(low)}, x...);
+      return f(Factor<V>{V(high), V(low), V(unit), small}, x...);
     }
   };
   F f;
   const scalar_t* g;
   const double* scale;
   C10_HOST_DEVICE Formula operator()() const {
-    const double exact = static_cast<double>(static_cast<acc_t>(*g)) * *scale;
-    const acc_t high = static_cast<acc_t>(exact * (1 - 2.0 * std::numeric_limits<acc_t>::epsilon()));
-    return {f, high, high - high == 0 ? static_cast<acc_t>(exact - static_cast<double>(high)) : high};
+    using Limits = std::numeric_limits<acc_t>;
+    constexpr double kEpsilon = Limits::epsilon(), kSmall = Limits::min() / kEpsilon;
+    const double given = static_cast<double>(static_cast<acc_t>(*g));
+    constexpr double kUnit = kEpsilon * kEpsilon * kEpsilon * kEpsilon;
+    const bool small = abs(given * *scale) < kSmall;
+    const double exact = (small ? given / kUnit : given) * *scale;
+    const acc_t high = static_cast<acc_t>(exact * (1 - 2 * kEpsilon));
+    const acc_t low = high - high == 0 ? static_cast<acc_t>(exact - static_cast<double>(high)) : high;
+    return {f, high, low, static_cast<acc_t>(kUnit), small};
   }
 };
 

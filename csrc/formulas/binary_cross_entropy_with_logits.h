@@ -9,6 +9,10 @@
 //
 //   l/w = a q + L log(1 + e^-a),                        q = p y for x < 0, 1 - y for x >= 0
 //
+// With weights the terms are sorted otherwise, as L may overflow where the logarithm is 0:
+//
+//   l/w = q (a + log(1 + e^-a)) + q' log(1 + e^-a),     q' = 1 - y for x < 0, p y for x >= 0,  q + q' = L
+//
 // and so is not the derivative a difference of numbers near 1. With t = s(-a) <= 1/2, t = 1 - s(a):
 //
 //   (dl/dx)/w   = (1 - y) - L s(-x) = L t - p y for x < 0, (1 - y) - L t for x >= 0       = s(x) - y for p = 1
@@ -42,9 +46,9 @@ struct BinaryCrossEntropy : Labels {
   }
   template <class T>
   C10_HOST_DEVICE Weighted<T> operator()(T x, T label, T w, T p) const {
-    const T y = smooth(label), a = abs(x);
-    const T l = fma(p - T(1), y, T(1));
-    return counted(label, w * fma(a, where(x < T(0), p * y, T(1) - y), l * log1p_exp(T(0) - a)));
+    const T y = smooth(label), yes = p * y, no = T(1) - y, a = abs(x), log = log1p_exp(T(0) - a);
+    const T far = where(x < T(0), yes, no), near = where(x < T(0), no, yes);
+    return counted(label, w * fma(far, a + log, near * log));
   }
   template <class T>
   C10_HOST_DEVICE Weighted<T> counted(T label, T loss) const {

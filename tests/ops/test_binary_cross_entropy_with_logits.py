@@ -8,6 +8,8 @@ import torch
 import torchnotes.functional as F
 from loss_checks import LossCase, LossChecks
 
+inf = float("inf")
+
 
 def reference(x, y, reduction="mean", weight=None, pos_weight=None, label_smoothing=0.0, ignore_index=None):
     counts = torch.ones_like(y, dtype=torch.bool) if ignore_index is None else y != ignore_index
@@ -214,3 +216,19 @@ def test_the_largest_numbers_overflow_no_earlier_than_in_torch(wanted, kind):
                 results.append(torch.autograd.grad(loss, inputs, torch.full_like(loss, g), create_graph=create_graph))
             for ours, theirs in zip(*results, strict=True):
                 assert ours[theirs.isfinite()].isfinite().all()
+
+
+def test_what_is_infinite_is_not_nan():
+    x, y = torch.tensor([-1e3, -200.0, 200.0]), torch.tensor([2.0, 2.0, 1.0])
+    for weight in (None, torch.ones(3)):
+        loss = F.binary_cross_entropy_with_logits(x, y, weight, pos_weight=torch.tensor(3e38), reduction="none")
+        assert loss.tolist() == [inf, inf, 0]
+
+
+def test_the_smallest_gradients_are_rounded_once():
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        x, y = torch.full((100_000,), 3.0, dtype=dtype, requires_grad=True), torch.full((100_000,), -1e6, dtype=dtype)
+        F.binary_cross_entropy_with_logits(x, y).backward(torch.tensor(1e-37, dtype=torch.float32).to(dtype))
+        results.append(x.grad)
+    torch.testing.assert_close(results[0], results[1].float(), rtol=3e-7, atol=0)

@@ -8,6 +8,8 @@ import torch
 import torchnotes.functional as F
 from loss_checks import LossCase, LossChecks
 
+inf = float("inf")
+
 
 def reference(x, y, reduction="mean", weight=None):
     weight = torch.ones_like(x) if weight is None else weight
@@ -77,6 +79,18 @@ def test_deprecated_reductions():
         with pytest.warns(UserWarning, match="deprecated"):
             theirs = torch.nn.functional.mse_loss(x, y, size_average, reduce)
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_smallest_gradients_are_rounded_once():
+    for difference, g in ((3e6, 1e-37), (1e30, 1e-41), (inf, 4.8e-38), (3.0, 1e38)):
+        results = []
+        for dtype in (torch.float32, torch.float64):
+            x = torch.zeros(100_000, dtype=dtype)
+            x[0] = difference
+            x.requires_grad_()
+            F.mse_loss(x, torch.zeros_like(x)).backward(torch.tensor(g).to(dtype))
+            results.append(x.grad)
+        torch.testing.assert_close(results[0], results[1].float(), rtol=2e-7, atol=0)
 
 
 @pytest.mark.parametrize("wanted", ((True, False), (True, True)), ids=("input", "input and target"))
