@@ -125,7 +125,7 @@ inline void check_classes(
         weight->sizes()
     );
     TORCH_CHECK(
-        probabilities || at::isFloatingType(weight->scalar_type()),
+        probabilities ? !weight->is_complex() : at::isFloatingType(weight->scalar_type()),
         "expected scalar type ",
         input.scalar_type(),
         " but found ",

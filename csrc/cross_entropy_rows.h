@@ -191,7 +191,7 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
     const acc_t at_target = this->targets.mass(row) * this->softcap.times_slope(x_t, v_t);
     along_grad[row] = static_cast<scalar_t>(counts ? k * all.on_p - (all.on_a + at_target) : acc_t(0));
     const acc_t d = g * (k - static_cast<acc_t>(2 * this->z) * m) * all.on_p;
-    return {all.row, g * k, d, g, x_t, v_t};
+    return {all.row.greatest, g * k * all.row.inverse, d * all.row.inverse, g, x_t, v_t};
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyCurvature<T>& f, V x, V v) const {

@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/python_numbers.h>
+#include <torch/csrc/utils/tensor_numpy.h>
 
 #include <string>
 #include <vector>
@@ -54,6 +55,26 @@ inline const char* text_of(PyObject* string) {
   return text;
 }
 
+// As torch takes them, too: numpy's numbers, and tensors of no dimension.
+inline double double_from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
+  if (THPUtils_checkDouble(value)) {
+    return THPUtils_unpackDouble(value);
+  }
+  const bool tensor = THPVariable_Check(value);
+  const bool number = tensor ? THPVariable_Unpack(value).dim() == 0 && !THPVariable_Unpack(value).requires_grad()
+                             : torch::utils::is_numpy_scalar(value);
+  TORCH_CHECK_TYPE(number, wrong_type(name, argument, "a float", value));
+  return PyFloat_AS_DOUBLE(checked(PyNumber_Float(value)).ptr());
+}
+
+inline int64_t int_from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
+  if (THPUtils_checkLong(value)) {
+    return THPUtils_unpackLong(value);
+  }
+  TORCH_CHECK_TYPE(PyIndex_Check(value) && !PyBool_Check(value), wrong_type(name, argument, "an int", value));
+  return THPUtils_unpackLong(checked(PyNumber_Index(value)).ptr());
+}
+
 inline c10::IValue from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
   const bool optional = argument.type()->kind() == c10::TypeKind::OptionalType;
   if (optional && value == Py_None) {
@@ -65,8 +86,7 @@ inline c10::IValue from_python(PyObject* value, const c10::Argument& argument, c
       TORCH_CHECK_TYPE(THPVariable_Check(value), wrong_type(name, argument, "a Tensor", value));
       return unwrapped(THPVariable_Unpack(value));
     case c10::TypeKind::FloatType:
-      TORCH_CHECK_TYPE(THPUtils_checkDouble(value), wrong_type(name, argument, "a float", value));
-      return THPUtils_unpackDouble(value);
+      return double_from_python(value, argument, name);
     case c10::TypeKind::BoolType:
       TORCH_CHECK_TYPE(PyBool_Check(value), wrong_type(name, argument, "a bool", value));
       return value == Py_True;
@@ -75,8 +95,7 @@ inline c10::IValue from_python(PyObject* value, const c10::Argument& argument, c
                  ? c10::IValue(list_from_python<int64_t>(value, argument, name, "a list of int"))
                  : c10::IValue(list_from_python<double>(value, argument, name, "a list of float"));
     default:
-      TORCH_CHECK_TYPE(THPUtils_checkLong(value), wrong_type(name, argument, "an int", value));
-      return static_cast<int64_t>(THPUtils_unpackLong(value));
+      return int_from_python(value, argument, name);
   }
 }
 

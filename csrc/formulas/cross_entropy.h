@@ -18,14 +18,17 @@
 //   c_j = du_j/dx_j = 1 - (u_j / s)^2,    c'_j = -2 (u_j / s^2) c_j;    without a cap u = x, c = 1, c' = 0
 //
 //   gradient   G_j     = g (k p_j - a_j) c_j
-//   curvature  (H v)_j = g { p_j c_j [k c_j v_j - (k - 2 z m) d] + (k p_j - a_j) c'_j v_j },    d = sum_i p_i c_i v_i
-//   and        dG.v/dg = sum_j (k p_j - a_j) c_j v_j = k d - sum_j a_j c_j v_j
+//   curvature  (H v)_j = c_j [g k p_j c_j v_j - g (k - 2 z m) d p_j] + g (k p_j - a_j) c'_j v_j
+//   and        dG.v/dg = sum_j (k p_j - a_j) c_j v_j = k d - sum_j a_j c_j v_j,    d = sum_i p_i c_i v_i
 //
 // a_t of a class index stands at one place: it is added where a row is done. What remains of a is an operand, an affine
 // function of q, or of w: a_j = slope q_j + shift. sum a_j (lse - u_j) is summed relative to the greatest logit so far,
 // lest large logits cancel: with M = sum a_j (of the operand) and S = sum a_j (u_j - m),
 //
 //   sum a_j (lse - u_j) = M (lse - m) - S = M ln s - S;      where m rises to h, S <- S - M (h - m)
+//
+// A class of mass 0 has no part in the loss and in its derivatives, whatever its logit. Where a class is masked, its
+// logit being -inf, and q_j = 0 or w_j = 0, dl/dq_j is 0, not infinite or NaN as in torch, whose loss is NaN there.
 //
 // A row that is ignored has loss 0 and gradient 0, NaN logits excepted, as in torch.
 #pragma once
@@ -191,19 +194,20 @@ struct CrossEntropyProjection {
 
 template <class T>
 struct CrossEntropyCurvature {
-  Normaliser<T> row;
-  T k, d, g;  // k and g; (k - 2 z m) d: all times g
-  T x_t, v_t;
+  T greatest;
+  T of_p, of_d;  // what makes g k p and g (k - 2 z m) d p of e^(u - m): products with p <= 1, lest g v overflow
+  T g, x_t, v_t;
 
   // Without a cap.
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V v) const {
-    return row.softmax(u) * (V(k) * v - V(d));
+    const V e = exp_nonpositive(u - V(greatest));
+    return e * V(of_p) * v - e * V(of_d);
   }
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V v, V a, V c, V c_slope) const {
-    const V p = row.softmax(u);
-    return p * c * (V(k) * c * v - V(d)) + (V(k) * p - V(g) * a) * c_slope * v;
+    const V e = exp_nonpositive(u - V(greatest)), p = e * V(of_p);
+    return c * (p * (c * v) - e * V(of_d)) + (p - V(g) * a) * c_slope * v;
   }
 };
 

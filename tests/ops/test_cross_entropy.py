@@ -4,6 +4,7 @@ import itertools
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
@@ -15,6 +16,7 @@ import torchnotes.functional as F
 from checks import op_db, outcome, threads
 from layouts import LAYOUTS, channels_last, contiguous, expanded, strided, transposed
 from softmax_checks import log_softmax, rows_of_every_kind
+from torchnotes import nn
 
 inf, nan = float("inf"), float("nan")
 
@@ -228,6 +230,12 @@ def test_mixed_types_are_what_they_are_in_torch():
         ours = F.cross_entropy(x, other)
         assert ours.dtype == builtin(x, other).dtype
         torch.testing.assert_close(ours, reference(x.double(), other.double()), check_dtype=False)
+    for of_logits, of_weight in itertools.product((torch.bfloat16, torch.float32), repeat=2):
+        for weight in (torch.rand(5).to(of_weight), torch.rand(5).double(), torch.tensor([1 + 1j, 2, 3, 4, 5])):
+            ours, theirs = (f(x.to(of_logits), q.to(of_logits), weight) for f in (F.cross_entropy, builtin))
+            torch.testing.assert_close(ours, theirs, rtol=8e-3 if of_logits == torch.bfloat16 else 1e-6, atol=0)
+    with pytest.raises(RuntimeError):
+        F.cross_entropy(x, q, weight, z_loss=0.1)
     weight = torch.rand(5)
     target = torch.tensor((0, 1, 2, 3))
     torch.testing.assert_close(
@@ -310,6 +318,25 @@ def test_second_derivative_by_value(keywords, dtype):
             torch.testing.assert_close(ours.double(), exact, rtol=8 * EPS[dtype], atol=8 * EPS[dtype] * scale)
 
 
+@pytest.mark.parametrize("kind", (torch.float32, torch.bfloat16), ids=str)
+def test_the_second_derivative_overflows_no_earlier_than_torchs(kind):
+    for probabilities, weighted in itertools.product((False, True), repeat=2):
+        x, target = problem((200, 5), kind, probabilities)
+        weight = torch.rand(5).to(kind) if weighted else None
+        g = (3.3e38 * torch.linspace(-1, 1, 200)).to(kind)
+        v = (torch.randn(200, 5) * 10 ** torch.linspace(-2, 2, 200)[:, None]).to(kind)
+        results = []
+        for function in (F.cross_entropy, builtin):
+            leaf = x.detach().requires_grad_()
+            loss = function(leaf, target, weight, reduction="none")
+            (gradient,) = torch.autograd.grad(loss, leaf, g, create_graph=True)
+            results.append(torch.autograd.grad(gradient, leaf, v)[0])
+        finite = results[1].isfinite()
+        assert 500 < finite.sum() < 900
+        ours, theirs = (result[finite].double() / 3.3e38 for result in results)
+        torch.testing.assert_close(ours, theirs, rtol=8 * EPS[kind], atol=8 * EPS[kind])
+
+
 def test_third_and_fourth_derivative():
     def third(x: Tensor) -> Tensor:
         (first,) = torch.autograd.grad(F.cross_entropy(x, target, z_loss=0.1).pow(2), x, create_graph=True)
@@ -382,6 +409,16 @@ def test_gradient_for_probabilities_that_are_zero():
     x, q = torch.randn(3, 5, dtype=torch.float64), torch.eye(5, dtype=torch.float64)[:3].requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(x, q, reduction="sum"), q)
     torch.testing.assert_close(gradient, -log_softmax(x))
+
+
+def test_a_class_of_no_mass_has_no_part_whatever_its_logit():
+    x = torch.tensor([[0.0, -inf, 1.0]], requires_grad=True)
+    q = torch.tensor([[0.5, 0.0, 0.5]], requires_grad=True)
+    for weight in (None, torch.tensor([1.0, 0.0, 2.0])):
+        (gradient,) = torch.autograd.grad(F.cross_entropy(x, q, weight), q)
+        assert gradient.isfinite().all()
+        assert gradient[0, 1] == 0
+    assert F.cross_entropy(x, torch.tensor([1]), weight, reduction="sum") == 0
 
 
 # transforms and modes
@@ -812,6 +849,8 @@ def test_bad_arguments_raise_what_torch_raises():
         (torch.randn(4, 5, 6), torch.randint(5, (4,))),
         (x, t, weight[:3]),
         (x, q, weight[:3]),
+        (x, q, "w"),
+        (x, q, 1.0),
         (x, t, weight[None]),
         (x, t, torch.ones(5).long()),
         (x, t, "w"),
@@ -844,6 +883,35 @@ def test_bad_arguments_raise_what_torch_raises():
     assert outcome(F.cross_entropy, x, q, ignore_index=1) == outcome(builtin, x, q, ignore_index=1)
     with pytest.raises(RuntimeError, match=r"label_smoothing must be between 0.0 and 1.0. Got: -0.5"):
         F.cross_entropy(x, t, label_smoothing=-0.5)
+
+
+def test_numbers_of_numpy_and_tensors_are_options():
+    x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
+    layer = torch.randn(5, 5)
+    for name, numbers in (
+        ("label_smoothing", (np.float32(0.1), np.float16(0.1), np.int64(1), torch.tensor(0.1), torch.tensor(1))),
+        ("ignore_index", (np.int64(1), np.int8(1), torch.tensor(1))),
+    ):
+        for number in numbers:
+            for ours, theirs in (
+                (F.cross_entropy(x, t, **{name: number}), builtin(x, t, **{name: number})),
+                (nn.CrossEntropyLoss(**{name: number})(x, t), builtin(x, t, **{name: number})),
+                (F.linear_cross_entropy(x, layer, t, **{name: number}), builtin(x @ layer.T, t, **{name: number})),
+            ):
+                torch.testing.assert_close(ours, theirs)
+            leaf = x.clone().requires_grad_()
+            with torch.autocast("cpu"):
+                loss = F.cross_entropy(leaf, t, **{name: number})
+            (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+            by_func = torch.func.grad(lambda x, **kw: F.cross_entropy(x, t, **kw))(x, **{name: number})
+            torch.testing.assert_close(gradient.detach(), by_func)
+    for name, bad in (
+        ("label_smoothing", (torch.tensor([0.1]), torch.tensor(0.1, requires_grad=True), np.array(0.1), "0.1")),
+        ("ignore_index", (np.float32(1), torch.tensor(1.0), True, 1.0)),
+    ):
+        for number in bad:
+            assert outcome(F.cross_entropy, x, t, **{name: number})[0] is TypeError
+            assert outcome(builtin, x, t, **{name: number})[0] is TypeError
 
 
 def test_bad_options_of_our_own():

@@ -206,6 +206,16 @@ def test_probabilities_of_another_dtype():
         torch.testing.assert_close(ours.float(), reference(x, W, q), rtol=2e-2, atol=2e-2)
 
 
+def test_a_weight_of_another_dtype():
+    x, W, _, q = (t.detach() for t in problem(torch.float32, probabilities=True))
+    weight = torch.rand(C, dtype=torch.float64)
+    for options in (None, Chunk(3)):
+        ours = linear_cross_entropy(x, W, q, weight=weight, options=options)
+        assert ours.dtype == torch.float64
+        exact = reference(x.double(), W.double(), q.double(), weight=weight)
+        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=0)
+
+
 def test_layouts():
     for layout in (
         lambda t: t.t().contiguous().t(),

@@ -465,8 +465,13 @@ def cross_entropy(
     if empty not in ("nan", "zero"):
         raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
     number = reduction_enum(size_average, reduce, reduction)
-    if target.dtype != input.dtype and target.is_floating_point() and has_probabilities(input, target):
+    differing = target.dtype != input.dtype or weight is not None
+    if differing and target.is_floating_point() and has_probabilities(input, target):
         dtype = torch.promote_types(input.dtype, target.dtype)
+        if isinstance(weight, Tensor) and not weight.is_complex():
+            dtype = torch.promote_types(dtype, weight.dtype)
+        elif isinstance(weight, Tensor) and not (split or z_loss or cap or empty != "nan" or inplace_backward):
+            return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         input, target = input.to(dtype), target.to(dtype)
     options = number, ignore_index, label_smoothing, z_loss, cap, empty == "zero"
     if split:

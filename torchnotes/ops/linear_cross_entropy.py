@@ -255,6 +255,8 @@ def linear_cross_entropy(
     if x.dim() == 1:
         x = x.unsqueeze(0)
         target = target.unsqueeze(0) if target.is_floating_point() else target.reshape(1)
+    if isinstance(weight, Tensor) and target.is_floating_point() and not weight.is_complex():
+        target = target.to(torch.promote_types(target.dtype, weight.dtype))
     dtype = torch.promote_types(x.dtype, target.dtype) if target.is_floating_point() else x.dtype
     if autocasts(x):  # x, W and b are rounded as for linear, the logits are not
         dtype = torch.promote_types(dtype, torch.float32)
