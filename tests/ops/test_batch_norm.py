@@ -484,6 +484,34 @@ def test_nested_vmap_over_weights():
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of torch's lerp_ under vmap
+@pytest.mark.parametrize("samples", (1, 3))
+def test_nested_vmap_over_every_subset_of_the_tensors(samples):
+    """In training: the results and the running statistics."""
+    x, mean, var, weight, _ = inputs((4, 3))
+    subsets = list(itertools.product((0, None), repeat=4))[:-1]
+    for inner, outer in itertools.product(subsets, subsets):
+
+        def many(x, in_dims, n):
+            return x if in_dims is None else torch.stack([x * 0.5**i for i in range(n)])
+
+        tensors = [many(t, dim, samples) for t, dim in zip((x, mean, var, weight), inner, strict=True)]
+        tensors = [many(t, dim, 2) for t, dim in zip(tensors, outer, strict=True)]
+        results = []
+        for function in (ours, builtin):
+
+            def of_each(x, mean, var, weight, function=function):
+                mean, var = mean.clone(), var.clone()
+                return function(x, mean, var, weight, None, training=True), mean, var
+
+            results.append(value_or_error(torch.vmap(torch.vmap(of_each, inner), outer), *tensors))
+        found, expected = results
+        if isinstance(expected, str):
+            assert isinstance(found, str), (inner, outer)
+        else:
+            torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("training", (True, False))
 def test_ensembles(training):
     """Of members that differ in everything, and in their weights alone."""

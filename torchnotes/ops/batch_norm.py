@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor, maybe_get_level
 from torch.compiler import is_compiling
 from torch.nn.functional import _verify_batch_size as verify_batch_size  # type: ignore[attr-defined] # not public
 from torch.nn.functional import batch_norm as builtin
@@ -225,7 +226,10 @@ class BatchNorm(Function):
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         *_, momentum, training, _, _, _, center_only = args
         updates = training and momentum is not None and args[3] is not None
-        if updates and in_dims[0] is not None and None in in_dims[3 : 4 if center_only else 5]:
+        updated = range(3, 4 if center_only else 5)
+        if updates and any(
+            (in_dims[0] is not None and in_dims[i] is None) or _batched_more(args[0], args[i]) for i in updated
+        ):
             raise RuntimeError(
                 "Batch norm got a batched tensor as input while the running_mean or running_var, which will be updated "
                 "in place, were not batched."
@@ -238,11 +242,13 @@ class BatchNorm(Function):
         dims: tuple = 1, 1, 0, 0
         if in_dims[0] is in_dims[3] is in_dims[4] is None:  # only weights are batched
             dims, statistics, of_batch = (1, None, None, None), statistics[:, 0], [x[0] for x in of_batch]
-        else:  # as in torch, a statistic that is not batched stays as it is where the other one is
-            mean, variance = (
-                None if dim is None else x.movedim(dim, 0) for x, dim in zip(args[3:5], in_dims[3:5], strict=True)
-            )
+        else:
+            mean, variance = (_of_each(info, x, dim) for x, dim in zip(args[3:5], in_dims[3:5], strict=True))
         if updates:
+            mean, variance = (
+                None if x is None or _batched_more(new, x) else x
+                for x, new in zip((mean, variance), of_batch, strict=True)
+            )
             _update(mean, variance, of_batch, momentum, center_only)
         return (_split(info, y, 1), statistics, *of_batch), dims
 
@@ -328,6 +334,29 @@ def _there(of_all: tuple, weight: Tensor | None, bias: Tensor | None) -> tuple:
 
 def _wanted(ctx: Any, gradients: tuple) -> tuple:
     return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad[:3], strict=True))
+
+
+def _of_each(info: Any, running: Tensor | None, dim: int | None) -> Tensor | None:
+    """A running statistic of each sample, to be updated. As in torch, one that is not batched stays as it is where the
+    other one is, unless there is a single sample."""
+    if running is not None and dim is not None:
+        return running.movedim(dim, 0)
+    return running.unsqueeze(0) if running is not None and info.batch_size == 1 else None
+
+
+def _batched_more(x: Tensor, other: Tensor) -> bool:
+    """Whether an enclosing vmap has x in its batch, but not the other."""
+    return not _levels(x) <= _levels(other)
+
+
+def _levels(x: Tensor) -> set[int]:
+    """Of vmap, at which x is batched."""
+    levels = set()
+    while is_functorch_wrapped_tensor(x):
+        if is_batchedtensor(x):
+            levels.add(maybe_get_level(x))
+        x = get_unwrapped(x)
+    return levels
 
 
 def _channels_of_all(info: Any, in_dims: tuple, args: tuple, channels_second: tuple[int, ...]) -> list:
