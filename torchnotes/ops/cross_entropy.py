@@ -25,7 +25,7 @@ from ._class_shards import described, of_logits, refuse_group, sharded, split_am
 from ._cross_entropy import Options, Split, has_probabilities
 from ._derivatives import tangent, transpose
 from ._function import Function, autocasts, batched, differentiable, recorded, show, traceable, watched
-from ._loss import MEAN, NONE, check_in_range, gradient_of_elements, reduction_enum, widened
+from ._loss import MEAN, NONE, check_in_range, reduction_enum, widened
 from ._split_cross_entropy import SplitCrossEntropy, of_these_classes
 
 _forward = torch.ops.torchnotes.cross_entropy.default
@@ -395,8 +395,9 @@ def _differentiable_backward(
         row = _as_one_row(input, target)
         return _differentiable_backward(g, *row, weight, statistics, scale, reduction, *options).squeeze(0)
     rows = input.select(1, 0)
-    g = gradient_of_elements(g, scale, reduction, rows).to(input.dtype)
-    return CrossEntropyBackward.apply(g, input, target, weight, statistics, *options)
+    if reduction != NONE:
+        g = (g * scale if rows.numel() > 0 else g).to(input.dtype)  # the scale of no rows is 1 / 0
+    return CrossEntropyBackward.apply(g.expand(rows.shape), input, target, weight, statistics, *options)
 
 
 _call, _call_and_give_up_the_logits = (
