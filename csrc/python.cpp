@@ -64,8 +64,8 @@ bool takes(PyObject* object) {
          (x.is_cpu() || x.is_cuda() || x.is_meta());
 }
 
-// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take. What
-// torch.jit.trace records, and torch.fx unless gradients are switched off, consists of torch's operations: in the
+// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take.
+// What torch.jit.trace records, and torch.fx unless gradients are switched off, consists of torch's operations: in the
 // recorded graph they have derivatives, while our Functions are gone. So does what is functionalized.
 PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
   return raised();
