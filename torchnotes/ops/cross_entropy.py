@@ -448,7 +448,7 @@ def cross_entropy(
     ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
     if not (isinstance(target, Tensor) and ours):
         extended = bool(z_loss or logit_softcap is not None or empty != "nan" or inplace_backward)
-        compiling = isinstance(target, Tensor) and recorded(input) and (extended or call_mode() == TRANSFORM)
+        compiling = isinstance(target, Tensor) and recorded(input) and (extended or torch._C._are_functorch_transforms_active())
     if not (isinstance(target, Tensor) and (ours or compiling)):
         if watched() or (extended and subclass and dense_float(input)):
             of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
