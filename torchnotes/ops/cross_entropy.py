@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
 from torch.overrides import has_torch_function_variadic
@@ -448,7 +449,8 @@ def cross_entropy(
     ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
     if not (isinstance(target, Tensor) and ours):
         extended = bool(z_loss or logit_softcap is not None or empty != "nan" or inplace_backward)
-        compiling = isinstance(target, Tensor) and recorded(input) and (extended or torch._C._are_functorch_transforms_active())
+        transforming = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        compiling = isinstance(target, Tensor) and recorded(input) and (extended or transforming)
     if not (isinstance(target, Tensor) and (ours or compiling)):
         if watched() or (extended and subclass and dense_float(input)):
             of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
