@@ -4,6 +4,7 @@ import collections
 import contextlib
 import copy
 import cProfile
+import gc
 import pickle
 import random
 import sys
@@ -566,3 +567,21 @@ def test_under_a_profiler():
     report = profiler.runcall(convert, model)
     assert report.fused or "profiler" in report.unfused[""]
     assert any("trace" in str(entry.code) or "convert" in str(entry.code) for entry in profiler.getstats())
+
+
+def test_what_the_garbage_collector_calls_is_no_code_of_the_model():
+    def called(phase, info):
+        if phase == "start":
+            calls.append(info)
+
+    calls = []
+    before = gc.get_threshold()
+    gc.callbacks.append(called)
+    gc.set_threshold(1)
+    try:
+        assert convert(nn.Sequential(nn.Linear(3, 3), nn.ReLU())).fused
+    finally:
+        gc.callbacks.remove(called)
+        gc.set_threshold(*before)
+    assert calls
+    assert gc.isenabled()

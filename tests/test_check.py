@@ -60,7 +60,7 @@ def test_no_option_is_missing(name):
     else:
         given = set(record.arguments).union(*record.options, *record.differentiable_once, *record.beside_torch)
     elsewhere = {"size_average", "reduce", "_stacklevel"}  # deprecated, and no option
-    elsewhere.add("process_group")  # of several processes
+    elsewhere |= {"process_group", "out"}  # of several processes, and where the result goes
     assert set(inspect.signature(getattr(functional, name)).parameters) - elsewhere == given
 
 

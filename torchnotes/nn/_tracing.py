@@ -79,12 +79,15 @@ class Tracer(torch.fx.Tracer):
         self.ran: dict[Module, dict[Run, None]] = defaultdict(dict)  # what code, while a module ran
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> Graph:
-        self._running, before = [root], sys.getprofile()
+        self._running, before, collects = [root], sys.getprofile(), gc.isenabled()
+        gc.disable()  # what the collector calls is no code of the model
         sys.setprofile(self._see)
         try:
             return super().trace(root, concrete_args)
         finally:
             sys.setprofile(before)
+            if collects:
+                gc.enable()
 
     def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self._running.append(m)
