@@ -19,6 +19,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from checks import TOLERANCE, op_db, outcome, threads, values
 from layouts import LAYOUTS, channels_last, expanded, transposed
 
+# Without SIMD there is no fused multiply-add, so that a product with a gradient in two parts is rounded twice.
+FUSED = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 REDUCTIONS = ("none", "mean", "sum")
 SHAPES = ((), (0,), (1,), (5,), (3, 0, 2), (7, 33), (2, 3, 5, 4), (2, 1, 3, 1, 9))
 DIFFERENTIABLE_ALL_WAYS = dict(check_batched_grad=True, check_forward_ad=True, check_batched_forward_grad=True)
@@ -151,11 +153,11 @@ class LossChecks:
         case = self.case
         if case.builtin is None or dtype == torch.float64:
             return
-        # The one greatest of 200,000 errors is a matter of chance, and of fused multiply-adds, which there are none of
-        # without SIMD. The harness has scalar functions, which err more; on CUDA, for which they stand, torch has too.
+        # The one greatest of 200,000 errors is a matter of chance. The harness has scalar functions, which err more; on
+        # CUDA, for which they stand, torch has too.
         harness = "TORCHNOTES_KERNELS" in os.environ
-        most = 1.3 if harness or torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 1.05
-        mean = 1.15 if harness else 1.001  # 0.1 %: two good roundings tie within chance
+        most = 1.3 if harness or not FUSED else 1.05
+        mean = 1.15 if harness else 1.001 if FUSED else 1.1  # 0.1 %: two good roundings tie within chance
         for scale in (0.1, 3.0, 30.0):
             for keywords in case.keywords:
                 if set(keywords) & set(case.keyword_only):
@@ -235,7 +237,7 @@ class LossChecks:
                     pairs = zip(grads, exacts, strict=True)
                     errors.append([(d.double() - exact).pow(2).mean().sqrt() for d, exact in pairs])
             for ours, theirs in zip(*errors, strict=True):
-                assert ours <= 1.03 * theirs, (keywords, reduction)  # 3 %: chance
+                assert ours <= (1.03 if FUSED else 1.25) * theirs, (keywords, reduction)  # 3 %: chance
 
     def test_third_derivative(self, device):
         for keywords in self.case.keywords:
