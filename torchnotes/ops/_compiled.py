@@ -24,7 +24,8 @@ _INTEGER = {  # the integer of a float's width, the place of its sign, the bits 
 def worthwhile(x: Any) -> bool:
     """Whether x is being compiled (not exported, not under a transform) on the CPU, and a gradient is wanted.
 
-    What decides most often comes first: the compiled code looks again, on every call, at all the Python that this read.
+    After is_compiling, a constant to the compiler, what decides most often comes first: the compiled code checks again,
+    on every call, all the Python state that this read.
     """
     return (
         is_compiling()

@@ -40,8 +40,8 @@ def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def recorded(x: Any) -> bool:
-    """Whether x would be a tensor for our kernels, but the call must consist of torch's operations: torch.fx records a
-    transform, torch.jit.trace records anything, or torch.func.functionalize is active. native() declines it then."""
+    """Whether our kernels would take x, but the call must consist of torch's operations (`is_recorded`): torch.jit.trace
+    records it, torch.fx does and it may be differentiated, or torch.func.functionalize is active."""
     return not is_compiling() and is_recorded() and traceable(x)
 
 

@@ -337,8 +337,8 @@ def _wanted(ctx: Any, gradients: tuple) -> tuple:
 
 
 def _of_each(info: Any, running: Tensor | None, dim: int | None) -> Tensor | None:
-    """A running statistic of each sample, to be updated. As in torch, one that is not batched stays as it is where the
-    other one is, unless there is a single sample."""
+    """The running statistic of each sample, to be updated. As in torch, one that is not batched stays unchanged if the
+    other is batched, unless there is a single sample."""
     if running is not None and dim is not None:
         return running.movedim(dim, 0)
     return running.unsqueeze(0) if running is not None and info.batch_size == 1 else None
@@ -350,7 +350,7 @@ def _batched_more(x: Tensor, other: Tensor) -> bool:
 
 
 def _levels(x: Tensor) -> set[int]:
-    """Of vmap, at which x is batched."""
+    """The levels of vmap at which x is batched."""
     levels = set()
     while is_functorch_wrapped_tensor(x):
         if is_batchedtensor(x):
