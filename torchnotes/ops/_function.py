@@ -40,8 +40,11 @@ def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def recorded(x: Any) -> bool:
-    """Whether our kernels would take x, but the call must consist of torch's operations (`is_recorded`): torch.jit.trace
-    records it, torch.fx does and it may be differentiated, or torch.func.functionalize is active."""
+    """Whether our kernels would take x, but the call must consist of torch's operations (`is_recorded`).
+
+    It must where torch.jit.trace records it, where torch.fx records what may be differentiated, and under
+    torch.func.functionalize.
+    """
     return not is_compiling() and is_recorded() and traceable(x)
 
 
