@@ -90,14 +90,16 @@ wheel: build
 	build/clean/bin/python -m pip install --quiet --no-deps --force-reinstall dist/torchnotes-*.whl
 	cd build && clean/bin/python -m torchnotes check
 
-# The kernels again, built with the address and undefined-behaviour sanitizers, which must be loaded before Python.
+# The kernels again, and what several processes do with them, built with the address and undefined-behaviour sanitizers,
+# which must be loaded before Python.
 SANITIZED := build/sanitize
+UNDER_SANITIZERS := env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 sanitize: $(VENV)/tests
 	TORCHNOTES_SANITIZE=1 TORCHNOTES_INSTRUCTION_SETS=native \
 		$(PY) setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
-	env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
-		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		$(VENV)/bin/pytest -q -p no:cacheprovider $(KERNEL_TESTS)
+	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -p no:cacheprovider $(KERNEL_TESTS)
+	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -p no:cacheprovider "tests/test_distributed.py::test_by_ranks[3]"
 
 clean:
 	rm -rf build dist *.egg-info torchnotes/*.so torchnotes/_built.py $(VENV)/built $(VENV)/usable
