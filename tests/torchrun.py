@@ -13,9 +13,9 @@ TESTS = Path(__file__).parent
 def torchrun(ranks: int, *program: str, timeout: float) -> None:
     """Run a program on several ranks, with the torchnotes of this process; it must succeed.
 
-    When torch's gloo backend loses a race on a busy machine, it aborts the process: twice in about 200 runs of these
-    tests, once of them at exit. AddressSanitizer finds no fault of ours (`make sanitize` runs the same tests
-    under it), so a run in which a rank was aborted is repeated once. A test that fails is not.
+    Twice on a busy machine a rank was aborted by SIGABRT, once of them at exit. We could not repeat it and suspect
+    torch's gloo, because AddressSanitizer finds no fault of ours (`make sanitize` runs the same tests under it). So a
+    run in which a rank was aborted is repeated once. A test that fails is not.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *program]
     paths = (str(Path(torchnotes.__file__).parents[1]), str(TESTS.parent), os.environ.get("PYTHONPATH"))
