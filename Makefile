@@ -90,8 +90,8 @@ wheel: build
 	build/clean/bin/python -m pip install --quiet --no-deps --force-reinstall dist/torchnotes-*.whl
 	cd build && clean/bin/python -m torchnotes check
 
-# The kernels again, and what several processes do with them, built with the address and undefined-behaviour sanitizers,
-# which must be loaded before Python.
+# The tests of the kernels, and those on 3 ranks, under the address and undefined-behaviour sanitizers. The libraries of
+# the sanitizers must be loaded before Python.
 SANITIZED := build/sanitize
 UNDER_SANITIZERS := env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"

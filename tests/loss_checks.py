@@ -19,7 +19,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from checks import TOLERANCE, op_db, outcome, threads, values
 from layouts import LAYOUTS, channels_last, expanded, transposed
 
-# Without SIMD there is no fused multiply-add, so that a product with a gradient in two parts is rounded twice.
+# Without SIMD there is no fused multiply-add, and the product with a gradient in two parts is rounded twice.
 FUSED = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 REDUCTIONS = ("none", "mean", "sum")
 SHAPES = ((), (0,), (1,), (5,), (3, 0, 2), (7, 33), (2, 3, 5, 4), (2, 1, 3, 1, 9))

@@ -569,7 +569,7 @@ def test_under_a_profiler():
     assert any("trace" in str(entry.code) or "convert" in str(entry.code) for entry in profiler.getstats())
 
 
-def test_what_the_garbage_collector_calls_is_no_code_of_the_model():
+def test_callbacks_of_the_garbage_collector_are_not_part_of_the_model():
     def called(phase, info):
         if phase == "start":
             calls.append(info)

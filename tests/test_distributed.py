@@ -1,4 +1,6 @@
-"""tests/distributed, by so many processes; and what one process alone is told."""
+"""Runs tests/distributed on 2, 3 and 4 ranks, and checks the errors without a process group."""
+
+import contextlib
 
 import pytest
 import torch
@@ -12,6 +14,25 @@ from torchrun import TESTS, torchrun
 def test_by_ranks(ranks):
     pytest_of_ranks = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", str(TESTS / "distributed"))
     torchrun(ranks, *pytest_of_ranks, timeout=1200)
+
+
+@pytest.mark.parametrize(
+    ("ending", "runs", "complaint"),
+    (
+        ("if runs == 1: os.abort()", 2, contextlib.nullcontext()),
+        ("os.abort()", 2, pytest.raises(AssertionError, match="SIGABRT")),
+        ("sys.exit(1)", 1, pytest.raises(AssertionError, match="exitcode  : 1")),
+    ),
+    ids=("aborts once", "aborts twice", "fails"),
+)
+@pytest.mark.filterwarnings("ignore:one of 1 ranks aborted")
+def test_only_a_run_that_aborts_is_repeated(tmp_path, ending, runs, complaint):
+    log, script = tmp_path / "log", tmp_path / "script.py"
+    count = f"log = open({str(log)!r}, 'a+'); log.write('.'); log.seek(0); runs = len(log.read()); log.close()"
+    script.write_text(f"import os, sys\n{count}\n{ending}\n")
+    with complaint:
+        torchrun(1, str(script), timeout=120)
+    assert len(log.read_text()) == runs
 
 
 def test_without_a_process_group():

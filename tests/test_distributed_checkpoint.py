@@ -1,4 +1,4 @@
-"""What 4 ranks have saved by torch.distributed.checkpoint, 2 ranks load and go on with, and a single process."""
+"""A distributed checkpoint of 4 ranks is loaded by 2 ranks and by one process, which continue the training."""
 
 import importlib.util
 

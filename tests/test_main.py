@@ -71,7 +71,7 @@ def test_rows_are_not_merged_into_another_table(tmp_path, capsys, content):
     assert path.read_bytes() == content
 
 
-each_that_prints = pytest.mark.parametrize(
+commands_that_print = pytest.mark.parametrize(
     "arguments", (("info",), ("signal", "--layers", "2", "--width", "4"), ("train", "--help"), ("--help",))
 )
 
@@ -86,7 +86,7 @@ def nobody_reads():
         file.flush()  # main has seen to it that this is no error
 
 
-@each_that_prints
+@commands_that_print
 def test_output_that_nobody_reads_ends_a_command_quietly(capfd, monkeypatch, arguments):
     with nobody_reads() as file:
         monkeypatch.setattr(sys, "stdout", file)
@@ -104,7 +104,7 @@ def full_disk():
         file.flush()  # main has seen to it that this is no error
 
 
-@each_that_prints
+@commands_that_print
 def test_output_for_a_disk_that_is_full_ends_a_command_in_one_line(capfd, monkeypatch, arguments):
     with full_disk() as file:
         monkeypatch.setattr(sys, "stdout", file)

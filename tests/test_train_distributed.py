@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -15,10 +14,10 @@ from test_train import ROOT, quick, state_of
 
 from torchnotes.__main__ import main
 from torchnotes.commands._checkpoint import load
+from torchrun import launcher
 
 RANKS = 2
 LIMIT = 120  # seconds until a launcher has ended, on a busy machine
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
 
 
 @contextlib.contextmanager
@@ -26,7 +25,7 @@ def launched(*arguments):
     """torchrun, ended with all that it has started."""
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
     process = subprocess.Popen(
-        [sys.executable, *TORCHRUN, *map(str, arguments)],
+        [*launcher(RANKS), *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

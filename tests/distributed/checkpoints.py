@@ -107,5 +107,5 @@ if __name__ == "__main__":
     _, what, path = sys.argv
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
     {"save": save_all, "load": load_all}[what](Path(path))
-    dist.barrier()  # none leaves while others still talk to it
+    dist.barrier()  # a rank that left early would close the connections of the others
     dist.destroy_process_group()

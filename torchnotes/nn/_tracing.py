@@ -80,7 +80,7 @@ class Tracer(torch.fx.Tracer):
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> Graph:
         self._running, before, collects = [root], sys.getprofile(), gc.isenabled()
-        gc.disable()  # what the collector calls is no code of the model
+        gc.disable()  # callbacks of the collector are not part of the model
         sys.setprofile(self._see)
         try:
             return super().trace(root, concrete_args)

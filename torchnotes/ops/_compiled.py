@@ -24,8 +24,8 @@ _INTEGER = {  # the integer of a float's width, the place of its sign, the bits 
 def worthwhile(x: Any) -> bool:
     """Whether x is being compiled (not exported, not under a transform) on the CPU, and a gradient is wanted.
 
-    After is_compiling, a constant to the compiler, what decides most often comes first: the compiled code checks again,
-    on every call, all the Python state that this read.
+    is_compiling is a constant to the compiler. The conditions after it are ordered by how often they decide: compiled
+    code guards on all Python state that is read here, and checks it on every call.
     """
     return (
         is_compiling()

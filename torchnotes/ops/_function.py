@@ -42,8 +42,8 @@ def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def recorded(x: Any) -> bool:
     """Whether our kernels would take x, but the call must consist of torch's operations (`is_recorded`).
 
-    It must where torch.jit.trace records it, where torch.fx records what may be differentiated, and under
-    torch.func.functionalize.
+    This holds under torch.jit.trace, under torch.func.functionalize, and while torch.fx records with gradients enabled
+    or under a transform.
     """
     return not is_compiling() and is_recorded() and traceable(x)
 
