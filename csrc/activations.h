@@ -1,4 +1,4 @@
-// The activations by their numbers.
+// The activations by number.
 #pragma once
 
 #include <c10/util/Exception.h>
@@ -7,7 +7,7 @@
 
 namespace torchnotes {
 
-constexpr int64_t kIdentity = 0, kLeakyReLU = 2;  // the others go by their names alone
+constexpr int64_t kIdentity = 0, kLeakyReLU = 2;  // the other numbers appear in the switch only
 
 // Calls f(activation). The numbers are those of ACTIVATIONS in torchnotes/ops/_activations.py.
 template <class F>

@@ -1,4 +1,4 @@
-// What batch normalisation does to one channel, in the terms of row_shape.h.
+// The row operations (row_shape.h) of batch normalization: one row is one channel.
 #pragma once
 
 #include "formulas/batch_norm.h"
@@ -7,12 +7,12 @@
 namespace torchnotes {
 namespace {
 
-// What is known of the channels: of each its parameters, if any, and, kept for the backward, mu and r.
+// The per-channel parameters, and the mean and 1/std that are saved for the backward pass.
 template <class acc_t>
 struct Channels {
   const acc_t* weight;
   const acc_t* bias;
-  double* statistics;  // mu of every channel, then r
+  double* statistics;  // the mean of every channel, then r = 1/std
   int64_t count;
 
   C10_HOST_DEVICE Channel at(int64_t row) const {
@@ -52,7 +52,7 @@ struct ChannelMoments {
 
 template <class acc_t, class scalar_t>
 struct BatchMoments : ChannelMoments<acc_t, scalar_t> {
-  double* results;  // mu of every channel, then v
+  double* results;  // the mean of every channel, then the variance
   int64_t count;
 
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
@@ -68,7 +68,7 @@ struct BatchStatistics : ChannelMoments<acc_t, scalar_t> {
   double unbiased, eps;  // n/(n - 1)
   bool center_only;
   acc_t* batch_mean;  // for the running statistics
-  acc_t* batch_var;   // the unbiased one
+  acc_t* batch_var;   // unbiased
 
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
     const Moments of = this->moments_of(row, all);
@@ -94,7 +94,7 @@ struct Normalise : BatchStatistics<acc_t, scalar_t> {
   }
 };
 
-// What the passes of the backward have in common.
+// What all passes of the backward have in common.
 template <class acc_t, class scalar_t, class Reference, class Activation>
 struct BatchNormPass {
   Channels<acc_t> channels;
@@ -147,7 +147,7 @@ struct BatchNormGradient : BatchNormPass<acc_t, scalar_t, Reference, Activation>
 
 template <class acc_t, class scalar_t, class Reference, class Activation>
 struct BatchNormBackward : BatchNormPass<acc_t, scalar_t, Reference, Activation> {
-  double inverse_n;  // 1/n; 0: the statistics are constants
+  double inverse_n;  // 1/n, or 0 if the statistics are constants
   bool center_only;
   acc_t* grad_weight;
   acc_t* grad_bias;

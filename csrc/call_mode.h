@@ -1,4 +1,4 @@
-// What a call needs: the kernel alone, a graph as well, or the rules of a transform.
+// What a call needs: the kernel alone, a graph too, or the rules of a transform.
 #pragma once
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -20,10 +20,10 @@ inline bool in_torch_func() {
   return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
-// Whether a torch.func transform or a level of forward mode is active.
+// Whether a torch.func transform or forward-mode AD is active.
 inline bool transforming() { return in_torch_func() || torch::autograd::ForwardADLevel::try_get_by_idx(0); }
 
-// Whether torch.fx (make_fx, torch.func.linearize) or torch.jit.trace records the call.
+// Whether torch.fx (make_fx, torch.func.linearize) or torch.jit.trace is recording the call.
 inline bool is_traced() {
   using c10::impl::TorchDispatchModeTLS;
   return (TorchDispatchModeTLS::any_modes_set() &&
@@ -31,11 +31,11 @@ inline bool is_traced() {
          torch::jit::tracer::isTracing();
 }
 
-// Whether a TorchFunctionMode is to see the call before any kernel does.
+// Whether a TorchFunctionMode must see the call before any kernel runs.
 inline bool is_watched() { return at::impl::torch_function_mode_enabled(); }
 
-// Whether x is a wrapper whose torch.func level has ended, as in a pullback or for a tensor that outlives its
-// transform. Its own requires_grad means nothing; that of the tensor inside counts.
+// Whether x is a wrapper of a torch.func level that has ended, as in a pullback or for a tensor that outlives its
+// transform. Its own requires_grad is meaningless; only that of the wrapped tensor counts.
 inline bool is_dead(const at::Tensor& x) {
   return x.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::FuncTorchGradWrapper) &&
          !at::functorch::unwrapIfDead(x).is_same(x);
@@ -48,12 +48,13 @@ inline at::Tensor unwrapped(at::Tensor x) {
   return x;
 }
 
-// Whether x belongs to a torch.autograd.grad of batched gradients, which has a vmap of its own, without torch.func.
+// Whether x is batched by torch.autograd.grad(is_grads_batched=True), which uses a vmap of its own instead of
+// torch.func.
 inline bool is_batched(const at::Tensor& x) {
   return x.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::Batched);
 }
 
-// Whether an operation on x is recorded in the graph.
+// Whether autograd records operations on x.
 inline bool wants_graph(const at::Tensor& x) { return at::GradMode::is_enabled() && x.requires_grad(); }
 
 }  // namespace torchnotes

@@ -1,4 +1,4 @@
-// The channels of a tensor (N, C, ...) as the row and column drivers want them, and numbers that belong to channels.
+// The channels of a tensor (N, C, ...) as rows or columns for the drivers, and checks of per-channel tensors.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -11,7 +11,7 @@
 
 namespace torchnotes {
 
-// The memory format of a dense x; of another x, the one that its strides suggest.
+// The memory format of x if it is dense, otherwise the one that its strides suggest.
 inline at::MemoryFormat channels_format(const at::Tensor& x) {
   for (const auto format :
        {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast, at::MemoryFormat::ChannelsLast3d}) {
@@ -22,7 +22,7 @@ inline at::MemoryFormat channels_format(const at::Tensor& x) {
   return x.suggest_memory_format();
 }
 
-// For tensors with elements: contiguous memory, or channels last, as torch would have the result.
+// The channels of a nonempty tensor, in contiguous or channels-last memory, whichever torch would return.
 class ChannelRows {
  public:
   explicit ChannelRows(const at::Tensor& x) : ChannelRows(x, channels_format(x)) {}
@@ -37,7 +37,7 @@ class ChannelRows {
   const RowShape& shape() const { return shape_; }
   bool columns() const { return columns_; }
   int64_t count() const { return shape_.rows; }
-  int64_t size() const { return shape_.segments * shape_.length; }  // of each
+  int64_t size() const { return shape_.segments * shape_.length; }  // elements per channel
   bool is_alike(const at::Tensor& x) const { return x.is_contiguous(format_); }
   at::Tensor alike(const at::Tensor& x) const { return x.contiguous(format_); }
 
@@ -59,7 +59,7 @@ class ChannelRows {
 
 inline at::ScalarType precise(const at::Tensor& x) { return at::toOpMathType(x.scalar_type()); }
 
-// These are to be called before anything is written.
+// Call these checks before writing anything.
 inline void check_channels(const at::Tensor& x) {
   TORCH_CHECK(
       x.dim() >= 2 && x.numel() > 0, "batch_norm: expected an input (N, C, ...) with elements, got size ", x.sizes()
@@ -93,7 +93,7 @@ inline void check_running(const at::Tensor& x, const char* name, const std::opti
   );
 }
 
-// The numbers of each channel in the precision of the arithmetic; an undefined tensor where there are none.
+// Per-channel values in the accumulation type, or an undefined tensor if there are none.
 inline at::Tensor precise_numbers(const at::Tensor& x, const std::optional<at::Tensor>& numbers) {
   return numbers ? numbers->to(precise(x)).contiguous() : at::Tensor();
 }

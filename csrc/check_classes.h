@@ -1,4 +1,4 @@
-// What cross-entropy asks of its arguments, in torch's words, before anything is allocated or written.
+// Validates the arguments of cross-entropy with torch's error messages, before anything is allocated or written.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,7 +10,7 @@
 
 namespace torchnotes {
 
-// The target is a probability of each class, or else the index of one.
+// The target holds either a probability per class or a class index.
 inline bool has_probabilities(const at::Tensor& input, const at::Tensor& target) {
   return input.sizes() == target.sizes();
 }
@@ -21,7 +21,7 @@ inline std::vector<int64_t> shape_of_losses(const at::Tensor& input) {
   return shape;
 }
 
-// The place of an element in a tensor of this shape.
+// The multi-index of an element in a tensor of this shape.
 inline std::vector<int64_t> position_of(int64_t element, at::IntArrayRef shape) {
   std::vector<int64_t> position(shape.size());
   for (size_t i = shape.size(); i-- > 0; element /= shape[i]) {
@@ -96,7 +96,7 @@ inline void check_classes(
     const std::optional<at::Tensor>& weight,
     int64_t ignore_index,
     double label_smoothing,
-    bool some_classes  // a target may be among the others
+    bool some_classes  // the input is a shard, so a target may be in another one
 ) {
   TORCH_CHECK(
       !has_probabilities(input, target) || at::isFloatingType(target.scalar_type()),
@@ -137,8 +137,7 @@ inline void check_classes(
     TORCH_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");
     return;
   }
-  if (target.is_cpu() &&
-      !some_classes) {  // elsewhere it would take waiting for the device: there such a row becomes NaN
+  if (target.is_cpu() && !some_classes) {  // on other devices this would synchronize; an invalid target gives NaN there
     if (target.scalar_type() == at::kLong) {
       check_indices_in_range<int64_t>(target, classes, ignore_index);
     } else {

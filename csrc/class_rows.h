@@ -1,4 +1,4 @@
-// The rows along one dimension of a tensor, as the row drivers want them.
+// The rows along one dimension of a tensor, as the row drivers expect them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,16 +8,16 @@
 namespace torchnotes {
 
 struct ClassRows {
-  at::Tensor dense;  // the tensor, contiguous; where `moved`, with the dimension last
+  at::Tensor dense;  // contiguous, with the dimension last if `moved`
   RowShape shape;
   int64_t dim;
   bool moved;
 
-  // With the tensor's shape and laid out as `dense`: x, or a copy.
+  // x with the layout of `dense`, copied if necessary.
   at::Tensor alike(const at::Tensor& x) const { return (moved ? x.movedim(dim, -1) : x).contiguous(); }
 };
 
-// Copies only where the dimension is not the innermost one of dense memory, nor the memory contiguous as it is.
+// Copies only if x is neither contiguous nor dense with `dim` innermost.
 inline ClassRows class_rows(const at::Tensor& x, int64_t dim) {
   const int64_t length = x.size(dim);
   if (!x.is_contiguous() && x.movedim(dim, -1).is_contiguous()) {

@@ -1,4 +1,4 @@
-// What cross-entropy does to one row, in the terms of row_shape.h.
+// The row operations (row_shape.h) of cross-entropy.
 #pragma once
 
 #include <type_traits>
@@ -10,8 +10,8 @@
 namespace torchnotes {
 namespace {
 
-// The targets of rows: classes, or none where the target is a probability for each class. Where the logits are those of
-// some of the classes, what there is of all is known elsewhere, and a target may be one of the others.
+// The targets of the rows: class indices, or none if the targets are class probabilities. If the logits are a shard of
+// the classes, the normalizer comes from all shards, and a target may lie in another shard.
 template <class acc_t>
 struct Targets {
   const int64_t* index;
@@ -24,7 +24,7 @@ struct Targets {
   C10_HOST_DEVICE bool has_class(int64_t row) const {
     return index && counts(row) && index[row] >= 0 && index[row] < classes;
   }
-  // What the row counts for in a mean. A class that there is not makes the row NaN, where it has not been refused.
+  // The weight of a row in the mean. An invalid class that was not refused before makes the row NaN.
   C10_HOST_DEVICE acc_t weight_of(int64_t row) const {
     if (!index || !counts(row)) {
       return counts(row) ? acc_t(1) : acc_t(0);
@@ -43,7 +43,7 @@ struct Targets {
   }
 };
 
-// What every pass over the rows knows. a = slope q + shift is what the operand q makes of the target mass.
+// What every pass over the rows knows. a = slope q + shift is the target mass that the operand q contributes.
 template <class acc_t, class scalar_t, bool capped>
 struct CrossEntropyRows {
   Targets<acc_t> targets;
@@ -51,7 +51,7 @@ struct CrossEntropyRows {
   Softcap<capped> softcap;
   double z;
   acc_t slope, shift;
-  acc_t* statistics;  // of each row: its normaliser, and with an operand or of some classes m
+  acc_t* statistics;  // per row: its normalizer and, with an operand or for a shard, m
   int64_t columns;
 
   template <class T>
@@ -88,7 +88,7 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   void look(Greatest<T>& survey, T x, Q...) const {
     survey.add(x);
   }
-  // A cap keeps the order.
+  // Capping preserves the order.
   template <class T>
   StateBelow<T> start(int64_t, Greatest<acc_t> known) const {
     return StateBelow<T>::start(Greatest<T>{this->softcap(T(known.value))});
@@ -118,7 +118,7 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   }
 };
 
-// The gradient of the loss of each row: of all the same number times a scale, or of each its own.
+// The gradient of the loss of each row: one number times a scale for all rows, or one number per row.
 template <class acc_t, class scalar_t>
 struct GradientOfLoss {
   const scalar_t* grad;
@@ -133,7 +133,7 @@ template <class acc_t, class scalar_t, bool capped>
 struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
   GradientOfLoss<acc_t, scalar_t> grad;
   RowOperand<scalar_t> out;
-  RowOperand<const acc_t> of_classes;  // the operand, where it serves all rows
+  RowOperand<const acc_t> of_classes;  // the operand, if all rows share it
 
   C10_HOST_DEVICE CrossEntropyGradient<acc_t> of(int64_t row) const {
     const Normaliser<acc_t> kept = this->normaliser_of(row);
@@ -203,7 +203,7 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   }
   C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyCurvature<acc_t>& f) const {
     if (!capped || !this->targets.has_class(row)) {
-      return;  // without a cap a_t has no part in the curvature
+      return;  // without a cap the curvature does not depend on a_t
     }
     const int64_t t = this->targets.index[row];
     const acc_t q = of_classes.data ? of_classes.data[t] : acc_t(0);
@@ -223,7 +223,7 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   }
 };
 
-// The sum of the losses, or their mean, and what the gradient of that is multiplied by.
+// The sum or the mean of the losses, and the factor of its gradient.
 template <class acc_t, class scalar_t>
 struct ReduceLosses {
   bool mean, zero_if_empty;

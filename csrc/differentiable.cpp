@@ -1,15 +1,16 @@
-// The call of an operator y = f(x, ...), differentiable by its first arguments, of which the backward operator returns
-// the gradients, and its node in the graph, without Python on the way: a Python Function costs several times the kernel
-// on a small tensor. The rules stay in Python (torchnotes/ops).
+// Calls an operator y = f(x, ...) that is differentiable in its first arguments; the backward operator returns their
+// gradients. The node of the graph is in C++ too: a Python Function costs several times as much as the kernel on a
+// small tensor. The rules stay in Python (torchnotes/ops).
 //
-//   no graph wanted   y = kernel(x, ...)
-//   a graph           the same, and a node that keeps what the backward operator asks for, by its names in the schemas
-//   its backward      backward(g, kept...); where that needs a graph in turn, a Python function of the same arguments.
-//                     Where it asks which gradients are wanted, no others are computed
-//   anything else     Python, for everything: a transform, a gradient by another argument, autocast where f heeds it
+//   no graph needed   y = kernel(x, ...)
+//   a graph           the same, and a node that saves what the backward operator needs, by its names in the schemas
+//   its backward      backward(g, saved...), or a Python function of the same arguments if that needs a graph in turn.
+//                     If the operator has an argument `wanted`, it computes only the gradients that are needed
+//   anything else     the fallback in Python: under a transform, for a gradient by another argument, and under autocast
+//                     if f respects it
 //
-// A kernel may write y over x. So may the backward operator write the gradient over what was kept. What else a kernel
-// returns is not differentiable.
+// A kernel may write y over x. The backward operator may write the gradient over a saved tensor. Further results of a
+// kernel are not differentiable.
 #include "differentiable.h"
 
 #include <ATen/autocast_mode.h>
@@ -43,8 +44,8 @@ using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 using torch::jit::Stack;
 
-// What an argument of the backward operator is: an argument of the kernel or its result, kept perhaps for one of the
-// gradients alone; which gradients are wanted; or nothing.
+// An argument of the backward operator: an argument or a result of the kernel, which may be saved for one gradient
+// only; the list of the gradients that are wanted; or nothing.
 struct Source {
   enum { kArgument, kResult, kWanted, kNothing } kind;
   size_t index = 0;
@@ -69,20 +70,20 @@ std::optional<size_t> written(const c10::FunctionSchema& schema) {
   return std::nullopt;
 }
 
-// One per function, made at import and never freed: nodes may outlive the interpreter.
+// One per function, created at import and never freed, because nodes may outlive the interpreter.
 struct Rule {
   std::string name;
   c10::OperatorHandle kernel;
   c10::OperatorHandle backward;
   std::vector<Source> kept;  // the arguments of `backward` after the gradient
   bool heeds_autocast;
-  pybind11::object otherwise;                // f where no kernel is called from here
+  pybind11::object otherwise;                // f, for calls that are not handled here
   pybind11::object differentiable_backward;  // `backward` with a graph
   bool in_place;
   std::optional<size_t> backward_writes;  // the argument of `backward` that becomes the gradient
-  size_t results;                         // how many are returned, y being the first
+  size_t results;                         // how many to return; y is the first
 
-  // Of so many arguments, the first ones.
+  // The number of gradients; they belong to the first arguments.
   size_t gradients() const { return backward_writes ? 1 : backward.schema().returns().size(); }
 
   bool keeps_input() const {
@@ -90,7 +91,7 @@ struct Rule {
   }
 };
 
-// The last arguments may be left to their defaults.
+// Fills in the defaults of trailing arguments.
 void add_defaults(const c10::FunctionSchema& schema, Stack& stack) {
   const auto& arguments = schema.arguments();
   for (size_t i = stack.size(); i < arguments.size(); ++i) {
@@ -131,7 +132,7 @@ pybind11::object to_python(const IValue& value) {
 }
 
 struct Kept {
-  IValue constant;  // where it is no tensor
+  IValue constant;  // if it is not a tensor
   std::optional<SavedVariable> tensor;
   bool is_output;
 };
@@ -174,7 +175,7 @@ struct Node final : torch::autograd::Node {
     return arguments;
   }
 
-  // What is kept and no tensor, or of this run of the backward.
+  // A saved value that is not a tensor, or the gradients wanted by this backward pass.
   IValue constant(size_t i) const {
     if (rule.kept[i].kind != Source::kWanted) {
       return kept[i].constant;
@@ -230,7 +231,7 @@ struct Node final : torch::autograd::Node {
     }
   }
 
-  // Compiled autograd traces with stand-ins for tensors, and wants a function of them that it can put into its graph.
+  // Compiled autograd traces with proxies for tensors and expects a function of them to put into its graph.
   variable_list apply_with_saved(
       const variable_list& gradients, torch::dynamo::autograd::SwapSavedVariables& saved
   ) override {
@@ -287,7 +288,7 @@ struct Node final : torch::autograd::Node {
   std::vector<Kept> kept;
 };
 
-// torch holds nodes by an intrusive pointer from 2.13 on, by a shared one before.
+// torch holds nodes by an intrusive pointer since 2.13, by a shared pointer before.
 template <class T, class... Args>
 auto make_node(Args&&... args) {
   if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, T>) {
@@ -297,7 +298,7 @@ auto make_node(Args&&... args) {
   }
 }
 
-// The arguments for which there are gradients.
+// The arguments that have gradients.
 variable_list differentiated(const Rule& rule, const Stack& arguments) {
   variable_list found(rule.gradients());
   for (size_t i = 0; i < found.size(); ++i) {
@@ -345,9 +346,9 @@ variable_list call_with_graph(const Rule& rule, Stack arguments) {
   return all;
 }
 
-// The gradient takes x's memory, which must then be nobody else's.
+// The gradient overwrites x, so nothing else may use that memory.
 void check_x_can_be_given_up(const Rule& rule, const Tensor& x) {
-  torch::autograd::check_inplace(x, /*requires_grad=*/true);  // refuses leaves and their views
+  torch::autograd::check_inplace(x, /*requires_grad=*/true);  // rejects leaves and their views
   TORCH_CHECK(
       x.is_non_overlapping_and_dense(),
       rule.name,
@@ -411,8 +412,8 @@ PyMethodDef kCallDifferentiable = {
     "apply", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_differentiable)), METH_FASTCALL, nullptr
 };
 
-// What each argument of the backward operator after the gradient is. Of `kept`, pairs (name or None, None or the number
-// of the gradient that it is kept for).
+// Describes the arguments of the backward operator after the gradient. `saved` holds pairs (name or None, None or the
+// index of the only gradient that needs it).
 std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
   using Kept = std::vector<std::pair<std::optional<std::string>, std::optional<size_t>>>;
   std::vector<Source> found;
@@ -425,7 +426,7 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
       found.push_back({Source::kArgument, *argument, only_for});
     } else {
       const auto result = find(kernel.returns(), *name);
-      // An operator in place returns nothing: what it writes is its result.
+      // An in-place operator returns nothing; its result is what it writes.
       TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": neither an argument nor a result is named ", *name);
       found.push_back({Source::kResult, result.value_or(0), only_for});
     }
@@ -435,9 +436,9 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
 
 }  // namespace
 
-// differentiable(name, kernel, backward, kept, heeds_autocast, results, otherwise, differentiable_backward): a function
-// with the arguments of the kernel, by position, that returns so many of its results. `kept` says what each
-// argument of `backward` after the gradient is (sources).
+// differentiable(name, kernel, backward, saved, respects_autocast, results, fallback, differentiable_backward) returns
+// a function with the positional arguments of the kernel that returns the first `results` of its results. `saved`
+// describes the arguments of `backward` after the gradient (see sources).
 PyObject* differentiable(PyObject*, PyObject* args) {
   HANDLE_TH_ERRORS
   const char *name, *kernel_name, *backward_name;

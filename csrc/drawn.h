@@ -1,5 +1,5 @@
-// Tensors of random numbers, or multiplied by them, on either device. Included after its driver. The draws count the
-// elements in the order of the dimensions, however they lie.
+// Fills or multiplies tensors with random numbers, on either device. Include it after the driver. Draws are numbered by
+// the logical index of the element, whatever the memory layout.
 #pragma once
 
 #include <ATen/ops/empty_like.h>
@@ -32,7 +32,7 @@ void multiply_(const Draw& draw, const at::Tensor& self, const at::Tensor& keys,
   write_draws_(Multiply{}, draw, self, keys, place);
 }
 
-// draw_i x_i, laid out as torch's empty_like would be.
+// draw_i x_i, with the layout of torch's empty_like.
 template <class Draw>
 at::Tensor multiply(const Draw& draw, const at::Tensor& input, const at::Tensor& keys, Place place) {
   const Parts parts(input, keys, place);

@@ -1,7 +1,7 @@
-// What the operators of all elementwise losses do around their formulas, on either device. Included after its driver.
+// What the operators of all elementwise losses share, on either device. Include it after the driver.
 //
-// Reduced or not, the loss comes with `scale`: what the gradient of a sum is multiplied by, a number on the device, so
-// that the backward waits for nothing; or nothing at all where there is no reduction.
+// A loss is returned with `scale`, the factor of the gradient of a reduced loss. It is a number on the device, so that
+// the backward pass does not synchronize, and empty if there is no reduction.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -33,7 +33,7 @@ struct FinishLoss {
   }
 };
 
-// The formula of the elements without their weights in a mean.
+// Wraps a formula and drops the weight in the mean.
 template <class F>
 struct LossAlone {
   F f;
@@ -44,17 +44,17 @@ struct LossAlone {
   }
 };
 
-// A backward formula for elements that have a gradient each.
+// A backward formula for elements with a gradient of their own.
 template <class F>
 struct GradientEach {
   F f;
   C10_HOST_DEVICE F operator()() const { return f; }
 };
 
-// A factor known to twice the precision of T: multiplying by a rounded 1/n would err more than dividing by n. Both
-// parts have one sign and neither is 0, so that infinity times the one less infinity times the other does not come up.
-// They are counted in a power of two, lest what is small be rounded more coarsely before x makes it large; a branch,
-// the same for all elements, as a multiplication by 1 could be measured.
+// A factor with twice the precision of T, because multiplying by a rounded 1/n errs more than dividing by n. Both parts
+// have the same sign and neither is 0, so that an infinite x cannot give infinity - infinity. Small factors are stored
+// in units of a power of two, so that they are not rounded more coarsely before x makes the product large. This is a
+// branch, equal for all elements, because multiplying by 1 instead was measurably slower.
 template <class T>
 struct Factor {
   T high, low, unit;
@@ -65,7 +65,7 @@ struct Factor {
   }
 };
 
-// A backward formula for elements that share one gradient, read from the device.
+// A backward formula for elements that share a gradient, which is read from the device.
 template <class F, class scalar_t>
 struct GradientShared {
   using acc_t = at::opmath_type<scalar_t>;

@@ -1,4 +1,4 @@
-// Arguments of operators, from Python.
+// Converts the arguments of operators from Python.
 #pragma once
 
 #include <ATen/core/function_schema.h>
@@ -33,13 +33,13 @@ std::vector<T> list_from_python(
   }
 }
 
-// The default of an argument that was left out.
+// The default of an omitted argument.
 inline const c10::IValue& default_of(const c10::Argument& argument, const std::string& name) {
   TORCH_CHECK_TYPE(argument.default_value(), name, ": missing the argument ", argument.name());
   return *argument.default_value();
 }
 
-// A new reference that C++ has asked Python for, where it may have raised.
+// Takes over a new reference from the Python API, or throws if the call has raised.
 inline pybind11::object checked(PyObject* result) {
   if (result == nullptr) {
     throw pybind11::error_already_set();
@@ -55,7 +55,7 @@ inline const char* text_of(PyObject* string) {
   return text;
 }
 
-// As torch takes them, too: numpy's numbers, and tensors of no dimension.
+// Also accepts NumPy numbers and 0-d tensors, as torch does.
 inline double double_from_python(PyObject* value, const c10::Argument& argument, const std::string& name) {
   if (THPUtils_checkDouble(value)) {
     return THPUtils_unpackDouble(value);

@@ -1,5 +1,5 @@
-// The Python lists and dicts of an optimizer, turned into the arguments of an update operator. The lists of tensors do
-// not go back through Python: for a hundred small parameters that would take longer than to update them.
+// Turns the Python lists and dicts of an optimizer into the arguments of an update operator. The lists of tensors do
+// not go back through Python: for a hundred small parameters that would take longer than updating them.
 #include "gather.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -39,15 +39,15 @@ bool takes(PyObject* object) {
          x.scalar_type() != at::kComplexHalf;
 }
 
-// Searches a dict of tensors. Their hash is computed in Python, and is the address: that is asked of the first one
-// alone.
+// Looks up tensors in a dict. The hash of a tensor is computed in Python and equals its address, which is checked for
+// the first tensor only.
 class Hashes {
  public:
   PyObject* find(PyObject* dict, PyObject* tensor) {
     const auto address = reinterpret_cast<Py_hash_t>(tensor);
     if (!known_) {
       known_ = true;
-      const Py_hash_t hash = PyObject_Hash(tensor);  // runs Python, which an interrupt may end
+      const Py_hash_t hash = PyObject_Hash(tensor);  // runs Python, which an interrupt may abort
       if (hash == -1) {
         throw python_error();
       }
@@ -73,7 +73,7 @@ struct Name {
   PyObject* object;
   const char* text;
   bool is_step;
-  bool is_average;  // by torch's lerp_, which takes one dtype
+  bool is_average;  // torch updates it with lerp_, which requires a single dtype
 };
 
 std::vector<Name> names_in(PyObject* tuple) {
@@ -104,17 +104,17 @@ const at::Tensor* state_of(PyObject* states, const Name& name) {
   return &THPVariable_Unpack(state);
 }
 
-// What torch's step takes and our kernels do not.
+// Whether x is something that torch's step accepts and our kernels do not.
 bool differs_in_dtype_alone(const at::Tensor& w, const at::Tensor& x) {
   return x.scalar_type() != w.scalar_type() && x.device() == w.device() && x.sizes() == w.sizes() && is_dense(x);
 }
 
-// The same of a count of steps.
+// The same for a step count.
 bool is_step_of_torchs(const at::Tensor& step) {
   return step.is_neg() || (step.numel() == 1 && step.scalar_type() != at::kFloat && step.scalar_type() != at::kDouble);
 }
 
-// A parameter's states by these names, checked, as far as they are there. False if one of them is torch's.
+// Finds and checks those states of a parameter that exist. Returns false if one of them requires torch's step.
 bool find_states(
     std::vector<const at::Tensor*>& found, const at::Tensor& w, PyObject* states, const std::vector<Name>& names
 ) {
@@ -170,8 +170,7 @@ c10::OperatorHandle operator_named(PyObject* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(text_of(name), "");
 }
 
-// The arguments of an operator whose first ones are lists of tensors, those at these places of the bundle (-1: none),
-// and the others the rest.
+// The arguments of an operator: first the lists of tensors at `places` of the bundle (-1: an empty list), then `rest`.
 torch::jit::Stack arguments_of(const c10::OperatorHandle& op, PyObject* bundle, PyObject* places, PyObject* rest) {
   TORCH_CHECK_TYPE(
       PyCapsule_IsValid(bundle, kBundle) && PyTuple_Check(places) && PyTuple_Check(rest),
@@ -196,10 +195,10 @@ torch::jit::Stack arguments_of(const c10::OperatorHandle& op, PyObject* bundle, 
 
 }  // namespace
 
-// gather(params, state, names, names_of_16_bits): the parameters that have gradients, the gradients and the states by
-// these names (the last for parameters of 16 bits): a list of bundles, one for each device and dtype, as pairs with
-// their first parameter; and a list of the parameters that lack some state. All is checked. None if some of it is
-// nothing that our kernels take.
+// gather(params, state, names, names_of_16_bits) collects the parameters that have gradients, the gradients, and the
+// states with these names (names_of_16_bits for 16-bit parameters). Returns a list of pairs (bundle, its first
+// parameter), one for each device and dtype, and a list of the parameters that lack a state. Everything is checked.
+// Returns None if our kernels do not support one of the tensors.
 PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(
@@ -249,7 +248,7 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   END_HANDLE_TH_ERRORS
 }
 
-// call_on(name, bundle, places, rest): what the operator of this name returns, a tensor.
+// call_on(name, bundle, places, rest) returns what the operator of this name returns, a tensor.
 PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(n == 4, "call_on expects the name of an operator, a bundle and two tuples");
@@ -264,9 +263,9 @@ PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
   END_HANDLE_TH_ERRORS
 }
 
-// update(name, calls, begun): calls the operator of this name with each (bundle, places, rest), and adds to the first
-// dict of each pair in `begun` what the second holds. Everything is checked before the first call, and no Python runs
-// from then on: no interrupt comes in between.
+// update(name, calls, new_states) calls the operator of this name with each (bundle, places, rest), and then updates
+// the first dict of each pair in `new_states` with the second. Everything is checked before the first call, and no
+// Python runs after that, so that no interrupt comes in between.
 PyObject* update(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(

@@ -1,4 +1,4 @@
-// The keys of random numbers, and the numbers of the elements that they are made for.
+// The keys of random numbers, and how elements are numbered.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,26 +10,26 @@
 
 namespace torchnotes {
 
-// Where a part stands in a larger tensor, whose elements are counted: (first, length, pitch) for rows of `length`
-// elements, row r from number first + r pitch on. Without a place they are counted from 0.
+// The position of a shard in the full tensor, which determines the numbers of its elements: (first, length, pitch) for
+// rows of `length` elements, where row r starts at number first + r pitch. Without it elements are numbered from 0.
 using Place = at::OptionalIntArrayRef;
 
-// The same for all rows of all parts, `rows` of each.
+// The numbering of the elements of every part; a part has `rows` rows.
 struct Numbering {
   int64_t rows = 1, first = 0, pitch = 0;
 
   C10_HOST_DEVICE int64_t part(int64_t row) const { return rows == 1 ? row : row / rows; }
   C10_HOST_DEVICE int64_t start(int64_t row) const { return rows == 1 ? first : first + row % rows * pitch; }
 
-  // How many elements of a row's first group belong to no row, at most.
+  // The most elements of a row's first group that precede the row.
   int64_t most_before(int64_t group) const { return rows == 1 || pitch % group == 0 ? first % group : group - 1; }
 };
 
-// A key is a pair (seed, offset) of int64, on the CPU or the device of x. Of several, in a tensor (..., 2) whose other
-// dimensions are the first ones of x, each is that of a part of x, all parts at the same place.
+// A key is a pair (seed, offset) of int64, on the CPU or the device of x. A tensor of keys of size (..., 2), whose
+// other dimensions are the first ones of x, has a key for each part of x; all parts are numbered alike.
 struct Parts {
   at::Tensor keys;
-  int64_t count, size;  // how many rows there are, and the elements of each
+  int64_t count, size;  // the number of rows, and of elements per row
   Numbering numbering;
 
   Parts(const at::Tensor& x, const at::Tensor& keys, Place place) : keys(keys.contiguous()), count(keys.numel() / 2) {

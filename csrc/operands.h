@@ -1,4 +1,4 @@
-// The operands of an elementwise operation, on either device: what they must have in common, and how they lie.
+// The operands of an elementwise operation, on either device: checks and memory layouts.
 #pragma once
 
 #include <ATen/TensorIterator.h>
@@ -6,7 +6,7 @@
 
 namespace torchnotes {
 
-// To be called before anything is allocated or written.
+// Call the checks before anything is allocated or written.
 inline void check_same_device(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(
       a.device() == b.device(),
@@ -29,21 +29,21 @@ inline void check_alike(const at::Tensor& a, const at::Tensor& b) {
   check_same_device(a, b);
 }
 
-// The same where broadcasting is the caller's.
+// The same for operands that must not broadcast.
 inline void check_same(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: operands differ in size: ", a.sizes(), " and ", b.sizes());
   check_alike(a, b);
 }
 
-// The fast path: one dense block of memory each, laid out alike. (Not for empty tensors, whose
-// strides say nothing; TensorIterator gives the result those that torch would.)
+// The fast path: every operand is a dense block of memory with the same strides. Excludes empty tensors, whose strides
+// mean nothing; TensorIterator gives their results the strides that torch would.
 template <class... Rest>
 bool dense_alike(const at::Tensor& first, const Rest&... rest) {
   return first.numel() > 0 && first.is_non_overlapping_and_dense() && ((rest.strides() == first.strides()) && ...);
 }
 
 // The memory format of a result laid out like the dense x. As in torch, the strides of dimensions of size 1, which mean
-// nothing, are copied only where no memory format determines them.
+// nothing, are copied only if no memory format determines them.
 inline at::MemoryFormat dense_format(const at::Tensor& x) {
   if (x.is_contiguous()) {
     return at::MemoryFormat::Contiguous;
@@ -51,7 +51,7 @@ inline at::MemoryFormat dense_format(const at::Tensor& x) {
   return x.is_contiguous(at::MemoryFormat::ChannelsLast) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Preserve;
 }
 
-// The slow path, for operands that lie differently: a new result laid out as torch would, and the inputs in turn.
+// The slow path, for different layouts: a new result with torch's layout, followed by the inputs.
 template <class... Tensors>
 at::TensorIterator result_and(const Tensors&... inputs) {
   at::TensorIteratorConfig config;

@@ -1,4 +1,4 @@
-// What an update rule works on, on either device: parameters, their gradients, and the states that it keeps of each.
+// The tensors of an update rule, on either device: parameters, their gradients and their states.
 #pragma once
 
 #include <ATen/MemoryOverlap.h>
@@ -17,8 +17,8 @@
 
 namespace torchnotes {
 
-// Where the elements of a parameter stand that is part of a larger one, `length` of them in a row, and each row `pitch`
-// after the one before: by their numbers there random words are told apart.
+// The global index of the elements of a shard of a parameter, which determines their random words. The shard consists
+// of rows of `length` elements, each starting `pitch` elements after the one before.
 struct PlaceInWhole {
   int64_t first = 0, length = std::numeric_limits<int64_t>::max(), pitch = 0;
 
@@ -27,7 +27,7 @@ struct PlaceInWhole {
   }
 };
 
-// What an update depends on besides its rule. The tensors are numbers on the device, so that nobody waits for them.
+// The options of an update besides its rule. The tensors hold numbers on the device, so that nothing synchronizes.
 struct UpdateOptions {
   double lr;
   const std::optional<at::Tensor>& device_lr;
@@ -35,14 +35,14 @@ struct UpdateOptions {
   std::optional<int64_t> stream;  // round stochastically, by random numbers of this stream
   double max_grad_norm;
   const std::optional<at::Tensor>&grad_norm, &grad_scale, &found_inf;
-  at::IntArrayRef places;  // in the whole: first, length and pitch of each parameter; or nothing
+  at::IntArrayRef places;  // first, length and pitch of each parameter in the full tensor; or empty
 
   PlaceInWhole in_whole(size_t i) const {
     return places.empty() ? PlaceInWhole{} : PlaceInWhole{places[3 * i], places[3 * i + 1], places[3 * i + 2]};
   }
 };
 
-// As at::assert_no_internal_overlap, without a call into torch for a dense tensor.
+// at::assert_no_internal_overlap, but without a call into torch for a dense tensor.
 inline void check_no_overlap(const at::Tensor& x) {
   if (!x.is_non_overlapping_and_dense()) {
     at::assert_no_internal_overlap(x);
@@ -85,17 +85,18 @@ inline void check_step(const at::Tensor& w, const at::Tensor& step) {
   );
 }
 
-// One more update: the number of it.
+// Increments the step and returns it.
 inline double advance(const at::Tensor& step) {
   return step.scalar_type() == at::kFloat ? ++*step.mutable_data_ptr<float>() : ++*step.mutable_data_ptr<double>();
 }
 
-// Whether x is stored as it reads: no view as a conjugate or negative, and no zero without memory.
+// Whether x has plain memory: it is neither a conjugate or negative view nor a zero tensor without memory.
 inline bool is_plain(const at::Tensor& x) { return !x.is_conj() && !x.is_neg() && !x._is_zerotensor(); }
 
-// Lists of tensors, the first of them the parameters; the others hold one for each parameter, alike and laid out alike.
-// For tensors that do not lie so, dense ones stand until `write_back`; for complex ones their real and imaginary parts.
-// The lists are to outlive this: to count references to a hundred small tensors would take as long as to update them.
+// Lists of tensors. The first list holds the parameters; the others have one tensor per parameter, with the same size
+// and strides. Tensors with other strides are replaced by dense copies until `write_back`, complex ones by views of
+// their real and imaginary parts. The lists must outlive this object: counting references to a hundred small tensors
+// would take as long as updating them.
 class Parameters {
  public:
   explicit Parameters(at::TensorList params) : given_(params) {
@@ -175,9 +176,9 @@ class Parameters {
   const at::Tensor* real(const at::Tensor& x) { return x.is_complex() ? &made_.emplace_back(at::view_as_real(x)) : &x; }
 
   at::TensorList given_;
-  std::deque<at::Tensor> made_;                        // whose elements stay where they are
-  std::vector<const at::Tensor*> dense_;               // the parameters as they are to lie
-  std::vector<std::vector<const at::Tensor*>> lists_;  // as [list][parameter]
+  std::deque<at::Tensor> made_;                        // a deque, so that pointers to elements stay valid
+  std::vector<const at::Tensor*> dense_;               // the parameters or their dense copies
+  std::vector<std::vector<const at::Tensor*>> lists_;  // [list][parameter]
   std::vector<std::pair<const at::Tensor*, const at::Tensor*>> written_;
 };
 

@@ -1,6 +1,6 @@
-// torchnotes._C: what Python asks of C++. How this torchnotes was built; the call of differentiable operators
-// (differentiable.cpp); what a step of an optimizer works on (gather.cpp); and questions of every call, which in Python
-// would cost more than the kernel does on a small tensor. Importing it also registers the schemas (schemas.cpp).
+// torchnotes._C: what Python needs from C++. Build information, differentiable operators (differentiable.cpp),
+// optimizer steps (gather.cpp), and checks made on every call, which in Python would cost more than the kernel on a
+// small tensor. Importing it also registers the schemas (schemas.cpp).
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/MemoryOverlap.h>
 #include <pybind11/pybind11.h>
@@ -22,13 +22,13 @@
 
 namespace {
 
-// Passes the current exception to Python. What is called most often does without HANDLE_TH_ERRORS, which costs more.
+// Translates the current exception to Python. The hottest functions use it because HANDLE_TH_ERRORS costs more.
 PyObject* raised() {
   torch::translate_exception_to_python(std::current_exception());
   return nullptr;
 }
 
-// Whether torch.func.functionalize is among the active transforms: it refuses autograd Functions.
+// Whether torch.func.functionalize is among the active transforms, which rejects autograd Functions.
 bool functionalizes() {
   if (!torchnotes::in_torch_func()) {
     return false;
@@ -43,13 +43,13 @@ bool functionalizes() {
   return false;
 }
 
-// Whether the call must consist of torch's operations.
+// Whether the call must consist of torch's own operations.
 bool is_recorded() {
   constexpr c10::DispatchKeySet kMayBe(
       {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchDynamicLayerFrontMode, c10::DispatchKey::Tracer}
   );
   if (!c10::impl::tls_local_dispatch_key_set().included_.has_any(kMayBe)) {
-    return false;  // the ordinary call, by a single look
+    return false;  // the common case, decided by a single check
   }
   const bool differentiates = at::GradMode::is_enabled() || torchnotes::transforming();
   return (torchnotes::is_traced() && (differentiates || torch::jit::tracer::isTracing())) || functionalizes();
@@ -64,14 +64,15 @@ bool takes(PyObject* object) {
          (x.is_cpu() || x.is_cuda() || x.is_meta());
 }
 
-// dense_float(x): whether x is a plain tensor (no subclass) that our kernels take, in a call that they should take.
-// What torch.jit.trace records, and torch.fx unless gradients are switched off, consists of torch's operations: in the
-// recorded graph they have derivatives, while our Functions are gone. So does what is functionalized.
+// dense_float(x): whether our kernels support x, a plain tensor (no subclass), in this call. Calls recorded by
+// torch.jit.trace, or by torch.fx unless gradients are disabled, must consist of torch's operations: these have
+// derivatives in the recorded graph, while our Functions are gone. The same holds for functionalized calls.
 PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
   return raised();
 }
 
-// fits_layer(x, W, b): whether these are such tensors, alike, and of sizes that make sense of x W^T + b. b may be None.
+// fits_layer(x, W, b): whether our kernels support x W^T + b: dense_float for each, one dtype and device, and matching
+// sizes. b may be None.
 PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   if (n != 3 || !takes(args[0]) || !takes(args[1]) || (args[2] != Py_None && !takes(args[2]))) {
     Py_RETURN_FALSE;
@@ -91,8 +92,8 @@ PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   return raised();
 }
 
-// batch_of(*args): the level and the size of the innermost batch that tensors among these belong to (is_batched), or
-// None.
+// batch_of(*args): the level and size of the innermost batch (is_batched) that tensors among the arguments belong to,
+// or None.
 PyObject* batch_of(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   int64_t level = 0, size = 0;
@@ -111,7 +112,7 @@ PyObject* batch_of(PyObject*, PyObject* const* args, Py_ssize_t n) {
   END_HANDLE_TH_ERRORS
 }
 
-// on_one_device(*args): whether the tensors among these are.
+// on_one_device(*args): whether all tensors among the arguments are on the same device.
 PyObject* on_one_device(PyObject*, PyObject* const* args, Py_ssize_t n) {
   const at::Tensor* first = nullptr;
   for (Py_ssize_t i = 0; i < n; ++i) {
@@ -147,22 +148,23 @@ PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) try {
   return raised();
 }
 
-// check_in_place(x): raises where x must not be written over.
+// check_in_place(x): raises if x must not be written.
 PyObject* check_in_place(PyObject*, PyObject* x) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(THPVariable_Check(x), "expected a Tensor, got ", Py_TYPE(x)->tp_name);
   const at::Tensor& tensor = THPVariable_Unpack(x);
-  torch::autograd::check_inplace(tensor, /*requires_grad=*/true);  // refuses leaves and their views
+  torch::autograd::check_inplace(tensor, /*requires_grad=*/true);  // rejects leaves and their views
   at::assert_no_internal_overlap(tensor);
   torchnotes::check_writable(tensor);
   Py_RETURN_NONE;
   END_HANDLE_TH_ERRORS
 }
 
-// is_watched(): whether a TorchFunctionMode is to see the call.
+// is_watched(): whether a TorchFunctionMode must see the call.
 PyObject* is_watched(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_watched()); }
 
-// is_recorded(): whether the call must consist of torch's operations because it is recorded or functionalized.
+// is_recorded(): whether the call must consist of torch's operations because it is recorded or functionalized. Any
+// other operand is copied, which gives the first kind.
 PyObject* recorded(PyObject*, PyObject*) try { return PyBool_FromLong(is_recorded()); } catch (const std::exception&) {
   return raised();
 }

@@ -1,13 +1,13 @@
-// Operands that broadcast, on either device, without a copy of what is repeated. In the order in which the elements of
-// a dense tensor lie, element i of another operand is data[(i / each) % count]:
+// Operands that broadcast, on either device, without copies. In the memory order of a dense tensor, element i of
+// another operand is data[(i / repeats) % count]:
 //
-//   of the same size                                       each = 1,    count = n
-//   one number for all                                     each = 1,    count = 1
-//   a weight per column (C) of a matrix (R, C)             each = 1,    count = C
-//   a target per row (R, 1)                                each = C,    count = R
-//   a weight per channel (C, 1, 1) of images (N, C, H, W)  each = H W,  count = C
+//   of the same size                                       repeats = 1,    count = n
+//   one number for all                                     repeats = 1,    count = 1
+//   a weight per column (C) of a matrix (R, C)             repeats = 1,    count = C
+//   a target per row (R, 1)                                repeats = C,    count = R
+//   a weight per channel (C, 1, 1) of images (N, C, H, W)  repeats = H W,  count = C
 //
-// Whatever else an operand may be, a copy is of the first kind.
+// Any other operand is copied, which gives the first kind.
 #pragma once
 
 #include <ATen/ExpandUtils.h>
@@ -39,7 +39,7 @@ struct Operand {
   }
 };
 
-// Numbers in the precision of the arithmetic, whatever that of the tensors.
+// Numbers in the accumulation type, whatever the dtype of the tensors.
 struct PreciseOperand : Operand {
   template <class scalar_t>
   Repeated<at::opmath_type<scalar_t>> of() const {
@@ -47,7 +47,7 @@ struct PreciseOperand : Operand {
   }
 };
 
-// The elements of x in the order in which they lie, once x is dense.
+// The elements of a dense copy of x in memory order, or of x itself if it is dense.
 class Elements {
  public:
   explicit Elements(const at::Tensor& x)
@@ -65,7 +65,7 @@ class Elements {
   int64_t size() const { return dense_.numel(); }
   Operand operand() const { return {dense_, 1, size()}; }
 
-  // Another operand, which may broadcast to x. To be called before anything is written.
+  // Another operand, which may broadcast to x. Call it before anything is written.
   Operand operand(const at::Tensor& other) const {
     check_alike(dense_, other);
     return in_order(other);
@@ -104,7 +104,7 @@ class Elements {
   }
 
   at::Tensor dense_;
-  at::DimVector outermost_first_;  // none for the usual order
+  at::DimVector outermost_first_;  // empty if contiguous
 };
 
 }  // namespace torchnotes

@@ -1,50 +1,49 @@
-// What the row drivers (rows.h and columns.h of cpu and cuda) say of rows: where they lie, and what an operation on one
-// is.
+// Rows and the operations on them, for the row drivers (rows.h and columns.h of cpu and cuda).
 //
-// A row is made of segments, and the rows may be interleaved:
+// A row consists of segments, and rows may be interleaved:
 //
 //   softmax over logits (R, C)            R rows of one segment of length C
-//   softmax over logits (N, C, S)         N S rows of one segment of length C; S neighbours are interleaved, so that
-//                                         an element stands S after the one before
+//   softmax over logits (N, C, S)         N S rows of one segment of length C; S neighbors are interleaved, so that
+//                                         consecutive elements of a row are S apart
 //   statistics per channel of (N, C, L)   C rows of N segments of length L, C L elements from one to the next
 //
-// An operation tells what happens to one row. It holds what is alike for all rows; a State and a Formula, both plain
-// structs of Ts, hold what is a row's own, T being a scalar or a SIMD vector:
+// An operation defines what happens to one row. It holds what all rows share; a State and a Formula, both plain structs
+// of Ts, hold what belongs to one row, where T is a scalar or a SIMD vector:
 //
-//   State<T> start<T>(row)         nothing seen yet
-//   add(State<T>&, T x...)         one element of each input
-//   State<T>::merge(State<T>)      what another part of the row has seen; start() counts as nothing seen
-//   State<V>::merge_lanes(State<T>&)       optional, for SIMD vectors V: all lanes at once
-//   Formula<acc> finish(row, State<acc>)   called once when all is seen: writes results per row, and returns what the
+//   State<T> start<T>(row)         the state before the first element
+//   add(State<T>&, T x...)         adds one element of each input
+//   State<T>::merge(State<T>)      merges another part of the row; start() is neutral
+//   State<V>::merge_lanes(State<T>&)       optional, for SIMD vectors V: merges all lanes at once
+//   Formula<acc> finish(row, State<acc>)   called once per row: writes the results of the row and returns what the
 //                                  second pass needs (or nothing, if there is none)
 //   T value(Formula<T>, T x...)    one element of the output
-//   amend(row, Formula<acc>)       optional, called when the row is written: for an element of its own, like a target
+//   patch_target(row, Formula<acc>)        optional, called when the row is written: overwrites a special element, such
+//                                  as the target
 //
-// A State that is cheaper to add to once something is known of all elements may have it found out, in a pass over some
-// thousand elements at a time, each time followed by their addition to a State that knows it (on the CPU, where they
-// stay in cache meanwhile):
+// Adding to a State may be cheaper if something is known of the elements before. Then a prescan runs over some thousand
+// elements, which are then added while they are in cache (on the CPU only):
 //
-//   Survey<T> survey<T>()                  nothing seen yet: merged as a State is
-//   look(Survey<T>&, T x...)               one element of each input
-//   Known<T> start<T>(row, Survey<acc>)    a State to which these elements can be added; a State<acc>, when it is done
+//   Prescan<T> prescan<T>()                the state of the prescan before the first element; merged like a State
+//   scan(Prescan<T>&, T x...)              one element of each input
+//   Known<T> start<T>(row, Prescan<acc>)   a State to which these elements are added; it converts to State<acc>
 //
-// A State that is dear to add to may have a lighter one to which some dozens of elements are added (on the CPU):
+// If adding to a State is expensive, some dozens of elements can be added to a lighter one first (on the CPU only):
 //
 //   static constexpr bool kBlocks = true
-//   Block<T> block<T>()            nothing seen yet
-//   add(Block<T>&, T x...)         as to a State
+//   Block<T> block<T>()            the block before the first element
+//   add(Block<T>&, T x...)         as for a State
 //   State<T>::merge(Block<T>)
 //
-// An operation may have what it knows of a row before its first pass handed to that:
+// The first pass may use constants of the row:
 //
-//   Known<acc> before(row)
-//   add(State<T>&, Known<T>, T x...)       in place of add(State<T>&, T x...); Known<acc> on the way through one row
+//   Constants<acc> row_constants(row)
+//   add(State<T>&, Constants<T>, T x...)   instead of add(State<T>&, T x...)
 //
-// A second pass alone has Formula<acc> of(row) in place of the first four.
+// An operation with a second pass only has Formula<acc> formula(row) instead of the first four.
 //
 // Statistics (acc) are in float for float, bfloat16 and half, in double for double. A State or a Formula whose members
-// are of another type than T says so: State::Number. The order of additions and merges
-// is fixed by the shape: not by the number of threads.
+// have another type than T declares it: State::Number. The order of additions and merges depends on the shape only, not
+// on the number of threads.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -57,7 +56,7 @@
 
 namespace torchnotes {
 
-// In what inputs of these types are computed: the same for all of them.
+// The accumulation type of inputs of these types, the same for all of them.
 template <class... In>
 using AccOf = at::opmath_type<std::tuple_element_t<0, std::tuple<In...>>>;
 
@@ -70,7 +69,7 @@ struct RowOperand {
   C10_HOST_DEVICE T* at(int64_t row, int64_t segment) const {
     return data + row * row_stride + segment * segment_stride;
   }
-  // The same where rows are interleaved. Their elements stand `interleaved` apart.
+  // The first element of an interleaved row, whose elements are `interleaved` apart.
   C10_HOST_DEVICE T* among_others(int64_t row) const {
     return data + row / interleaved * row_stride + row % interleaved;
   }
@@ -84,7 +83,7 @@ struct RowShape {
   RowOperand<T> each(T* data) const {
     return {data, length * interleaved, rows * length, interleaved};
   }
-  // One segment that serves every row and segment, as a weight per class does.
+  // A segment that all rows and segments share, such as a weight per class.
   template <class T>
   RowOperand<T> shared(T* data) const {
     return {data, 0, 0};
@@ -107,7 +106,7 @@ C10_HOST_DEVICE inline auto before_row(const Op& op, int64_t row) {
   }
 }
 
-// op.add, with what is known before where the operation wants it.
+// op.add, with the constants of the row if the operation has any.
 template <class Op, class State, class Known, class... T>
 C10_HOST_DEVICE inline void add_elements(const Op& op, State& state, const Known& known, const T&... x) {
   if constexpr (knows_before<Op>) {
@@ -122,6 +121,6 @@ C10_HOST_DEVICE inline auto amend(const Op& op, int64_t row, const Formula& f, i
   op.amend(row, f);
 }
 template <class Op, class Formula>
-C10_HOST_DEVICE inline void amend(const Op&, int64_t, const Formula&, long) {}  // for operations without amend()
+C10_HOST_DEVICE inline void amend(const Op&, int64_t, const Formula&, long) {}  // for operations without patch_target()
 
 }  // namespace torchnotes

@@ -1,4 +1,4 @@
-// Every native operator of torchnotes, one line each. Their kernels: operators/X.h; fake kernels:
+// All native operators of torchnotes, one line each. Their kernels are in operators/X.h, the fake kernels in
 // torchnotes/ops/X.py.
 #include <torch/library.h>
 
@@ -113,7 +113,7 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
 }
 #endif
 
-// Writing in place moves the version counter, so that a backward that still needs the old value raises.
+// Bumps the version counter of what is written, so that a backward pass that needs the old value raises.
 void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   const auto values = written(op.schema(), *stack);
   for_each_tensor(values, check_writable);
@@ -121,8 +121,8 @@ void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet k
   for_each_tensor(values, [](const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); });
 }
 
-// torch's fallback for negative views takes for granted that what is written is also returned: it writes past the end
-// of the stack where nothing is.
+// torch's fallback for negative views assumes that whatever is written is also returned, and writes past the end of the
+// stack otherwise.
 void write_to_a_copy(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   const auto& arguments = op.schema().arguments();
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;
@@ -162,7 +162,7 @@ TORCH_LIBRARY_IMPL(torchnotes, ADInplaceOrView, m) {
   }
 }
 
-// Optimizers resolve such views themselves: torch's fallbacks refuse lists that are written.
+// Optimizers resolve such views themselves, because torch's fallbacks reject lists that are written.
 void take_lists_as_they_are(torch::Library& m) {
   for (const char* schema : kSchemas) {
     if (takes_lists(schema)) {

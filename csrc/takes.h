@@ -1,4 +1,4 @@
-// Which tensors our kernels take.
+// Which tensors our kernels support.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,7 +12,7 @@ inline bool is_our_float(at::ScalarType dtype) {
   return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf;
 }
 
-// Whether it is a tensor and of no class of somebody else's.
+// Whether x is a tensor or a parameter, not a third-party subclass.
 inline bool is_plain_tensor(PyObject* x) {
   return THPVariable_CheckExact(x) || Py_TYPE(x) == reinterpret_cast<PyTypeObject*>(ParameterClass);
 }

@@ -1,4 +1,4 @@
-// A transformation of the rows along one dimension of tensors, on either device. Included after its row driver.
+// Transforms the rows along one dimension of tensors, on either device. Include it after the row driver.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -35,7 +35,7 @@ struct LogSumExpOfRows {
   }
 };
 
-// Runs a transformation of rows along a dimension of operands that lie alike into a new tensor.
+// Applies Op to the rows along a dimension and returns a new tensor. The operands must have the same size.
 template <class Op, class... Rest>
 at::Tensor transform_along(int64_t dim, const at::Tensor& first, const Rest&... rest) {
   (check_same(first, rest), ...);

@@ -1,4 +1,4 @@
-// The call of an update rule, on either device: update_all(rule, call, states). Included after its driver.
+// Calls an update rule, on either device: update_all(rule, call, states). Include it after the driver.
 #pragma once
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -13,13 +13,13 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-// What every update operator takes besides the states and the numbers of its rule.
+// The arguments that every update operator has besides the states and the hyperparameters of its rule.
 struct UpdateCall {
   at::TensorList params, grads, compensations, steps;
   UpdateOptions options;
 };
 
-// `states` as the rule counts them. Everything is checked before anything is written.
+// `states` in the order of the rule. Everything is checked before anything is written.
 template <class Rule>
 void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<at::TensorList> states) {
   const UpdateOptions& options = call.options;

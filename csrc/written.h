@@ -1,4 +1,4 @@
-// What an operator writes of its arguments.
+// Which arguments an operator writes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,13 +10,13 @@
 
 namespace torchnotes {
 
-// Whether the last arguments of a call, which are all optional, have a scale of the loss among them.
+// Whether grad_scale, one of the optional last arguments, is given.
 inline bool has_grad_scale(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
   const auto index = schema.argumentIndexWithName("grad_scale");
   return index && !torch::jit::peek(stack, *index, schema.arguments().size()).isNone();
 }
 
-// The tensors, or lists of them, that a call writes. A step writes the gradients only where it takes a scale out.
+// The tensors, or lists of them, that a call writes. A step writes the gradients only if it unscales them.
 inline std::vector<c10::IValue> written(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
   const auto& arguments = schema.arguments();
   std::vector<c10::IValue> found;

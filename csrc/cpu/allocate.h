@@ -1,11 +1,12 @@
-// Memory for results. Large ones cost more in waiting for memory than in arithmetic, twice over:
+// Allocation of results. For large results, obtaining memory costs more than the arithmetic, for two reasons.
 //
-// Fresh memory faults on first touch, 256 times in pages of 4 KiB for every once in one of 2 MiB: a large block asks
-// the kernel for huge pages before it is touched.
+// Fresh memory faults on first touch: 256 times in 4 KiB pages for every page fault of a 2 MiB page. So we ask the
+// kernel for huge pages before touching a large block.
 //
 // Recycled memory is in the cache only if it was used a moment ago. torch's allocator asks glibc for aligned blocks,
-// and glibc does not find a block just freed fit for the next one like it, for want of room to align: results wander
-// through the heap and are always cold. Here glibc is asked for plain blocks, which it hands out again at once.
+// and glibc cannot reuse a freed block for the next aligned request of the same size, because there is no room left to
+// align it: results move through the heap and are always cold. We ask glibc for plain blocks, which it hands out again
+// at once.
 #pragma once
 
 #include <ATen/EmptyTensor.h>
@@ -25,8 +26,8 @@
 
 namespace torchnotes {
 
-// A block starts at the next multiple of the alignment in a piece of memory from malloc, whose address stands before
-// it: malloc aligns for every type, so there is room.
+// Aligns a block inside memory from malloc and stores malloc's pointer just before it. There is always room, because
+// malloc aligns for every type.
 class Blocks final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
@@ -52,7 +53,7 @@ class Blocks final : public c10::Allocator {
   }
 };
 
-// An allocator that the program has set itself goes first.
+// An allocator that the program has set takes precedence.
 inline c10::Allocator* allocator() {
   static Blocks blocks;
   c10::Allocator* const current = c10::GetCPUAllocator();
@@ -68,15 +69,15 @@ inline void advise_huge_pages(const at::Tensor& fresh) {
     return;
   }
   const auto start = reinterpret_cast<uintptr_t>(fresh.storage().mutable_data());
-  const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge;  // the aligned interior: nothing of a neighbour's
+  const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge;  // the aligned interior, so that no neighbor is affected
   const uintptr_t last = (start + bytes) / kHuge * kHuge;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: a refusal changes nothing
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // only a hint: failure is harmless
 #endif
 }
 
 constexpr c10::DispatchKeySet kCPU(c10::DispatchKey::CPU);
 
-// Uninitialised memory with the size, dtype and layout of a dense tensor, or in a memory format.
+// Uninitialized memory with the size, dtype and layout of a dense tensor, or in a memory format.
 inline at::Tensor empty_like_dense(const at::Tensor& x, at::MemoryFormat format) {
   at::Tensor fresh = format == at::MemoryFormat::Preserve
                          ? at::detail::empty_strided_generic(x.sizes(), x.strides(), allocator(), kCPU, x.scalar_type())
@@ -87,7 +88,7 @@ inline at::Tensor empty_like_dense(const at::Tensor& x, at::MemoryFormat format)
 
 inline at::Tensor empty_like_dense(const at::Tensor& x) { return empty_like_dense(x, dense_format(x)); }
 
-// Uninitialised memory for a matrix of the dtype of x.
+// An uninitialized matrix of the dtype of x.
 inline at::Tensor empty_matrix(int64_t rows, int64_t columns, const at::Tensor& x) {
   const at::Tensor fresh =
       at::detail::empty_generic({rows, columns}, allocator(), kCPU, x.scalar_type(), at::MemoryFormat::Contiguous);

@@ -1,4 +1,4 @@
-// Several tensors as one piece of work: chunks of all of them together go to the threads.
+// Divides several tensors into chunks and distributes the chunks of all of them over the threads.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -22,10 +22,10 @@ inline int64_t chunks_of(const std::vector<int64_t>& sizes) {
   return count;
 }
 
-// f(i, begin, end, chunk), for the elements [begin, end) of tensor i, and the number of the chunk.
+// Calls f(i, begin, end, chunk) for the elements [begin, end) of tensor i; `chunk` counts over all tensors.
 template <class F>
 void for_each_chunk(const std::vector<int64_t>& sizes, const F& f) {
-  std::vector<int64_t> first{0};  // chunk of each tensor
+  std::vector<int64_t> first{0};  // first chunk of each tensor
   int64_t elements = 1;
   for (const int64_t size : sizes) {
     first.push_back(first.back() + at::ceil_div(size, kChunk));

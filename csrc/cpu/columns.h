@@ -1,9 +1,9 @@
 // The row drivers for the columns of a matrix: rows that are all interleaved, {C, 1, R, C} in the terms of row_shape.h,
-// and as long as a batch is large, as the channels of (N, C) or of images with the channels last.
+// and as long as the batch is large. Examples are the channels of (N, C) or of channels-last images.
 //
-// The matrix is read in the order in which it lies. A column is a lane. The columns are added up in chunks of their
-// elements, which go to the threads, and chunks in panels, which stay in cache while a few vectors of columns at a time
-// pass through the registers.
+// The matrix is read in memory order, with one column per lane. Threads reduce chunks of consecutive elements of all
+// columns. A chunk is processed in panels that stay in cache, while a few vectors of columns at a time pass through the
+// registers.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -21,13 +21,13 @@ constexpr int64_t kChunks = 64;
 constexpr int64_t kPanel = 32;  // elements of each column
 constexpr int kTile = 4;        // vectors of columns
 
-// The columns of the vector that begins with `first`.
+// The number of columns in the vector that starts at column `first`.
 template <class V>
 inline int64_t width(const RowShape& shape, int64_t first) {
   return std::min<int64_t>(V::size(), shape.rows - first);
 }
 
-// f(first, n) for each vector of columns.
+// Calls f(first, n) for each vector of columns.
 template <class V, class F>
 auto of_vectors(const RowShape& shape, const F& f) {
   std::vector<decltype(f(int64_t(0), int64_t(0)))> result;
@@ -38,7 +38,7 @@ auto of_vectors(const RowShape& shape, const F& f) {
   return result;
 }
 
-// Where the elements are only added up.
+// Stands for the output of a pass that only reduces.
 struct Nowhere {};
 inline Nowhere operator+(Nowhere nowhere, int64_t) { return nowhere; }
 
@@ -53,7 +53,7 @@ inline void add_and_write(const Op& op, State& state, const Known&, scalar_t* ou
   op.add(state, y[0]);
 }
 
-// Adds `length` elements of the columns of n vectors, of which the last has `lanes`, and fetches those `ahead`.
+// Adds `length` elements of n vectors of columns, the last of which has `lanes` columns, and prefetches `ahead`.
 template <int n, class V, class Op, class State, class Known, class Out, class... In>
 TORCHNOTES_FLATTEN inline void add_tile(
     const Op& op,
@@ -92,7 +92,7 @@ TORCHNOTES_FLATTEN inline void add_tile(
   }
 }
 
-// The states of all columns for the elements [begin, end).
+// Adds the elements [begin, end) of all columns to their states.
 template <class V, class Op, class State, class Known, class Out, class... In>
 void add_chunk(
     const RowShape& shape,
@@ -119,7 +119,7 @@ void add_chunk(
   }
 }
 
-// What op.finish says of each column.
+// Returns op.finish(...) of each column.
 template <class Op, class Out, class... In>
 auto finished_columns(const RowShape& shape, const Op& op, Out out, const RowOperand<const In>&... in) {
   using acc_t = AccOf<In...>;
@@ -160,7 +160,7 @@ auto finished_columns(const RowShape& shape, const Op& op, Out out, const RowOpe
   }
 }
 
-// formula(column) is what the pass over a column needs.
+// formula(column) is the Formula that the second pass over a column needs.
 template <class Op, class FormulaOf, class scalar_t, class... In>
 void map_columns_by(
     const RowShape& shape,
@@ -170,7 +170,7 @@ void map_columns_by(
     const RowOperand<const In>&... in
 ) {
   using V = Lanes<scalar_t>;
-  constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // a vector of bfloat16 is two of float
+  constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // one vector of bfloat16 is two of float
   constexpr int64_t kStep = kParts * V::size();
   const int64_t columns = shape.rows;
   const auto formulas = of_vectors<V>(shape, [&](int64_t first, int64_t n) {
@@ -220,7 +220,7 @@ void map_columns(
   map_columns_by(shape, op, [&](int64_t column) { return op.of(column); }, out, in...);
 }
 
-// Writes op.value(x...) of every element and adds these up.
+// Writes op.value(x...) for every element and reduces the values in the same pass.
 template <class Op, class scalar_t, class... In>
 void map_and_reduce_columns(
     c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in

@@ -1,9 +1,9 @@
-// The driver of random numbers: for_each_draw(store, draw, parts, out, in), of contiguous tensors, makes the number of
-// each element by a Draw of formulas/ and stores it in `out`, as it is (Fill) or times the element of `in` (Multiply).
+// The driver of random numbers: for_each_draw(store, draw, parts, out, in), for contiguous tensors, generates one
+// number per element with a Draw of formulas/ and stores it in `out` as it is (Fill) or multiplied by the element of
+// `in` (Multiply).
 //
-// Chunks go through buffers that stay in the first cache: words, then draws, then results. The loops over words and
-// draws are plain ones over neighbours, which the compiler makes vectors of, and go on to the end of a pair of rows
-// where the operands end before.
+// Chunks go through buffers that stay in L1: words, then draws, then results. The loops over words and draws are plain,
+// so that the compiler vectorizes them. They run to the end of a pair of rows even if the operands end earlier.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -24,7 +24,7 @@ constexpr int64_t kAhead = 4;  // chunks
 inline Bits<float> bits_at(const uint32_t* words, float) { return {words[0]}; }
 inline Bits<double> bits_at(const uint32_t* words, double) { return {words[0], words[kApart]}; }
 
-// n elements, rounded up to whole pairs.
+// Writes n draws, rounded up to whole pairs.
 template <class T, class Draw>
 inline void write_draws(T* out, const uint32_t* words, const Draw draw, int64_t n) {
   constexpr int kRow = kApart * sizeof(T) / sizeof(uint32_t);  // the words of 16 elements
@@ -86,7 +86,8 @@ struct Multiply {
   }
 };
 
-// The words take so long that the processor fetches nothing on its own meanwhile. What is fetched need not exist.
+// Prefetches explicitly, because generating words takes so long that the hardware prefetcher does not run ahead. The
+// addresses may be out of bounds.
 template <class scalar_t>
 inline void fetch(const scalar_t* from, const scalar_t* to, int64_t n) {
   constexpr int64_t kLine = 64 / sizeof(scalar_t);
@@ -103,16 +104,16 @@ void for_each_draw(
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, out.scalar_type(), "torchnotes::draws", [&] {
     using T = at::opmath_type<scalar_t>;
     constexpr int64_t kWordsEach = sizeof(T) / sizeof(uint32_t);
-    constexpr int64_t kChunk = kChunkWords / kWordsEach, kElements = kGroup / kWordsEach;  // of a group
+    constexpr int64_t kChunk = kChunkWords / kWordsEach, kElements = kGroup / kWordsEach;  // elements of a group
     scalar_t* const to = out.mutable_data_ptr<scalar_t>();
     const scalar_t* const from = in.const_data_ptr<scalar_t>();
     const int64_t* const keys = parts.keys.const_data_ptr<int64_t>();
-    // Chunks begin where groups of words do: a row's first one with elements that stand before it, for nothing.
-    const int64_t chunks = at::ceil_div(parts.numbering.most_before(kElements) + parts.size, kChunk);  // of a row
+    // Chunks start at groups of words. A row that starts inside a group generates a few elements before it in vain.
+    const int64_t chunks = at::ceil_div(parts.numbering.most_before(kElements) + parts.size, kChunk);  // per row
     const int64_t grain = std::max<int64_t>(1, at::internal::GRAIN_SIZE / std::clamp<int64_t>(parts.size, 1, kChunk));
     at::parallel_for(0, parts.count * chunks, grain, [&](int64_t begin, int64_t end) {
       alignas(64) uint32_t words[kChunkWords];
-      alignas(64) T draws[kChunk + kElements];  // the last vector may reach beyond
+      alignas(64) T draws[kChunk + kElements];  // the last vector may read past the end
       for (int64_t i = begin; i < end;) {
         const int64_t row = i / chunks, last = std::min(end, (row + 1) * chunks);
         const int64_t part = parts.numbering.part(row), start = parts.numbering.start(row);
@@ -121,7 +122,7 @@ void for_each_draw(
         for (; i < last; ++i) {
           const int64_t first = (i - row * chunks) * kChunk, drawn = std::min(kChunk, whole - first);
           const int64_t skipped = std::max<int64_t>(before - first, 0), n = drawn - skipped;
-          if (n <= 0) {  // the row ends before
+          if (n <= 0) {  // the row ends earlier
             continue;
           }
           const int64_t place = row * parts.size + first + skipped - before;

@@ -1,10 +1,10 @@
-// The driver of elementwise operations whose operands may broadcast (repeated.h): map_elements writes F(a_i, b_i, ...)
+// The driver of elementwise operations whose operands may broadcast (broadcast.h): map_elements writes F(a_i, b_i, ...)
 // for every element, sum_elements adds them up without writing them.
 //
-// Blocks of elements go through the vector code of map.h, in float for bfloat16 and half. Of an operand that does not
-// lie there as such a block it takes a copy, which stays in the cache, and for the next block too where the repetition
-// fits into one. The order of additions is fixed by the shape: pieces of a fixed size are added up in vectors, lane by
-// lane, and the sums of the pieces in double.
+// Blocks of elements go through the vector code of map.h, in float for bfloat16 and half. An operand that is not
+// contiguous there is copied into a buffer that stays in cache; the next block reuses the copy if it has the same
+// values. The order of additions is fixed by the shape: pieces of a fixed size are added up in vectors, lane by lane,
+// and the sums of the pieces in double.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -23,10 +23,10 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kElements = 1024;  // of a block, at most
-constexpr int64_t kBlocks = 4;       // of a piece
+constexpr int64_t kElements = 1024;  // elements of a block, at most
+constexpr int64_t kBlocks = 4;       // blocks of a piece
 
-// Side by side as numbers for the arithmetic; up to a vector behind the last is written too.
+// Converts n contiguous elements to the accumulation type. May write up to one vector past the end of `to`.
 template <class T>
 inline void widen(const T* from, int64_t n, at::opmath_type<T>* to) {
   constexpr int64_t kSize = Lanes<T>::size();
@@ -47,7 +47,7 @@ inline void narrow(const float* from, int64_t n, T* to) {
   for (; i + 2 * kSize <= n; i += 2 * kSize) {
     at::vec::convert_from_float<T>(V::loadu(from + i), V::loadu(from + i + kSize)).store(to + i);
   }
-  if (i < n) {  // the memory behind `from` is there to be read
+  if (i < n) {  // `from` is readable to the end of the vector
     at::vec::convert_from_float<T>(V::loadu(from + i), V::loadu(from + i + kSize)).store(to + i, n - i);
   }
 }
@@ -55,7 +55,7 @@ inline void narrow(const float* from, int64_t n, T* to) {
 template <class acc_t>
 using Block = std::array<acc_t, kElements + 2 * Vectorized<acc_t>::size()>;
 
-// An operand, block by block.
+// Reads an operand block by block.
 template <class T>
 class Source {
   using acc_t = at::opmath_type<T>;
@@ -64,7 +64,7 @@ class Source {
  public:
   explicit Source(const Repeated<T>& x) : x_(x) {}
 
-  // The elements [i, i + n) side by side, until the next call.
+  // The elements [i, i + n) as a contiguous array, valid until the next call.
   const acc_t* block(int64_t i, int64_t n) {
     const int64_t first = i / x_.each % x_.count;
     if constexpr (!is_half<T>) {
@@ -91,7 +91,7 @@ class Source {
     }
   }
 
-  // A vector is stored at once, over what comes behind it: the next numbers are stored over that in their turn.
+  // Stores whole vectors past the end of a run; the next run overwrites the excess.
   void copy_each(int64_t at, int64_t passed, int64_t n) {
     for (int64_t done = 0; done < n;) {
       const V number(static_cast<acc_t>(x_.data[at]));
@@ -110,8 +110,8 @@ class Source {
   Block<acc_t> copy_;
 };
 
-// The size of blocks: where an operand repeats itself within one, so many that each block is like the one before, and
-// whole vectors if they fit.
+// Chooses the size of a block. If an operand repeats within a block, a block holds whole periods, so that all blocks
+// are alike, and whole vectors if they fit.
 template <class acc_t, class... T>
 int64_t block_size(const Repeated<T>&... in) {
   int64_t period = 1;
@@ -129,7 +129,7 @@ inline void map_block(
   map_contiguous<sizeof...(I), acc_t>(f, {out, const_cast<acc_t*>(in[I])...}, n, inputs);
 }
 
-// make() is F.
+// make() returns F.
 template <class Make, class scalar_t, class... T>
 void map_elements(c10::Device, const Make& make, int64_t n, scalar_t* out, const Repeated<T>&... in) {
   using acc_t = at::opmath_type<scalar_t>;
@@ -153,7 +153,7 @@ void map_elements(c10::Device, const Make& make, int64_t n, scalar_t* out, const
   });
 }
 
-// finish(sum) takes the sum of the Weighted numbers F(a_i, b_i, ...).
+// Calls finish(sum) with the sum of the Weighted values F(a_i, b_i, ...).
 template <class F, class Finish, class... T>
 void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, const Repeated<T>&... in) {
   using acc_t = std::common_type_t<at::opmath_type<T>...>;

@@ -1,5 +1,5 @@
-// The row drivers for rows that lie across the vectors, each in a lane of its own: rows that are interleaved, and rows
-// so short that they would not fill a vector, whose elements are copied into that order.
+// The row drivers with one row per lane: for interleaved rows, and for rows so short that they would not fill a vector.
+// The elements of short rows are transposed into a buffer.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -18,14 +18,14 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kShort = 48;  // elements; from some more on it is faster to go through the rows one by one
+constexpr int64_t kShort = 48;  // elements; the crossover point: longer rows are faster one by one
 
-// Rows of so many elements are added up in several chains, which lose less to rounding and need not wait for each
-// other.
+// Long rows are added up in several chains: this reduces rounding errors, and the additions do not wait for one
+// another.
 constexpr int kChains = 4;
 constexpr int64_t kWorthMerging = 8;
 
-// Calls f(k) for k in [0, n). They are constants: what they index can live in registers.
+// Calls f(k) for k in [0, n), with k as a constant, so that an array indexed by k can live in registers.
 template <int n, class F>
 inline void unrolled(const F& f) {
   [&]<int... k>(std::integer_sequence<int, k...>) {
@@ -61,7 +61,7 @@ inline Lanes<scalar_t> load_lanes(const scalar_t* p, int64_t n) {
   }
 }
 
-// As many lanes as make a vector of scalar_t.
+// Rounds as many lanes as fill a vector of scalar_t.
 template <class scalar_t, size_t parts>
 inline Vectorized<scalar_t> stored(const std::array<Lanes<scalar_t>, parts>& x) {
   if constexpr (is_half<scalar_t>) {
@@ -80,7 +80,7 @@ inline void store_lanes(scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x
   }
 }
 
-// The first n lanes of x.
+// Stores the first n lanes of x.
 template <class scalar_t, size_t parts>
 inline void store_lanes(scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x, int64_t n) {
   stored<scalar_t>(x).store(p, static_cast<int>(n));
@@ -90,7 +90,8 @@ inline bool lie_across(const RowShape& shape) {
   return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
 }
 
-// The members of lanes, each a struct of Ts (or of what it says its Number is), as one struct of vectors; and back.
+// Transposes an array of structs, one per lane, into one struct of vectors, and back. All members of a struct have one
+// type: T, or the struct's own Number.
 template <class Scalars, class T, class = void>
 struct NumberIn {
   using type = T;
@@ -138,13 +139,13 @@ inline std::array<Scalars, V::size()> to_scalars(const Vectors& vectors, std::ar
   return lanes;
 }
 
-// The formula for many rows at once.
+// One Formula of vectors from a Formula per lane.
 template <class V, template <class> class Formula, class T, size_t n>
 inline Formula<V> across(const std::array<Formula<T>, n>& lanes) {
   return to_vectors<V, Formula<V>>(lanes);
 }
 
-// What is known before of n rows from `row` on.
+// The constants of n rows from `row` on.
 template <class V, class Op>
 inline auto before_lanes(const Op& op, int64_t row, int64_t n) {
   if constexpr (knows_before<Op>) {
@@ -158,7 +159,7 @@ inline auto before_lanes(const Op& op, int64_t row, int64_t n) {
   }
 }
 
-// Element by element, what n rows from `row` on hold.
+// Reads element j of n rows from `row` on, one row per lane.
 template <class scalar_t>
 class LaneReader {
   using V = Lanes<scalar_t>;
@@ -212,7 +213,7 @@ inline void write_lane(
   }
 }
 
-// Calls f(row, n) for groups of at most `lanes` neighbouring rows, in parallel.
+// Calls f(row, n) for groups of at most `lanes` neighboring rows, in parallel.
 template <class F>
 void for_lanes(const RowShape& shape, int64_t lanes, const F& f) {
   const int64_t together = shape.interleaved > 1 ? shape.interleaved : shape.rows;
@@ -226,7 +227,7 @@ void for_lanes(const RowShape& shape, int64_t lanes, const F& f) {
   });
 }
 
-// Reads n rows from `row` on, and returns what op.finish says of each.
+// Reads n rows from `row` on and returns op.finish(...) of each.
 template <class Op, class... In>
 auto finished_lanes(const RowShape& shape, const Op& op, int64_t row, int64_t n, const LaneReader<In>&... in) {
   using V = Vectorized<AccOf<In...>>;

@@ -1,7 +1,8 @@
-// The elementwise driver: map(F, a, b, ...) computes F(a_i, b_i, ...) for every element, map_(F, a) does it in place.
+// The elementwise driver: map(F, a, b, ...) computes F(a_i, b_i, ...) for every element, map_(F, a) works in place.
 //
-// F is a formula: a callable on SIMD vectors. Tails and strided elements go through the same vector code, so an
-// element's value depends neither on its place nor on the number of threads. bfloat16 and half are computed in float.
+// F is a formula: a callable on SIMD vectors. Tails and strided elements go through the same vector code, so that the
+// value of an element depends neither on its position nor on the number of threads. bfloat16 and half are computed in
+// float.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -99,7 +100,7 @@ void map_iterator(const F& f, at::TensorIteratorBase& iterator) {
 template <class scalar_t, class F, class... Tensors>
 void map_dense(const F& f, const at::Tensor& out, const Tensors&... inputs) {
   constexpr size_t N = sizeof...(Tensors);
-  // Inputs are only read; one array type for all keeps the loop above free of casts.
+  // The inputs are only read; a single array type for all pointers keeps casts out of the loop.
   const std::array<scalar_t*, N + 1> data = {
       out.template mutable_data_ptr<scalar_t>(), const_cast<scalar_t*>(inputs.template const_data_ptr<scalar_t>())...
   };
@@ -135,7 +136,7 @@ void map_(const F& f, at::Tensor& self) {
     if (dense_alike(self)) {
       map_dense<scalar_t>(f, self, self);
     } else {
-      auto iterator = at::TensorIterator::unary_op(self, self);  // refuses a tensor that overlaps itself
+      auto iterator = at::TensorIterator::unary_op(self, self);  // raises if the tensor overlaps itself
       map_iterator<1, scalar_t>(f, iterator);
     }
   });

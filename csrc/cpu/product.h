@@ -1,5 +1,5 @@
-// The product of two matrices: one of ATen's two. Its float32 products are MKL's wherever there is MKL, which on AMD's
-// processors is half as fast as oneDNN (CONTRIBUTING.md), by which ATen computes those of 16-bit numbers.
+// The product of two matrices. ATen computes float32 products with MKL wherever it is available, and on AMD processors
+// MKL is half as fast as oneDNN (CONTRIBUTING.md), which ATen uses for 16-bit products only.
 #pragma once
 
 #include <ATen/Context.h>
@@ -13,18 +13,19 @@
 #include "allocate.h"
 
 namespace at::native {
-// As ATen/native/mkldnn/Matmul.h has it, which torch does not install: result <- beta result + alpha a b. Null where
-// there is none.
+// Declared in ATen/native/mkldnn/Matmul.h, which torch does not install: result <- beta result + alpha a b. Null in
+// builds of torch without it.
 [[gnu::weak]] void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& result, float beta, float alpha);
 }  // namespace at::native
 
 namespace torchnotes {
 
-constexpr int64_t kDepth = 192;  // terms, at most, that MKL adds up at a time; oneDNN adds up all, and errs more
-// Multiplications, at least, that oneDNN is called for: a call takes some microseconds, a part of b copied to it more.
+constexpr int64_t kDepth = 192;  // the most terms that MKL sums at a time; oneDNN sums all of them, with a larger error
+// The least number of multiplications for which oneDNN pays: a call takes microseconds, copying a slice of b takes
+// more.
 constexpr int64_t kWorthCalling = 4 << 20, kWorthCopying = 10 << 20;
 
-// An AMD processor with the instructions that ATen's function insists on.
+// Whether this is an AMD processor with the instructions that ATen's function requires.
 inline bool slow_with_mkl() {
 #ifdef __x86_64__
   return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -34,7 +35,7 @@ inline bool slow_with_mkl() {
 #endif
 }
 
-// Neither a vector times another nor a matrix times a vector.
+// Neither an outer product nor a product of a matrix and a vector.
 inline bool proper(const at::Tensor& a, const at::Tensor& b) { return a.size(0) > 1 && a.size(1) > 1 && b.size(1) > 1; }
 
 inline bool dense(const at::Tensor& x) { return x.is_contiguous() || x.t().is_contiguous(); }
@@ -47,7 +48,7 @@ inline bool by_onednn(const at::Tensor& a, const at::Tensor& b) {
          dense(a) && dense(b);
 }
 
-// Some of the terms. oneDNN is slow with columns that lie apart.
+// A slice of the terms. Copies strided columns, with which oneDNN is slow.
 inline at::Tensor part(const at::Tensor& x, int64_t dim, int64_t start, int64_t length) {
   const at::Tensor some = x.narrow(dim, start, length);
   return some.stride(1) == 1 ? some : some.t().contiguous().t();

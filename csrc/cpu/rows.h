@@ -1,9 +1,9 @@
-// The row drivers: reduce_rows does the first pass over each row, map_rows the second, transform_rows both while the
-// row is in cache. See row_shape.h for the rows and the operations. The output of a second pass may be an input.
+// The row drivers: reduce_rows makes the first pass over each row, map_rows the second, transform_rows both while the
+// row is in cache. row_shape.h defines rows and operations. The output of a second pass may alias an input.
 //
-// Each lane of a vector is a state of its own. Rows are added up in pieces of a fixed size: whole rows go to the
-// threads, or, where there are fewer rows than threads, pieces do, with the same result. Rows that are interleaved or
-// short lie across the vectors instead, each in a lane: lanes.h.
+// Each lane of a vector is a State of its own. Rows are reduced in pieces of a fixed size: whole rows go to the
+// threads, or pieces if there are fewer rows than threads, with the same result. Interleaved and short rows use one row
+// per lane instead: lanes.h.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -20,16 +20,16 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kPiece = 32768;     // elements; so many that merging lanes does not count
-constexpr int64_t kCached = 1 << 19;  // bytes that one processor finds again in its cache
+constexpr int64_t kPiece = 32768;     // elements; large enough that merging the lanes costs nothing
+constexpr int64_t kCached = 1 << 19;  // bytes that one core still finds in its cache for the second pass
 constexpr int64_t kScattered = 512;   // elements of a segment
-constexpr int64_t kWoven = 1024;      // elements of a row that has many segments
-constexpr int64_t kSurveyed = 4096;   // elements; so few that the first cache keeps them
+constexpr int64_t kWoven = 1024;      // elements of a row with many segments
+constexpr int64_t kSurveyed = 4096;   // elements; small enough to stay in L1
 constexpr int64_t kFetched = 1024;    // elements
 constexpr int64_t kGathered = 128;    // elements; shorter segments are gathered, so that they fill the vectors,
-constexpr int64_t kBlock = 256;       // up to so many
-constexpr int64_t kBlocked = 32;      // elements of each lane that are added to a lighter state
-constexpr int kStates = 4;            // vectors of states in flight: an addition need not wait for the one before
+constexpr int64_t kBlock = 256;       // in blocks of up to this many
+constexpr int64_t kBlocked = 32;      // elements per lane that are added to a lighter state
+constexpr int kStates = 4;  // vectors of states in flight, so that an addition need not wait for the one before
 
 template <class Op, class = void>
 inline constexpr bool surveys = false;
@@ -41,18 +41,18 @@ inline constexpr bool blocks = false;
 template <class Op>
 inline constexpr bool blocks<Op, std::void_t<decltype(Op::kBlocks)>> = Op::kBlocks;
 
-// All that a function calls becomes part of it, for the registers; but not with the checks of the sanitizers, of which
-// a compiler would make minutes.
+// Inlines all calls, so that states live in registers. Not under the sanitizers, whose checks would make it compile for
+// minutes.
 #ifdef __SANITIZE_ADDRESS__
 #define TORCHNOTES_FLATTEN
 #else
 #define TORCHNOTES_FLATTEN [[gnu::flatten]]
 #endif
 
-// The first n lanes of `added`, the others of `old`, for States of vectors V.
+// The first n lanes of `added` and the other lanes of `old`, for States of vectors V.
 template <class V, class State>
 inline State blend_lanes(const State& old, const State& added, int64_t n) {
-  using Number = Vectorized<typename NumberIn<State, typename V::value_type>::type>;  // less than V in one vector
+  using Number = Vectorized<typename NumberIn<State, typename V::value_type>::type>;  // V may be several Numbers
   std::array<Number, sizeof(State) / sizeof(Number)> x, y;
   static_assert(std::is_trivially_copyable_v<State> && sizeof(x) == sizeof(State), "a State consists of Ts");
   std::memcpy(static_cast<void*>(&x), &old, sizeof(State));
@@ -67,7 +67,7 @@ inline State blend_lanes(const State& old, const State& added, int64_t n) {
   return result;
 }
 
-// Merges all lanes into a State of scalars: as the State itself knows to do it, or one by one.
+// Merges all lanes into a State of scalars: with State::merge_lanes if it exists, otherwise one by one.
 template <class V, class State, class Result>
 inline auto merge_lanes(const State& all, Result& result, int) -> decltype(all.merge_lanes(result)) {
   all.merge_lanes(result);
@@ -79,17 +79,17 @@ inline void merge_lanes(const State& all, Result& result, long) {
   }
 }
 
-// A State for each lane of kStates vectors V.
+// The States of kStates vectors V, one per lane.
 template <class V, class State>
 class VectorStates {
  public:
   explicit VectorStates(const State& empty) { states_.fill(empty); }
 
-  // Calls f(state, x...) for n elements, and perhaps fetches those that stand so many ahead.
+  // Calls f(state, x...) for n elements and, if `fetches`, prefetches the elements `ahead` of them.
   template <bool fetches = true, class F, class... In>
   TORCHNOTES_FLATTEN void add(const F& f, int64_t n, int64_t ahead, const In*... in) {
     constexpr int64_t kSize = V::size();
-    auto states = states_;  // a copy that nothing else can point to, for the registers
+    auto states = states_;  // a copy that nothing can alias stays in registers
     int64_t i = 0;
     for (; i + kStates * kSize <= n; i += kStates * kSize) {
       unrolled<kStates>([&](auto k) {
@@ -111,7 +111,7 @@ class VectorStates {
     states_ = states;
   }
 
-  // The same by lighter states.
+  // The same with lighter states.
   template <class Block, class F, class... In>
   void add_blocks(const Block& empty, const F& f, int64_t n, int64_t ahead, const In*... in) {
     constexpr int64_t kLength = kBlocked * kStates * V::size();
@@ -141,7 +141,7 @@ class VectorStates {
   friend class VectorStates;
 
   std::array<State, kStates> states_;
-  bool all_used_ = false;  // not the first alone
+  bool all_used_ = false;  // or only the first
 };
 
 template <class V, class State>
@@ -151,13 +151,13 @@ inline VectorStates<V, State> vector_states(const State& empty) {
 
 inline int64_t elements(const RowShape& shape) { return shape.segments * shape.length; }
 
-// Segments of many rows in turn.
+// Whether the rows interleave segment by segment.
 inline bool woven(const RowShape& shape) {
   return shape.segments > 1 && shape.rows > 1 && shape.length > 0 && shape.length < kPiece;
 }
 
-// Whether the first pass over woven rows goes through the memory in its order: where a row is more than one processor
-// finds again in its cache for the second pass, or lies scattered in short segments.
+// Whether the first pass over such rows follows the memory order: if a row does not stay in the cache of one core until
+// the second pass, or is scattered in short segments.
 template <class... In>
 inline bool in_order(const RowShape& shape) {
   const int64_t bytes = elements(shape) * (int64_t(sizeof(In)) + ... + 0);
@@ -173,7 +173,8 @@ inline int64_t pieces(const RowShape& shape) {
   return at::ceil_div(elements(shape), piece_length<In...>(shape));
 }
 
-// Whether the pieces go to the threads one by one, for more threads than rows or to go through the memory in order.
+// Whether the pieces of a row go to different threads: if there are more threads than rows, or to follow the memory
+// order.
 template <class... In>
 inline bool split_rows(const RowShape& shape) {
   return pieces<In...>(shape) > 1 && (in_order<In...>(shape) || shape.rows < at::get_num_threads());
@@ -183,7 +184,7 @@ inline bool split_rows(const RowShape& shape) {
 template <class F>
 inline void for_segments(const RowShape& shape, int64_t begin, int64_t end, const F& f) {
   if (begin == end) {
-    return;  // perhaps of length 0
+    return;  // the length may be 0
   }
   int64_t segment = begin / shape.length;
   int64_t offset = begin % shape.length;
@@ -196,7 +197,7 @@ inline void for_segments(const RowShape& shape, int64_t begin, int64_t end, cons
   }
 }
 
-// The elements [begin, begin + n) of a row, contiguous.
+// A contiguous copy of the elements [begin, begin + n) of a row.
 template <class T>
 struct Gathered {
   std::array<T, kBlock> block;
@@ -209,7 +210,7 @@ struct Gathered {
   }
 };
 
-// Calls f(n, in...) for the elements [begin, end) of a row, in contiguous parts of at most `limit`.
+// Calls f(n, in...) for contiguous parts, of at most `limit` elements, of the elements [begin, end) of a row.
 template <class F, class... In>
 inline void for_parts(
     const RowShape& shape,
@@ -271,7 +272,7 @@ auto reduce_piece(
   } else {
     auto states = vector_states<V>(op.template start<V>(row));
     const int64_t next = shape.segments > 1 ? shape.rows * shape.length : kFetched;
-    const int64_t ahead = in_order<In...>(shape) ? shape.length : next;  // the next row's segment, or the row's next
+    const int64_t ahead = in_order<In...>(shape) ? shape.length : next;  // to the next row, or in this row
     const auto add_part = [&](int64_t n, const In*... x) {
       if constexpr (blocks<Op>) {
         states.add_blocks(op.template block<V>(), add, n, ahead, x...);
@@ -287,7 +288,7 @@ auto reduce_piece(
 template <bool past_caches, class Op, class Formula, class scalar_t, class... In>
 inline void map_segment(const Op& op, const Formula& f, int64_t n, scalar_t* out, const In*... in) {
   using V = Lanes<scalar_t>;
-  constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // a vector of bfloat16 is two of float
+  constexpr int64_t kParts = Vectorized<scalar_t>::size() / V::size();  // one vector of bfloat16 is two of float
   constexpr int64_t kStep = kParts * V::size();
   std::array<V, kParts> y;
   int64_t i = 0;
@@ -338,8 +339,8 @@ void for_rows(const RowShape& shape, const F& f) {
   });
 }
 
-// Calls f(row, i, begin, end) for the i-th part of every row, of a length, in parallel. Woven rows have their parts in
-// turn.
+// Calls f(row, i, begin, end) for the i-th part of every row, each of `length` elements, in parallel. Rows that
+// interleave by segment take turns.
 template <class F>
 void for_parts_of_rows(const RowShape& shape, int64_t length, const F& f) {
   const int64_t per_row = at::ceil_div(elements(shape), length);
@@ -354,8 +355,8 @@ void for_parts_of_rows(const RowShape& shape, int64_t length, const F& f) {
   });
 }
 
-// states(row) is the state of the whole row: merged from its pieces, which are added up when it is asked for, or
-// before, on several threads, where rows are split.
+// Returns a function states(row) that gives the state of a whole row. It reduces the row when called, unless rows are
+// split: then their pieces have been reduced by several threads before.
 template <class Op, class... In>
 auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
   using acc_t = AccOf<In...>;
@@ -381,7 +382,7 @@ auto row_states(const RowShape& shape, const Op& op, const RowOperand<const In>&
   };
 }
 
-// formula_of(row) is what the pass over a row needs.
+// formula_of(row) is the Formula that the second pass over a row needs.
 template <class Op, class FormulaOf, class scalar_t, class... In>
 void map_rows_by(
     const RowShape& shape,

@@ -1,4 +1,4 @@
-// The driver of gradient_norm: the sums of chunks of a fixed size, added up in their order.
+// The driver of gradient_norm: sums chunks of a fixed size and adds up the sums in order.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -20,7 +20,7 @@ double sum_of_squares(const scalar_t* x, int64_t n) {
   using V = Vectorized<at::opmath_type<scalar_t>>;
   constexpr int64_t kSize = Vectorized<scalar_t>::size();
   const SumOfSquares add;
-  Wide<V> a(0.0), b(0.0);  // in turn: an addition need not wait for the one before
+  Wide<V> a(0.0), b(0.0);  // alternately, so that an addition need not wait for the one before
   const auto add_at = [&](int64_t i, Wide<V>& sum, auto... m) {
     const auto v = Vectorized<scalar_t>::loadu(x + i, m...);
     if constexpr (is_half<scalar_t>) {
@@ -41,7 +41,7 @@ double sum_of_squares(const scalar_t* x, int64_t n) {
   return sum_of_lanes(a) + sum_of_lanes(b);
 }
 
-// Of dense tensors of one dtype.
+// For dense tensors of one dtype.
 inline at::Tensor norm_of_all(const std::vector<at::Tensor>& tensors) {
   std::vector<int64_t> sizes;
   for (const at::Tensor& x : tensors) {

@@ -1,6 +1,6 @@
-// Stores that go past the caches: for large images, of which whoever reads them next would not find much there anyway.
-// A common store reads the line first that it overwrites, and drives out what would have been read again. To write to a
-// line again that was streamed costs more than was won.
+// Stores that bypass the caches, for results so large that their next reader would not find much of them in cache. A
+// normal store reads the line that it overwrites and evicts data that would have been used again. Writing again to a
+// line that was streamed costs more than streaming has saved.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kLarge = 1 << 24;  // bytes; what one process can count on of the last cache
+constexpr int64_t kLarge = 1 << 24;  // bytes; the share of the last-level cache that a process can count on
 
 #if defined(CPU_CAPABILITY_AVX512)
 using Streamed = __m512i;
@@ -22,7 +22,7 @@ inline void store_streamed(Streamed* p, Streamed x) { _mm512_stream_si512(p, x);
 using Streamed = __m256i;
 inline void store_streamed(Streamed* p, Streamed x) { _mm256_stream_si256(p, x); }
 #else
-struct Streamed {};  // of size 1: there is no such store
+struct Streamed {};  // of size 1: there are no streaming stores
 inline void store_streamed(Streamed*, Streamed) {}
 #endif
 
@@ -33,14 +33,13 @@ inline void stream(void* p, const V& x) {
   store_streamed(static_cast<Streamed*>(p), bits);
 }
 
-// Whether a result of so many bytes is to be streamed to lines that begin here and follow one another by `stride`
-// bytes.
+// Whether to stream a result of this many bytes to lines that start at p and are `stride` bytes apart.
 inline bool streams(const void* p, int64_t bytes, int64_t stride = 0) {
   const auto address = reinterpret_cast<uintptr_t>(p);
   return sizeof(Streamed) > 1 && bytes > kLarge && (address | stride) % sizeof(Streamed) == 0;
 }
 
-// To be called by each thread that has streamed, before others read.
+// Each thread that has streamed must call this before other threads read.
 inline void end_of_stream() {
 #if defined(CPU_CAPABILITY_AVX2) || defined(CPU_CAPABILITY_AVX512)
   _mm_sfence();

@@ -1,5 +1,5 @@
-// The driver of update rules: update(rule, parameters, steps, options) gives all parameters their next values, in one
-// pass over them, their gradients and their states.
+// The driver of update rules: update(rule, parameters, steps, options) updates all parameters in one pass over them,
+// their gradients and their states.
 //
 // A rule works on vectors, in float for bfloat16 and half; the tail of a tensor goes through the same code.
 #pragma once
@@ -22,19 +22,19 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kRounded = 256;  // elements whose random words are made at once
+constexpr int64_t kRounded = 256;  // elements whose random words are generated at once
 
-// As many numbers of a tensor as a vector holds, for the arithmetic: in one vector, or two of float.
+// The elements of one vector of scalar_t, in the accumulation type: one vector, or two of float.
 template <class scalar_t>
 struct Numbers {
   using T = at::opmath_type<scalar_t>;
   static constexpr int kVectors = is_half<scalar_t> ? 2 : 1;
   std::array<Vectorized<T>, kVectors> v;
 
-  // The place of a lane of v[k].
+  // The index of the element in this lane of v[k].
   static constexpr int place(int k, int lane) { return k * Vectorized<T>::size() + lane; }
 
-  // n: how many, where they are not all there.
+  // n: the number of elements, if the vector is not full.
   template <class... N>
   static Numbers load(const scalar_t* p, N... n) {
     const auto x = Vectorized<scalar_t>::loadu(p, n...);
@@ -46,7 +46,7 @@ struct Numbers {
     }
   }
 
-  // As they are to be stored, and what will be there then.
+  // Rounds to values that scalar_t can store: nearest() is what store() expects, stored() is what memory will hold.
   Numbers nearest() const { return *this; }
   Numbers stored() const {
     const auto [a, b] = at::vec::convert_to_float<scalar_t>(at::vec::convert_from_float<scalar_t>(v[0], v[1]));
@@ -63,9 +63,9 @@ struct Numbers {
   }
 };
 
-// bfloat16 is the upper half of a float: those at even places and those at odd ones are where they are in 32 bits but
-// for a shift, which takes half as long as to convert neighbours. A NaN here has no lower half, since it comes from a
-// bfloat16 or of nothing, so that rounding leaves it one.
+// bfloat16 is the upper half of a float. Widening the even and the odd elements separately takes only a shift or a
+// mask, half the time of converting neighbors. NaN survives the rounding, because a NaN that comes from bfloat16 or
+// from arithmetic has no bits in its lower half.
 template <>
 struct Numbers<c10::BFloat16> {
   using T = float;
@@ -98,7 +98,7 @@ struct Numbers<c10::BFloat16> {
   }
 };
 
-// A parameter and what belongs to it: where it lies, and the rule at its step.
+// The data of a parameter, and the rule at its step.
 template <class Rule, class scalar_t>
 struct Place {
   Rule rule;
@@ -108,7 +108,7 @@ struct Place {
   PlaceInWhole in_whole;
 };
 
-// w rounded up or down by the random words of these elements, which begin with the first of a group.
+// Rounds w up or down by the random words of its elements; the first element starts a group.
 template <class scalar_t>
 inline void round_stochastically(Numbers<scalar_t>& w, const uint32_t* words) {
   constexpr int kLanes = Vectorized<float>::size();
@@ -122,7 +122,7 @@ inline void round_stochastically(Numbers<scalar_t>& w, const uint32_t* words) {
   }
 }
 
-// The elements [begin, end).
+// Updates the elements [begin, end).
 template <class Rule, class scalar_t>
 inline void update_part(
     const Place<Rule, scalar_t> place, const Gradient gradient, int64_t begin, int64_t end, const uint32_t* words
@@ -189,12 +189,12 @@ inline void update_part(
   }
 }
 
-// The same, rounded up or down by random numbers.
+// The same with stochastic rounding.
 template <class Rule, class scalar_t>
 inline void update_part_stochastically(
     const Place<Rule, scalar_t>& place, const Gradient& gradient, int64_t begin, int64_t end
 ) {
-  alignas(64) uint32_t words[kRounded + kGroup] = {};  // a last vector reads beyond the words of its elements
+  alignas(64) uint32_t words[kRounded + kGroup] = {};  // the last vector reads past the words of its elements
   const PlaceInWhole& in_whole = place.in_whole;
   for (int64_t n; begin < end; begin += n) {
     n = std::min({kRounded, end - begin, in_whole.length - begin % in_whole.length});
@@ -208,8 +208,8 @@ inline double number(const std::optional<at::Tensor>& x, double otherwise) {
   return x.has_value() ? x->item<double>() : otherwise;
 }
 
-// parameters: the parameters, their gradients, the states of the rule, and the compensations if there are any.
-// steps: how many updates there were of each before, if the rule or the random numbers need to know.
+// parameters: the parameters, their gradients, the states of the rule, and the compensations if there are any. steps:
+// how often each parameter has been updated, if the rule or the random numbers depend on it.
 template <class Rule>
 void update(const Rule& rule, const Parameters& parameters, at::TensorList steps, const UpdateOptions& options) {
   constexpr int kStates = Rule::kStates;

@@ -1,4 +1,4 @@
-// The words of random numbers (philox.h), many at a time.
+// Generates many words of random numbers (philox.h) at a time.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,12 @@ constexpr Words kEven = {0, 2, 4, 6, 8, 10, 12, 14};
 constexpr Words kEven = {0, 2, 4, 6};
 #endif
 
-// The words of so many groups of blocks, from this one on.
+// Writes the words of `groups` groups of blocks, starting with `group`.
 inline void write_words(uint32_t* out, const Key& key, int64_t group, int64_t groups) {
   for (const int64_t end = group + groups; group < end; ++group, out += kGroup) {
     const uint64_t number = uint64_t(group) * kApart;
     for (int first = 0; first < kApart; first += 2 * kWords) {
-      // Even numbers and odd ones, whose words are put together by pairs.
+      // Even and odd blocks, whose words are then interleaved.
       const Words even = kEven + uint32_t(number + first), high = Words{} + (number >> 32);
       const auto a = philox(key, even, high), b = philox(key, even + 1, high);
       for (int j = 0; j < 4; ++j) {

@@ -1,4 +1,4 @@
-// Memory for results, with the interface of cpu/allocate.h: torch's caching allocator needs no help.
+// Allocation of results, with the interface of cpu/allocate.h. torch's caching allocator is good enough.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,11 +9,11 @@
 
 namespace torchnotes {
 
-// Uninitialised memory with the size, dtype and layout of a dense tensor, or in a memory format.
+// Uninitialized memory with the size, dtype and layout of a dense tensor, or in a memory format.
 inline at::Tensor empty_like_dense(const at::Tensor& x, at::MemoryFormat format) { return at::empty_like(x, format); }
 inline at::Tensor empty_like_dense(const at::Tensor& x) { return empty_like_dense(x, dense_format(x)); }
 
-// Uninitialised memory for a matrix of the dtype of x, on its device.
+// An uninitialized matrix of the dtype of x, on its device.
 inline at::Tensor empty_matrix(int64_t rows, int64_t columns, const at::Tensor& x) {
   return at::empty({rows, columns}, x.options());
 }

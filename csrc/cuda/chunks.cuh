@@ -1,5 +1,5 @@
-// Several tensors as one piece of work: chunks of up to kTensors of them together go to the blocks of a launch, which
-// gets what it must know of each tensor by value.
+// Divides up to kTensors tensors into chunks and distributes them over the blocks of one launch. What a kernel needs to
+// know of each tensor is passed by value.
 #pragma once
 
 #include <ATen/ceil_div.h>
@@ -11,13 +11,13 @@
 namespace torchnotes {
 namespace {
 
-constexpr int kTensors = 32;            // of a launch, whose arguments take 4096 bytes at most
+constexpr int kTensors = 32;            // per launch; kernel arguments are limited to 4096 bytes
 constexpr int64_t kTensorChunk = 4096;  // elements
 
 template <class Item>
 struct Batch {
   int count = 0;
-  int64_t first[kTensors + 1] = {0};  // chunk of each tensor
+  int64_t first[kTensors + 1] = {0};  // first chunk of each tensor
   int64_t size[kTensors];
   Item item[kTensors];
 
@@ -32,7 +32,7 @@ struct Batch {
   }
 };
 
-// f(i, begin, end, chunk), by all threads of a block, for the elements [begin, end) of tensor i.
+// Calls f(i, begin, end, chunk) with all threads of a block, for the elements [begin, end) of tensor i.
 template <class Item, class F>
 __device__ inline void for_each_chunk(const Batch<Item>& batch, const F& f) {
   int i = 0;

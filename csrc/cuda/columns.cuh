@@ -1,8 +1,7 @@
-// The row drivers for the columns of a matrix, with the interface of cpu/columns.h: the threads of a warp take
-// neighbouring columns, the warps of a block every so many elements of them.
+// The row drivers for the columns of a matrix, with the interface of cpu/columns.h. The threads of a warp take
+// neighboring columns; the warps of a block take turns at the elements.
 //
-// The columns are added up in chunks of a fixed length, by a block for each chunk and warp of columns; then a thread
-// for each column merges the chunks, in their order.
+// One block reduces a chunk of fixed length of 32 columns. Then one thread per column merges the chunks in order.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -26,7 +25,8 @@ inline int64_t chunk_length(const RowShape& shape) {
 }
 C10_HOST_DEVICE inline int64_t tiles(const RowShape& shape) { return at::ceil_div<int64_t>(shape.rows, kWarp); }
 
-// Calls f(i, column, begin, end) for the i-th chunk of columns: the thread has those of its warp's elements.
+// Calls f(i, column, begin, end) for the i-th chunk of a column; the thread takes every kColumnWarps-th element from
+// `begin` on.
 template <class F>
 __device__ inline void for_chunks(const RowShape& shape, int64_t length, int64_t chunks, const F& f) {
   const int64_t in_row = tiles(shape);
@@ -42,7 +42,7 @@ __device__ inline at::opmath_type<T> in_column(const RowOperand<const T>& x, int
   return static_cast<at::opmath_type<T>>(x.data[j * x.interleaved + column]);
 }
 
-// Where the elements are only added up.
+// Stands for the output of a pass that only reduces.
 struct Nowhere {};
 
 template <class Op, class State, class Known, class... T>
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kColumnThreads) reduce_chunks_kernel(
         add_and_write(op, state, known, out, column, j, in_column(in, column, j)...);
       }
     }
-    __syncthreads();  // the chunk before has been read
+    __syncthreads();  // all threads have read the previous chunk
     new (states[threadIdx.x].bytes) State(state);
     __syncthreads();
     if (exists && threadIdx.x < kWarp) {
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kColumnThreads) reduce_chunks_kernel(
   });
 }
 
-// Calls each(column, state) for this thread's columns, with all their chunks merged.
+// Calls each(column, state) for the columns of this thread, with all chunks merged.
 template <class State, class F>
 __device__ inline void for_merged(const RowShape& shape, int64_t chunks, const State* parts, const F& each) {
   for_own_rows(shape, [&](int64_t column) {
@@ -139,7 +139,7 @@ at::Tensor memory_for(c10::Device device, int64_t count) {
   return at::empty({count * int64_t(sizeof(T))}, at::TensorOptions(device).dtype(at::kByte));
 }
 
-// Calls f(parts, chunks), with the states of the chunks of every column.
+// Calls f(parts, chunks) with the states of all chunks of every column.
 template <class State, class Op, class F, class Out, class... In>
 void reduce_chunks(
     c10::Device device,
@@ -200,7 +200,7 @@ void reduce_columns(c10::Device device, const RowShape& shape, const Op& op, con
   reduce_columns_to(device, shape, op, Nowhere(), in...);
 }
 
-// Writes op.value(x...) of every element and adds these up.
+// Writes op.value(x...) for every element and reduces the values in the same pass.
 template <class Op, class scalar_t, class... In>
 void map_and_reduce_columns(
     c10::Device device,

@@ -1,5 +1,5 @@
-// The driver of random numbers, with the interface of cpu/draws.h. A thread makes the draws of a block of words;
-// neighbouring threads write to neighbouring elements.
+// The driver of random numbers, with the interface of cpu/draws.h. Each thread generates the draws of one block of
+// words; neighboring threads write neighboring elements.
 #pragma once
 
 #include "../keys.h"
@@ -8,8 +8,8 @@
 namespace torchnotes {
 namespace {
 
-// One key travels with the call if it is on the CPU, so that nothing is copied or waited for; others are read where
-// they are.
+// A single key on the CPU is passed by value, so that nothing is copied or synchronized. Other keys are read on the
+// device.
 struct DeviceKeys {
   const int64_t* data;
   Key only;
@@ -51,12 +51,12 @@ __global__ void __launch_bounds__(kMapThreads) draws_kernel(
     const scalar_t* in
 ) {
   using T = at::opmath_type<scalar_t>;
-  constexpr int kEach = 4 * sizeof(uint32_t) / sizeof(T);  // elements of a block
-  constexpr int kElements = kEach * kApart;                // of a group
+  constexpr int kEach = 4 * sizeof(uint32_t) / sizeof(T);  // elements per block
+  constexpr int kElements = kEach * kApart;                // elements per group
   for (int64_t i = thread_index(); i < rows * blocks; i += thread_count()) {
     const int64_t row = i / blocks, start = numbering.start(row);
     const int64_t number = start / kElements * kApart + i % blocks;
-    const int64_t first = number / kApart * kElements + number % kApart - start;  // of its elements, from the row's on
+    const int64_t first = number / kApart * kElements + number % kApart - start;  // its first element in the row
     const auto block = philox(keys[numbering.part(row)], uint64_t(number), uint64_t(number) >> 32);
     const auto put = [&](int64_t element, T value) {
       if (element >= 0 && element < size) {
@@ -86,9 +86,9 @@ void for_each_draw(
     of_parts.data = keys.const_data_ptr<int64_t>();
   }
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, out.scalar_type(), "torchnotes::draws", [&] {
-    constexpr int64_t kElements = 4 * kApart * sizeof(uint32_t) / sizeof(at::opmath_type<scalar_t>);  // of a group
+    constexpr int64_t kElements = 4 * kApart * sizeof(uint32_t) / sizeof(at::opmath_type<scalar_t>);  // per group
     const int64_t before = parts.numbering.most_before(kElements);
-    const int64_t blocks = at::ceil_div(before + parts.size, kElements) * kApart;  // of a row
+    const int64_t blocks = at::ceil_div(before + parts.size, kElements) * kApart;  // per row
     launch(
         out.device(),
         at::ceil_div<int64_t>(parts.count * blocks, kMapThreads),

@@ -1,7 +1,7 @@
 // The driver of elementwise operations whose operands may broadcast, with the interface of cpu/elements.h.
 //
-// The order of additions is fixed by the shape: a block adds up a piece of a fixed size, and one block the pieces. No
-// result is waited for.
+// The order of additions is fixed by the shape: a block adds up a piece of a fixed size, and one block adds up the
+// pieces. Nothing synchronizes with the device.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -20,7 +20,7 @@ constexpr int64_t kPiece = 16384;  // elements
 
 inline at::Tensor empty_like_dense(const at::Tensor& x) { return at::empty_like(x, dense_format(x)); }
 
-// The elements [i, i + n), in one access where they lie side by side.
+// The elements [i, i + n), in a single access if they are contiguous.
 template <int n, class T>
 __device__ inline Packet<T, n> load(const Repeated<T>& x, int64_t i) {
   const T* p = x.data + x.place(i);
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kMapThreads) map_elements_kernel(
   }
 }
 
-// make() is F: each thread makes its own, of numbers that lie on the device.
+// make() returns F. Each thread calls it, because F may depend on numbers on the device.
 template <class Make, class scalar_t, class... T>
 void map_elements(c10::Device device, const Make& make, int64_t n, scalar_t* out, const Repeated<T>&... in) {
   const int64_t blocks = at::ceil_div<int64_t>(n, kMapThreads * kPacket<scalar_t>);
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kRowThreads) finish_kernel(
   }
 }
 
-// finish(sum), on the device, takes the sum of the Weighted numbers F(a_i, b_i, ...).
+// Calls finish(sum) on the device with the sum of the Weighted values F(a_i, b_i, ...).
 template <class F, class Finish, class First, class... T>
 void sum_elements(
     c10::Device device,

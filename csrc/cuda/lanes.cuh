@@ -1,5 +1,4 @@
-// The row drivers for rows that are interleaved: a thread for each row, so that neighbouring threads read neighbouring
-// elements.
+// The row drivers for interleaved rows: one thread per row, so that neighboring threads read neighboring elements.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -16,7 +15,7 @@ namespace {
 
 constexpr int kLaneThreads = 128;
 
-// One element of a row, a segment that serves all rows alike (a weight per class) among them.
+// Element j of a row, or of the segment that all rows share, such as a weight per class.
 template <class In>
 __device__ inline at::opmath_type<In> element(const RowOperand<const In>& x, int64_t row, int64_t j) {
   return static_cast<at::opmath_type<In>>(x.among_others(x.row_stride == 0 ? 0 : row)[j * x.interleaved]);

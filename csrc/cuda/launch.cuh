@@ -1,4 +1,4 @@
-// The one place that launches a kernel: on the device of its tensors and torch's current stream there.
+// Launches every kernel, on the device of its tensors and torch's current stream there.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -22,12 +22,12 @@ namespace {
 constexpr int kWarp = 32;
 
 #ifdef TORCHNOTES_CUDA_ON_CPU
-constexpr int64_t kMaxBlocks = 3;  // few, so that small tensors reach the second round of a grid-stride loop
+constexpr int64_t kMaxBlocks = 3;  // few, so that even small tensors take several rounds of a grid-stride loop
 #else
 constexpr int64_t kMaxBlocks = 4096;  // several waves on the largest device
 #endif
 
-// Kernels loop over their work in strides of the grid, so fewer blocks than asked for will do.
+// Kernels use grid-stride loops, so that a launch may have fewer blocks than requested.
 template <class... Parameters, class... Arguments>
 void launch(
     c10::Device device, int64_t blocks, int threads, void (*kernel)(Parameters...), const Arguments&... arguments

@@ -1,8 +1,8 @@
 // The elementwise driver, with the interface of cpu/map.h: map(F, a, b, ...) computes F(a_i, b_i, ...) for every
-// element, map_(F, a) does it in place.
+// element, map_(F, a) works in place.
 //
-// Dense operands laid out alike go through packets. The others go through at::TensorIterator, which orders the
-// dimensions so that neighbouring threads meet neighbouring addresses.
+// Dense operands of one layout go through packets. Others go through at::TensorIterator, which orders the dimensions so
+// that neighboring threads access neighboring addresses.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -25,7 +25,7 @@ constexpr int kMapThreads = 256;
 __device__ inline int64_t thread_index() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline int64_t thread_count() { return int64_t(gridDim.x) * blockDim.x; }
 
-// The first `packets` packets, then the elements they leave: a short tail, or all of them where packets = 0.
+// Computes the first `packets` packets, then the remaining elements: a short tail, or all of them if packets = 0.
 template <class F, class scalar_t, class... In>
 __global__ void __launch_bounds__(kMapThreads) dense_kernel(
     F f, int64_t n, int64_t packets, scalar_t* out, const In*... in
@@ -106,7 +106,7 @@ void map_(const F& f, at::Tensor& self) {
     if (dense_alike(self)) {
       map_dense(f, self, self.mutable_data_ptr<scalar_t>(), self.const_data_ptr<scalar_t>());
     } else {
-      auto iterator = at::TensorIterator::unary_op(self, self);  // refuses a tensor that overlaps itself
+      auto iterator = at::TensorIterator::unary_op(self, self);  // raises if the tensor overlaps itself
       map_strided<scalar_t>(f, iterator, std::index_sequence<0>{});
     }
   });

@@ -1,4 +1,4 @@
-// Packets: neighbouring elements that a thread reads or writes in one access, of 16 bytes at most.
+// Packets: neighboring elements, 16 bytes at most, that a thread reads or writes in one access.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -16,7 +16,7 @@ struct alignas(n * sizeof(scalar_t)) Packet {
   scalar_t lane[n];
 };
 
-// So many that the widest type fills 16 bytes.
+// The number of elements with which the widest type fills 16 bytes.
 template <class... scalar_t>
 constexpr int kPacket = 16 / std::max({sizeof(scalar_t)...});
 

@@ -1,6 +1,6 @@
-// The row drivers, with the interface of cpu/rows.h: a block for each row, which its threads share out packet by
-// packet. Where the alignment or the length of some operand does not allow packets of 16 bytes, a packet is one
-// element. Rows that are interleaved have a thread each instead: lanes.cuh.
+// The row drivers, with the interface of cpu/rows.h: one block per row, whose threads read and write packets of 16
+// bytes, or of one element if the alignment or the length of an operand requires it. Interleaved rows have one thread
+// each instead: lanes.cuh.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kRowThreads = 512;
 
-// Shared memory for a T, which need not be trivial to construct.
+// Shared memory for a T that may not be trivially constructible.
 template <class T>
 struct Uninitialised {
   alignas(T) unsigned char bytes[sizeof(T)];
@@ -39,7 +39,7 @@ __device__ inline State from_lane_above(const State& state, int distance) {
   return other;
 }
 
-// The merger of a warp's states, in its first lane.
+// Merges the states of a warp into its first lane.
 template <class acc_t, class State>
 __device__ inline State merge_warp(State state) {
 #pragma unroll
@@ -49,13 +49,13 @@ __device__ inline State merge_warp(State state) {
   return state;
 }
 
-// The merger of a block's states, in its first thread.
+// Merges the states of a block into its first thread.
 template <class acc_t, class State>
 __device__ inline State merge_block(State state, const State& empty) {
   __shared__ Uninitialised<State> warps[kRowThreads / kWarp];
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   state = merge_warp<acc_t>(state);
-  __syncthreads();  // the row before has been read
+  __syncthreads();  // all threads have read the previous row
   if (lane == 0) {
     warps[warp].get() = state;
   }
@@ -66,8 +66,8 @@ __device__ inline State merge_block(State state, const State& empty) {
   return state;
 }
 
-// Calls f(segment, offset) for this thread's packets of a row: every blockDim.x-th. Carrying the place along spares a
-// division for each.
+// Calls f(segment, offset) for this thread's packets of a row: every blockDim.x-th. Updating the position incrementally
+// avoids a division per packet.
 template <int n, class F>
 __device__ inline void for_packets(const RowShape& shape, const F& f) {
   const int64_t length = shape.length / n;
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kRowThreads) map_kernel(
 ) {
   for (int64_t row = blockIdx.x; row < shape.rows; row += gridDim.x) {
     const auto formula = op.of(row);
-    __syncthreads();  // every thread has read what amend may write
+    __syncthreads();  // all threads have read what patch_target may write
     map_row<n>(shape, op, formula, row, out, in...);
   }
 }
@@ -178,7 +178,7 @@ bool has_packets(const RowShape& shape, const RowOperand<T>& x) {
          shape.length % kSize == 0;
 }
 
-// Calls f(n, threads), with the size n of packets that suits all operands as a constant. The greatest size is `most`.
+// Calls f(n, threads) with the packet size n, a constant, that suits all operands: `most` or 1.
 template <int most, class F, class... Operands>
 void with_packets(const RowShape& shape, const F& f, const Operands&... operands) {
   const auto call = [&](auto n) {

@@ -1,4 +1,5 @@
-// The driver of gradient_norm, with the interface of cpu/squares.h: a block adds up a chunk, and one block the chunks.
+// The driver of gradient_norm, with the interface of cpu/squares.h: a block sums a chunk, and one block adds up the
+// sums.
 #pragma once
 
 #include <ATen/ops/empty.h>

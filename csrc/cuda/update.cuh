@@ -1,5 +1,5 @@
-// The driver of update rules, with the interface of cpu/update.h. Nothing is waited for: what only the device knows
-// (the learning rate, the scale of the loss, whether a gradient is infinite, the steps) is read there.
+// The driver of update rules, with the interface of cpu/update.h. Nothing synchronizes: the learning rate, the loss
+// scale, found_inf and the steps are read on the device.
 #pragma once
 
 #include <array>
@@ -15,7 +15,7 @@
 namespace torchnotes {
 namespace {
 
-// A number of float or double on the device, or what stands for it.
+// A float or double on the device, or a constant.
 struct DeviceNumber {
   float* single = nullptr;
   double* twice = nullptr;
@@ -76,7 +76,7 @@ __device__ inline scalar_t rounded_at(float x, const Key& key, int64_t i) {
   return static_cast<scalar_t>(rounded(x, word_at(key, i), scalar_t()));
 }
 
-// n neighbouring elements from the i-th on.
+// Updates n neighboring elements, starting with the i-th.
 template <int n, class Rule, class scalar_t>
 __device__ inline void update_packet(
     const Rule& rule,
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kMapThreads) update_kernel(
   const Gradient gradient = options.gradient();
   for_each_chunk(places, [&](int i, int64_t begin, int64_t end, int64_t) {
     const auto& place = places.item[i];
-    __syncthreads();  // the rule of the chunk before has been read
+    __syncthreads();  // all threads have read the rule of the previous chunk
     if (threadIdx.x == 0) {
       new (&shared.get()) Rule(rule.at(options.lr.get(), place.step.get()));
     }

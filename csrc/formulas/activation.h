@@ -1,6 +1,6 @@
-// The activations y = f(z) that other operations end with, with their backward, g f'(z), as a function of y or of z.
-// Each derivation stands in its own header. The identity is the leaky rectifier of slope 1; of one with a slope below 0
-// the output tells nothing.
+// The activations y = f(z) that other operations end with, and their backward, g f'(z), as a function of y or of z.
+// Each derivation is in its own header. The identity is the leaky rectifier of slope 1. With a negative slope the
+// output does not determine the derivative.
 #pragma once
 
 #include "leaky_relu.h"
@@ -43,7 +43,7 @@ struct ActivationTanh : Tanh {
   }
 };
 
-// A rectifier asks for a sign alone, which is that of z.
+// A rectifier needs only the sign of y, which is that of z.
 template <class F, class T>
 C10_HOST_DEVICE T backward_of_input(const F& f, T g, T z) {
   if constexpr (F::kRectifies) {

@@ -1,13 +1,13 @@
-// Adam (Kingma and Ba, 2015): the moving averages of the gradient and of its square. With d the gradient and lambda w
-// of the decay (gradient.h), at the t-th step
+// Adam (Kingma and Ba, 2015) keeps moving averages of the gradient and of its square. With d the gradient, plus the
+// decay lambda w (gradient.h), at step t
 //
 //   m' = m + (1 - beta1) (d - m),    v' = beta2 v + (1 - beta2) d^2
 //   w' = w - eta m^ / (sqrt(v^) + eps),    m^ = m' / (1 - beta1^t),    v^ = v' / (1 - beta2^t)
 //
-// The averages begin at 0: of a constant d they are (1 - beta^t) times d and d^2, which m^ and v^ make up for, so that
-// dw/dt = -eta d / |d| from the first step on. AMSGrad (Reddi, Kale and Kumar, 2018) has the greatest v' so far in the
-// place of v'. A decoupled decay (AdamW; Loshchilov and Hutter, 2019) does not go into d, but shrinks w by
-// 1 - eta lambda before the step.
+// The averages start at 0: for a constant d they are (1 - beta^t) times d and d^2. m^ and v^ correct this bias, so that
+// dw/dt = -eta d / |d| from the first step on. AMSGrad (Reddi, Kale and Kumar, 2018) replaces v' by the greatest v' so
+// far. A decoupled decay (AdamW; Loshchilov and Hutter, 2019) is not added to d, but shrinks w by 1 - eta lambda before
+// the step.
 #pragma once
 
 #include "gradient.h"
@@ -45,7 +45,7 @@ struct Adam {
     T square = v;
     if constexpr (kAmsgrad) {
       T& greatest = state[2];
-      greatest = where(greatest != greatest, greatest, at_least(v, greatest));  // a NaN stays, in bfloat16 too
+      greatest = where(greatest != greatest, greatest, at_least(v, greatest));  // NaN stays, in bfloat16 too
       square = greatest;
     }
     w = fma(T(-eta), m / fma(sqrt(square), T(root), T(eps)), w);

@@ -1,4 +1,4 @@
-// Batch normalisation of a channel of n numbers x_i, followed by an activation f
+// Batch normalization of a channel of n numbers x_i, followed by an activation f
 //
 //   mu = sum x_i / n,   v = sum (x_i - mu)^2 / n,   r = 1 / sqrt(v + eps)
 //   x^_i = (x_i - mu) r,   z_i = gamma x^_i + beta,   y_i = f(z_i)
@@ -8,24 +8,23 @@
 //   dL/dbeta = sum d_i,   dL/dgamma = sum d_i x^_i
 //   dL/dx_i  = gamma r (d_i - 1/n sum_j d_j - x^_i 1/n sum_j d_j x^_j)
 //
-// In the mean-only form r = 1 is a constant, and the last term is not there:
+// In the mean-only form r = 1 is a constant, and the last term vanishes:
 //
 //   dx^_i/dx_j = [i = j] - 1/n,   dL/dx_i = gamma (d_i - 1/n sum_j d_j)
 //
-// For n = 1 it gives x^ = 0 and the gradient 0; for n -> infinity the gradient tends to gamma d_i. Where mu and v are
+// For n = 1 this gives x^ = 0 and the gradient 0; for n -> infinity the gradient tends to gamma d_i. If mu and v are
 // given (running statistics) they are constants: dL/dx_i = gamma r d_i.
 //
-// The sums are those of differences from some element k of the channel, in double precision:
+// Differences from some element k of the channel are summed, in double precision:
 //
 //   mu = k + sum (x_i - k) / n,   n v = sum (x_i - k)^2 - (sum (x_i - k))^2 / n
 //
-// At worst (k - mu)^2 = n v, when k alone differs from the rest: then as many of 16 digits are lost as n has. A
-// constant channel has v = 0 exactly. The sums of the backward lose nothing to a difference: of numbers of 16 bits a
-// few are added up in single precision first. mu and r are kept in double precision, too. With m for mu rounded to the
-// precision of the arithmetic, x - mu is computed as (x - m) - (mu - m), so that a large mean costs nothing.
+// In the worst case, if only k differs from the rest, (k - mu)^2 = n v, and as many of 16 digits are lost as n has. A
+// constant channel has v = 0 exactly. The sums of the backward pass lose nothing to cancellation, so a few numbers of
+// 16 bits are added up in single precision first. mu and r are saved in double precision. With m for mu rounded to the
+// precision of the arithmetic, x - mu is computed as (x - m) - (mu - m), so that a large mean costs no precision.
 //
-// In place, when f is piecewise linear with positive slopes and gamma not too small (may_invert), y takes the place of
-// x and
+// In place, if f is piecewise linear with positive slopes and gamma is not too small (may_invert), y overwrites x and
 //
 //   z = f^-1(y),   x - mu = (z - beta) / (gamma r)
 #pragma once
@@ -35,7 +34,7 @@
 
 namespace torchnotes {
 
-// The sums below, of a few numbers, in the precision of the arithmetic.
+// The sums below for a few numbers, in the precision of the arithmetic.
 template <class T>
 struct ChannelBlock {
   T of_a, of_ab;
@@ -47,10 +46,10 @@ struct ChannelBlock {
   }
 };
 
-// What is added up of a channel: sum a and sum a b, for a = b = x - k, or a = dL/dz and b = x - m.
+// The sums over a channel: sum a and sum a b, for a = b = x - k, or for a = dL/dz and b = x - m.
 template <class T>
 struct ChannelSums {
-  using Number = double;  // of each lane
+  using Number = double;  // the type of each lane
   Wide<T> of_a, of_ab;
 
   static C10_HOST_DEVICE ChannelSums start() { return {widen(T(0)), widen(T(0))}; }
@@ -87,8 +86,8 @@ struct Channel {
   double mean, rstd, gamma, beta;
 };
 
-// How the numbers of a channel lie: u = level - m, where the level is x, or z = f^-1(y) when y is what there is; and
-// z = scale u + offset. Exactly, x - mu = per_unit (u - beyond).
+// The affine map of a channel. u = base - m, where the base is x, or z = f^-1(y) if only y is available, and z = scale
+// u + offset. Exactly, x - mu = x_per_u (u - mean_error).
 template <class T>
 struct Place {
   T m, scale, offset;
@@ -124,7 +123,7 @@ struct FromOutput {
   }
   template <class T, class V>
   C10_HOST_DEVICE V z(const Place<T>&, V y, V) const {
-    return y;  // has the sign of z, on which alone the slope depends
+    return y;  // has the sign of z, which determines the slope
   }
   template <class T>
   static C10_HOST_DEVICE double beyond(const Channel&) {
@@ -137,13 +136,13 @@ struct FromOutput {
   }
 };
 
-// Whether y tells x exactly enough: (z - beta) / gamma errs by (|x^| + |beta / gamma|) roundings of y.
+// Whether y determines x well enough: (z - beta) / gamma errs by (|x^| + |beta / gamma|) roundings of y.
 C10_HOST_DEVICE inline bool may_invert(double gamma, double beta, double most) {
   const double size = gamma < 0 ? -gamma : gamma;
-  return size >= 0x1p-60 && (beta < 0 ? -beta : beta) <= most * size;  // and neither is NaN
+  return size >= 0x1p-60 && (beta < 0 ? -beta : beta) <= most * size;  // false if either is NaN
 }
 
-// a - b, where an infinite a stays what it is
+// a - b, but an infinite a stays as it is
 C10_HOST_DEVICE inline double less(double a, double b) { return a - a == 0 ? a - b : a; }
 
 // dL/dx = p d + q u + t
@@ -154,7 +153,7 @@ struct ChannelGradient {
 
   template <class V>
   C10_HOST_DEVICE V operator()(V d, V u) const {
-    return fma(V(p), d, where(V(q) == V(0), V(t), fma(V(q), u, V(t))));  // an infinite u counts where q is not 0
+    return fma(V(p), d, where(V(q) == V(0), V(t), fma(V(q), u, V(t))));  // an infinite u counts only if q is not 0
   }
 };
 
@@ -170,7 +169,7 @@ C10_HOST_DEVICE inline ChannelTotals channel_totals(const Channel& c, const Chan
   return {sums.of_a, less(sums.of_ab, beyond * sums.of_a) * Reference::per_unit(c) * c.rstd};
 }
 
-// For n numbers of which mu is the mean; 1/n = 0 when mu and v are given.
+// For n numbers with mean mu; 1/n = 0 if mu and v are given.
 template <class Reference, class T>
 C10_HOST_DEVICE inline ChannelGradient<T> channel_gradient(
     const Channel& c, ChannelTotals totals, double inverse_n, bool center_only

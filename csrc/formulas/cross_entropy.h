@@ -2,7 +2,7 @@
 //
 //   l = sum_j a_j (lse - u_j) + z m lse^2,    m = sum_j a_j,    p_j = e^(u_j - lse)
 //
-// where z weighs the z-loss, and, with class weights w and label smoothing eps,
+// where z is the weight of the z-loss, and, with class weights w and label smoothing eps,
 //
 //   a_j = w_j ((1 - eps) [j = t] + eps / C)     for a class index t      (m = 1 without weights)
 //   a_j = w_j ((1 - eps) q_j + eps / C)         for probabilities q
@@ -21,24 +21,25 @@
 //   curvature  (H v)_j = c_j [g k p_j c_j v_j - g (k - 2 z m) d p_j] + g (k p_j - a_j) c'_j v_j
 //   and        dG.v/dg = sum_j (k p_j - a_j) c_j v_j = k d - sum_j a_j c_j v_j,    d = sum_i p_i c_i v_i
 //
-// a_t of a class index stands at one place: it is added where a row is done. What remains of a is an operand, an affine
-// function of q, or of w: a_j = slope q_j + shift. sum a_j (lse - u_j) is summed relative to the greatest logit so far,
-// lest large logits cancel: with M = sum a_j (of the operand) and S = sum a_j (u_j - m),
+// With a class index, a_t concerns a single element, which is patched when the row is done. The rest of a is an
+// operand, an affine function of q or of w: a_j = slope q_j + shift. sum a_j (lse - u_j) is summed relative to the
+// greatest logit so far, so that large logits do not cancel: with M = sum a_j (of the operand) and S = sum a_j (u_j -
+// m),
 //
 //   sum a_j (lse - u_j) = M (lse - m) - S = M ln s - S;      where m rises to h, S <- S - M (h - m)
 //
-// A class of mass 0 has no part in the loss and in its derivatives, whatever its logit. Where a class is masked, its
-// logit being -inf, and q_j = 0 or w_j = 0, dl/dq_j is 0, not infinite or NaN as in torch, whose loss is NaN there.
+// A class of mass 0 contributes nothing to the loss and its derivatives, whatever its logit. If a class is masked by a
+// logit of -inf, and q_j = 0 or w_j = 0, dl/dq_j is 0, not infinite or NaN as in torch, whose loss is NaN there.
 //
-// A row that is ignored has loss 0 and gradient 0, NaN logits excepted, as in torch.
+// A row that is ignored has loss 0 and gradient 0, except for NaN logits, as in torch.
 #pragma once
 
 #include "softmax.h"
 
 namespace torchnotes {
 
-// u and c of the logit x. With t = tanh(x / s), u = s t and c = 1 - t^2: u / s would be t twice rounded, and c is
-// small.
+// u and c of the logit x. With t = tanh(x / s), u = s t and c = 1 - t^2. Computing c from u / s would round t twice,
+// and c is small.
 template <bool capped>
 struct Softcap {
   double cap;
@@ -109,7 +110,7 @@ struct MassedLogSumExp {
   C10_HOST_DEVICE void rise(T high) { along = along - where(mass == T(0), T(0), mass * (high - logits.greatest)); }
 };
 
-// Of logits the greatest of which is known.
+// For logits whose maximum is known.
 template <class T>
 struct MassedLogSumExpBelow {
   LogSumExpBelow<T> logits;
@@ -138,7 +139,7 @@ struct MassedLogSumExpBelow {
   }
 };
 
-// Of a row, in double: there is little to compute, and much to cancel.
+// The loss of a row, in double: there is little to compute and much to cancel.
 C10_HOST_DEVICE inline double cross_entropy_of_row(
     double m, double s, double mass, double along, double a_t, double u_t, double z
 ) {
@@ -148,7 +149,7 @@ C10_HOST_DEVICE inline double cross_entropy_of_row(
   return at_target + (mass * l - along) + regular;
 }
 
-// k, from what is kept of a row.
+// k, from the saved statistics of a row.
 template <class T>
 C10_HOST_DEVICE inline T total_mass(const Normaliser<T>& row, T m, double z) {
   return z == 0 ? m : static_cast<T>(m * (1 + 2 * z * (row.greatest - ::log(static_cast<double>(row.inverse)))));
@@ -157,9 +158,9 @@ C10_HOST_DEVICE inline T total_mass(const Normaliser<T>& row, T m, double z) {
 // What the gradient of a row needs.
 template <class T>
 struct CrossEntropyGradient {
-  Normaliser<T> scaled;  // such that its softmax is g k p
+  Normaliser<T> scaled;  // scaled so that its softmax is g k p
   T g;
-  T x_t;  // the logit at the target, which the gradient may be about to take the place of
+  T x_t;  // the logit at the target, which the gradient may overwrite
 
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V a) const {
@@ -171,7 +172,7 @@ struct CrossEntropyGradient {
   }
 };
 
-// d, and what the operand adds to sum a_j c_j v_j.
+// d, and the operand's part of sum a_j c_j v_j.
 template <class T>
 struct CrossEntropyProjection {
   Normaliser<T> row;
@@ -195,7 +196,7 @@ struct CrossEntropyProjection {
 template <class T>
 struct CrossEntropyCurvature {
   T greatest;
-  T of_p, of_d;  // what makes g k p and g (k - 2 z m) d p of e^(u - m): products with p <= 1, lest g v overflow
+  T of_p, of_d;  // times e^(u - m): g k p and g (k - 2 z m) d p. Products with p <= 1, so that g v does not overflow
   T g, x_t, v_t;
 
   // Without a cap.

@@ -1,13 +1,13 @@
-// Dropout at rate p: each element of x is 0 with probability p, and the others make up for it,
+// Dropout at rate p: each element of x is 0 with probability p, and the others are scaled to make up for it,
 //
 //   y = d x,   d = 0 with probability p, else 1/(1 - p)        E[d] = 1,  Var[d] = p/(1 - p)
 //   dy/dx = d                                                  the backward is the same function: backward(g) = d g
 //
-// d is a function of a key and of the element's index (philox.h), so that the backward makes it again: the key is all
-// that is kept. y is linear in x, so every further derivative is this function again, or 0. As in torch, 0 times a NaN
-// or an infinity is NaN, and p = 1 leaves zeros.
+// d is a function of a key and of the element's index (philox.h), so that the backward pass regenerates it from the
+// key, which is all that is saved. y is linear in x, so every further derivative is this function again, or 0. As in
+// torch, 0 times a NaN or an infinity is NaN, and p = 1 gives zeros.
 //
-// An element is dropped where its bits, as a number in [0, 1), are below p: of 32 bits for float, of 53 for double.
+// An element is dropped if its bits, as a number in [0, 1), are below p: 32 bits for float, 53 for double.
 #pragma once
 
 #include "philox.h"

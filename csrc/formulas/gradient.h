@@ -1,5 +1,5 @@
-// The gradient as an update rule gets it. Of a loss that was multiplied by S, so that small gradients do not vanish in
-// half precision, and with the length of all gradients together limited to c (Pascanu, Mikolov and Bengio, 2013):
+// The gradient as an update rule receives it. The loss may have been multiplied by S, so that small gradients do not
+// vanish in half precision, and the norm of all gradients may be limited to c (Pascanu, Mikolov and Bengio, 2013):
 //
 //   g = dE/dw = (dSE/dw) / S,     d = ± min(1, c / (|g| + 1e-6)) g,     - to maximize E
 //
@@ -30,7 +30,7 @@ struct Gradient {
 
 template <class T>
 C10_HOST_DEVICE inline T with_decay(T d, T w, double lambda) {
-  return lambda == 0 ? d : fma(T(lambda), w, d);  // an infinite w does not count where there is no decay
+  return lambda == 0 ? d : fma(T(lambda), w, d);  // without decay an infinite w has no effect
 }
 
 }  // namespace torchnotes

@@ -1,9 +1,9 @@
-// The length of several vectors as one:
+// The norm of several vectors taken as one:
 //
 //   n = sqrt(sum g_i^2),    dn/dg_i = g_i / n
 //
-// added up in double precision, so that neither the number of elements nor the order costs accuracy, and squares of
-// float neither overflow nor vanish.
+// The squares are added up in double precision, so that neither the number of elements nor their order costs accuracy,
+// and squares of float neither overflow nor vanish.
 #pragma once
 
 #include "portable.h"

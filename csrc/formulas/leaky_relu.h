@@ -4,8 +4,8 @@
 //   f'(z) = 1 for z > 0, a for z <= 0          at the kink z = 0 the subgradient a is taken
 //   f''   = 0
 //
-// For a >= 0, f(z) > 0 iff z > 0: the output decides the branch and is all that is kept. For a < 0 it does not (both
-// branches reach positive values), and the input is kept in its place:
+// For a >= 0, f(z) > 0 iff z > 0: the output determines the branch and is all that is saved. For a < 0 it does not
+// (both branches reach positive values), and the input is saved instead:
 //
 //   backward(r, g) = g where r > 0, else a g       r = f(z) for a >= 0, r = z for a < 0
 //

@@ -1,25 +1,25 @@
-// A layer of the network: m neurons, of each of which W has a row of weights and b a number, for n rows x of k numbers
+// A linear layer: m neurons, each with a row of weights in W and a bias in b, for n rows x of k numbers
 //
 //   z = x W^T + 1 b^T,   y = f(z)              z_ij = sum_l x_il W_jl + b_j
 //
-// What each weighted sum contributes to the loss, delta = dL/dz, follows from g = dL/dy, and all else from it:
+// The error delta = dL/dz of each weighted sum follows from g = dL/dy, and the gradients follow from it:
 //
 //   delta = g f'(z),   dL/dx = delta W,   dL/dW = delta^T x,   dL/db = delta^T 1
 //
-// dL/dx is the g of the layer before: delta^l = delta^(l+1) W * f'(z^l). The notes' row form has the weights
-// transposed, their column form the rows of x as columns: delta^l = W^T delta^(l+1) * f'(z^l).
+// dL/dx is the g of the layer before: delta^l = delta^(l+1) W * f'(z^l). The notes' row form has transposed weights,
+// their column form has the rows of x as columns: delta^l = W^T delta^(l+1) * f'(z^l).
 //
-// f'(z) is a function of y = f(z) for every f here (activation.h), so that z need not be kept, and y takes its place:
+// f'(z) is a function of y = f(z) for every f here (activation.h), so that y is saved instead of z:
 //
-//   kept are x and y;   (g, y) -> delta and delta^T 1 in one pass
+//   x and y are saved;   (g, y) -> delta and delta^T 1 in one pass
 //
-// For the second derivative let v_x, v_W, v_b be gradients for dL/dx, dL/dW and dL/db. They meet in V, the derivative
-// of z along them, and with f'(z) = p(y):
+// For the second derivative let v_x, v_W, v_b be gradients for dL/dx, dL/dW and dL/db. They enter through V, the
+// derivative of z along them, and with f'(z) = p(y):
 //
 //   v_x . dL/dx + v_W . dL/dW + v_b . dL/db = delta . V,   V = v_x W^T + x v_W^T + 1 v_b^T
 //   for g: V p(y),   for y: V g p'(y),   for x: delta v_W,   for W: delta^T v_x
 //
-// Sums of delta are in double precision; of numbers of 16 bits a few are added up in single precision first.
+// Sums of delta are in double precision; a few numbers of 16 bits are added up in single precision first.
 #pragma once
 
 #include "activation.h"
@@ -27,7 +27,7 @@
 
 namespace torchnotes {
 
-// What the pass over a neuron's sums knows of it.
+// The constants of a neuron in the pass over its sums.
 template <class T>
 struct Bias {
   T b;
@@ -51,7 +51,7 @@ struct Delta {
   }
 };
 
-// The sum of a few, in the precision of the arithmetic.
+// The sum of a few numbers, in the precision of the arithmetic.
 template <class T>
 struct DeltaBlock {
   T sum;
@@ -59,10 +59,10 @@ struct DeltaBlock {
   C10_HOST_DEVICE void add(T delta) { sum = sum + delta; }
 };
 
-// delta^T 1, of one neuron.
+// delta^T 1 of one neuron.
 template <class T>
 struct DeltaSum {
-  using Number = double;  // of each lane
+  using Number = double;  // the type of each lane
   Wide<T> sum;
 
   static C10_HOST_DEVICE DeltaSum start() { return {widen(T(0))}; }

@@ -3,13 +3,14 @@
 //   y_k = x_k - lse
 //   dy_k/dx_i = [i = k] - e^(y_i)
 //
-// so that, by the output y alone, with the gradient g of y and its sum over the row,
+// With the gradient g of y and its sum over the row, the backward needs only the output y:
 //
 //   backward(g, y)_k = g_k - e^(y_k) sum_i g_i
 //
-// It is linear in g; by y, in direction v, its derivative is -e^(y_k) v_k sum_i g_i.
+// It is linear in g; its derivative by y, in direction v, is -e^(y_k) v_k sum_i g_i.
 //
-// lse = m + ln s is the sum of two numbers, high + low: rounded to one, at logits of 1e4 it would be wrong by 5e-4.
+// lse = m + ln s is stored as the sum of two numbers, high + low: a single rounded number would be off by 5e-4 for
+// logits of 1e4.
 #pragma once
 
 #include "softmax.h"
@@ -25,7 +26,7 @@ struct Lse {
   }
 };
 
-// Of a row, in double. The sum of m and l = ln s is split without an error.
+// The lse of a row, in double. The sum of m and l = ln s is split without error.
 template <class T>
 C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all) {
   const double m = all.greatest, l = ::log(static_cast<double>(all.sum)) + (m - m);
@@ -34,7 +35,7 @@ C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all) {
   return {high, static_cast<T>((sum - static_cast<double>(high)) + rest)};
 }
 
-// The row's sum of g.
+// The sum of g over the row.
 template <class T>
 struct SumOfGradient {
   T sum;

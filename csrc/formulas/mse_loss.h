@@ -4,7 +4,7 @@
 //   dl/dx    = 2w (x - y) = -dl/dy
 //   d2l/dx2  = 2w         = d2l/dy2 = -d2l/dxdy      constant: every third derivative is 0
 //
-// The mean is the weighted one, sum l / sum w, where w = 1 without weights.
+// The mean is weighted, sum l / sum w, with w = 1 if there are no weights.
 #pragma once
 
 #include "portable.h"

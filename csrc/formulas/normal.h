@@ -1,14 +1,15 @@
-// Normal numbers in pairs (Box and Muller, 1958). Of independent u, v, uniform in (0, 1] and [0, 1),
+// Normal numbers in pairs (Box and Muller, 1958). For independent u, v, uniform in (0, 1] and [0, 1),
 //
 //   x = R cos 2 pi v,   y = R sin 2 pi v,   R^2 = -2 ln u
 //
 // are independent and normal: (x, y) has the density e^(-R^2/2) / (2 pi), and R^2/2 = -ln u is exponential. u has 31
-// bits for float (so that |x| goes up to 6.7; 24 would end it at 5.8) and 53 for double (8.7). Of mean and std,
+// bits for float (so that |x| goes up to 6.7; with 24 bits it would end at 5.8) and 53 for double (8.7). With mean and
+// std,
 //
 //   w = mean + std x is N(mean, std^2),    dw/dmean = 1,   dw/dstd = x
 //
-// The logarithm and the circle are polynomials in plain sums and products, rounded one by one, so that every processor
-// gives the same bits:
+// The logarithm and the circle functions are polynomials in plain sums and products, rounded one by one, so that every
+// processor computes the same bits:
 //
 //   ln u = e ln 2 + ln m,  u = 2^e m,  m in [1/sqrt 2, sqrt 2)          ln m = 2 s + s z P(z),  s = (m - 1)/(m + 1),
 //                                                                       z = s^2 <= 0.0295
@@ -16,7 +17,7 @@
 //   sin (pi/2 r) = r S(r^2),  cos (pi/2 r) = C(r^2)                     |pi/2 r| <= pi/4
 //
 // P, S and C are minimax polynomials; their relative errors are 2^-30, 2^-28 and 2^-34 for float, 2^-59, 2^-58 and
-// 2^-64 for double. ln 2 is taken in two parts, of which e times the first is exact.
+// 2^-64 for double. ln 2 is split into two parts; e times the first is exact.
 #pragma once
 
 #include "philox.h"
@@ -121,7 +122,7 @@ C10_HOST_DEVICE inline double flip_sign(double x, uint32_t sign_bit) {
 
 }  // namespace detail
 
-// u in (0, 1], with all the bits there are: the closer to 0, the more of them count.
+// u in (0, 1], with all available bits: the closer to 0, the more of them matter.
 C10_HOST_DEVICE inline float positive_fraction(Bits<float> bits) {
   return (float(int32_t(bits.word >> 1)) + 0.5f) * 0x1p-31f;
 }

@@ -1,23 +1,23 @@
 // Philox4x32-10 (Salmon, Moraes, Dror and Shaw, 2011): random numbers without a state. A block of four words is a
-// function of its number b, the same wherever, whenever and by whomever it is computed:
+// function of its number b, the same on every device and in any order:
 //
 //   (c0, c1, c2, c3) = (b, offset), the counter of 128 bits        (k0, k1) = seed, the key
 //   ten times:   p = M0 c0, q = M1 c2                              products of 64 bits, p = (p_high, p_low)
 //                (c0, c1, c2, c3) <- (q_high ^ c1 ^ k0, q_low, p_high ^ c3 ^ k1, p_low)
 //                (k0, k1) <- (k0 + W0, k1 + W1)
 //
-// Here a c stands in the low half of 64 bits, and what is in the high half does not count, so that p_low is p.
+// In the code each c is the low half of 64 bits whose high half is ignored, so that p_low is p.
 //
-// Which element gets which words is the same for every device and every instruction set, and keeps neighbours in
-// neighbouring lanes. Blocks come in groups of 16, whose 64 words are counted across the blocks: the word w of group g
-// is number w / 16 of block 16 g + w % 16. Elements come in pairs that are 16 apart, since normal ones are made in
+// The assignment of words to elements is the same for every device and every instruction set, and keeps neighbors in
+// neighboring lanes. Blocks form groups of 16, whose 64 words are counted across the blocks: the word w of group g is
+// number w / 16 of block 16 g + w % 16. Elements form pairs that are 16 apart, since normal numbers are generated in
 // pairs:
 //
 //   float, and what is computed in float    a word each: word i % 64 of group i / 64 for element i
 //   double                                  two words each: words r and r + 16 of group i / 32 for element i,
 //                                           with r = j for j = i % 32 < 16, else j + 16
 //
-// As numbers: u = fraction(bits) in [0, 1), of 24 bits for float and 53 for double.
+// As a number: u = fraction(bits) in [0, 1), of 24 bits for float and 53 for double.
 #pragma once
 
 #include "portable.h"
@@ -30,16 +30,16 @@
 
 namespace torchnotes {
 
-// What a stream of random numbers is known by.
+// Identifies a stream of random numbers.
 struct Key {
   uint64_t seed, offset;
 };
 
-inline constexpr int kApart = 16;  // the elements of a pair, and the blocks of a group
+inline constexpr int kApart = 16;  // the distance of the elements of a pair, and the number of blocks in a group
 
 C10_HOST_DEVICE inline uint64_t product(uint64_t a, uint32_t b) { return uint64_t(uint32_t(a)) * b; }
 
-// Of W, one or several words of 64 bits: the blocks of these numbers, given by their low and high halves.
+// The blocks of one or several numbers, given by their low and high halves. W is one 64-bit word or a vector of them.
 template <class W>
 struct Block {
   W word[4];
@@ -62,7 +62,7 @@ C10_HOST_DEVICE C10_ALWAYS_INLINE Block<W> philox(const Key& key, W low, W high)
   return {{c0, c1, c2, c3}};
 }
 
-// The word of an element that takes one, for who wants no others.
+// The word of a single element that takes one word.
 C10_HOST_DEVICE inline uint32_t word_at(const Key& key, uint64_t i) {
   const uint64_t number = i / (4 * kApart) * kApart + i % kApart;
   return uint32_t(philox(key, number, number >> 32).word[i / kApart % 4]);

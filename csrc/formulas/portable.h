@@ -1,13 +1,12 @@
-// The words a formula may use, meaning the same for float, double and SIMD vectors of them:
-//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   sqrt(x)   max(a, b)   where(condition, a, b)
-//   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a   abs(x)
+// The functions a formula may use. They mean the same for float, double and SIMD vectors of them:
+//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   sqrt(x)   abs(x)   where(condition, a, b)
+//   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a   max(a, b)
 //   exp_nonpositive(x) = e^x, add_exp_nonpositive(s, x) = s + e^x, and log1p_exp(x) = log(1 + e^x), for x <= 0
-//   widen(x): a Wide<T>, x in double precision, which knows +, * and fma
-//   fma(a, b, c) = a b + c, rounded once where the processor can, and the operators + - * / < <= > >=
-//   greatest_lane(v) and sum_of_lanes(v), of SIMD vectors only
-// Comparisons of vectors give a mask of lanes, comparisons of scalars a bool; `where` takes either and never mixes in
-// the side not chosen, so a NaN or infinity there does no harm. Comparisons with NaN are false; the max with NaN is
-// NaN.
+//   widen(x): x in double precision, a Wide<T>, which supports +, * and fma
+//   fma(a, b, c) = a b + c, rounded once if the processor can, and the operators + - * / < <= > >=
+//   max_lane(v) and sum_of_lanes(v), for SIMD vectors only
+// Comparing vectors gives a mask of lanes, comparing scalars a bool; `where` accepts either. The side not chosen has no
+// effect, even if it is NaN or infinite. Comparisons with NaN are false; the max with NaN is NaN.
 #pragma once
 
 #include <c10/macros/Macros.h>
@@ -15,7 +14,7 @@
 #include <cmath>
 #include <utility>
 
-#ifndef TORCHNOTES_SCALAR_ONLY  // defined for CUDA sources: no SIMD vectors there
+#ifndef TORCHNOTES_SCALAR_ONLY  // defined for CUDA sources, which have no SIMD vectors
 #include "vector_math.h"
 #endif
 

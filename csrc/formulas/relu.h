@@ -4,11 +4,11 @@
 //   f'(z) = 1 for z > 0, 0 for z < 0; at the kink z = 0 the subgradient 0 is taken
 //   f''   = 0
 //
-// f(z) > 0 iff z > 0, so the output y = f(z) decides the branch and is all that is kept:
+// f(z) > 0 iff z > 0, so the output y = f(z) determines the branch and is all that is saved:
 //
 //   backward(y, g) = g where y > 0, else 0     chosen, not multiplied: an infinite g is stopped at 0 too
 //
-// NaN gives NaN, and lets the gradient pass, as in torch. -0 stays -0, as in torch.
+// NaN gives NaN and lets the gradient pass, as in torch. -0 stays -0, as in torch.
 #pragma once
 
 #include "portable.h"

@@ -1,14 +1,14 @@
-// RMSProp (Hinton, 2012): each step is divided by the root C of the moving average of the squared gradient, so that its
-// length does not depend on the gradient's. With d the gradient and lambda w of the decay (gradient.h),
+// RMSProp (Hinton, 2012) divides each step by C, the root of the moving average of the squared gradient, so that the
+// length of a step does not depend on that of the gradient. With d the gradient, plus the decay lambda w (gradient.h),
 //
 //   v' = alpha v + (1 - alpha) d^2,    C = sqrt(v') + eps,    w' = w - eta d / C
 //
-// of a constant d: v -> d^2, so that dw/dt = -eta d / |d|. Centered, C is the root of the variance (Graves, 2013):
+// For a constant d: v -> d^2, so that dw/dt = -eta d / |d|. Centered, C is the root of the variance (Graves, 2013):
 //
 //   m' = m + (1 - alpha) (d - m),      C = sqrt(v' - m'^2) + eps
 //
-// where v' - m'^2 >= 0 but for rounding. With momentum the quotients are added up: b' = mu b + d / C, w' = w - eta b'.
-// A decoupled decay (Loshchilov and Hutter, 2019) does not go into d, but shrinks w by 1 - eta lambda before the step.
+// where v' - m'^2 >= 0 except for rounding. With momentum the quotients accumulate: b' = mu b + d / C, w' = w - eta b'.
+// A decoupled decay (Loshchilov and Hutter, 2019) is not added to d, but shrinks w by 1 - eta lambda before the step.
 #pragma once
 
 #include "gradient.h"

@@ -1,11 +1,11 @@
-// Numbers of 16 bits that are updated by less than their last place. Rounded to the nearest, w + u stays w for
-// |u| < 2^-9 |w| (bfloat16): nothing is ever learnt. Two ways out:
+// Numbers of 16 bits whose updates are smaller than their last place. Rounded to the nearest, w + u stays w for
+// |u| < 2^-9 |w| (bfloat16), and training stalls. Two remedies:
 //
 //   stochastic   up or down, with probabilities such that the mean is right: with x = n q + r, q the unit of the last
 //                place of x and 0 <= r < q, the result is (n + [u q < r]) q, and E[result] = x, for u uniform in [0, 1)
-//   kahan        what rounding takes away is kept beside w, as c: w' + c' = (w + c) + u, w' the nearest to it
+//   kahan        c, saved next to w, holds what rounding takes away: w' + c' = (w + c) + u, w' the nearest to it
 //
-// For u, the low bits of a random word are added to those that will be cut off: a carry is what rounds up.
+// u is given by random bits that are added to the bits to be cut off: a carry rounds up.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -26,14 +26,14 @@ C10_HOST_DEVICE inline T bits_as(const auto& x) {
   return y;
 }
 
-// x up or down to a number that bfloat16 has.
+// x rounded up or down to a bfloat16 value.
 C10_HOST_DEVICE inline float rounded(float x, uint32_t word, c10::BFloat16) {
   const auto bits = bits_as<uint32_t>(x);
   const auto carried = bits_as<float>((bits + (word >> 16)) & 0xffff0000u);
   return (bits & 0x7f800000u) == 0x7f800000u ? x : carried;  // infinity and NaN stay
 }
 
-// The same for half, whose last place is 2^-24 from 2^-14 down: there x is a multiple of it and the rest.
+// The same for half, whose last place is 2^-24 below 2^-14: there x is split into a multiple of it and a remainder.
 C10_HOST_DEVICE inline float rounded(float x, uint32_t word, c10::Half) {
   const auto bits = bits_as<uint32_t>(x);
   const auto carried = bits_as<float>((bits + (word >> 19)) & 0xffffe000u);

@@ -1,5 +1,5 @@
-// Gradient descent with momentum (Polyak, 1964), in the form that torch gives it. With d the gradient and lambda w of
-// the decay (gradient.h),
+// Gradient descent with momentum (Polyak, 1964), in torch's form. With d the gradient, plus the decay lambda w
+// (gradient.h),
 //
 //   w' = w - eta d                                 a step of length eta along dw/dt = -dE/dw
 //
@@ -7,8 +7,8 @@
 //   w' = w - eta b'                                a ball with friction: the steps of a constant d add up to
 //   w' = w - eta (d + mu b')                       eta d / (1 - mu); the second is Nesterov's, who looks ahead
 //
-// On a function whose gradient is Lipschitz with L, a step of eta = 1/L without momentum lowers it by |d|^2 / 2L at
-// least.
+// If the gradient is Lipschitz with constant L, a step of eta = 1/L without momentum lowers the function by at least
+// |d|^2 / 2L.
 #pragma once
 
 #include "gradient.h"

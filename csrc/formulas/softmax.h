@@ -3,24 +3,24 @@
 //   y_k = e^(x_k - lse),    lse = ln sum_j e^(x_j)
 //   dy_k/dx_i = y_k (1 - y_k) for i = k, -y_i y_k else
 //
-// so that, by the output y alone, with the gradient g of y and the inner product g.y of the row,
+// With the gradient g of y and the inner product g.y of the row, the backward needs only the output y:
 //
 //   backward(g, y)_k = y_k (g_k - g.y)
 //
-// It is linear and symmetric in g: its derivative by g in direction v is backward(v, y). By y, in direction v, it is
-// v (g - g.y) - y g.v, and the transpose of that v (g - g.y) - g v.y.
+// It is linear and symmetric in g: its derivative by g in direction v is backward(v, y). By y, in direction v, it is v
+// (g - g.y) - y g.v, and the transpose of that is v (g - g.y) - g v.y.
 //
-// lse in one pass over the row, from the greatest logit m so far and s = sum e^(x_j - m), so that nothing overflows.
-// Another x either lies below m or takes its place; either way a single exponential is new:
+// lse takes a single pass over the row, with the greatest logit m so far and s = sum e^(x_j - m), so that nothing
+// overflows. The next x either lies below m or becomes the new m; either way only one exponential is computed:
 //
 //   h = max(x, m),  e = e^(min(x, m) - h):     s <- s + e for x <= m,    s <- s e + 1 for x > m;     m <- h
 //
-// m starts at the lowest number (not at -inf, from which -inf would differ by NaN), s at 0. NaN anywhere makes s NaN; a
-// row of -inf alone, or with +inf, has the softmax NaN, as in torch.
+// m starts at the lowest finite number (not at -inf, because -inf minus itself is NaN), s at 0. NaN anywhere makes s
+// NaN; a row that is all -inf, or contains +inf, has the softmax NaN, as in torch.
 //
-// Where m is found out beforehand, s is a plain sum.
+// If m is known in advance, s is a plain sum.
 //
-// y_k = e^(x_k - m) / s, the first factor being exact to the last place however large the logits are.
+// y_k = e^(x_k - m) / s, with a first factor that is exact to the last place however large the logits are.
 #pragma once
 
 #include <limits>
@@ -42,7 +42,7 @@ struct LogSumExp {
     sum = fma(where(rises, sum, other.sum), e, where(rises, other.sum, sum));
     greatest = high;
   }
-  // Of a SIMD vector's lanes, with one exponential.
+  // Merges the lanes of a SIMD vector with a single exponential.
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(LogSumExp<Scalar>& result) const {
     result.greatest = greatest_lane(greatest);
@@ -50,7 +50,7 @@ struct LogSumExp {
   }
 };
 
-// The greatest of logits. NaN may pass unnoticed.
+// The maximum of the logits. It may ignore NaN.
 template <class T>
 struct Greatest {
   T value;
@@ -64,7 +64,7 @@ struct Greatest {
   }
 };
 
-// Of logits the greatest of which is known.
+// For logits whose maximum is known.
 template <class T>
 struct LogSumExpBelow : LogSumExp<T> {
   using LogSumExp<T>::sum;
@@ -81,7 +81,7 @@ struct LogSumExpBelow : LogSumExp<T> {
   }
 };
 
-// What makes probabilities of a row's logits.
+// Turns the logits of a row into probabilities.
 template <class T>
 struct Normaliser {
   T greatest, inverse;  // m and 1 / s
@@ -97,7 +97,7 @@ C10_HOST_DEVICE inline Normaliser<T> normaliser(const LogSumExp<T>& all) {
   return {all.greatest, static_cast<T>(1 / s + nan_for_infinity)};
 }
 
-// The row's g.y.
+// The g.y of a row.
 template <class T>
 struct InnerProduct {
   T sum;

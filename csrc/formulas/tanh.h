@@ -5,14 +5,14 @@
 //                                               -> 0 at both infinities
 //   t''(z) = -2 t (1 - t^2)
 //
-// Both derivatives are functions of the output y = t(z) alone, so y is all that is kept:
+// Both derivatives are functions of the output y = t(z) alone, so y is all that is saved:
 //
 //   backward(g, y)     = g p(y),      p(y)  = 1 - y^2 = t'
 //   curvature(v, g, y) = v (g p'(y)), p'(y) = -2y          the derivative of `backward` by y, in direction v
 //
 // and t'' = p'(y) p(y). p'' = -2 is constant, so the third derivative needs no kernel of its own.
 //
-// p is one fused multiply-add: y^2 is not rounded before 1 - y^2 cancels.
+// p is one fused multiply-add, so that y^2 is not rounded before 1 - y^2 cancels.
 #pragma once
 
 #include "portable.h"

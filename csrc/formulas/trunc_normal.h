@@ -1,12 +1,12 @@
-// Normal numbers between a and b, by the inverse of their distribution. With Phi the normal distribution function,
+// Normal numbers between a and b, by inverting their distribution function. With Phi the normal distribution function,
 // alpha = (a - mean)/std and beta = (b - mean)/std,
 //
 //   F(x)  = (Phi((x - mean)/std) - Phi(alpha)) / (Phi(beta) - Phi(alpha))
 //   F'(x) = density / (Phi(beta) - Phi(alpha))
 //   x     = F^-1(u) = mean + std Phi^-1(Phi(alpha) + u (Phi(beta) - Phi(alpha))),    u uniform in (0, 1)
 //
-// Phi is exact next to 0 and not next to 1: where the interval lies above the mean, its mirror image is taken and
-// `side` is -1. Phi^-1 is Wichura's (AS 241, 1988), exact to 1e-16, in double for every dtype:
+// Phi is accurate next to 0 but not next to 1: if the interval lies above the mean, its mirror image is used and `side`
+// is -1. Phi^-1 is Wichura's (AS 241, 1988), accurate to 1e-16, in double for every dtype:
 //
 //   |p - 1/2| <= 0.425             (p - 1/2) A(r),  r = 0.425^2 - (p - 1/2)^2
 //   else, r = sqrt(-ln min(p, 1 - p))     B(r - 1.6) for r <= 5, C(r - 5) beyond, with the sign of p - 1/2
@@ -128,7 +128,7 @@ struct TruncatedNormal {
 
   template <class T>
   C10_HOST_DEVICE double between(Bits<T> bits) const {
-    const double p = at_most(at_least(from + width * inner_fraction(bits), 0x1p-1022), 1 - 0x1p-53);  // not 0, not 1
+    const double p = at_most(at_least(from + width * inner_fraction(bits), 0x1p-1022), 1 - 0x1p-53);  // neither 0 nor 1
     return at_least(at_most(mean + signed_std * normal_quantile(p), b), a);
   }
 

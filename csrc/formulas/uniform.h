@@ -2,7 +2,7 @@
 //
 //   x = low + (high - low) u,    dx/dlow = 1 - u,    dx/dhigh = u
 //
-// Its variance is (high - low)^2 / 12. A sum that is rounded up may be high itself.
+// The variance is (high - low)^2 / 12. Rounding may make x equal to high.
 #pragma once
 
 #include "philox.h"

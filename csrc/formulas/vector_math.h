@@ -1,6 +1,5 @@
-// logistic, exp_nonpositive, add_exp_nonpositive, log1p_exp, tanh, exp, max and where for SIMD vectors: inlined, so
-// that several vectors are in flight at once, and without a scalar copy. Double precision goes to at::vec (Sleef). See
-// portable.h for the words and what they promise.
+// The functions of portable.h for SIMD vectors. They are inlined, so that several vectors are in flight at once, and
+// have no scalar tail. Double precision uses at::vec (Sleef).
 #pragma once
 
 #include <ATen/cpu/vec/functional.h>
@@ -88,8 +87,8 @@ inline Vectorized<double> power_of_two(const Vectorized<double>& t) {
 namespace detail {
 
 // e^z = 2^n e^r = 2^n (1 + t) with n = round(z / ln 2), r = z - n ln 2, |r| <= ln(2)/2, and t = r + r^2 q(-r), where q
-// is the minimax polynomial of relative error 2^-28; or, with sign -1, the same of e^-z, where r is z + n ln 2, so that
-// z need not be negated. Scaled by 2^shift, and as two factors:
+// is the minimax polynomial of relative error 2^-28. With sign = -1 the same for e^-z, with r = z + n ln 2, so that z
+// need not be negated. Scaled by 2^shift, and as two factors:
 struct ScaledExponential {
   Vectorized<float> scale;  // 2^(n + shift), which must be a normal number
   Vectorized<float> t;
@@ -115,7 +114,7 @@ C10_ALWAYS_INLINE ScaledExponential exponential(const Vectorized<float>& z) {
 //
 //   1 + e^-z = (1 + 2^n) + 2^n t,     1 + 2^n exact for |n| < 24,
 //
-// and everything is scaled by 2^-64, so that it neither overflows nor stops short of 0. Below 1.6 ulp everywhere.
+// and everything is scaled by 2^-64, so that it neither overflows nor underflows too early. The error is below 1.6 ulp.
 C10_ALWAYS_INLINE Vectorized<float> logistic(const Vectorized<float>& z) {
   using V = Vectorized<float>;
   const V c = at::vec::clamp(z, V(-105.0f), V(43.0f));  // 0 below, 1 above; NaN stays
@@ -129,7 +128,7 @@ inline Vectorized<double> logistic(const Vectorized<double>& z) {
 
 namespace detail {
 
-// 2^64 e^x, which is a normal number where e^x no longer is.
+// 2^64 e^x, which is a normal number even where e^x is not.
 C10_ALWAYS_INLINE Vectorized<float> large_exp_nonpositive(const Vectorized<float>& x) {
   const auto [scale, t] = exponential<1, 64>(at_least(x, Vectorized<float>(-105.0f)));  // 0 below; NaN stays
   return fma(scale, t, scale);
@@ -150,8 +149,8 @@ inline Vectorized<double> add_exp_nonpositive(const Vectorized<double>& sum, con
 }
 
 // log(1 + e) = 2 artanh(e / (2 + e)) = s + s^3 Q(s^2) with e = e^z, s = e / d, d = 1 + e/2, s^2 <= 4/9, and Q the
-// minimax polynomial of relative error 2^-31. What rounding takes from e, d and s is added to the small second term, by
-// 1/d = 1 - s/2, so that nothing but the last addition counts: below 0.6 ulp. e^z is scaled by 2^64, so that it goes
+// minimax polynomial of relative error 2^-31. The rounding errors of e, d and s are added to the small second term,
+// using 1/d = 1 - s/2, so that only the last addition matters: below 0.6 ulp. e^z is scaled by 2^64, so that it passes
 // through the denormal numbers to 0.
 C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {
   using V = Vectorized<float>;
@@ -199,7 +198,7 @@ C10_ALWAYS_INLINE Vectorized<double> rational_tanh(const Vectorized<double>& x) 
 
 }  // namespace detail
 
-// Float tanh through double, which rounds it within 0.502 ulp. From |x| = 9.02 on it is 1.
+// Float tanh is computed in double, which rounds it within 0.502 ulp. It is 1 from |x| = 9.02 on.
 C10_ALWAYS_INLINE Vectorized<float> tanh(const Vectorized<float>& x) {
   using at::vec::VectorizedN;
   const VectorizedN<float, 1> clamped(at::vec::clamp(x, Vectorized<float>(-9.02f), Vectorized<float>(9.02f)));

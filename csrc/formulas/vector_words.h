@@ -1,6 +1,6 @@
-// Words of 64 bits, several at once, for the formulas of philox.h. The operators ^, >>, << and & are the compiler's, of
-// one vector for each instruction set. `product` is not: of its factors only the low halves count, and compilers
-// multiply all of them.
+// Vectors of 64-bit words for the formulas of philox.h. The operators ^, >>, << and & are the compiler's, with one
+// vector type per instruction set. `product` is written by hand: only the low halves of its factors matter, but
+// compilers multiply all 64 bits.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
-// What a loss says of one element, and of many: the loss, weighted, and the weight with which it counts in the mean
+// The weighted loss of one element or of many, and the weight with which it counts in the mean
 //
 //   mean = sum of losses / sum of weights
 //
-// A backward formula multiplies by g, which is a number or something finer, before it multiplies by what may be large:
-// a product that is finite does not overflow on the way.
+// A backward formula multiplies by g, a number or a Factor, before it multiplies by anything that may be large, so that
+// a finite product does not overflow on the way.
 #pragma once
 
 #include "portable.h"
@@ -19,10 +19,10 @@ struct Weighted {
   }
 };
 
-// The same of many rows, in double precision.
+// The same for many rows, in double precision.
 template <class T>
 struct WideWeighted {
-  using Number = double;  // of each lane
+  using Number = double;  // the type of each lane
   Wide<T> loss, weight;
   C10_HOST_DEVICE void add(T l, T w) {
     loss = loss + widen(l);

@@ -1,4 +1,4 @@
-// Included by the kernels of either device, after its row and column drivers.
+// Included by the kernels of either device, after the row and column drivers.
 #pragma once
 
 #include "../activations.h"
@@ -52,7 +52,7 @@ Tensor running_statistics(const Tensor& mean, const OptionalTensor& variance, co
   );
 }
 
-// mu and r, or whatever else there are two numbers of for each channel.
+// Checks mu and r, or any other pair of numbers per channel.
 Tensor checked_pairs(const Tensor& x, const char* name, const Tensor& pairs) {
   TORCH_CHECK(
       pairs.scalar_type() == at::kDouble && pairs.dim() == 2 && pairs.size(0) == 2 && pairs.size(1) == x.size(1),
@@ -69,7 +69,7 @@ Tensor checked_pairs(const Tensor& x, const char* name, const Tensor& pairs) {
   return pairs.contiguous();
 }
 
-// Writes what becomes of the channels of `in` to `out`, which may be the same memory.
+// Writes the normalized `in` to `out`, which may be the same memory.
 Normalised normalise(
     const ChannelRows& in,
     const Tensor& out,
@@ -165,14 +165,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
   return {out, result.statistics, result.batch_mean, result.batch_var};
 }
 
-// The channels of which the output does not tell the input exactly enough.
+// The channels whose input cannot be recovered accurately enough from the output.
 Tensor channels_to_keep(
     const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const NormOptions& options
 ) {
-  constexpr double kLeastSlope = 0x1p-10;  // what a slope makes of small numbers in half precision must remain normal
+  constexpr double kLeastSlope = 0x1p-10;  // keeps small numbers in half precision normal
   const bool inverts =
       options.activation == kIdentity || (options.activation == kLeakyReLU && options.negative_slope >= kLeastSlope);
-  const double most = x.element_size() >= 4 ? 16 : 2;  // the greatest |beta / gamma|: what it costs of the precision
+  const double most = x.element_size() >= 4 ? 16 : 2;  // the greatest |beta / gamma|
   const int64_t count = x.size(1);
   const Tensor gamma = weight ? weight->to(at::kCPU, at::kDouble).contiguous() : Tensor();
   const Tensor beta = bias ? bias->to(at::kCPU, at::kDouble).contiguous() : Tensor();
@@ -219,13 +219,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
   return {result.statistics, result.batch_mean, result.batch_var, channels, kept};
 }
 
-// The memory format of the gradient of x: x's, or what the strides of x suggest where those of g suggest another.
+// The memory format of the gradient of x: that of x, or the one that the strides of x suggest if those of g suggest
+// another.
 at::MemoryFormat gradient_format(const Tensor& x, const Tensor& g) {
   const auto suggested = x.suggest_memory_format();
   return g.suggest_memory_format() == suggested && g.is_contiguous(channels_format(g)) ? channels_format(x) : suggested;
 }
 
-// What the passes of the backward are given, checked and laid out.
+// The checked operands of the passes of the backward, in matching layouts.
 struct BackwardOperands {
   BackwardOperands(
       const Tensor& grad,
@@ -245,7 +246,7 @@ struct BackwardOperands {
 
   const Tensor& reference() const { return in.dense(); }
 
-  // Calls run(scalar_t(), pass), the pass being what all of them have in common.
+  // Calls run(scalar_t(), pass), where `pass` holds what all passes have in common.
   template <class F>
   void with_pass(int64_t activation, double negative_slope, bool from_output, const F& run) const {
     const auto dtype = reference().scalar_type();
@@ -317,7 +318,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
   return {out, like(grad_weight, weight), like(grad_bias, bias)};
 }
 
-// The passes one by one, for whoever has something to do with the numbers of the channels in between.
+// The individual passes, for callers that process the per-channel sums in between.
 
 Tensor batch_norm_moments(const Tensor& input) {
   check_channels(input);

@@ -16,7 +16,7 @@ inline Labels labels(double smoothing, std::optional<double> ignored) {
   return {smoothing, ignored.value_or(std::numeric_limits<double>::quiet_NaN())};
 }
 
-// Calls f with the operands: of the weights both or none, an absent one being 1.
+// Calls f with the operands: either both weights or none; a missing one is 1.
 template <class F>
 auto with_weights(
     const Elements& elements,

@@ -22,7 +22,7 @@ namespace {
 
 using at::Tensor;
 
-// The arguments of the operators, checked and laid out.
+// The arguments of the operators, checked and in matching layouts.
 class CrossEntropyProblem {
  public:
   CrossEntropyProblem(
@@ -33,7 +33,7 @@ class CrossEntropyProblem {
       double label_smoothing,
       double z_loss,
       double logit_softcap,
-      int64_t classes_of_all = 0  // where the logits are those of some classes
+      int64_t classes_of_all = 0  // if the logits are a shard of the classes
   )
       : rows(
             (check_classes(input, target, weight, ignore_index, label_smoothing, classes_of_all > 0),
@@ -71,7 +71,7 @@ class CrossEntropyProblem {
     }
   }
 
-  // Where statistics of rows go, and where tensors laid out as the input do.
+  // An uninitialized tensor for statistics of rows.
   Tensor per_row(at::IntArrayRef shape) const {
     return at::empty(shape, rows.dense.options().dtype(at::toOpMathType(rows.dense.scalar_type())));
   }
@@ -118,7 +118,7 @@ class CrossEntropyProblem {
     return rows.shape.shared(shares_operand() ? operand_.const_data_ptr<acc_t>() : nullptr);
   }
 
-  // Calls f(operand) or, without one, f().
+  // Calls f(operand) or, without an operand, f().
   template <class acc_t, class scalar_t, class F>
   void with_operand(const F& f) const {
     if (!operand_.defined()) {
@@ -146,7 +146,7 @@ class CrossEntropyProblem {
   double share_, slope_ = 0, shift_ = 0;
 };
 
-// Calls f with values of the types of the data and of statistics, and whether there is a cap.
+// Calls f with values of the element type and of the statistics' type, and whether there is a cap.
 template <class F>
 void with_types(const Tensor& x, double logit_softcap, const F& f) {
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::cross_entropy", [&] {
@@ -190,7 +190,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(
       reduce_rows(input.device(), shape, op, op.x, operand...);
     });
     if (reduction == at::Reduction::None) {
-      // Those of some classes are yet to be added up.
+      // The losses of a shard are still to be added up.
       loss = problem.some_classes ? losses_of_rows : losses_of_rows.to(input.scalar_type());
       return;
     }
@@ -213,7 +213,7 @@ GradientOfLoss<acc_t, scalar_t> gradient_of_loss(const Tensor& grad, const std::
   return {grad.const_data_ptr<scalar_t>(), grad.dim() == 0 ? 0 : 1, scale ? scale->const_data_ptr<acc_t>() : nullptr};
 }
 
-// The gradient of every row into `out`, which lies as the logits and may be them.
+// Writes the gradient of every row to `out`, which has the layout of the logits and may be the same memory.
 void write_gradient(
     const CrossEntropyProblem& problem,
     const Tensor& grad,
@@ -291,7 +291,7 @@ void cross_entropy_backward_(
   }
 }
 
-// (dG.v/dg of each row, H v), G being the gradient of the losses of the rows by g, not reduced.
+// Returns (dG.v/dg of each row, H v), where G is the gradient of the unreduced losses, given g.
 std::tuple<Tensor, Tensor> cross_entropy_curvature(
     const Tensor& tangent,
     const Tensor& grad,

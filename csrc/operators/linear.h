@@ -1,4 +1,4 @@
-// Included by the kernels of either device, after its product and its elementwise and column drivers.
+// Included by the kernels of either device, after the product and the elementwise and column drivers.
 #pragma once
 
 #include "../activations.h"
@@ -60,7 +60,7 @@ struct Deltas {
   C10_HOST_DEVICE void finish(int64_t j, const DeltaSum<acc_t>& all) const { sums[j] = static_cast<acc_t>(all.sum); }
 };
 
-// The columns of a contiguous matrix. One alone lies as a row does.
+// The columns of a contiguous matrix. A single column has the layout of a row.
 RowShape columns_of(const Tensor& x) { return {x.size(1), 1, x.size(0), x.size(1)}; }
 
 void check_factors(const Tensor& a, const Tensor& b) {
@@ -112,7 +112,7 @@ Tensor linear(
     check_alike(input, b);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
-  const bool rounds = input.element_size() < 4;  // the product: better with the bias in it
+  const bool rounds = input.element_size() < 4;  // the product is rounded, so let it include the bias
   Tensor y;
   if (b.defined() && rounds) {
     y = empty_matrix(input.size(0), weight.size(0), input);

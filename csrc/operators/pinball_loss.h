@@ -13,7 +13,7 @@
 namespace torchnotes {
 namespace {
 
-// Numbers along the last dimension of the elements, or the one for them all.
+// Numbers along the last dimension of the elements, or one number for all of them.
 inline PreciseOperand along_last(const Elements& elements, const std::vector<double>& numbers) {
   const at::Tensor exact = at::tensor(numbers, at::kDouble).squeeze();
   return elements.precise_operand(
@@ -21,7 +21,7 @@ inline PreciseOperand along_last(const Elements& elements, const std::vector<dou
   );
 }
 
-// Calls f(tau, sigma, weight) or, without weights, f(tau, sigma).
+// Calls f(tau, sigma, weight) or, without a weight, f(tau, sigma).
 template <class F>
 auto with_quantiles(
     const Elements& elements, at::ArrayRef<double> quantiles, const std::optional<at::Tensor>& weight, const F& f

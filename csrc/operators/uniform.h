@@ -12,7 +12,7 @@
 namespace torchnotes {
 namespace {
 
-// As torch's own uniform_ checks them, in its words.
+// The checks and messages of torch's uniform_.
 void check_bounds(const at::Tensor& self, double a, double b) {
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, self.scalar_type(), "torchnotes::uniform_", [&] {
     const double max = std::numeric_limits<scalar_t>::max();
