@@ -1,5 +1,5 @@
-"""Rewrite what is said of speed and accuracy, and the pictures, from results/*.csv: in results/README.md everything,
-in README.md a line for each operation, and in docs/scaling.md what several processes take."""
+"""Rewrite the figures in the documents, and the pictures, from results/*.csv: everything in results/README.md, a line
+per operation in README.md, and what several processes cost in docs/scaling.md."""
 
 import re
 from collections.abc import Iterable
@@ -14,23 +14,21 @@ README = Path(__file__).parents[1] / "README.md"
 DETAILS = results.RESULTS / "README.md"
 SCALING = README.parent / "docs/scaling.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-ABOUT = "Made by `make bench`, from the rows of the files beside this one."
-FEW = 5  # operations, of which a picture says no more than the table
+ABOUT = "Written by `make bench` from the CSV files in this folder."
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main() -> None:
-    sections, summaries = [], []
-    for path in sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH}):
+    sections = []
+    for path in machines():
         rows = results.read(path)
-        picture = path.with_suffix(".png")
-        shown = plot.draw(rows, picture)
-        sections.append(section(rows, picture.name if shown else None, path.name))
         ratios = path.with_name(f"{path.stem}-ratios.png")
         plot.draw_ratios(rows, ratios)
-        summaries.append(summary(rows, ratios.relative_to(README.parent).as_posix()))
+        speed = path.with_suffix(".png")
+        pictures = [ratios.name, speed.name] if plot.draw(rows, speed) else [ratios.name]
+        sections.append(section(rows, pictures, path.name))
     DETAILS.write_text(f"# Results\n\n{ABOUT}\n{''.join(sections)}")
-    put(README, "".join(summaries))
+    put(README, summary())
     if scaling.PATH.exists():
         by_machine: dict[str, list[Row]] = {}
         for row in results.read(scaling.PATH):
@@ -38,35 +36,37 @@ def main() -> None:
         put(SCALING, "".join(scaling_page.section(rows, table) for rows in by_machine.values()))
 
 
+def machines() -> list[Path]:
+    """The results of one machine each."""
+    return sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH})
+
+
 def put(path: Path, written: str) -> None:
-    """In the place of what was written there before."""
+    """Replace what an earlier run wrote between the markers."""
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path.name} needs the lines {BEGIN} and {END} once each, around what this writes")
+        raise SystemExit(f"{path.name} must contain {BEGIN} and {END} exactly once")
     before, rest = text.split(BEGIN)
     path.write_text(f"{before}{BEGIN}\n{written}{END}{rest.split(END)[1]}")
 
 
-def summary(rows: list[Row], picture: str) -> str:
-    ratios = plot.ratios_of(rows)
-    body = (
-        [
-            name,
-            str(len(values)),
-            *(judged(f"{x:.2f}", round(x, 2) < 1) for x in (min(values), median(values), max(values))),
-        ]
-        for name, values in ratios.items()
-    )
-    return f"""
-### {rows[0]["machine"]}
+def summary() -> str:
+    """The median and the worst ratio of each operation, on every machine."""
+    measured = [results.read(path) for path in machines()]
+    ratios = [plot.ratios_of(rows) for rows in measured]
 
-{f"![How many times as fast as the best rival]({picture})" if len(ratios) > FEW else ""}
+    def cell(values: list[float] | None) -> str:
+        if not values:
+            return ""
+        middle, worst = (judged(f"{x:.2f}", round(x, 2) < 1) for x in (median(values), min(values)))
+        return f"{middle} ({worst})"
 
-{table(["times as fast as the best rival", "cases", "least", "median", "most"], body)}
-"""
+    header = ["median (worst)", *(rows[0]["machine"] for rows in measured)]
+    names = dict.fromkeys(name for of_machine in ratios for name in of_machine)
+    return table(header, ([name, *(cell(of_machine.get(name)) for of_machine in ratios)] for name in names))
 
 
-def section(rows: list[Row], picture: str | None, source: str) -> str:
+def section(rows: list[Row], pictures: list[str], source: str) -> str:
     """Everything measured on one machine."""
     timed = [row for row in rows if row["median_us"]]
     accurate = [row for row in rows if row["max_error"]]
@@ -77,29 +77,29 @@ def section(rows: list[Row], picture: str | None, source: str) -> str:
     return f"""
 ### {rows[0]["machine"]}
 
-Median time of the best rival (torch eager, torch.compile, or another that is named below) over that of torchnotes:
-above 1 torchnotes is faster, in **bold** it is slower. float32 but where it says otherwise. torch {versions}; commits
-{commits}; `{source}`.
+The median time of the best rival (torch eager, torch.compile, or another named below) divided by that of torchnotes:
+above 1 torchnotes is faster, and **bold** marks where it is slower. float32 unless stated otherwise. torch {versions};
+commits {commits}; `{source}`.
 
 {tables}
-{picture_of(picture)}{errors(accurate)}
+{"".join(map(picture, pictures))}{errors(accurate)}
 <details>
 <summary>Times and memory, case by case</summary>
 {details}
-Time in µs, median (20th to 80th percentile). Copy: the bytes per second of torchnotes over those of `Tensor.copy_` at
-the same size. Peak: the most that a call of each of them allocates at a time, and in parentheses what autograd keeps
-for backward. Fresh: every result comes in new pages, as glibc has it above 32 MiB; warm: results come in recycled
-memory.
+Times are in µs: median (20th to 80th percentile). Copy: the bandwidth of torchnotes divided by that of `Tensor.copy_`
+at the same size. Peak: the most memory that one call allocates at a time, and in parentheses what autograd saves for
+the backward pass. Fresh: every result lies in newly mapped pages, as with glibc above 32 MiB; warm: memory is reused.
 </details>
 """
 
 
-def picture_of(picture: str | None) -> str:
-    return f"![Speed of forward+backward relative to torch eager]({picture})\n\n" if picture else ""
+def picture(name: str) -> str:
+    rival = "the best rival" if name.endswith("-ratios.png") else "torch eager, by size"
+    return f"![Speed relative to {rival}]({name})\n\n"
 
 
 def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
-    """The benchmarks, those together that one table can hold."""
+    """Groups of benchmarks that fit into one table."""
     works: dict[str, dict[tuple[str, str], None]] = {}
     for row in rows:
         works.setdefault(row["benchmark"], {})[work(row)] = None
@@ -110,7 +110,7 @@ def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
 
 
 def ratios(benchmarks: list[str], rows: list[Row]) -> str:
-    """A table of benchmarks with the same cases."""
+    """One table for benchmarks with the same cases."""
     ours = {(row["benchmark"], *work(row)): row for row in rows if row["contender"] == OURS}
     kinds = dict.fromkeys(work(row) for row in rows if row["benchmark"] == benchmarks[0])
 
@@ -124,7 +124,6 @@ def ratios(benchmarks: list[str], rows: list[Row]) -> str:
 
 
 def errors(rows: list[Row]) -> str:
-    """Nothing where none was measured."""
     if not rows:
         return ""
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
@@ -140,10 +139,10 @@ def errors(rows: list[Row]) -> str:
         for dtype in DTYPES
     )
     return f"""\
-Largest error against float64, torchnotes / torch eager, **bold** where torchnotes errs more. Outputs in ulp, gradients
-in ulp of 1. Elementwise, inputs are 0, ±1e-30, ±88, ±1e4 and normal points of standard deviation 0.001 to 100; else
-rows of 1000 logits of standard deviation 0.001 to 2500, and rows of -inf but for one. A logarithm next to 0 has few
-digits in either.
+The largest error against float64, torchnotes / torch eager, in **bold** where that of torchnotes is larger. Outputs are
+in ulp, gradients in ulp of 1. Elementwise operations get 0, ±1e-30, ±88, ±1e4 and normal numbers with standard
+deviations from 0.001 to 100, the others rows of 1000 logits with standard deviations from 0.001 to 2500, and rows that
+are -inf except for one element. A logarithm close to 0 has few correct digits in both.
 
 {table(["", "dtype", *benchmarks], body)}"""
 

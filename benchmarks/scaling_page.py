@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md, from results/scaling.csv: what was measured, and what the model of that page says.
+"""The tables of docs/scaling.md, from results/scaling.csv: the measurements, and the predictions of that page's model.
 
 t(N) = t(1) / min(N, cores) + messages latency(N) + bytes sent / bandwidth(N)
 """
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from .results import Row
 from .scaling import LARGEST, PROCESSES, SMALLEST, STEPS, Work, all_reduce
 
-FURTHER = (2, 4, 8, 16, 64)  # processes on cores of their own
+FURTHER = (2, 4, 8, 16, 64)  # numbers of processes, each on a core of its own
 Table = Callable[[list[str], list[list[str]]], str]
 
 
 @dataclass(frozen=True)
 class Machine:
-    rows: dict[tuple[str, int], Row]  # by the work and the number of processes
+    rows: dict[tuple[str, int], Row]  # by work and number of processes
 
     def us(self, work: Work, processes: int) -> float:
         return float(self.rows[work.name, processes]["median_us"])
@@ -25,7 +25,7 @@ class Machine:
         return self.us(all_reduce(SMALLEST), processes)
 
     def bandwidth(self, processes: int) -> float:
-        """In bytes per µs, of what each process sends meanwhile."""
+        """What each process sends, in bytes per µs."""
         work = all_reduce(LARGEST)
         return sum(work.messages(processes)) / (self.us(work, processes) - self.latency(processes))
 
@@ -39,14 +39,13 @@ class Machine:
         return self.us(work, 1) / min(processes, self.cores) + of_messages
 
     def on_cores_of_their_own(self, work: Work, processes: int) -> float:
-        """With messages that pass from one process to the next as two processes have been measured to pass them."""
+        """Assumes that every hop of a message takes as long as the measured one between two processes."""
         sent = work.messages(processes)
         of_messages = len(sent) * (processes - 1) * self.latency(2) + sum(sent) / self.bandwidth(2)
         return self.us(work, 1) / processes + of_messages
 
 
 def section(rows: list[Row], table: Table) -> str:
-    """Of one machine."""
     machine = Machine({(row["case"], int(row["processes"])): row for row in rows})
     several = [processes for processes in PROCESSES if processes > 1]
     links = [[str(n), f"{machine.latency(n):,.0f} µs", f"{machine.bandwidth(n) / 1e3:.2g} GB/s"] for n in several]
@@ -69,15 +68,15 @@ def section(rows: list[Row], table: Table) -> str:
     return f"""
 ### {rows[0]["machine"]}, {machine.cores} cores
 
-torch {versions}; commits {commits}; gloo. Latency: an all-reduce of {SMALLEST} bytes. Bandwidth: of what each process
-sends in one of {LARGEST >> 20} MB.
+torch {versions}; commits {commits}; gloo. Latency is the time of an all-reduce of {SMALLEST} bytes; bandwidth is what
+each process sends per second in an all-reduce of {LARGEST >> 20} MB.
 
 {table(["processes", "latency", "bandwidth"], links)}
-Milliseconds, and in parentheses those of the model.
+Measured milliseconds, and in parentheses the prediction of the model:
 
-{table(["the same work by", "1 process", *(f"{n} processes" for n in several)], measured)}
-How many times as fast as one process, by the model alone, if each process had a core of its own, and if a message took
-as long from one process to the next, on N - 1 ways, as it does here between two:
+{table(["the same work on", "1 process", *(f"{n} processes" for n in several)], measured)}
+The speedup over one process that the model predicts if every process has a core of its own, and if each of the N - 1
+hops of a message takes as long as the one between two processes here:
 
 {table(["processes", *map(str, FURTHER)], further)}
 """

@@ -191,6 +191,8 @@ def _with_links(document: Path) -> str:
         name = str(path.relative_to(ROOT))
         if picture:
             return f"![{label}](../../{name})" if path.exists() else label
+        if name.startswith("docs/") and path.suffix == ".md":
+            return f"[{label}](../{name.removeprefix('docs/')}{place or ''})"
         page = page_of_header(name)
         stem = DOCUMENTS.get(name) or (page and page.removeprefix(f"{FOLDER}/"))
         return f"[{label}]({stem}.md{place or ''})" if stem else f"`{name}`"
