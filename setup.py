@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from setuptools import setup
+from setuptools import find_packages, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
 ROOT = Path(__file__).parent
@@ -121,6 +121,7 @@ class Build(BuildExtension):
 if __name__ == "__main__":  # the tests read the flags
     setup(
         version=VERSION,
+        packages=[*find_packages(include=["torchnotes*"]), "torchnotes.benchmarks"],
         install_requires=[requirement(torch.__version__)],
         ext_modules=extensions(),
         cmdclass={"build_ext": Build},

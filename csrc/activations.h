@@ -9,7 +9,7 @@ namespace torchnotes {
 
 constexpr int64_t kIdentity = 0, kLeakyReLU = 2;  // the other numbers appear in the switch only
 
-// Calls f(activation). The numbers are those of ACTIVATIONS in torchnotes/ops/_activations.py.
+// Calls f(activation). The numbers are those of ACTIVATIONS in torchnotes/ops/activations/__init__.py.
 template <class F>
 void with_activation(int64_t number, double negative_slope, const F& f) {
   switch (number) {

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from torchnotes import functional as F
-from torchnotes.ops._sync_batch_norm import merged
+from torchnotes.ops.normalization._statistics import merged
 
 matplotlib.use("agg")
 GREY = "#7d7d7d"  # to be read on white and on black

@@ -102,7 +102,7 @@ class Page:
 
 
 def stems(package: str) -> list[str]:
-    return sorted(path.stem for path in (ROOT / "torchnotes" / package).glob("[a-z]*.py"))
+    return sorted(path.stem for path in (ROOT / "torchnotes" / package).rglob("[a-z]*.py"))
 
 
 @functools.cache
@@ -121,14 +121,13 @@ def _page(stem: str, beside: list[str]) -> Page:
     if stem in stems("optim"):
         public = vars(torchnotes.optim).items()
         named = [f"optim.{name}" for name, x in public if getattr(x, "__module__", "") == f"torchnotes.optim.{stem}"]
-    places = (
-        f"csrc/formulas/{stem}.h",
-        f"torchnotes/ops/{stem}.py",
-        f"torchnotes/optim/{stem}.py",
-        f"torchnotes/{stem}.py",
-    )
-    derivation = next(place for place in places if (ROOT / place).exists())
-    return Page(stem, DERIVATIONS.get(stem, derivation), (*named, *beside))
+    return Page(stem, DERIVATIONS[stem] if stem in DERIVATIONS else _source(stem), (*named, *beside))
+
+
+def _source(stem: str) -> str:
+    """The file that has the derivation: the header, or else the module."""
+    places = f"csrc/formulas/{stem}.h", f"torchnotes/{stem}/__init__.py", f"torchnotes/**/{stem}.py"
+    return next(str(path.relative_to(ROOT)) for place in places for path in ROOT.glob(place))
 
 
 def page_of_header(name: str) -> str | None:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import torchnotes
 from torchnotes import Report, convert, revert
-from torchnotes.nn import _converted
+from torchnotes.conversion import _converted
 
 PRECISIONS = {torch.float64: 1e-10, torch.float32: 2e-4}  # a sum in another order, through some layers and a variance
 

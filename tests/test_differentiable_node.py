@@ -11,7 +11,7 @@ from torch import Tensor
 import torchnotes.functional as F
 from philox import KEY, factors_of_dropout
 from torchnotes._native import call_on, check_in_place, gather
-from torchnotes.ops.sigmoid import SigmoidBackward
+from torchnotes.ops.activations.sigmoid import SigmoidBackward
 
 OPERATIONS = {
     "sigmoid": (F.sigmoid, torch.sigmoid),
@@ -243,7 +243,7 @@ def test_compiled_autograd_tells_apart_which_gradients_are_wanted():
 
 
 def test_the_input_must_be_a_tensor():
-    from torchnotes.ops.leaky_relu import LeakyReLU
+    from torchnotes.ops.activations.leaky_relu import LeakyReLU
 
     for bad in ((), (None,), ("x",)):
         with pytest.raises(TypeError, match="LeakyReLU: the input must be a Tensor"):

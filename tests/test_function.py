@@ -6,7 +6,7 @@ from torch import Tensor
 
 import torchnotes.functional as F
 from torchnotes._C import DIRECT, GRAPH, TRANSFORM, call_mode, dense_float
-from torchnotes.ops._function import Elementwise
+from torchnotes.autograd.function import Elementwise
 
 
 class Cube(Elementwise):
@@ -97,7 +97,7 @@ def test_a_function_compiles_as_a_full_graph(backend):
 
 
 def test_the_gradient_is_computed_for_those_who_need_it_alone(monkeypatch):
-    from torchnotes.ops.sigmoid import SigmoidBackward, SigmoidCurvature
+    from torchnotes.ops.activations.sigmoid import SigmoidBackward, SigmoidCurvature
 
     calls = []
     forward = SigmoidCurvature.forward.__func__

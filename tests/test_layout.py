@@ -10,8 +10,10 @@ import torchnotes
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = re.findall(r'^    "([a-z]\w*)\(', (ROOT / "csrc/schemas.cpp").read_text(), re.MULTILINE)
-STEMS = sorted(path.stem for path in (ROOT / "torchnotes/ops").glob("*.py") if not path.stem.startswith("_"))
-OPTIMIZERS = sorted(path.stem for path in (ROOT / "torchnotes/optim").glob("*.py") if not path.stem.startswith("_"))
+STEMS, OPTIMIZERS = (
+    {path.stem: path for path in sorted((ROOT / f"torchnotes/{package}").rglob("[a-z]*.py"))}
+    for package in ("ops", "optim")
+)
 COMPOSITIONS = {
     "linear_cross_entropy",
     "sync_batch_norm",
@@ -64,10 +66,9 @@ def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
         assert re.search(rf'm\.impl\(\s*"{name}"', (ROOT / f"csrc/operators/{stem}.h").read_text())
         for source in (f"csrc/cpu/{stem}.cpp", f"csrc/cuda/{stem}.cu"):
             assert f'#include "../operators/{stem}.h"' in (ROOT / source).read_text(), source
-        package = "ops" if stem in STEMS else "optim"
-        source = (ROOT / f"torchnotes/{package}/{stem}.py").read_text()
+        source = (STEMS | OPTIMIZERS)[stem].read_text()
         assert f'"torchnotes::{name}"' in source or f'operator = "{name}"' in source
-        if package == "ops":  # those of optimizers are found by the optimizer's name, in tests/optim/test_use.py
+        if stem in STEMS:  # those of optimizers are found by the optimizer's name, in tests/optim/test_use.py
             assert f'"{name}"' in (ROOT / f"tests/ops/test_{stem}.py").read_text()
 
 

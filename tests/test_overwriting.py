@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import torchnotes.nn
 from torchnotes import convert
-from torchnotes.nn import _converted
+from torchnotes.conversion import _converted
 
 X, CLASSES = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 2, 1])
 

@@ -4,7 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import torch
 
-from torchnotes._shards import runs_of
+from torchnotes.distributed.shards import runs_of
 
 
 @st.composite

@@ -671,7 +671,7 @@ def test_bad_input_is_answered_by_a_line(arguments, message, capsys, tmp_path, m
 
 
 def test_as_a_program(tmp_path):
-    root = Path(signal.__file__).parents[1]
+    root = Path(signal.__file__).parents[2]
     arguments = ["--layers", "3", "--width", "8", "--plot", str(tmp_path / "figure.svg")]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "torchnotes", "signal", *arguments],
@@ -721,7 +721,7 @@ def test_the_figure_shows_the_numbers():
 
 
 def test_the_figure_of_networks():
-    from torchnotes._signal_figure import comparison
+    from torchnotes.signal._figure import comparison
 
     x = torch.randn(16, 8)
     networks = {

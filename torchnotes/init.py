@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.nn.init import calculate_gain as calculate_gain
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ._shards import is_dtensor
+from .distributed.random import make_sure
+from .distributed.shards import is_dtensor
 from .ops._random import Generator, fills_natively, random_key
-from .ops._random_shards import make_sure
 from .ops.normal import normal_ as normal_
 from .ops.trunc_normal import trunc_normal_ as trunc_normal_
 from .ops.uniform import uniform_ as uniform_

@@ -15,7 +15,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 import torchnotes.functional as F
 from torchnotes import init, nn
-from torchnotes._shards import runs
+from torchnotes.distributed.shards import runs
 
 KEY = torch.tensor([0x0123_4567_89AB_CDEF, -5])
 SHAPES = ((9,), (7, 5), (2, 3), (1, 1), (6, 131), (5, 4, 7), (4, 0), (5, 3, 2, 9))

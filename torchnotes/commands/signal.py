@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from .. import nn, signal
-from .._signal_figure import comparison
 from .._table import table
 from ..init import SCHEMES, initialize_, normal_
-from ..ops._activations import ACTIVATIONS
+from ..ops.activations import ACTIVATIONS
+from ..signal._figure import comparison
 from . import BadInput, extra
 from ._arguments import at_least, device
 from ._files import check_writable

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..ops._activations import activated
+from ..ops.activations import activated
 from ..ops.gaussian_dropout import deviation, times_normal
 from .linear import Linear
 

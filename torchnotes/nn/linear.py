@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import functional as F
 from ..init import SCHEMES
-from ..ops._activations import checked_activation
+from ..ops.activations import checked_activation
 from ._repr import unusual_options
 
 

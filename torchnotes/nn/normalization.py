@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .. import functional as F
-from ..ops._activations import checked_activation
+from ..ops.activations import checked_activation
 from ._repr import unusual_options
 
 _DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_only=False)

@@ -10,7 +10,7 @@ from torch.nn import Module, Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ._tracing import Trace, Tracer
+from ..tracing.trace import Trace, Tracer
 from .activation import LeakyReLU, ReLU, Sigmoid, Tanh
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._function import Function, autocasts, batched, differentiable, kernel, native, show, watched
+from ..autograd.function import Function, autocasts, batched, differentiable, kernel, native, show, watched
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -9,7 +9,7 @@ from torch.nn import _reduction
 from torch.overrides import has_torch_function
 
 from .._native import dense_float
-from ._function import autocasts, native
+from ..autograd.function import autocasts, native
 
 NONE, MEAN, SUM = (_reduction.get_enum(reduction) for reduction in ("none", "mean", "sum"))
 _ENUM = {"none": NONE, "mean": MEAN, "sum": SUM}

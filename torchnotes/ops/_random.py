@@ -14,9 +14,9 @@ from torch._subclasses import FakeTensor
 from torch.compiler import is_compiling
 
 from .._native import dense_float
-from .._shards import is_dtensor
-from ._function import Function, batched, differentiable, recorded, show, traceable, watched
-from ._random_shards import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
+from ..autograd.function import Function, batched, differentiable, recorded, show, traceable, watched
+from ..distributed.random import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
+from ..distributed.shards import is_dtensor
 
 Generator = torch.Generator | Tensor | None  # or the key itself
 

@@ -15,23 +15,23 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import leaky_relu as torch_leaky_relu
 from torch.nn.functional import linear as torch_linear
 
-from . import _activations
-from .batch_norm import batch_norm as our_batch_norm
+from . import activations as _activations
+from .activations.leaky_relu import leaky_relu as our_leaky_relu
+from .activations.relu import relu as our_relu
+from .activations.sigmoid import sigmoid as our_sigmoid
+from .activations.tanh import tanh as our_tanh
 from .binary_cross_entropy_with_logits import binary_cross_entropy_with_logits as our_bce
-from .cross_entropy import cross_entropy as our_cross_entropy
+from .cross_entropy.cross_entropy import cross_entropy as our_cross_entropy
 from .dropout import dropout
 from .gaussian_dropout import deviation
 from .gaussian_dropout import gaussian_dropout as our_gaussian_dropout
 from .gaussian_dropout import times_normal as our_times_normal
-from .leaky_relu import leaky_relu as our_leaky_relu
 from .linear import linear as our_linear
 from .log_softmax import log_softmax
 from .mse_loss import mse_loss
+from .normalization.batch_norm import batch_norm as our_batch_norm
 from .pinball_loss import pinball_loss as our_pinball_loss
-from .relu import relu as our_relu
-from .sigmoid import sigmoid as our_sigmoid
 from .softmax import softmax
-from .tanh import tanh as our_tanh
 
 
 def activated(z: Tensor, activation: str | None, negative_slope: float) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, sigmoid
 from torch.nn.functional import binary_cross_entropy_with_logits as builtin
 from torch.nn.functional import logsigmoid
 
-from .._fake import register_fake
-from ._function import Elementwise, differentiable, kernel, show, watched
+from ..autograd.fake import register_fake
+from ..autograd.function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
     autocasting,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout as builtin
 
-from ._function import show, watched
+from ..autograd.function import show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
 torch.library.register_fake("torchnotes::dropout", lambda x, key, p, place=None: torch.empty_like(x))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._function import show, watched
+from ..autograd.function import show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
 torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, place=None: torch.empty_like(x))

@@ -18,10 +18,10 @@ from torch.compiler import is_compiling
 from torch.nn.functional import linear as builtin
 from torch.utils.flop_counter import register_flop_formula
 
-from .._fake import check_same_device, register_fake
 from .._native import fits_layer
-from ._activations import BY_NUMBER, checked_activation
-from ._function import Function, autocasts, batched, differentiable, kernel, show, watched
+from ..autograd.fake import check_same_device, register_fake
+from ..autograd.function import Function, autocasts, batched, differentiable, kernel, show, watched
+from .activations import BY_NUMBER, checked_activation
 
 _forward, _backward = kernel("linear"), kernel("linear_backward")
 

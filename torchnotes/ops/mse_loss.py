@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss as builtin
 
-from .._fake import register_fake
-from ._function import Elementwise, differentiable, kernel, show, watched
+from ..autograd.fake import register_fake
+from ..autograd.function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
     autocasting,

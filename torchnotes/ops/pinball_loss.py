@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._fake import register_fake
-from ._compiled import worthwhile
-from ._function import Elementwise, differentiable, kernel, show, watched
+from ..autograd.compiled import worthwhile
+from ..autograd.fake import register_fake
+from ..autograd.function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
     autocasting,

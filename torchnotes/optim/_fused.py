@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from .._group import Group as ProcessGroup
-from .._group import checked
 from .._native import call_on, gather, update
+from ..distributed.collectives import Group as ProcessGroup
+from ..distributed.collectives import checked
 from ._builtin import step_as_torch
 from ._sharded import any_dtensor, gather_held, places_in_whole
 from .gradient_norm import gradient_norm, norm_over_ranks

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._native import gather
-from .._shards import is_dtensor, runs
+from ..distributed.shards import is_dtensor, runs
 
 
 def any_dtensor(tensors: Iterable[Tensor]) -> bool:

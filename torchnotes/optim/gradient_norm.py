@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .._fake import register_fake
-from .._group import Group, summed
-from .._shards import is_dtensor
+from ..autograd.fake import register_fake
+from ..distributed.collectives import Group, summed
+from ..distributed.shards import is_dtensor
 from ._sharded import any_dtensor, held_of, is_partial_sum
 
 register_fake("torchnotes::gradient_norm", lambda tensors: tensors[0].new_empty((), dtype=_dtype_of(tensors[0])))

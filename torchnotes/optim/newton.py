@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from .._shards import is_dtensor
+from ..distributed.shards import is_dtensor
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # sqrt(eps), about: nearer to x* than that, f looks constant
 _METHODS = ("auto", "exact", "cg")

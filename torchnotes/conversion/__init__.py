@@ -1,0 +1,272 @@
+"""A model of torch.nn's modules turned into one of ours, in place, and back."""
+
+import inspect
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import Module
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from .. import nn
+from ..tracing.trace import hooked
+from ..tracing.uses import OVERWRITTEN, Place, Uses
+from ..tracing.writes import writes_in_place
+from ._converted import CLASSES, NAMES, Owner, Part, Shortcut, kind_of, owning
+
+_OURS: dict[type[Module], type[Module]] = {
+    theirs: ours
+    for name, ours in vars(nn).items()
+    if isinstance(ours, type) and (theirs := getattr(torch.nn, name, None)) in ours.__mro__
+} | {torch.nn.SyncBatchNorm: nn.SyncBatchNorm}
+
+
+def _and_changed(*classes: type[Module]) -> tuple[type[Module], ...]:
+    return (*classes, *(CLASSES[cls] for cls in classes if cls in CLASSES))
+
+
+_NORMS = _and_changed(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_LINEAR = _and_changed(nn.Linear)
+_LAYERS = (*_NORMS, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, *_LINEAR)
+_BEFORE_NORMS = (*_LINEAR, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3)))
+_ACTIVATIONS = _and_changed(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
+_FOREIGN = "no counterpart here"
+_LAZY = "not initialised yet"
+_SAVES_MORE = (nn.LeakyReLU, nn.CrossEntropyLoss)  # than torch's: the result, the logits
+_BEFORE = "_before_conversion"  # of a module that was changed: its class, and those of our options that it had
+
+
+@dataclass
+class Report:
+    """What convert did to which modules, by their names in the model."""
+
+    replaced: dict[str, str] = field(default_factory=dict)  # name: class
+    fused: dict[str, str] = field(default_factory=dict)  # layer: the activation that it computes in the model
+    inplace: list[str] = field(default_factory=list)  # normalisations that overwrite their input
+    kept: dict[str, str] = field(default_factory=dict)  # name: why the module is still torch's
+    unfused: dict[str, str] = field(default_factory=dict)  # layer, or what did not trace: why it is not fused
+
+    def __str__(self) -> str:
+        lines = [f"replaced: {len(self.replaced)}"]
+        lines += [f"    {count} {name}" for name, count in Counter(self.replaced.values()).most_common()]
+        lines.append(f"fused: {len(self.fused)}")
+        lines += [f"    {layer or '(model)'} with {activation}" for layer, activation in self.fused.items()]
+        lines += [f"in place: {', '.join(self.inplace)}"] if self.inplace else []
+        for title, reasons in (("kept", self.kept), ("not fused", self.unfused)):
+            names = defaultdict(list)
+            for name, why in reasons.items():
+                names[why].append(name or "(model)")
+            lines.append(f"{title}: {len(reasons)}")
+            for why, of_it in names.items():
+                lines.append(f"    {why} ({len(of_it)}): {', '.join(of_it[:3])}{', ...' if len(of_it) > 3 else ''}")
+        return "\n".join(lines)
+
+
+def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Report:
+    """Makes the modules of a model ours, in place, where they are exactly of a class of torch.nn that we have.
+
+    Parameters, buffers, hooks, names and the state_dict remain, and so do optimizers made before; `revert` undoes it.
+    Dropout draws other numbers than torch's from the same seed. What ran before runs after it: a LeakyReLU whose
+    result may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's.
+    Tools that look for classes of torch.nn, such as torch.ao.quantization.fuse_modules, do not know ours: revert first.
+
+    fuse     A batch normalisation or Linear computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it. torch.fx,
+             which runs a copy, shows where: each of the two is called once, and nobody else takes what is between
+             them, in training or in evaluation; a model that does not trace is searched part by part. They are fused
+             while the module that calls both of them runs, without hooks on them. Called from anywhere else, as a part
+             of a Sequential or by another method, each computes what it did. They are not fused where the code that
+             calls them may do another thing the next time: its branches, loops and calls may depend on constants alone
+             and on children and plain attributes of the module, which are compared in each call.
+    inplace  Batch normalisations write over the result of the convolution or Linear before them where nobody else
+             takes that or writes over theirs, and where that saves memory: without an activation or with a LeakyReLU.
+             Up to 16 MB it is no faster, and there is no second derivative: hence not by default.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"convert takes a torch.nn.Module. Got: {type(model).__name__}")
+    report = Report()
+    names = {module: name for name, module in model.named_modules()}
+    for module in names:
+        if isinstance(module, Owner):
+            module.forget_changed()
+    for module, name in names.items():
+        why = _why_kept(module)
+        if why is None:
+            ours = _OURS[type(module)]
+            _become(module, CLASSES[ours] if ours in _SAVES_MORE else ours)
+            report.replaced[name] = ours.__name__
+        elif why and not (why == _FOREIGN and any(module.children())):
+            report.kept[name] = f"{type(module).__name__}: {why}"
+    uses = Uses(model)
+    if fuse:
+        _fuse(uses, names, report)
+    for module, name in names.items():
+        if isinstance(module, _SAVES_MORE) and name in report.replaced:
+            _save_less(module, model, uses, names, report)
+    if inplace:
+        _overwrite_inputs(uses, names, report)
+    return report
+
+
+def revert(model: Module) -> None:
+    """Undoes convert, wherever the model has been since: copied, saved and loaded as a whole, trained."""
+    if not isinstance(model, Module):
+        raise TypeError(f"revert takes a torch.nn.Module. Got: {type(model).__name__}")
+    changed = {module: name for name, module in model.named_modules() if _BEFORE in vars(module)}
+    for module, name in changed.items():
+        before: Any = vars(module)[_BEFORE][0]
+        if type(module) not in (*_OURS.values(), *CLASSES.values(), owning(before)):
+            raise ValueError(f"{name or 'the model'} has become {type(module).__name__} since: undo that first")
+    for module in changed:
+        _restore(module)
+
+
+def _why_kept(module: Module) -> str | None:
+    """Why a module is not replaced: None if it is, empty for what has nothing to do with us."""
+    cls = type(module)
+    if cls.__module__.startswith("torchnotes.") or _BEFORE in vars(module):
+        return ""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "compiled by torch.jit"
+    if cls not in _OURS:
+        base = next((base for base in cls.__mro__ if base in _OURS), None)
+        if base is None:
+            return _FOREIGN
+        lazy = isinstance(module, LazyModuleMixin)
+        return _LAZY if lazy else f"a subclass of {base.__name__}, which may compute something else"
+    if "forward" in vars(module):
+        return "has a forward of its own"
+    taken = [name for name in _options_of(_OURS[cls]) if name in vars(module)]
+    return f"has an attribute {taken[0]!r} already" if taken else None
+
+
+def _options_of(cls: type[Module]) -> dict[str, Any]:
+    """The attributes of our class that torch's has not, by their defaults: its parameters by keyword alone."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "bias"}
+
+
+def _become(module: Module, cls: type[Module]) -> None:
+    attributes = vars(module)
+    defaults = _options_of(cls)
+    attributes.setdefault(_BEFORE, (type(module), {name: attributes[name] for name in defaults if name in attributes}))
+    module.__class__ = cls
+    attributes.update({name: attributes.get(name, default) for name, default in defaults.items()})
+
+
+def _restore(module: Module) -> None:
+    cls, options = vars(module).pop(_BEFORE)
+    for name in ("_shortcuts", "_parts", "_distinct") if isinstance(module, Owner) else _options_of(type(module)):
+        vars(module).pop(name, None)
+    vars(module).update(options)
+    if issubclass(cls, LazyModuleMixin) and not isinstance(module, LazyModuleMixin):  # initialised since
+        cls = cls.cls_to_become
+    module.__class__ = cls
+
+
+def _place(uses: Uses, *modules: Module, **of: Module | None) -> Place | str:
+    """Where these take a shortcut: in the forward of a module that has become an owner. Or why nowhere."""
+    place = uses.place(*modules, **of)
+    if isinstance(place, str):
+        return place
+    owner: Any = place.owner
+    if not isinstance(owner, Owner) or not owner._shortcuts:
+        cls = kind_of(type(owner))
+        try:
+            owner.__class__ = owning(cls)
+        except Exception as error:  # whatever a metaclass or slots have against it
+            return f"no class can be derived from that of the module that calls them ({error})"
+        vars(owner)[_BEFORE] = cls, {}
+        owner._shortcuts, owner._parts = (), ()
+    return place
+
+
+def _take_shortcut(place: Place, module: Any, activation: Module | None = None, inplace: bool = False) -> None:
+    owner: Any = place.owner
+    for one in (module,) if activation is None else (module, activation):
+        if type(one) in CLASSES:
+            _become(one, CLASSES[type(one)])
+    names: dict[Any, str] = {owner.get_submodule(name): name for name in place.names}
+    paths = {".".join(name.split(".")[:i]) for name in place.names for i in range(1, name.count(".") + 2)}
+    shortcut = Shortcut(names[module], names.get(activation), inplace, frozenset(paths))
+    owner._shortcuts = *owner._shortcuts, shortcut
+    new = paths.union(place.code) - {part.name for part in owner._parts}
+    owner._parts = *owner._parts, *(Part.of(owner, path, place.code.get(path)) for path in sorted(new))
+    owner._distinct = len({child for part in owner._parts for child in owner.part(part.name)._modules.values()})
+
+
+def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
+    of_names = {name: module for module, name in names.items()}
+    for name, error in uses.untraced.items():
+        kinds = {type(child) for child in of_names[name].children()}
+        if not uses.roots or all(map(kinds.intersection, (_LAYERS, _ACTIVATIONS))):
+            report.unfused[name] = f"does not trace ({error})"
+    for layer, activation in uses.pairs(_LAYERS, _ACTIVATIONS):
+        fused = any(shortcut.activation for owner in names for shortcut in _shortcuts_of(layer, owner))
+        if layer.activation is not None or fused:
+            continue
+        why = _LAZY if isinstance(layer, LazyModuleMixin) else uses.why_apart(layer, activation)
+        if why is None:
+            saves_output = isinstance(layer, nn.Linear) and _saves_output(activation)
+            place = _place(uses, layer, activation, result_of=activation if saves_output else None)
+            if isinstance(place, str):
+                why = place
+            else:
+                _take_shortcut(place, layer, activation)
+                report.fused[names[layer]] = names[activation]
+        if why is not None:
+            report.unfused[names[layer]] = why
+
+
+def _saves_output(module: Module) -> bool:
+    """Of ours alone."""
+    return isinstance(module, nn.LeakyReLU) and not module.inplace
+
+
+def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, str], report: Report) -> None:
+    """Where nobody writes over these, the output of a LeakyReLU alone, or the logits themselves. Where somebody may,
+    the module stays torch's; and where nobody knows, it saves what torch's saves."""
+    name = names[module]
+    if isinstance(module, nn.LeakyReLU):
+        if not _saves_output(module) or name in report.fused.values():
+            return
+        what, written, place = "result", uses.result_is_written(module), _place(uses, module, result_of=module)
+    else:
+        what, written, place = "logits", uses.input_is_written(module), _place(uses, module, input_of=module)
+    if isinstance(place, Place):
+        _take_shortcut(place, module)
+    elif written or any(map(writes_in_place, _around(name, model))):
+        _restore(module)
+        report.kept[name] = f"{report.replaced.pop(name)}: {OVERWRITTEN[what]}"
+
+
+def _around(name: str, model: Module) -> Iterator[Module]:
+    """The modules that contain the one of this name, and those next to it that have hooks."""
+    parts = name.split(".")
+    containing = [model.get_submodule(".".join(parts[:i])) for i in range(len(parts))]
+    yield from containing
+    yield from filter(hooked, containing[-1].modules())
+
+
+def _overwrite_inputs(uses: Uses, names: dict[Module, str], report: Report) -> None:
+    for layer, norm in uses.pairs(_BEFORE_NORMS, _NORMS):
+        taken: list[tuple[Any, Shortcut]] = [
+            (owner, shortcut) for owner in names for shortcut in _shortcuts_of(norm, owner)
+        ]
+        after = next((owner.part(shortcut.activation) for owner, shortcut in taken if shortcut.activation), None)
+        last, activation = (norm, norm.activation) if after is None else (after, NAMES[type(after)])
+        saves = activation is None or (activation == "leaky_relu" and last.negative_slope > 0)
+        if not saves or getattr(layer, "activation", None) is not None or uses.why_apart(layer, norm):
+            continue
+        place = _place(uses, *dict.fromkeys((layer, norm, last)), result_of=last)
+        if isinstance(place, Place):
+            for owner, shortcut in taken:
+                owner._shortcuts = tuple(other for other in owner._shortcuts if other is not shortcut)
+            _take_shortcut(place, norm, after, inplace=True)
+            report.inplace.append(names[norm])
+
+
+def _shortcuts_of(module: Module, owner: Any) -> list[Shortcut]:
+    shortcuts = owner._shortcuts if isinstance(owner, Owner) else ()
+    return [shortcut for shortcut in shortcuts if owner.part(shortcut.module) is module]

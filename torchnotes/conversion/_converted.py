@@ -1,0 +1,335 @@
+"""What convert makes of modules: each computes what it did, and together, in the forward of their owner, they do less.
+
+torch.fx shows what the forward of a module, the owner, does with the results of modules inside of it. While it runs, a
+layer computes the activation after it, which then passes its input on; a batch normalisation writes over its input; a
+LeakyReLU saves its output alone, and a cross-entropy the logits themselves. Called from anywhere else each of them is
+on its own again, and saves for the backward what torch's module saves: its result, or the logits, may be overwritten.
+"""
+
+import copyreg
+import functools
+import threading
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C._autograd import _top_saved_tensors_default_hooks
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
+from torch.compiler import is_compiling
+from torch.nn import Module
+from torch.nn.modules.module import _has_any_global_hook
+
+from .. import functional as F
+from ..nn import activation, linear, loss, normalization
+from ..ops.activations.leaky_relu import leaky_relu_of_saved_input
+from ..tracing.steady import Settings, Something
+
+
+class Shortcut(NamedTuple):
+    """What a module does in the forward of its owner. Modules go by their names in the owner."""
+
+    module: str
+    activation: str | None  # which it computes
+    inplace: bool  # over its input
+    holds_with: frozenset[str]  # the modules on which this depends
+
+
+class Part(NamedTuple):
+    """A module inside of an owner, or the owner itself, when its shortcuts were found."""
+
+    name: str  # empty: the owner's
+    kind: type[Module]
+    children: list[str]
+    inplace: Any
+    runs: bool  # code that the shortcuts depend on, or calls modules that do
+    reads_training: bool
+    settings: Settings
+
+    @classmethod
+    def of(cls, owner: Module, name: str, settings: Settings | None) -> "Part":
+        module = owner.get_submodule(name)
+        kind = kind_of(type(module)) if isinstance(module, Owner) else type(module)
+        values = tuple(one for one in settings or () if one[0] != "training")
+        runs, reads_training = settings is not None, len(values) < len(settings or ())
+        return cls(name, kind, list(module._modules), vars(module).get("inplace"), runs, reads_training, values)
+
+
+# What a module does in the forward that runs: the activation that it computes, whether it writes over its input, and
+# whether a graph was wanted when that forward began.
+_Role = tuple[Module | None, bool, bool]
+
+
+class _Running(threading.local):
+    """In this thread."""
+
+    roles: dict[Module, _Role] = {}  # noqa: RUF012 # replaced, never written
+    results: dict[Module, Tensor] = {}  # noqa: RUF012 # of layers, by the activations that they have computed
+
+
+_running = _Running()
+
+
+class Owner:
+    """Mixed into the class of a module whose forward calls modules that have roles in it."""
+
+    _shortcuts: tuple[Shortcut, ...] = ()
+    _parts: tuple[Part, ...] = ()
+    _distinct: int = 0  # the number of modules that are children of parts
+    __jit_ignored_attributes__ = ("_shortcuts", "_parts", "_distinct")
+
+    def __init_subclass__(cls) -> None:
+        """Does not tell the class that is derived from, which may register its subclasses."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = super().__call__  # type: ignore[misc] # Module's
+        if is_compiling() or not self._shortcuts or "forward" in self.__dict__ or _is_intercepted():
+            return call(*args, **kwargs)
+        running = _running
+        roles, results = running.roles, running.results
+        if not roles:
+            running.results = {}
+        running.roles = roles | self._roles() if roles else self._roles()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            running.roles, running.results = roles, results
+
+    def _roles(self) -> dict[Module, _Role]:
+        attributes = self.__dict__
+        inside, training = attributes["_modules"], attributes["training"]
+        modules: dict[str, Any] = {}
+        distinct: set[Any] = set()
+        for name, kind, names, inplace, runs, reads_training, values in self._parts:
+            module = self.part(name) if "." in name else inside.get(name) if name else self
+            if module is not None:
+                of_module = module.__dict__
+                children = of_module["_modules"]
+                if (
+                    (type(module) is kind or kind_of(type(module)) is kind_of(kind))
+                    and (list(children) == names if children else not names)
+                    and of_module.get("inplace") == inplace
+                    and (not name or _is_alone(of_module))
+                    and not (reads_training and of_module["training"] != training)
+                    and not (values and _differ(module, values))
+                ):
+                    modules[name] = module
+                    if children:
+                        distinct.update(children.values())
+                    continue
+            if runs:
+                return {}
+        if len(distinct) != self._distinct:
+            return {}
+        graph = torch.is_grad_enabled()
+        return {
+            modules[name]: (modules[activation] if activation else None, inplace, graph)
+            for name, activation, inplace, holds_with in self._shortcuts
+            if modules.keys() >= holds_with
+        }
+
+    def forget_changed(self) -> None:
+        """Shortcuts that no longer hold."""
+        there = self._roles()
+        self._shortcuts = tuple(one for one in self._shortcuts if self.part(one.module) in there)
+        names = {name for one in self._shortcuts for name in one.holds_with}
+        self._parts = tuple(part for part in self._parts if part.name in names or (names and part.runs))
+
+    def part(self, name: str) -> Any:
+        """The module of this name, if there is one still."""
+        module: Any = self
+        for child in name.split(".") if name else ():
+            module = None if module is None else module._modules.get(child)
+        return module
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        reduced: Any = super().__reduce_ex__(protocol)
+        function, arguments, *rest = reduced
+        if function is copyreg.__newobj__ and type(self).__bases__[0] is Owner:  # type: ignore[attr-defined] # no stub
+            return _new, (kind_of(type(self)), *arguments[1:]), *rest
+        return reduced
+
+
+def _is_intercepted() -> bool:
+    """By hooks of all modules, or by the compiler, which may take some of the calls."""
+    return _has_any_global_hook() or get_eval_frame_callback() is not None
+
+
+@functools.cache
+def owning(cls: Any) -> Any:
+    """The class of an owner, which goes by the same name."""
+    members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    members["__jit_ignored_attributes__"] = (
+        *getattr(cls, "__jit_ignored_attributes__", ()),
+        *Owner.__jit_ignored_attributes__,
+    )
+    return type(cls)(cls.__name__, (Owner, cls), members)
+
+
+def _new(cls: Any, *arguments: Any) -> Any:
+    owner = owning(cls)
+    return owner.__new__(owner, *arguments)
+
+
+def kind_of(cls: Any) -> Any:
+    """The class without what convert has made of it: modules that became owners, or got roles, are still the same."""
+    return cls.__bases__[1] if cls.__bases__[0] is Owner else CLASSES.get(cls, cls)
+
+
+def _is_alone(attributes: dict[str, Any]) -> bool:
+    """Whether a call of a module is one of its class's forward, and nobody else sees it."""
+    return (
+        "forward" not in attributes
+        and attributes.get("_compiled_call_impl") is None
+        and not attributes["_forward_hooks"]
+        and not attributes["_forward_pre_hooks"]
+        and not attributes["_backward_hooks"]
+        and not attributes["_backward_pre_hooks"]
+    )
+
+
+def _differ(module: Any, settings: Settings) -> bool:
+    return any(
+        getattr(module, name, None) is None if value is Something else getattr(module, name, ...) != value
+        for name, value in settings
+    )
+
+
+def _role(module: Module) -> _Role | None:
+    if is_compiling():
+        return None
+    role = _running.roles.pop(module, None)  # another call of it is not the one that was seen
+    # A checkpoint computes it again when the owner does not run.
+    if role is None or torch.is_grad_enabled() != role[2] or _top_saved_tensors_default_hooks(True):
+        return None
+    return role
+
+
+class _Activation(Module):
+    def forward(self, input: Tensor) -> Tensor:
+        if not is_compiling() and self in _running.results and _running.results.pop(self) is input:
+            return input
+        return super().forward(input)
+
+
+class ReLU(_Activation, activation.ReLU): ...
+
+
+class Sigmoid(_Activation, activation.Sigmoid): ...
+
+
+class Tanh(_Activation, activation.Tanh): ...
+
+
+class _LeakyReLU(activation.LeakyReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        if self.inplace or _role(self) is not None:
+            return super().forward(input)
+        return leaky_relu_of_saved_input(input, self.negative_slope)
+
+
+class LeakyReLU(_Activation, _LeakyReLU): ...
+
+
+NAMES = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh"}
+
+
+def _slope(activation: Module) -> float:
+    return activation.__dict__.get("negative_slope", 0.01)
+
+
+class Linear(linear.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        role = _role(self)
+        if role is None or role[0] is None or self.activation is not None:
+            return super().forward(input)
+        after = role[0]
+        activation, slope = NAMES[type(after)], _slope(after)
+        y = F.linear(input, self.weight, self.bias, activation=activation, negative_slope=slope)
+        _running.results[after] = y
+        return y
+
+
+def _normalize_in_role(
+    normalize: Callable[..., Tensor],
+    self: Any,
+    input: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    momentum: float,
+    activation: str | None,
+    slope: float,
+    inplace: bool,
+) -> Tensor:
+    role = _role(self)
+    if role is None or (role[0] is not None and activation is not None):
+        return normalize(self, input, mean, variance, training, momentum, activation, slope, inplace)
+    after = role[0]
+    if after is not None:
+        activation, slope = NAMES[type(after)], _slope(after)
+    y = normalize(self, input, mean, variance, training, momentum, activation, slope, inplace or role[1])
+    if after is not None:
+        _running.results[after] = y
+    return y
+
+
+class _BatchNorm(normalization._Options):
+    def _normalize(self, *args: Any) -> Tensor:
+        return _normalize_in_role(normalization._Options._normalize, self, *args)
+
+
+class BatchNorm1d(_BatchNorm, normalization.BatchNorm1d): ...
+
+
+class BatchNorm2d(_BatchNorm, normalization.BatchNorm2d): ...
+
+
+class BatchNorm3d(_BatchNorm, normalization.BatchNorm3d): ...
+
+
+class SyncBatchNorm(normalization.SyncBatchNorm):
+    @torch.jit.ignore  # as that of its base
+    def _normalize(
+        self,
+        input: Tensor,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        training: bool,
+        momentum: float,
+        activation: str | None,
+        negative_slope: float,
+        inplace: bool,
+    ) -> Tensor:
+        options = activation, negative_slope, inplace
+        normalize = normalization.SyncBatchNorm._normalize
+        return _normalize_in_role(normalize, self, input, mean, variance, training, momentum, *options)
+
+
+class CrossEntropyLoss(loss.CrossEntropyLoss):
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        if isinstance(input, Tensor) and input.requires_grad and torch.is_grad_enabled() and _role(self) is None:
+            input = input.clone()
+        return super().forward(input, target)
+
+
+CLASSES: dict[type[Module], type[Module]] = {  # by ours of the same name
+    cls: changed
+    for space in (activation, linear, loss, normalization)
+    for name, cls in vars(space).items()
+    if isinstance(changed := globals().get(name), type) and changed.__module__ == __name__
+}
+
+
+def _script_as(cls: Any, changed: Any, name: str) -> None:
+    """Has torch.jit.script read the source that a method had before: in scripted code no owner runs."""
+    before, method = getattr(cls, name), getattr(changed, name)
+    if method is not before and not torch._jit_internal.is_ignored_fn(method):
+        own = types.FunctionType(method.__code__, method.__globals__, name, method.__defaults__, method.__closure__)
+        own.__wrapped__ = before  # type: ignore[attr-defined] # where inspect looks
+        setattr(changed, name, own)
+
+
+for _cls, _changed in CLASSES.items():
+    _script_as(_cls, _changed, "_normalize" if issubclass(_cls, normalization._Options) else "forward")

@@ -1,0 +1,158 @@
+"""cross_entropy in plain torch operations, for what no kernel of ours computes: the third derivative, the gradient for
+the targets and for the weight. Each function here is differentiable to every order, by every argument.
+
+The logits are of shape (N, C, ...); a loss is that of a row, not reduced. The formulas: csrc/formulas/cross_entropy.h.
+For 16-bit logits everything is computed in float32 and rounded once. Of large logits lse - u_j is (m - u_j) + ln s,
+where m is the greatest and s = sum e^(u_j - m): the rounding of lse would outweigh what remains.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, tanh
+
+from ...autograd.derivatives import transpose
+from ...distributed.collectives import Group, collected
+
+
+class Options(NamedTuple):
+    """What has no derivative, in the order of the native operators."""
+
+    ignore_index: int
+    label_smoothing: float
+    z_loss: float
+    logit_softcap: float  # 0: none
+
+
+class Split(NamedTuple):
+    """Where the logits are those of some of `classes` classes: of the `first` and its neighbours, those of the others
+    being on the other ranks of the group. A target that is an index is one of all, the weight is that of these.
+
+    The rows may be some of all, too, and the others on the other ranks of the row_groups.
+    """
+
+    group: Group
+    first: int
+    classes: int
+    row_groups: Sequence[Group] = ()
+
+
+def has_probabilities(input: Tensor, target: Tensor) -> bool:
+    return input.shape == target.shape
+
+
+def capped(input: Tensor, options: Options) -> Tensor:
+    cap = options.logit_softcap
+    return cap * tanh(input / cap) if cap else input
+
+
+def by_class(input: Tensor, numbers: Tensor) -> Tensor:
+    """Numbers of the classes, as they broadcast with the logits."""
+    return numbers.view(-1, *[1] * (input.dim() - 2))
+
+
+def _weight(input: Tensor, weight: Tensor | None) -> Any:
+    return 1 if weight is None else by_class(input, weight.to(input.dtype))
+
+
+def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None) -> Tensor:
+    """a_j, with 0 for a row that is ignored."""
+    _, first, classes, _ = split or (None, 0, input.shape[1], ())
+    w = _weight(input, weight)
+    slope, shift = w * (1 - options.label_smoothing), w * (options.label_smoothing / classes)
+    if has_probabilities(input, target):
+        q = target.to(input.dtype)
+    else:
+        these = torch.arange(first, first + input.shape[1], device=input.device)
+        q = (target.unsqueeze(1) == by_class(input, these)).to(input.dtype)
+    a = slope * q + shift
+    return a if has_probabilities(input, target) else a * (target != options.ignore_index).unsqueeze(1)
+
+
+def losses(
+    input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None
+) -> Tensor:
+    u = precise_logits(input, options)
+    a = mass(u, target, weight, options, split)
+    if split is not None:
+        result = _split_losses(u, a, options, split)
+    else:
+        result = (a * _gap(u, a)).sum(1)
+        if options.z_loss:
+            result = result + options.z_loss * a.sum(1) * torch.logsumexp(u, 1) ** 2
+    if not has_probabilities(input, target):  # an infinite gradient, of a mean of no rows, does not reach these
+        result = result.masked_fill(target == options.ignore_index, 0)
+    return result if split is not None else result.to(input.dtype)
+
+
+def precise_logits(input: Tensor, options: Options) -> Tensor:
+    return capped(input.to(torch.promote_types(input.dtype, torch.float32)), options)
+
+
+def _gap(u: Tensor, a: Tensor) -> Tensor:
+    """lse - u, the slope of the loss by a, where a = 0 too."""
+    gap = -u.log_softmax(1)
+    return torch.where((a == 0) & gap.isinf(), 0, gap)
+
+
+def _split_losses(u: Tensor, a: Tensor, options: Options, split: Split) -> Tensor:
+    """In double precision."""
+    none = (u == -torch.inf).all(1)  # of these logits counts, and in the derivative neither
+    u = torch.where(none.unsqueeze(1), 0, u)
+    rounded = torch.logsumexp(u.detach(), 1)
+    rest = torch.logsumexp(u - rounded.unsqueeze(1), 1)
+    lse = (rounded.double() + rest.double()).masked_fill(none, -torch.inf)
+    of_ranks = collected(torch.stack((lse, a.sum(1).double(), (a * _gap(u, a)).sum(1).double())), split.group)
+    return merged(of_ranks, options.z_loss)[0]
+
+
+def merged(of_ranks: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(losses, lse, m) of rows from lse, m and sum a_j (lse - u_j) of the classes of each rank r alone:
+
+    lse = ln sum_r e^lse_r,    sum a_j (lse - u_j) = sum_r (nll_r + m_r (lse - lse_r))
+    """
+    lse_r, mass_r, nll_r = of_ranks.unbind(1)
+    lse, mass = torch.logsumexp(lse_r, 0), mass_r.sum(0)
+    gap = lse - lse_r
+    more = mass_r * torch.where((mass_r == 0) & gap.isinf(), 0, gap)
+    alone = torch.where(lse_r == -torch.inf, 0, nll_r)  # of a rank all of whose logits are -inf
+    losses = (alone + more).sum(0)
+    return losses + z_loss * mass * lse**2 if z_loss else losses, lse, mass
+
+
+def gradient(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    split: Split | None = None,
+) -> Tensor:
+    """G, the gradient for the logits, with g for the loss of each row."""
+    return transpose(lambda x: losses(x, target, weight, options, split), input)(g)[0]
+
+
+def curvature(
+    v: Tensor, g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor]:
+    """(dG.v/dg, H v)"""
+    return transpose(lambda g, x: gradient(g, x, target, weight, options), g, input)(v)
+
+
+def target_gradient(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    split: Split | None = None,
+) -> Tensor:
+    """For probabilities: g w_j (1 - eps) (lse - u_j + z lse^2)"""
+    if split is not None:
+        return transpose(lambda q: losses(input, q, weight, options, split), target)(g)[0]
+    u = precise_logits(input, options)
+    slope = _gap(u, mass(u, target, weight, options))
+    if options.z_loss:
+        slope = slope + options.z_loss * torch.logsumexp(u, 1, keepdim=True) ** 2
+    return (g.unsqueeze(1) * slope * (_weight(u, weight) * (1 - options.label_smoothing))).to(target.dtype)

@@ -1,0 +1,142 @@
+"""cross_entropy where every rank of a process group has the logits of some of the classes.
+
+Of a row each rank computes, from its own logits alone, lse_r, the mass m_r of its classes and sum a_j (lse_r - u_j).
+These numbers of all ranks tell lse, m and the loss (_cross_entropy.merged), and those the gradient for the rank's own
+logits. The loss is the same on all ranks, and meant once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...autograd.derivatives import transpose
+from ...autograd.function import Function
+from ...distributed.collectives import gathered, replicated
+from .._loss import NONE, SUM
+from . import _formulas as plain
+from ._formulas import Options, Split, has_probabilities
+
+_forward = torch.ops.torchnotes.cross_entropy.default
+_backward = torch.ops.torchnotes.cross_entropy_backward.default
+_backward_ = torch.ops.torchnotes.cross_entropy_backward_.default
+
+
+def shifted(input: Tensor, target: Tensor, options: Options, split: Split) -> tuple[Tensor, Options]:
+    """Indices counted from the first class of this rank, the one to ignore too."""
+    if has_probabilities(input, target):
+        return target, options
+    return target.long() - split.first, options._replace(ignore_index=options.ignore_index - split.first)
+
+
+def of_these_classes(weight: Tensor | None, split: Split, count: int) -> Tensor | None:
+    """The weight of the classes of this rank, from that of all."""
+    if weight is None:
+        return None
+    if weight.shape != (split.classes,):
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {split.classes} classes or no classes but got weight "
+            f"tensor of shape: {list(weight.shape)}"
+        )
+    return replicated(weight, split.group).narrow(0, split.first, count)
+
+
+def losses_and_statistics(
+    input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split
+) -> tuple[Tensor, Tensor]:
+    """The losses of the rows, in double precision, and what the native backward keeps of each."""
+    index, of_rank = shifted(input, target, options, split)
+    of_rank = of_rank._replace(z_loss=0.0)  # which is that of all
+    nll, statistics, _ = _forward(input, index, weight, NONE, *of_rank, False, split.classes)
+    greatest, inverse, mass = statistics.double().unbind(1)
+    own = torch.stack((greatest, greatest - inverse.log(), mass, nll.double().flatten()))
+    of_ranks = gathered(own, split.group)
+    losses, lse, mass = plain.merged(of_ranks[:, 1:], options.z_loss)
+    greatest = of_ranks[:, 0].amax(0)
+    statistics = torch.stack((greatest, (greatest - lse).exp(), mass), 1).to(statistics.dtype)
+    losses = losses.view(input.shape[:1] + input.shape[2:])
+    if not has_probabilities(input, target):
+        losses = losses.masked_fill(target == options.ignore_index, 0)
+        if not target.is_cpu:  # where it has not been refused
+            there = (target >= 0) & (target < split.classes) | (target == options.ignore_index)
+            losses = losses.masked_fill(~there, torch.nan)
+    return losses, statistics
+
+
+class SplitCrossEntropyBackward(Function):
+    """G of (g, input, target, weight, statistics, options, split)"""
+
+    @staticmethod
+    def forward(
+        g: Tensor, input: Tensor, target: Tensor, weight: Any, statistics: Tensor, options: Options, split: Split
+    ) -> Tensor:
+        return of_logits(g, input, target, weight, statistics, options, split)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.of = inputs[5:]
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple:
+        g, input, target, weight = ctx.saved_tensors
+        moving = (g, input, target) if ctx.needs_input_grad[2] else (g, input)
+
+        def gradient(g: Tensor, x: Tensor, target: Tensor = target) -> Tensor:
+            return plain.gradient(g, x, target, weight, *ctx.of)
+
+        gradients = transpose(gradient, *moving)(v)
+        return *gradients, *(None,) * (7 - len(moving))
+
+
+def of_logits(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    statistics: Tensor,
+    options: Options,
+    split: Split,
+    inplace: bool = False,
+) -> Tensor:
+    """The gradient for the logits, with g for the loss of each row; `inplace`, where they are."""
+    index, of_rank = shifted(input, target, options, split)
+    scale, reduction = None, NONE
+    alike = g.numel() > 0 and not any(g.stride())
+    if alike:  # as after a sum: not to be rounded to the dtype of the logits
+        scale, reduction = g[(0,) * g.dim()].to(statistics.dtype), SUM
+        g = g.new_ones(())
+    arguments = g.to(input.dtype), input, index, weight, statistics, scale, reduction, *of_rank, split.classes
+    if not inplace:
+        return _backward(*arguments)
+    _backward_(*arguments)
+    return input
+
+
+class SplitCrossEntropy(Function):
+    """(losses, statistics) of (input, target, weight, options, split, inplace_backward)"""
+
+    @staticmethod
+    def forward(
+        input: Tensor, target: Tensor, weight: Any, options: Options, split: Split, inplace_backward: bool
+    ) -> tuple[Tensor, Tensor]:
+        return losses_and_statistics(input, target, weight, options, split)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:3], output[1])
+        ctx.mark_non_differentiable(output[1])
+        *ctx.of, ctx.inplace = inputs[3:]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Any) -> tuple:
+        input, target, weight, statistics = ctx.saved_tensors
+        d_q = plain.target_gradient(g, input, target, weight, *ctx.of) if ctx.needs_input_grad[1] else None
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            if ctx.inplace and not torch.is_grad_enabled():
+                options, split = ctx.of
+                d_x = of_logits(g, input, target, weight, statistics, options, split, inplace=True)
+            else:
+                d_x = SplitCrossEntropyBackward.apply(g, input, target, weight, statistics, *ctx.of)
+        return d_x, d_q, *(None,) * 4

@@ -1,0 +1,493 @@
+"""The cross-entropy of a softmax against class indices or probabilities. Its formulas: csrc/formulas/cross_entropy.h.
+
+l = sum_j a_j (lse - u_j) + z m lse^2,    dl/du_j = k p_j - a_j,    d2l/du_idu_j = k p_i ([i = j] - p_j) + 2 z m p_i p_j
+
+The native operators reduce; the Functions are those of the losses of rows, which plain operations reduce where the
+C++ call (csrc/differentiable.cpp) does not take the whole. Beyond the second derivative everything is composed of
+plain operations (_cross_entropy.py).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+from torch.nn.functional import cross_entropy as builtin
+from torch.overrides import has_torch_function_variadic
+
+from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
+from ...autograd.derivatives import tangent, transpose
+from ...autograd.fake import register_fake
+from ...autograd.function import Function, autocasts, batched, differentiable, recorded, show, traceable, watched
+from ...distributed.collectives import Group, reduced
+from ...distributed.shards import is_dtensor
+from .._loss import MEAN, NONE, check_in_range, reduction_enum, widened
+from . import _formulas as plain
+from ._formulas import Options, Split, has_probabilities
+from ._shards import described, of_logits, refuse_group, sharded, split_among
+from ._split import SplitCrossEntropy, of_these_classes
+
+_forward = torch.ops.torchnotes.cross_entropy.default
+_backward = torch.ops.torchnotes.cross_entropy_backward.default
+_curvature = torch.ops.torchnotes.cross_entropy_curvature.default
+
+
+def _classes_first(x: Tensor) -> Tensor:
+    return x.movedim(1, 0) if x.dim() > 1 else x
+
+
+def _fake(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    logit_softcap: float,
+    zero_if_empty: bool,
+    classes_of_all: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    # torch's checks the arguments, as the kernel does, but here it does not take bytes, and not every size is right.
+    indices = target.long() if target.dtype == torch.uint8 else target
+    builtin(input, indices, weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
+    losses = _classes_first(input)[0]
+    statistic = torch.promote_types(input.dtype, torch.float32)
+    has_mass = classes_of_all > 0 or label_smoothing > 0 or has_probabilities(input, target)
+    if reduction == NONE:  # those of some classes are yet to be added up
+        loss = input.new_empty(losses.shape, dtype=statistic if classes_of_all > 0 else input.dtype)
+    else:
+        loss = input.new_empty(())
+    statistics = input.new_empty((losses.numel(), 3 if has_mass else 2), dtype=statistic)
+    return loss, statistics, input.new_empty((), dtype=statistic)
+
+
+def _fake_curvature(tangent: Tensor, grad: Tensor, input: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return input.new_empty(_classes_first(input)[0].shape), torch.empty_like(input)
+
+
+register_fake("torchnotes::cross_entropy", _fake)
+register_fake("torchnotes::cross_entropy_backward", lambda grad, input, *rest: torch.empty_like(input))
+register_fake("torchnotes::cross_entropy_backward_", lambda *arguments: None)
+register_fake("torchnotes::cross_entropy_curvature", _fake_curvature)
+
+
+class CrossEntropyCurvature(Function):
+    """(dG.v/dg, H v) of (v, g, input, target, weight, statistics, *options)"""
+
+    @staticmethod
+    def forward(
+        v: Tensor,
+        g: Tensor,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        statistics: Tensor,
+        ignore_index: int,
+        label_smoothing: float,
+        z_loss: float,
+        logit_softcap: float,
+    ) -> tuple[Tensor, Tensor]:
+        options = ignore_index, label_smoothing, z_loss, logit_softcap
+        return _curvature(v, g, input, target, weight, statistics, *options)
+
+    @staticmethod
+    def by_torch(
+        v: Tensor, g: Tensor, x: Tensor, target: Tensor, weight: Any, statistics: Tensor, *options: Any
+    ) -> tuple:
+        return plain.curvature(v, g, x, target, weight, Options(*options))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:6])
+        ctx.options = Options(*inputs[6:])
+
+    @staticmethod
+    def backward(ctx: Any, to_g: Tensor, to_x: Tensor) -> tuple:
+        v, g, input, target, weight, _ = ctx.saved_tensors
+        moving = (v, g, input, target) if ctx.needs_input_grad[3] else (v, g, input)
+
+        def curvature(v: Tensor, g: Tensor, x: Tensor, target: Tensor = target) -> tuple[Tensor, Tensor]:
+            return plain.curvature(v, g, x, target, weight, ctx.options)
+
+        gradients = transpose(curvature, *moving)((to_g, to_x))
+        return *gradients, *(None,) * (10 - len(moving))
+
+    @staticmethod
+    def tangent(ctx: Any, *tangents: Any) -> tuple:
+        *primals, _ = ctx.saved_tensors  # without the statistics
+        return tangent(plain.curvature, tuple(primals), tangents[:5], ctx.options)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        merged, sizes = _merged(info, in_dims, args, 2)
+        d_g, d_x = CrossEntropyCurvature.apply(*merged)
+        return (d_g.unflatten(0, sizes), d_x.unflatten(0, sizes)), (0, 0)
+
+
+class CrossEntropyBackward(Function):
+    """G of (g, input, target, weight, statistics, *options)"""
+
+    @staticmethod
+    def forward(
+        g: Tensor,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        statistics: Tensor,
+        ignore_index: int,
+        label_smoothing: float,
+        z_loss: float,
+        logit_softcap: float,
+    ) -> Tensor:
+        options = ignore_index, label_smoothing, z_loss, logit_softcap
+        return _backward(g, input, target, weight, statistics, None, NONE, *options)
+
+    @staticmethod
+    def by_torch(g: Tensor, x: Tensor, target: Tensor, weight: Any, _: Tensor, *options: Any) -> Tensor:
+        return plain.gradient(g, x, target, weight, Options(*options))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.options = Options(*inputs[5:])
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple:
+        g, input, target, weight, statistics = ctx.saved_tensors
+        d_g, d_x = CrossEntropyCurvature.apply(v, g, input, target, weight, statistics, *ctx.options)
+        d_q = None
+        if ctx.needs_input_grad[2]:
+            (d_q,) = transpose(lambda q: plain.gradient(g, input, q, weight, ctx.options), target)(v)
+        return d_g, d_x, d_q, *(None,) * 6
+
+    @staticmethod
+    def tangent(ctx: Any, g_t: Any, x_t: Any, q_t: Any, w_t: Any, *others_t: Any) -> Tensor:
+        g, input, target, weight, statistics = ctx.saved_tensors
+        if x_t is not None and q_t is w_t is None:
+            along_x = CrossEntropyCurvature.apply(x_t, g, input, target, weight, statistics, *ctx.options)[1]
+            if g_t is None:
+                return along_x
+            return along_x + CrossEntropyBackward.apply(
+                g_t.to(g.dtype), input, target, weight, statistics, *ctx.options
+            )
+        return tangent(plain.gradient, (g, input, target, weight), (g_t, x_t, q_t, w_t), ctx.options)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        merged, sizes = _merged(info, in_dims, args, 1)
+        return CrossEntropyBackward.apply(*merged).unflatten(0, sizes), 0
+
+
+class CrossEntropy(Function):
+    """(losses, statistics) of (input, target, weight, *options)
+
+    The arguments are spelled out, which the compiler asks of a Function that is called within a backward.
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        ignore_index: int,
+        label_smoothing: float,
+        z_loss: float,
+        logit_softcap: float,
+    ) -> tuple[Tensor, Tensor]:
+        options = ignore_index, label_smoothing, z_loss, logit_softcap
+        loss, statistics, _ = _forward(input, target, weight, NONE, *options, False)
+        return loss, statistics
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:3], output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.options = Options(*inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Any) -> tuple:
+        input, target, weight, statistics = ctx.saved_tensors
+        d_x = d_q = None
+        if ctx.needs_input_grad[0]:
+            d_x = CrossEntropyBackward.apply(g, input, target, weight, statistics, *ctx.options)
+        if ctx.needs_input_grad[1]:
+            d_q = plain.target_gradient(g, input, target, weight, ctx.options)
+        return d_x, d_q, *(None,) * 5
+
+    @staticmethod
+    def tangent(ctx: Any, x_t: Any, q_t: Any, w_t: Any, *others_t: Any) -> tuple:
+        input, target, weight, statistics = ctx.saved_tensors
+        if q_t is not None or w_t is not None:
+            along = tangent(plain.losses, (input, target, weight), (x_t, q_t, w_t), ctx.options)
+        else:
+            one = torch.ones_like(input.select(1, 0))
+            along = (CrossEntropyBackward.apply(one, input, target, weight, statistics, *ctx.options) * x_t).sum(1)
+        return along, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        merged, sizes = _merged(info, in_dims, args, 0)
+        losses, statistics = CrossEntropy.apply(*merged)
+        samples, _ = sizes
+        of_sample = statistics.shape[0] // max(samples, 1)
+        return (losses.unflatten(0, sizes), statistics.unflatten(0, (samples, of_sample))), (0, 0)
+
+
+def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> tuple[list, tuple[int, int]]:
+    """The arguments for the rows of the whole batch at once, and the numbers of samples and of the rows of each.
+
+    A weight of each sample's own becomes part of the mass.
+    """
+
+    weight, weight_dim = args[leading + 2], in_dims[leading + 2]
+    options = Options(*args[-len(Options._fields) :])
+    tensors = batched(info, in_dims, args)[: -len(Options._fields)]
+    if weight_dim is not None:
+        input, target = tensors[leading], tensors[leading + 1]
+        mass = torch.vmap(lambda x, t, w: plain.mass(x, t, w, options))
+        tensors[leading + 1] = mass(input, target, tensors[leading + 2])
+        weight, options = None, options._replace(label_smoothing=0.0, ignore_index=-100)
+    merged = [x.flatten(0, 1) for i, x in enumerate(tensors) if i != leading + 2]
+    merged.insert(leading + 2, weight)
+    samples, rows = tensors[leading].shape[:2]
+    return [*merged, *options], (samples, rows)
+
+
+def _as_one_row(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits without a batch, with one."""
+    return input.unsqueeze(0), target.unsqueeze(0) if has_probabilities(input, target) else target.reshape(1)
+
+
+def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: int, *options: Any) -> Tensor:
+    """The same as the native call, by the Functions of rows."""
+    *numbers, zero_if_empty = options
+    of_rows = Options(*numbers)
+    if input.dim() == 1:
+        loss = _by_rows(*_as_one_row(input, target), weight, reduction, *options)
+        return loss.squeeze(0) if reduction == NONE else loss
+    input, target = _autocast(input, target)
+    dtype = input.dtype
+    if target.requires_grad:  # the gradient for it is rounded once
+        input, target = widened(input), widened(target)
+    # Neither the compiler nor torch.fx sees Functions under transforms, which hide whether a weight requires grad.
+    compiling = is_compiling()
+    transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode() == TRANSFORM
+    plainly = transforming and (compiling or weight is not None)
+    if plainly or recorded(input) or (weight is not None and weight.requires_grad):
+        losses = plain.losses(input, target, weight, of_rows)
+    else:
+        losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
+    if reduction == NONE:
+        return losses.to(dtype)
+    of_mean = _weight_of_rows(input, target, weight, of_rows) if reduction == MEAN else None
+    return _reduced(losses, of_mean, zero_if_empty).to(dtype)
+
+
+def _autocast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if not (autocasts(input) and input.dtype in (torch.bfloat16, torch.float16)):
+        return input, target
+    return widened(input), widened(target)
+
+
+def _reduced(losses: Tensor, weights: Tensor | None, zero_if_empty: bool, groups: Sequence[Group] = ()) -> Tensor:
+    """The sum of the losses of rows, of which the ranks of the groups have each some, or with weights their mean."""
+    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
+    count = None if weights is None else weights.to(total.dtype).sum()
+    for group in groups:
+        total = reduced(total, group)
+        count = None if count is None else reduced(count, group)
+    if count is None:
+        return total
+    empty = count == 0
+    return total / (torch.where(empty, 1, count) if zero_if_empty else count)
+
+
+def _of_some_classes(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    process_group: Group | None,
+    inplace_backward: bool,
+    reduction: int,
+    *options: Any,
+) -> Tensor:
+    """The same where the classes, and perhaps the rows, are split among ranks."""
+    row_groups: Sequence[Group] = ()
+    whole: Callable[[Tensor], Tensor] | None = None
+    if is_dtensor(input):
+        refuse_group("cross_entropy", process_group)
+        (input, target, weight), process_group, row_groups, whole = of_logits(input, target, weight)
+    if inplace_backward and not is_compiling() and call_mode(input) == GRAPH:
+        check_in_place(input)
+    input, target = _autocast(input, target)
+    *numbers, zero_if_empty = options
+    of_rows = Options(*numbers)
+    what = described(input, _classes_first(input).shape[1:], target, weight)
+    name = {NONE: "none", MEAN: "mean"}.get(reduction, "sum")
+    what |= of_rows._asdict() | dict(reduction=name, empty="zero" if zero_if_empty else "nan")
+    split = split_among("cross_entropy", process_group, row_groups, input, int(input.dim() > 1), **what)
+    x, t = (input, target) if input.dim() > 1 else _as_one_row(input, target)
+    losses = losses_of_some_classes(x, t, weight, of_rows, split, inplace_backward)
+    loss = reduced_of_some_classes(losses, x, t, weight, reduction, of_rows, zero_if_empty, split)
+    if input.dim() == 1:
+        loss = loss.reshape(())
+    loss = loss.to(input.dtype)
+    return loss if whole is None else whole(loss)
+
+
+def losses_of_some_classes(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    split: Split,
+    inplace_backward: bool = False,
+) -> Tensor:
+    """Those of the rows, by the weight of all classes."""
+    compiling = is_compiling()
+    weight = of_these_classes(weight, split, input.shape[1])
+    if not compiling:
+        check_in_range(target, split.classes, options.ignore_index)
+    transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode(input, target) == TRANSFORM
+    if transforming or (weight is not None and weight.requires_grad):
+        return plain.losses(input, target, weight, options, split)
+    return SplitCrossEntropy.apply(input, target, weight, options, split, inplace_backward)[0]
+
+
+def reduced_of_some_classes(
+    losses: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    options: Options,
+    zero_if_empty: bool,
+    split: Split,
+) -> Tensor:
+    if reduction == NONE:
+        return losses
+    of_mean = _weight_of_rows(input, target, weight, options) if reduction == MEAN else None
+    return _reduced(losses, of_mean, zero_if_empty, split.row_groups)
+
+
+def _weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
+    if has_probabilities(input, target):
+        return input.new_ones(input.shape[:1] + input.shape[2:])
+    counts = target != options.ignore_index
+    if weight is None:
+        return counts
+    return torch.where(counts, weight[torch.where(counts, target, 0).long()], 0)
+
+
+def _differentiable_backward(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    statistics: Tensor,
+    scale: Tensor,
+    reduction: int,
+    *options: Any,
+) -> Tensor:
+    if input.dim() == 1:
+        row = _as_one_row(input, target)
+        return _differentiable_backward(g, *row, weight, statistics, scale, reduction, *options).squeeze(0)
+    rows = input.select(1, 0)
+    if reduction != NONE:
+        g = (g * scale if rows.numel() > 0 else g).to(input.dtype)  # the scale of no rows is 1 / 0
+    return CrossEntropyBackward.apply(g.expand(rows.shape), input, target, weight, statistics, *options)
+
+
+_call, _call_and_give_up_the_logits = (
+    differentiable("CrossEntropy", "cross_entropy", backward, _by_rows, _differentiable_backward, heeds_autocast=True)
+    for backward in ("cross_entropy_backward", "cross_entropy_backward_")
+)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    empty: str = "nan",
+    inplace_backward: bool = False,
+    process_group: Group | None = None,
+) -> Tensor:
+    """The cross-entropy of softmax(input) against target, as torch.nn.functional.cross_entropy.
+
+    Saves the logits for the backward pass, where torch saves the logarithms of their probabilities. To overwrite the
+    logits is therefore an error in the backward pass. Instead of `logits -= x` write `logits = logits - x`.
+
+    Beyond torch's:
+
+    z_loss            adds z_loss * lse^2 to the loss of a row, weighted as the row is
+    logit_softcap     replaces the logits x by s tanh(x / s)
+    empty             what the mean is where every row is ignored: "nan", as in torch, or "zero"
+    inplace_backward  lets the gradient take the memory of the logits, which must be an intermediate result. Whoever
+                      else needs their values in the backward gets an error, as after every write in place. A backward
+                      with create_graph, torch.func and torch.compile write nothing in place.
+    process_group     the ranks among which the classes are split: input has the logits of this rank's classes, which
+                      follow those of the ranks before it. Everything else is alike on all ranks: an index of a class
+                      is that among all classes, and weight is of all; but probabilities are those of this rank's
+                      classes. The loss is the same on all ranks, and each has the gradient for its own logits.
+                      A DTensor that is sharded on the dimension of the classes is recognised without it.
+    """
+    compiling = is_compiling()
+    split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
+    plain_tensors = type(target) is Tensor and (weight is None or type(weight) is Tensor)  # to ask this first is faster
+    subclass = not (compiling or plain_tensors) and has_torch_function_variadic(target, weight)
+    ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
+    if not (isinstance(target, Tensor) and ours):
+        extended = bool(z_loss or logit_softcap is not None or empty != "nan" or inplace_backward)
+        transforming = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        compiling = isinstance(target, Tensor) and recorded(input) and (extended or transforming)
+    if not (isinstance(target, Tensor) and (ours or compiling)):
+        if watched() or (extended and subclass and dense_float(input)):
+            of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
+            own = dict(z_loss=z_loss, logit_softcap=logit_softcap, empty=empty, inplace_backward=inplace_backward)
+            return show(cross_entropy, *of_torch, **own, process_group=process_group)
+        if extended:
+            raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
+        return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+    if logit_softcap is None:
+        cap = 0.0
+    elif logit_softcap > 0:
+        cap = logit_softcap
+    else:
+        raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
+    if empty not in ("nan", "zero"):
+        raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
+    number = reduction_enum(size_average, reduce, reduction)
+    differing = target.dtype != input.dtype or weight is not None
+    if differing and target.is_floating_point() and has_probabilities(input, target):
+        dtype = torch.promote_types(input.dtype, target.dtype)
+        if isinstance(weight, Tensor) and not weight.is_complex():
+            dtype = torch.promote_types(dtype, weight.dtype)
+        elif isinstance(weight, Tensor) and not (split or z_loss or cap or empty != "nan" or inplace_backward):
+            return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        input, target = input.to(dtype), target.to(dtype)
+    options = number, ignore_index, label_smoothing, z_loss, cap, empty == "zero"
+    if split:
+        return _of_some_classes(input, target, weight, process_group, inplace_backward, *options)
+    if compiling:
+        return _by_rows(input, target, weight, *options)
+    try:
+        return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
+    except NotImplementedError:
+        if target.layout == torch.strided or z_loss or cap or empty != "nan" or inplace_backward:
+            raise
+        return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+
+
+def _kind(x: Any) -> str:
+    return f"{x.dtype} of layout {x.layout} on {x.device}" if isinstance(x, Tensor) else type(x).__name__

@@ -1,0 +1,1 @@
+"""Batch normalization: of a batch, and of the batches of all ranks."""

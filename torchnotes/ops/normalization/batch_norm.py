@@ -1,0 +1,525 @@
+"""Batch normalisation, fused with its activation. The formulas and their derivation: csrc/formulas/batch_norm.h.
+
+x^ = (x - mu) r,    y = f(gamma x^ + beta),    d = f'(z) dL/dy
+dL/dx = gamma r (d - mean d - x^ mean d x^),    dL/dgamma = sum d x^,    dL/dbeta = sum d
+
+Beyond the first derivative everything is composed of plain operations (_batch_norm.py).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor, maybe_get_level
+from torch.compiler import is_compiling
+from torch.nn.functional import _verify_batch_size as verify_batch_size  # type: ignore[attr-defined] # not public
+from torch.nn.functional import batch_norm as builtin
+
+from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
+from ...autograd.derivatives import of_tensors, tangent, transpose
+from ...autograd.fake import register_fake
+from ...autograd.function import Function, batched, differentiable, show, watched
+from ..activations import BY_NUMBER, checked_activation
+from . import _formulas as plain
+from ._formulas import Options
+
+_forward = torch.ops.torchnotes.batch_norm.default
+_forward_ = torch.ops.torchnotes.batch_norm_.default
+_backward = torch.ops.torchnotes.batch_norm_backward.default
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    """The memory format of a dense x; of another x, the one that its strides suggest."""
+    for format in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
+        if x.is_contiguous(memory_format=format):
+            return format
+    return torch._prims_common.suggest_memory_format(x)
+
+
+def _fake(
+    input: Tensor,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    variance: Any,
+    training: bool,
+    eps: float,
+    activation: int,
+    negative_slope: float,
+    center_only: bool,
+    statistics: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    # torch's checks the arguments, as the kernel does, but it lays some results out otherwise.
+    if center_only and variance is None:
+        variance = mean
+    running_mean, running_var = (None if x is None else x.clone() for x in (mean, variance))
+    of_batch = training or statistics is not None
+    torch.batch_norm(input, weight, bias, running_mean, running_var, of_batch, 0.0, eps, False)
+    precise = torch.promote_types(input.dtype, torch.float32)
+    channels = input.shape[1]
+    moment = input.new_empty(channels if training else 0, dtype=precise)
+    output = torch.empty_like(input, memory_format=_format(input))
+    return output, input.new_empty((2, channels), dtype=torch.float64), moment, torch.empty_like(moment)
+
+
+def _fake_in_place(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *forward, keep = arguments[:10]
+    of_channels = _fake(input, *forward, *arguments[10:])[1:]
+    if not keep:
+        return *of_channels, input.new_empty(0, dtype=torch.int64), input.new_empty(0)
+    count = torch.library.get_ctx().new_dynamic_size()
+    kept = input.new_empty((input.shape[0], count, *input.shape[2:]))
+    return *of_channels, input.new_empty(count, dtype=torch.int64), kept
+
+
+def _fake_backward(grad: Tensor, reference: Tensor, weight: Any, bias: Any, *options: Any) -> tuple[Tensor, ...]:
+    precise = torch.promote_types(reference.dtype, torch.float32)
+    channels = reference.shape[1]
+    numbers = (
+        reference.new_empty(channels, dtype=precise) if p is None else p.new_empty(p.shape) for p in (weight, bias)
+    )
+    return _fake_gradient(grad, reference), *numbers
+
+
+def _fake_moments(input: Tensor) -> Tensor:
+    return input.new_empty((2, input.shape[1]), dtype=torch.float64)
+
+
+def _fake_totals(grad: Tensor, reference: Tensor, *arguments: Any) -> Tensor:
+    return _fake_moments(reference)
+
+
+def _fake_gradient(grad: Tensor, reference: Tensor, *arguments: Any) -> Tensor:
+    suggested = torch._prims_common.suggest_memory_format(reference)
+    alike = torch._prims_common.suggest_memory_format(grad) == suggested
+    alike = alike and grad.is_contiguous(memory_format=_format(grad))
+    return torch.empty_like(reference, memory_format=_format(reference) if alike else suggested)
+
+
+register_fake("torchnotes::batch_norm", _fake)
+register_fake("torchnotes::batch_norm_moments", _fake_moments)
+register_fake("torchnotes::batch_norm_totals", _fake_totals)
+register_fake("torchnotes::batch_norm_gradient", _fake_gradient)
+register_fake("torchnotes::batch_norm_", _fake_in_place)
+register_fake("torchnotes::batch_norm_backward", _fake_backward)
+
+
+class BatchNormBackward(Function):
+    """(dL/dx, dL/dgamma, dL/dbeta) of (dL/dy, x, gamma, beta, statistics, *options)"""
+
+    @staticmethod
+    def forward(
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        statistics: Tensor,
+        training: bool,
+        eps: float,
+        activation: int,
+        negative_slope: float,
+        center_only: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _backward(g, x, weight, bias, statistics, training, eps, activation, negative_slope, center_only)
+
+    @staticmethod
+    def by_torch(g: Tensor, x: Tensor, weight: Any, bias: Any, statistics: Tensor, *options: Any) -> tuple:
+        d_x, *rest = plain.gradients(g, x, weight, bias, statistics, Options(*options))
+        d_numbers = iter(rest)
+        return d_x, *(x.new_zeros(x.shape[1]) if p is None else next(d_numbers) for p in (weight, bias))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(*inputs[:5])
+        ctx.options = Options(*inputs[5:])
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple:
+        g, x, weight, bias, statistics = ctx.saved_tensors
+        gradients_of = functools.partial(plain.gradients, statistics=statistics, options=ctx.options)
+        function, primals = of_tensors(gradients_of, (g, x, weight, bias))
+        gradients = iter(transpose(function, *primals)(_there(along, weight, bias)))
+        return *(None if p is None else next(gradients) for p in (g, x, weight, bias)), *(None,) * 6
+
+    @staticmethod
+    def tangent(ctx: Any, *tangents: Any) -> tuple:
+        g, x, weight, bias, statistics = ctx.saved_tensors
+        along = iter(tangent(plain.gradients, (g, x, weight, bias), tangents[:4], statistics, ctx.options))
+        of_numbers = (
+            x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)) if p is None else next(along)
+            for p in (weight, bias)
+        )
+        return next(along), *of_numbers
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        d_x, *d_numbers = BatchNormBackward.apply(*_channels_of_all(info, in_dims, args, (0, 1, 4)))
+        numbers = batched(info, in_dims, args)[2:4]
+        d_numbers = [
+            _split(info, d, 0) if p is None else d.view(p.shape) for d, p in zip(d_numbers, numbers, strict=True)
+        ]
+        return (_split(info, d_x, 1), *d_numbers), (1, 0, 0)
+
+
+class BatchNorm(Function):
+    """(y, statistics, mean and variance of the batch) of x, gamma, beta, running mean and variance, momentum, options
+
+    In training it updates the running statistics, unless the momentum is None.
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momentum: float | None,
+        training: bool,
+        eps: float,
+        activation: int,
+        negative_slope: float,
+        center_only: bool,
+    ) -> tuple[Tensor, ...]:
+        options = training, eps, activation, negative_slope, center_only
+        results = _forward(input, weight, bias, running_mean, running_var, *options)
+        if training and momentum is not None:
+            _update(running_mean, running_var, results[2:4], momentum, center_only)
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+        for name, wanted in zip(("running_mean", "running_var"), ctx.needs_input_grad[3:5], strict=True):
+            if wanted:  # which an inner transform had hidden
+                refuse_gradient("batch_norm", name)
+        ctx.save_for_backward(*inputs[:3], outputs[1])
+        ctx.mark_non_differentiable(*outputs[1:])
+        ctx.set_materialize_grads(False)
+        ctx.options = Options(*inputs[6:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple:
+        if g is None:
+            return (None,) * 11
+        x, weight, bias, statistics = ctx.saved_tensors
+        gradients = BatchNormBackward.apply(g, x, weight, bias, statistics, *ctx.options)
+        return *_wanted(ctx, gradients), *(None,) * 8
+
+    @staticmethod
+    def tangent(ctx: Any, *tangents: Any) -> tuple:
+        x, weight, bias, statistics = ctx.saved_tensors
+        moving = [t is not None for t in tangents]
+        if not any(moving[:3]):
+            return torch.zeros_like(x), None, None, None
+        if not ctx.options.training and any(moving[3:5]):
+            raise RuntimeError(
+                "batch_norm is not differentiable wrt running_mean and running_var, they cannot have forward grad "
+                "defined"
+            )
+        return tangent(plain.output, (x, weight, bias), tangents[:3], statistics, ctx.options), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        *_, momentum, training, _, _, _, center_only = args
+        updates = training and momentum is not None and args[3] is not None
+        updated = range(3, 4 if center_only else 5)
+        if updates and any(
+            (in_dims[0] is not None and in_dims[i] is None) or _batched_more(args[0], args[i]) for i in updated
+        ):
+            raise RuntimeError(
+                "Batch norm got a batched tensor as input while the running_mean or running_var, which will be updated "
+                "in place, were not batched."
+            )
+        merged = _channels_of_all(info, in_dims, args, (0,))
+        merged[5] = None
+        y, *of_all = BatchNorm.apply(*merged)
+        statistics, *of_batch = (_split(info, x, -1) for x in of_all)
+        mean, variance = args[3:5]
+        dims: tuple = 1, 1, 0, 0
+        if in_dims[0] is in_dims[3] is in_dims[4] is None:  # only weights are batched
+            dims, statistics, of_batch = (1, None, None, None), statistics[:, 0], [x[0] for x in of_batch]
+        else:
+            mean, variance = (_of_each(info, x, dim) for x, dim in zip(args[3:5], in_dims[3:5], strict=True))
+        if updates:
+            mean, variance = (
+                None if x is None or _batched_more(new, x) else x
+                for x, new in zip((mean, variance), of_batch, strict=True)
+            )
+            _update(mean, variance, of_batch, momentum, center_only)
+        return (_split(info, y, 1), statistics, *of_batch), dims
+
+
+_call = differentiable(
+    "BatchNorm", "batch_norm", "batch_norm_backward", None, BatchNormBackward.apply, results=4, reference="input"
+)
+
+
+class BatchNormInPlace(Function):
+    """The same, with y in the place of x, from which the backward tells x again.
+
+    Of the channels where y does not tell it exactly enough `forward` returns x too, if it is to be kept (its last
+    argument), and which these are.
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, *options: Any
+    ) -> tuple[Tensor, ...]:
+        training, *_, center_only, _ = options
+        results = _forward_(input, weight, bias, running_mean, running_var, *options)
+        if training:
+            _update(running_mean, running_var, results[1:3], momentum, center_only)
+        return input, *results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
+        y, statistics, _, _, channels, kept = outputs
+        ctx.mark_dirty(y)
+        ctx.mark_non_differentiable(*outputs[1:])
+        ctx.save_for_backward(y, *inputs[1:3], statistics, channels, kept)
+        ctx.options = Options(*inputs[6:-1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
+        refuse_graph("batch_norm")
+        y, weight, bias, statistics, *kept = ctx.saved_tensors
+        backward = functools.partial(_backward_by, ctx.options)
+        gradients = by_channels(backward, (1, 0, 0), y, *kept, g, weight, bias, statistics)
+        return *_wanted(ctx, gradients), *(None,) * 9
+
+
+def refuse_graph(operation: str) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{operation}: in place the input is gone, and with it the second derivative. Use inplace=False."
+        )
+
+
+def _backward_by(options: Options, *operands: Any, from_output: bool) -> tuple[Tensor, ...]:
+    return _backward(*operands, *options, from_output=from_output)
+
+
+def by_channels(
+    function: Callable[..., tuple[Tensor, ...]],
+    dims: tuple[int, ...],
+    y: Tensor,
+    channels: Tensor,
+    kept: Tensor,
+    g: Tensor,
+    *numbers: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """function(g, y, *numbers of channels), or for those channels that have been kept function(g, x, *their numbers).
+
+    In the results the channels are the dimensions `dims`.
+    """
+    if len(channels) == y.shape[1]:
+        return function(g, kept, *numbers, from_output=False)
+    results = function(g, y, *numbers, from_output=True)
+    if len(channels) > 0:
+        of_these = (None if p is None else p.index_select(-1, channels) for p in numbers)
+        some = function(g.index_select(1, channels), kept, *of_these, from_output=False)
+        for all_channels, few, dim in zip(results, some, dims, strict=True):
+            all_channels.index_copy_(dim, channels, few)
+    return results
+
+
+def _there(of_all: tuple, weight: Tensor | None, bias: Tensor | None) -> tuple:
+    """Of x, weight and bias, what belongs to those that are there."""
+    return tuple(one for one, p in zip(of_all, (True, weight, bias), strict=True) if p is not None)
+
+
+def _wanted(ctx: Any, gradients: tuple) -> tuple:
+    return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad[:3], strict=True))
+
+
+def _of_each(info: Any, running: Tensor | None, dim: int | None) -> Tensor | None:
+    """The running statistic of each sample, to be updated. As in torch, one that is not batched stays unchanged if the
+    other is batched, unless there is a single sample."""
+    if running is not None and dim is not None:
+        return running.movedim(dim, 0)
+    return running.unsqueeze(0) if running is not None and info.batch_size == 1 else None
+
+
+def _batched_more(x: Tensor, other: Tensor) -> bool:
+    """Whether an enclosing vmap has x in its batch, but not the other."""
+    return not _levels(x) <= _levels(other)
+
+
+def _levels(x: Tensor) -> set[int]:
+    """The levels of vmap at which x is batched."""
+    levels = set()
+    while is_functorch_wrapped_tensor(x):
+        if is_batchedtensor(x):
+            levels.add(maybe_get_level(x))
+        x = get_unwrapped(x)
+    return levels
+
+
+def _channels_of_all(info: Any, in_dims: tuple, args: tuple, channels_second: tuple[int, ...]) -> list:
+    """The arguments with the channels of the whole batch side by side, in the second dimension of those arguments."""
+    merged = batched(info, in_dims, args)
+    for i, x in enumerate(merged):
+        if isinstance(x, Tensor):
+            merged[i] = x.movedim(0, 1).flatten(1, 2) if i in channels_second else x.flatten()
+    return merged
+
+
+def _split(info: Any, x: Tensor, dim: int) -> Tensor:
+    return x.unflatten(dim, (info.batch_size, x.shape[dim] // info.batch_size))
+
+
+def _update(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    of_batch: Sequence[Tensor | None],
+    momentum: float,
+    center_only: bool,
+) -> None:
+    """running <- (1 - momentum) running + momentum (that of the batch)"""
+    for running, new in zip((running_mean, None if center_only else running_var), of_batch, strict=True):
+        if running is None or new is None:
+            continue
+        if running.dtype == new.dtype:
+            running.lerp_(new, momentum)
+        else:
+            running.copy_(torch.lerp(running.to(new.dtype), new, momentum))
+
+
+def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, o: Options) -> Tensor:
+    """By torch's operations, for what our kernels do not take."""
+    if not (o.center_only or (is_compiling() and torch._C._are_functorch_transforms_active())):
+        z = builtin(input, mean, variance, weight, bias, o.training, momentum, o.eps)
+        return BY_NUMBER[o.activation].ours(z, o.negative_slope)
+    if o.training and not o.center_only:
+        verify_batch_size(input.size())
+    if not o.training:
+        return plain.output(input, weight, bias, (mean, mean if o.center_only else (variance + o.eps).rsqrt()), o)
+    if mean is not None and input.numel() > 0:
+        var, mu = torch.var_mean(input.detach(), [0, *range(2, input.dim())], correction=0 if o.center_only else 1)
+        _update(mean, variance, (mu, var), momentum, o.center_only)
+    return plain.output(input, weight, bias, None, o)
+
+
+def takes(input: Any, *numbers: Any) -> bool:
+    """Whether our kernels take these tensors, of which all but the first may be None."""
+    # The compiler fuses the formula with what is around it, and lays convolutions out channels last, which an operator
+    # of ours would undo: MobileNetV2 took twice as long.
+    if is_compiling():
+        return False
+    return dense_float(input) and all([x is None or dense_float(x) for x in numbers])  # noqa: C419 # it is faster
+
+
+def checked_options(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    eps: float,
+    activation: str | None,
+    negative_slope: float,
+    center_only: bool,
+) -> Options:
+    number = checked_activation(activation)
+    if not center_only and (eps < 0 or (training and eps == 0)):
+        kind = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
+    if training and not center_only and (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    if not isinstance(training, bool):
+        raise TypeError(f"batch_norm(): argument 'training' (position 6) must be bool, not {type(training).__name__}")
+    if not isinstance(eps, float):
+        eps = _number("batch_norm", "eps", eps)
+    return Options(training, eps, number, float(negative_slope), bool(center_only))
+
+
+def _number(operation: str, name: str, value: Any) -> float:
+    """The value, if torch takes it for a float."""
+    if isinstance(value, Tensor):
+        taken = value.dim() == 0 and not value.is_complex() and not value.requires_grad
+    else:
+        taken = isinstance(value, Real) and not isinstance(value, Fraction)
+    if not taken:
+        raise TypeError(f"{operation}(): argument '{name}' must be float, not {type(value).__name__}")
+    return float(value)
+
+
+def checked_momentum(
+    operation: str,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: Any,
+    updates_mean: bool,
+    updates_var: bool,
+) -> float:
+    """The momentum, by which the running statistics may be updated: nothing is written where one of them cannot be."""
+    running = ("running_mean", running_mean, updates_mean), ("running_var", running_var, updates_var)
+    for name, statistic, updates in running:
+        if statistic is None:
+            continue
+        if statistic.requires_grad and torch.is_grad_enabled():
+            refuse_gradient(operation, name)
+        if updates:
+            check_in_place(statistic)
+    return momentum if isinstance(momentum, float) else _number(operation, "momentum", momentum)
+
+
+def refuse_gradient(operation: str, name: str) -> None:
+    raise RuntimeError(f"{operation} is not differentiable with respect to {name}, which requires grad")
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    inplace: bool = False,
+    center_only: bool = False,
+) -> Tensor:
+    """Each channel of the input normalised over the batch, as torch.nn.functional.batch_norm.
+
+    Saves the input, the weight, the bias and two numbers per channel for the backward pass. Beyond torch's:
+
+    activation   None, "relu", "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh", in the same pass
+    inplace      lets the output take the memory of the input, which must be an intermediate result. Nothing else is
+                 kept but for those channels whose input the output does not tell: where |weight| is small beside
+                 |bias|, or the activation has no inverse. There is no second derivative then.
+    center_only  subtracts the mean alone: neither the variance nor running_var nor eps has a part in it
+    """
+    options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
+    arguments = weight, bias, running_mean, running_var
+    if inplace and isinstance(input, Tensor) and not is_compiling():
+        check_in_place(input)
+    if not takes(input, *arguments) or input.numel() == 0:
+        if watched():
+            own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
+            return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)
+        kept = input.clone() if inplace and isinstance(input, Tensor) else input  # the backward needs it
+        y = _composed(kept, *arguments, momentum, options)
+        return input.copy_(y) if inplace else y
+    if training and not center_only:
+        verify_batch_size(input.size())
+    updates_var = training and not center_only
+    momentum = checked_momentum("batch_norm", running_mean, running_var, momentum, training, updates_var)
+    # A Function with several results cannot write over a view, nor within a transform.
+    if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
+        keep = mode == GRAPH
+        weight, bias = (p if p is None or p.dim() == 1 else p.flatten() for p in (weight, bias))
+        return BatchNormInPlace.apply(input, weight, bias, running_mean, running_var, momentum, *options, keep)[0]
+    x = input.clone() if inplace else input
+    if call_mode() == TRANSFORM:
+        y = BatchNorm.apply(x, *arguments, momentum, *options)[0]
+    else:
+        y, _, *of_batch = _call(x, *arguments, *options)
+        if training:
+            _update(running_mean, running_var, of_batch, momentum, center_only)
+    return input.copy_(y) if inplace else y
