@@ -1,4 +1,7 @@
-"""A training step of a whole network: forward, backward and the optimizer."""
+"""A training step of a whole network: forward, backward and the optimizer.
+
+Why networks of convolutions gain little is measured in docs/decisions/convolutional-networks.md.
+"""
 
 import copy
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-// The row operations (row_shape.h) of batch normalization: one row is one channel.
+// The row operations (row_shape.h) of batch normalization: one row is one channel. Why they add up in double precision
+// is measured in docs/decisions/batch-norm-sums.md.
 #pragma once
 
 #include "formulas/batch_norm.h"

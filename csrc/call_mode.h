@@ -35,7 +35,8 @@ inline bool is_traced() {
 inline bool is_watched() { return at::impl::torch_function_mode_enabled(); }
 
 // Whether x is a wrapper of a torch.func level that has ended, as in a pullback or for a tensor that outlives its
-// transform. Its own requires_grad is meaningless; only that of the wrapped tensor counts.
+// transform. Its own requires_grad is meaningless; only that of the wrapped tensor counts
+// (docs/decisions/ended-transforms.md).
 inline bool is_dead(const at::Tensor& x) {
   return x.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::FuncTorchGradWrapper) &&
          !at::functorch::unwrapIfDead(x).is_same(x);

@@ -1,6 +1,6 @@
 // Calls an operator y = f(x, ...) that is differentiable in its first arguments; the backward operator returns their
 // gradients. The node of the graph is in C++ too: a Python Function costs several times as much as the kernel on a
-// small tensor. The rules stay in Python (torchnotes/ops).
+// small tensor (docs/decisions/autograd-calls.md). The rules stay in Python (torchnotes/ops).
 //
 //   no graph needed   y = kernel(x, ...)
 //   a graph           the same, and a node that saves what the backward operator needs, by its names in the schemas

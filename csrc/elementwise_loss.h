@@ -1,7 +1,7 @@
 // What the operators of all elementwise losses share, on either device. Include it after the driver.
 //
 // A loss is returned with `scale`, the factor of the gradient of a reduced loss. It is a number on the device, so that
-// the backward pass does not synchronize, and empty if there is no reduction.
+// the backward pass does not synchronize, and empty if there is no reduction (docs/decisions/elementwise-losses.md).
 #pragma once
 
 #include <ATen/Dispatch.h>

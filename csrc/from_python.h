@@ -1,4 +1,5 @@
-// Converts the arguments of operators from Python.
+// Converts the arguments of operators from Python. Every call into Python is checked
+// (docs/decisions/python-from-cpp.md).
 #pragma once
 
 #include <ATen/core/function_schema.h>

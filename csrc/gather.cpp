@@ -1,5 +1,6 @@
 // Turns the Python lists and dicts of an optimizer into the arguments of an update operator. The lists of tensors do
-// not go back through Python: for a hundred small parameters that would take longer than updating them.
+// not go back through Python: for a hundred small parameters that would take longer than updating them
+// (docs/decisions/optimizer-step.md).
 #include "gather.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>

@@ -21,7 +21,7 @@
 //                                  as the target
 //
 // Adding to a State may be cheaper if something is known of the elements before. Then a prescan runs over some thousand
-// elements, which are then added while they are in cache (on the CPU only):
+// elements, which are then added while they are in cache (on the CPU only; docs/decisions/softmax.md):
 //
 //   Prescan<T> prescan<T>()                the state of the prescan before the first element; merged like a State
 //   scan(Prescan<T>&, T x...)              one element of each input

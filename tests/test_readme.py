@@ -34,6 +34,14 @@ def test_links_lead_somewhere(document: Path):
     assert not [place for place in places if MADE not in place.parents and not place.exists()]
 
 
+def test_code_and_decisions_name_each_other():
+    """Every page is named where the code does what it explains, and every page that the code names exists."""
+    sources = [p for folder in ("csrc", "torchnotes", "benchmarks") for p in (ROOT / folder).rglob("*.*")]
+    code = "".join(p.read_text() for p in sources if p.suffix in (".py", ".h", ".cpp", ".cuh", ".cu"))
+    pages = {p.name for p in (ROOT / "docs/decisions").glob("*.md")} - {"index.md"}
+    assert set(re.findall(r"docs/decisions/([\w-]+\.md)", code)) == pages
+
+
 def test_code_and_tests_named_in_the_notes_exist():
     places = re.findall(r"`((?:csrc|tests|torchnotes)/[\w/.]+)`", NOTES)
     assert places

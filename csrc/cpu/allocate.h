@@ -6,7 +6,7 @@
 // Recycled memory is in the cache only if it was used a moment ago. torch's allocator asks glibc for aligned blocks,
 // and glibc cannot reuse a freed block for the next aligned request of the same size, because there is no room left to
 // align it: results move through the heap and are always cold. We ask glibc for plain blocks, which it hands out again
-// at once.
+// at once. Measured in docs/decisions/memory.md.
 #pragma once
 
 #include <ATen/EmptyTensor.h>

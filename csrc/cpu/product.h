@@ -1,5 +1,5 @@
 // The product of two matrices. ATen computes float32 products with MKL wherever it is available, and on AMD processors
-// MKL is half as fast as oneDNN (CONTRIBUTING.md), which ATen uses for 16-bit products only.
+// MKL is half as fast as oneDNN (docs/decisions/matrix-products.md), which ATen uses for 16-bit products only.
 #pragma once
 
 #include <ATen/Context.h>

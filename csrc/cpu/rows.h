@@ -3,7 +3,7 @@
 //
 // Each lane of a vector is a State of its own. Rows are reduced in pieces of a fixed size: whole rows go to the
 // threads, or pieces if there are fewer rows than threads, with the same result. Interleaved and short rows use one row
-// per lane instead: lanes.h.
+// per lane instead: lanes.h. The order in which memory is read is measured in docs/decisions/batch-norm-traversal.md.
 #pragma once
 
 #include <ATen/OpMathType.h>

@@ -136,7 +136,8 @@ struct FromOutput {
   }
 };
 
-// Whether y determines x well enough: (z - beta) / gamma errs by (|x^| + |beta / gamma|) roundings of y.
+// Whether y determines x well enough: (z - beta) / gamma errs by (|x^| + |beta / gamma|) roundings of y. See
+// docs/decisions/batch-norm-in-place.md.
 C10_HOST_DEVICE inline bool may_invert(double gamma, double beta, double most) {
   const double size = gamma < 0 ? -gamma : gamma;
   return size >= 0x1p-60 && (beta < 0 ? -beta : beta) <= most * size;  // false if either is NaN

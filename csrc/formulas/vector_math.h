@@ -1,5 +1,5 @@
 // The functions of portable.h for SIMD vectors. They are inlined, so that several vectors are in flight at once, and
-// have no scalar tail. Double precision uses at::vec (Sleef).
+// have no scalar tail. Double precision uses at::vec (Sleef). Measured in docs/decisions/vector-math.md.
 #pragma once
 
 #include <ATen/cpu/vec/functional.h>

@@ -1,6 +1,6 @@
 // Vectors of 64-bit words for the formulas of philox.h. The operators ^, >>, << and & are the compiler's, with one
 // vector type per instruction set. `product` is written by hand: only the low halves of its factors matter, but
-// compilers multiply all 64 bits.
+// compilers multiply all 64 bits (docs/decisions/random-numbers.md).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Included by the kernels of either device, after the product and the elementwise and column drivers.
+// Included by the kernels of either device, after the product and the elementwise and column drivers. What is fused is
+// explained in docs/decisions/linear.md.
 #pragma once
 
 #include "../activations.h"

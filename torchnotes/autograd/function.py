@@ -34,7 +34,7 @@ def watched() -> bool:
 def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What the innermost TorchFunctionMode, or a subclass among the arguments, makes of the call.
 
-    By default it calls the function, itself switched off.
+    By default it calls the function, itself switched off. The reasons are in docs/decisions/function-modes.md.
     """
     return handle_torch_function(function, (*args, *kwargs.values()), *args, **kwargs)
 
@@ -43,7 +43,7 @@ def recorded(x: Any) -> bool:
     """Whether our kernels would take x, but the call must consist of torch's operations (`is_recorded`).
 
     This holds under torch.jit.trace, under torch.func.functionalize, and while torch.fx records with gradients enabled
-    or under a transform.
+    or under a transform. The reasons are in docs/decisions/tracing.md.
     """
     return not is_compiling() and is_recorded() and traceable(x)
 
@@ -101,7 +101,8 @@ class Function(torch.autograd.Function):
     `tangent` is the forward-mode rule, written as torch's `jvp` is. It has another name because torch.compile refuses a
     Function that defines jvp: only under a transform does `apply` go to a subclass that has it. Outside of transforms
     `apply` skips torch's Python layer, which binds the arguments anew on every call, and where nothing requires a
-    gradient it skips autograd altogether. What setup_context saves for backward is saved for `tangent` too.
+    gradient it skips autograd altogether. What setup_context saves for backward is saved for `tangent` too. Measured in
+    docs/decisions/autograd-calls.md.
     """
 
     _apply: ClassVar[Callable[..., Any]]
@@ -208,7 +209,8 @@ def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple, inte
 
     torch calls jvp with differentiation switched off at every level, so plain operations in a rule lose what an outer
     jvp or grad needs of them, and jvp of jvp comes out wrong. The rule belongs to one level: take that level's wrapping
-    off its tensors, switch everything on for the levels below, and wrap the result again.
+    off its tensors, switch everything on for the levels below, and wrap the result again. The reasons are in
+    docs/decisions/forward-mode.md.
     """
     level = interpreter.level()
 

@@ -2,6 +2,8 @@
 
 What one of them decides the others would not know of, and would wait for it: all that may end the training early is
 decided by all of them at once.
+
+The reasons are in docs/decisions/training-command.md.
 """
 
 import datetime

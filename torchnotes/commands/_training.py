@@ -2,6 +2,8 @@
 
 What is drawn at random depends on the seed and the number of the epoch, and noise on the rank: a training can be
 resumed after any epoch without a generator's state, and by any number of ranks.
+
+The reasons are in docs/decisions/training-command.md.
 """
 
 import copy

@@ -4,6 +4,8 @@ torch.fx shows what the forward of a module, the owner, does with the results of
 layer computes the activation after it, which then passes its input on; a batch normalisation writes over its input; a
 LeakyReLU saves its output alone, and a cross-entropy the logits themselves. Called from anywhere else each of them is
 on its own again, and saves for the backward what torch's module saves: its result, or the logits, may be overwritten.
+
+The reasons are in docs/decisions/convert.md.
 """
 
 import copyreg

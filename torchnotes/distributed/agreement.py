@@ -1,4 +1,7 @@
-"""What the ranks of a process group must have in common: an error on every rank where they do not."""
+"""What the ranks of a process group must have in common: an error on every rank where they do not.
+
+Measured in docs/decisions/agreement.md.
+"""
 
 import hashlib
 from collections.abc import Hashable, Sequence

@@ -6,6 +6,8 @@ all ranks hold the same loss, which is meant once, the adjoint of a sum is to ha
 (`reduced`), that of handing to every rank (`replicated`) is a sum, and that of `collected` is to take one's own.
 
 They are the functional collectives, which torch.compile traces.
+
+The reasons are in docs/decisions/losses-over-ranks.md.
 """
 
 from typing import Any

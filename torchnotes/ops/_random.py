@@ -3,6 +3,8 @@
 A key is a tensor of two int64, (seed, offset), drawn from torch's generator. It is all that is kept for a backward,
 which makes the numbers again. Keys are drawn by torch's own operation, so that manual_seed, checkpointing, the compiler
 and vmap's randomness do with them what they do with torch's random numbers.
+
+Measured in docs/decisions/random-keys.md.
 """
 
 from collections.abc import Callable
@@ -41,7 +43,8 @@ def random_key(x: Tensor, generator: Generator = None) -> Tensor:
 
 def draws_natively(x: Any, generator: Generator) -> bool:
     """Whether our kernels multiply x by random numbers: inside torch.compile too, where that is many times faster than
-    what the compiler makes, on the CPU; and where torch has nothing to draw by a given key."""
+    what the compiler makes (docs/decisions/compile.md), on the CPU; and where torch has nothing to draw by a given
+    key."""
     if is_compiling():
         return traceable(x) and (x.device.type == "cpu" or isinstance(generator, Tensor))
     if dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)):

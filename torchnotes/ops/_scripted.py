@@ -1,6 +1,8 @@
 """What torch.jit.script compiles in place of our functions, which it cannot read: the same by torch's functions.
 
 Saved models then need no torchnotes. Of the losses it compiles only the options that torch has.
+
+The reasons are in docs/decisions/tracing.md.
 """
 
 from collections.abc import Callable

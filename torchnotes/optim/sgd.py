@@ -90,6 +90,7 @@ class SGD(Fused, torch.optim.SGD):
         if not new:
             return super()._completed(group, names, found, lacking, begun)
         found_inf = getattr(self, "found_inf", None)
+        # Why this waits for the device: docs/decisions/optimizer-states.md.
         skipped = found_inf is not None and bool(found_inf.item())  # then it has not been the first; waited for once
         state = self._begin(group, [p for p in lacking if not (skipped and p in new)], names, begun)
         first, others = ([p for p in group["params"] if (p in new) == is_new] for is_new in (True, False))

@@ -152,7 +152,7 @@ def propagation(
     if not found.flags:
         return found
     holding = []
-    for scheme in schemes:
+    for scheme in schemes:  # why they are tried: docs/decisions/signal.md
         options: dict[str, Any] = {"scheme": scheme, **(_slope(model) if scheme.startswith("he") else {})}
         trial = _measured(initialize_(copy.deepcopy(model), seed=0, **options), batch, loss, limit)
         if not trial.flags:

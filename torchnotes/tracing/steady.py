@@ -2,6 +2,8 @@
 
 torch.fx shows one way through it. Another call takes the same way if its branches, its loops and the functions that it
 calls depend on constants alone and on attributes of the module, which can be compared before each call.
+
+The reasons are in docs/decisions/convert.md.
 """
 
 import ast

@@ -4,6 +4,8 @@ Of the builtin the compiler keeps the mask y <= 0 for the backward, a bool being
 loading vectors of bools is what Inductor's CPU code does worst: it takes many times what all the rest does. Here the
 choice is made of the bits of the kept output, in plain operations that fuse with their neighbours. As an integer of its
 width, a float is 0 at +0, positive up to infinity's bits where it is positive, above those a NaN, and negative else.
+
+Measured in docs/decisions/compile.md.
 """
 
 from typing import Any

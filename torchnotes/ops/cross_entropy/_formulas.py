@@ -4,6 +4,8 @@ the targets and for the weight. Each function here is differentiable to every or
 The logits are of shape (N, C, ...); a loss is that of a row, not reduced. The formulas: csrc/formulas/cross_entropy.h.
 For 16-bit logits everything is computed in float32 and rounded once. Of large logits lse - u_j is (m - u_j) + ln s,
 where m is the greatest and s = sum e^(u_j - m): the rounding of lse would outweigh what remains.
+
+The reasons are in docs/decisions/higher-derivatives.md.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,8 @@
 """Batch normalisation in plain torch operations, for what no kernel of ours computes: the higher derivatives and the
 forward mode. Each function here is differentiable to every order, by every argument. The formulas:
 csrc/formulas/batch_norm.h.
+
+The reasons are in docs/decisions/higher-derivatives.md.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """The mean and the variance of channels over the batches of all ranks, in plain operations: differentiable to every
 order, each rank having a loss of its own.
+
+The reasons are in docs/decisions/batch-norm-over-ranks.md.
 """
 
 import torch

@@ -407,7 +407,7 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
 def takes(input: Any, *numbers: Any) -> bool:
     """Whether our kernels take these tensors, of which all but the first may be None."""
     # The compiler fuses the formula with what is around it, and lays convolutions out channels last, which an operator
-    # of ours would undo: MobileNetV2 took twice as long.
+    # of ours would undo: MobileNetV2 took twice as long (docs/decisions/compile.md).
     if is_compiling():
         return False
     return dense_float(input) and all([x is None or dense_float(x) for x in numbers])  # noqa: C419 # it is faster
