@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import torchnotes
-from torchnotes.commands._classifier import Design, by_torch, by_torchnotes, copy_parameters
+from torchnotes.classifier.network import Design, by_torch, by_torchnotes, copy_parameters
 
 from .timing import OURS, Case, Contender, Problem
 

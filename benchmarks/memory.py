@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from torchnotes.commands._memory import peak_bytes as peak_bytes
+from torchnotes.classifier.memory import peak_bytes as peak_bytes
 
 Regime = Literal["fresh", "warm"]
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from torchnotes import functional as F
 from torchnotes import nn, optim
-from torchnotes.commands._classifier import Design, by_torchnotes
-from torchnotes.commands._comparison import parallel
-from torchnotes.commands._ranks import Ranks, launched, ranks_on
+from torchnotes.classifier.comparison import parallel
+from torchnotes.classifier.network import Design, by_torchnotes
+from torchnotes.classifier.ranks import Ranks, launched, ranks_on
 
 from . import results
 from .results import Row

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchnotes.commands._training import synchronize
+from torchnotes.classifier.training import synchronize
 
 from . import memory
 from .results import Row

@@ -14,9 +14,9 @@ from torch import Tensor
 import torchnotes
 from torchnotes import functional, init, optim
 from torchnotes.__main__ import main
-from torchnotes.commands._check_operations import Operation
-from torchnotes.commands._check_random import Noise
-from torchnotes.commands._checked import CHECKED
+from torchnotes.cli._check_operations import Operation
+from torchnotes.cli._check_random import Noise
+from torchnotes.cli._checked import CHECKED
 
 ROOT = Path(torchnotes.__file__).parents[1]
 COLUMNS = ("gradcheck", "second order", "float32", "bfloat16", "float16", "agreement")

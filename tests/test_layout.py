@@ -1,6 +1,8 @@
-"""One operation, one stem, on every side; and every native operator has its kernels, its fake kernel and its checks."""
+"""Imports point downwards; an operation has one stem on every side, and an operator its kernels and its checks."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,33 @@ NATIVE_SIDES = (
     "csrc/cuda/{}.cu",
 )
 BENCHMARK = "benchmarks/bench_{}.py"
+
+
+# Each may import from those before it. Names in one row know nothing of each other.
+LAYERS = (
+    ("_C", "_built", "_native", "_table", "_bad_input", "tracing"),
+    ("autograd",),
+    ("distributed",),
+    ("ops",),
+    ("functional", "init"),
+    ("nn", "optim"),
+    ("conversion", "signal"),
+    ("classifier",),
+    ("cli",),
+    ("__main__",),
+)
+PUBLIC = {"functional", "init", "nn", "optim", "signal", "classifier"}  # what benchmarks may import of torchnotes
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules and names that a file imports, in full: torchnotes.ops.linear.linear."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            yield from (".".join((*start, *filter(None, [node.module]), alias.name)) for alias in node.names)
 
 
 def sides(stem: str) -> list[str]:
@@ -123,3 +152,27 @@ def test_formulas_derive_before_they_compute():
     for stem in {*STEMS, *OPTIMIZERS} - COMPOSITIONS:
         text = (ROOT / f"csrc/formulas/{stem}.h").read_text()
         assert re.search(r"^//.*('|d\w+/d\w+).* = ", text.split("#pragma once")[0], re.MULTILINE), stem
+
+
+def test_imports_point_downwards():
+    height = {name: height for height, names in enumerate(LAYERS) for name in names}
+    modules = [path for path in (ROOT / "torchnotes").rglob("*.py") if path != ROOT / "torchnotes/__init__.py"]
+    assert {path.relative_to(ROOT / "torchnotes").parts[0].removesuffix(".py") for path in modules} <= height.keys()
+    for path in modules:
+        own = path.relative_to(ROOT / "torchnotes").parts[0].removesuffix(".py")
+        for name in imports(path):
+            root, _, rest = name.partition(".")
+            assert root != "benchmarks", f"{path} imports {name}"
+            if root == "torchnotes" and rest:
+                target = rest.split(".")[0]
+                assert target == own or height[target] < height[own], f"{path} imports {name}"
+
+
+def test_benchmarks_import_public_names_alone():
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        for name in imports(path):
+            root, *rest = name.split(".")
+            if root == "torchnotes":
+                assert set(rest[:1]) <= PUBLIC, f"{path} imports {name}"
+                assert not any(part.startswith("_") for part in rest), f"{path} imports {name}"
+        assert not re.search(r"\btorchnotes(\.\w+)*\._(?!_)", path.read_text()), path

@@ -12,7 +12,8 @@ import torch
 
 import torchnotes
 from torchnotes.__main__ import main
-from torchnotes.commands import COMMANDS, BadInput, bench, extra, info
+from torchnotes._bad_input import BadInput, extra
+from torchnotes.cli import COMMANDS, bench, info
 
 ROOT = Path(torchnotes.__file__).parents[1]
 

@@ -6,8 +6,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchnotes import functional, init
-from torchnotes.commands._check_operations import Operation, call, cast
-from torchnotes.commands._checked import DIFFERENTIABLE
+from torchnotes.cli._check_operations import Operation, call, cast
+from torchnotes.cli._checked import DIFFERENTIABLE
 
 OPERATIONS = {name: record for name, record in DIFFERENTIABLE.items() if isinstance(record, Operation)}
 COMPOSED = {"gaussian_dropout_penalty"}  # of torch's operations

@@ -20,11 +20,12 @@ from test_main import full_disk, nobody_reads, refusal
 
 import torchnotes
 from torchnotes.__main__ import main
-from torchnotes.commands import _comparison, _data, _progress, _threads, _training
-from torchnotes.commands._checkpoint import load
-from torchnotes.commands._classifier import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
-from torchnotes.commands._figures import binned, calibration_error
-from torchnotes.commands._ranks import Ranks, launched
+from torchnotes.classifier import comparison, data, threads, training
+from torchnotes.classifier.checkpoint import load
+from torchnotes.classifier.network import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
+from torchnotes.classifier.ranks import Ranks, launched
+from torchnotes.cli import _progress
+from torchnotes.cli._figures import binned, calibration_error
 
 ROOT = Path(torchnotes.__file__).parents[1]
 
@@ -103,12 +104,12 @@ def threads_of_train(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     used = []
-    learned = _training.learned
-    monkeypatch.setattr(_training, "learned", lambda *call: used.append(torch.get_num_threads()) or learned(*call))
+    learned = training.learned
+    monkeypatch.setattr(training, "learned", lambda *call: used.append(torch.get_num_threads()) or learned(*call))
 
     def number(*arguments):
         used.clear()
-        with _threads.threads(4):
+        with threads.threads(4):
             assert main(["train", "--epochs", "1", "--hidden", "16", *map(str, arguments)]) == 0
             assert torch.get_num_threads() == 4
         (number,) = set(used)
@@ -127,13 +128,13 @@ def test_the_number_of_threads_is_the_one_that_steps_are_fastest_with(
         step()
         return times[(1, 2, 4).index(number)]
 
-    monkeypatch.setattr(_threads, "time_of", time_of)
+    monkeypatch.setattr(threads, "time_of", time_of)
     assert threads_of_train("--data", blobs, "--output", tmp_path) == fastest
 
 
 def test_the_number_of_threads_can_be_given(blobs, tmp_path, monkeypatch, threads_of_train):
     fastest = itertools.count(2)
-    monkeypatch.setattr("torchnotes.commands.train.fastest", lambda step: next(fastest))
+    monkeypatch.setattr("torchnotes.classifier.program.fastest", lambda step: next(fastest))
     command = "--data", blobs, "--output", tmp_path
     assert threads_of_train(*command, "--threads", 3) == 3
     assert threads_of_train(*command) == 2
@@ -144,11 +145,11 @@ def test_the_number_of_threads_can_be_given(blobs, tmp_path, monkeypatch, thread
 
 def test_timing_the_threads_changes_nothing(blobs, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(_threads, "WORTH_IT", 0.0)  # one thread in the end, as with --threads 1
+    monkeypatch.setattr(threads, "WORTH_IT", 0.0)  # one thread in the end, as with --threads 1
     given = quick("--data", blobs)
     timed = [argument for argument in given if argument not in ("--threads", "1")]
     for folder, command in (("given", given), ("timed", timed)):
-        with _threads.threads(2):
+        with threads.threads(2):
             assert main([*command, "--output", str(tmp_path / folder)]) == 0
     assert_same(*(state_of(tmp_path / folder) for folder in ("given", "timed")))
 
@@ -161,7 +162,7 @@ def test_compiled_networks_come_third(blobs, tmp_path, capsys):
 def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, monkeypatch):
     losses = iter([0.5, 9.0, 0.2, 9.0, 0.3, 9.0, 0.4, 9.0])  # of the validation: ours and torch's in turn
     states, judged = [], []
-    made, judge = _comparison.contenders, _comparison.result
+    made, judge = comparison.contenders, comparison.result
 
     def result(contender, *rest):
         found = judge(contender, *rest)
@@ -177,20 +178,20 @@ def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, 
     def measured(contender, *rest):
         if contender.name == "torchnotes":
             states.append({name: x.clone() for name, x in contender.model.state_dict().items()})
-        return _training.Epoch(1.0, 1.0, next(losses), 1.0, [1.0], [1.0])
+        return training.Epoch(1.0, 1.0, next(losses), 1.0, [1.0], [1.0])
 
-    monkeypatch.setattr("torchnotes.commands.train.contenders", watched)
-    monkeypatch.setattr(_training, "measured", measured)
-    monkeypatch.setattr(_comparison, "result", result)
+    monkeypatch.setattr("torchnotes.classifier.program.contenders", watched)
+    monkeypatch.setattr(training, "measured", measured)
+    monkeypatch.setattr(comparison, "result", result)
     assert main(quick("--data", blobs, "--output", tmp_path)) == 0
     for kept in (load(tmp_path / "model.pt").state, judged[0]):
         assert all(torch.equal(kept[name], x) for name, x in states[1].items())
 
 
 def test_a_wrong_gradient_shows_in_the_table(blobs, tmp_path, capsys, monkeypatch):
-    right = _comparison.loss_of
+    right = comparison.loss_of
     monkeypatch.setattr(
-        _comparison,
+        comparison,
         "loss_of",
         lambda name: (lambda x, y: 1.001 * right(name)(x, y)) if name == "torchnotes" else right(name),
     )
@@ -258,7 +259,7 @@ def test_a_training_that_is_resumed_is_the_one_that_was_not_ended(blobs, tmp_pat
 
 
 def test_what_an_epoch_has_begun_is_done_again(blobs, tmp_path, capsys, monkeypatch):
-    learned, calls = _training.learned, itertools.count()
+    learned, calls = training.learned, itertools.count()
 
     def interrupted(*arguments):
         if next(calls) == 2 * 13 * 2 + 3:  # networks, batches, epochs: in the third one
@@ -266,7 +267,7 @@ def test_what_an_epoch_has_begun_is_done_again(blobs, tmp_path, capsys, monkeypa
         return learned(*arguments)
 
     assert main(quick("--data", blobs, "--output", tmp_path / "whole")) == 0
-    monkeypatch.setattr(_training, "learned", interrupted)
+    monkeypatch.setattr(training, "learned", interrupted)
     command = quick("--data", blobs, "--output", tmp_path / "ended")
     assert main(command) == 130
     assert "Interrupted after 2 of 4 epochs" in capsys.readouterr().err
@@ -315,9 +316,9 @@ def test_every_rank_has_noise_of_its_own():
     def weight(rank, noise):
         design = Design((2, 8, 2), noise=noise)
         alone = Numbered(rank)
-        networks = _comparison.contenders(design, "sgd", 0.1, 0, torch.device("cpu"), False, alone)
-        course = _training.Course(pair, pair, 1, 8, 0)
-        _training.train(networks, course, alone, _progress.Silence(), lambda _: None, lambda: None)
+        networks = comparison.contenders(design, "sgd", 0.1, 0, torch.device("cpu"), False, alone)
+        course = training.Course(pair, pair, 1, 8, 0)
+        training.train(networks, course, alone, training.Progress(), lambda _: None, lambda: None)
         return [network.model[0].weight for network in networks]
 
     for noise, differ in ((0.0, False), (0.3, True)):
@@ -329,13 +330,13 @@ def test_every_rank_has_noise_of_its_own():
 
 def test_every_epoch_has_an_order_and_noise_of_its_own(monkeypatch):
     pair = torch.randn(32, 2), torch.arange(32) % 2
-    course = _training.Course(pair, pair, 3, 32, 0)
+    course = training.Course(pair, pair, 3, 32, 0)
     orders = [tuple(next(course.batches(epoch)).tolist()) for epoch in range(3)]
     assert len(set(orders)) == 3
-    networks = _comparison.contenders(Design((2, 8, 2)), "sgd", 0.1, 0, torch.device("cpu"), False, Ranks())
+    networks = comparison.contenders(Design((2, 8, 2)), "sgd", 0.1, 0, torch.device("cpu"), False, Ranks())
     seeds = []
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
-    _training.train(networks, course, Ranks(), _progress.Silence(), lambda _: None, lambda: None)
+    training.train(networks, course, Ranks(), training.Progress(), lambda _: None, lambda: None)
     assert len(set(seeds)) == 3
 
 
@@ -656,7 +657,7 @@ def test_the_files_of_standard_streams_may_be_closed(blobs, tmp_path):
 def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, start):
     path = tmp_path / "x.csv"
     path.write_text(start + "1,2,a\n3,4,b\n" * 10, encoding="utf-8-sig")
-    rows = _data.load(path)
+    rows = data.load(path)
     assert rows.x.tolist() == [[1, 2], [3, 4]] * 10
     assert rows.classes == ("a", "b")
 
@@ -665,26 +666,26 @@ def test_classes_may_be_whole_numbers_of_any_length(tmp_path):
     path = tmp_path / "x.csv"
     names = "-3", "+2", "1_0", "9" * 5000
     path.write_text("".join(f"1,{name}\n" for name in names[::-1] * 5))
-    assert _data.load(path).classes == names
+    assert data.load(path).classes == names
 
 
 def test_data_come_as_they_are_from_both_kinds_of_files(blobs, tmp_path):
-    rows = _data.load(blobs)
+    rows = data.load(blobs)
     assert rows.classes == ("ant", "bee", "cat")
     numpy.savez(tmp_path / "same.npz", X=rows.x.numpy(), labels=numpy.array(rows.classes)[rows.y.numpy()])
-    again = _data.load(tmp_path / "same.npz")
+    again = data.load(tmp_path / "same.npz")
     assert torch.equal(rows.x, again.x)
     assert torch.equal(rows.y, again.y)
     numpy.savez(tmp_path / "images.npz", data=numpy.ones((24, 2, 3), "uint8"), target=numpy.arange(24) % 12 - 1)
-    images = _data.load(tmp_path / "images.npz")
+    images = data.load(tmp_path / "images.npz")
     assert images.x.shape == (24, 6)
     assert images.classes == ("-1", *map(str, range(11)))  # in the order of the numbers, not of the letters
 
 
 def test_the_parts_of_the_data_are_apart_and_make_up_the_whole():
     x = torch.arange(100.0)[:, None]
-    rows = _data.Rows(x, torch.arange(100) % 2, ("a", "b"), "numbers")
-    parts = _data.split(rows, 0)
+    rows = data.Rows(x, torch.arange(100) % 2, ("a", "b"), "numbers")
+    parts = data.split(rows, 0)
     assert [len(part[0]) for part in parts] == [70, 15, 15]
     assert torch.equal(torch.cat([part[0] for part in parts]).sort(0)[0], x)
     assert all(torch.equal(part[0][:, 0] % 2, part[1]) for part in parts)
@@ -695,13 +696,13 @@ def test_networks_are_judged_in_evaluation_and_trained_on():
     x = torch.randn(4, 5)
     expected = network.eval()(x)
     network.train()
-    assert torch.equal(_training.logits_of(network, x), expected)
+    assert torch.equal(training.logits_of(network, x), expected)
     assert all(module.training for module in network.modules())
 
 
 def test_a_batch_of_one_row_is_left_out():
-    assert [len(rows) for rows in _training.batches(9, 4, torch.Generator())] == [4, 4]
-    assert [len(rows) for rows in _training.batches(9, 7, torch.Generator())] == [7, 2]
+    assert [len(rows) for rows in training.batches(9, 4, torch.Generator())] == [4, 4]
+    assert [len(rows) for rows in training.batches(9, 7, torch.Generator())] == [7, 2]
 
 
 def test_the_two_networks_compute_the_same():
@@ -721,7 +722,7 @@ def test_the_two_networks_compute_the_same():
 
 def test_calibration_by_hand():
     """Two bins: probabilities 0.5 and 0.7 (mean 0.6, in bins of their own), of which one of two, and 0.9, right."""
-    result = _comparison.Result(
+    result = comparison.Result(
         "torch", 0.5, 0.1, 1.0, 1, 0.0, torch.tensor([0.51, 0.55, 0.95]), torch.tensor([True, False, True])
     )
     confidence, right, share = binned(result)
@@ -737,5 +738,5 @@ def test_the_bars_of_a_terminal(monkeypatch, capsys):
     assert isinstance(shown, _progress.Bars)
     with shown:
         shown.step("torchnotes", 0.25, 0.5)
-        shown.epoch("torchnotes", _training.Epoch(0.25, 0.5, 0.3, 0.75, [], []))
+        shown.epoch("torchnotes", training.Epoch(0.25, 0.5, 0.3, 0.75, [], []))
     assert "loss 0.2500" in capsys.readouterr().out

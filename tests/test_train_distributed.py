@@ -13,7 +13,7 @@ import torch
 from test_train import ROOT, quick, state_of
 
 from torchnotes.__main__ import main
-from torchnotes.commands._checkpoint import load
+from torchnotes.classifier.checkpoint import load
 from torchrun import launcher
 
 RANKS = 2
@@ -141,16 +141,16 @@ def test_the_error_of_one_process_ends_all_and_is_shown(blobs, tmp_path, failure
         textwrap.dedent(f"""
         import itertools, os, sys, time
         from torchnotes.__main__ import recorded_main
-        from torchnotes.commands import _training
+        from torchnotes.classifier import training
 
-        learned, calls = _training.learned, itertools.count()
+        learned, calls = training.learned, itertools.count()
 
         def failing(*arguments):
             if os.environ["RANK"] == "1" and next(calls) == 2 * 13 + 3:  # networks and batches of an epoch, and some
                 {failure}
             return learned(*arguments)
 
-        _training.learned = failing
+        training.learned = failing
         sys.exit(recorded_main())
         """)
     )

@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from checks import activate
 from torchnotes import functional
-from torchnotes.commands._check_operations import Operation, call, cast
-from torchnotes.commands._checked import DIFFERENTIABLE
+from torchnotes.cli._check_operations import Operation, call, cast
+from torchnotes.cli._checked import DIFFERENTIABLE
 
 Variables = tuple[Tensor, ...]
 Of = Callable[..., Tensor]  # an operation of its variables

@@ -14,8 +14,9 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .commands import COMMANDS, BadInput
-from .commands._ranks import launched
+from ._bad_input import BadInput
+from .classifier.ranks import launched
+from .cli import COMMANDS
 
 PROGRAM = "python -m torchnotes"
 SECONDS_OF_THE_FIRST = 10  # of torchrun's processes, to say what they all would say
@@ -89,7 +90,7 @@ def discard_output() -> None:
 def run(arguments: Sequence[str] | None) -> int:
     parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    modules = {name: importlib.import_module(f"torchnotes.commands.{name}") for name in COMMANDS}
+    modules = {name: importlib.import_module(f"torchnotes.cli.{name}") for name in COMMANDS}
     for name, module in modules.items():
         about = str(module.__doc__)
         of_command = parsers.add_parser(

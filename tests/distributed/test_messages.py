@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import scaling
-from torchnotes.commands._ranks import Ranks
+from torchnotes.classifier.ranks import Ranks
 
 
 class Messages(TorchDispatchMode):

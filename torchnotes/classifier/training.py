@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ._progress import Progress
-from ._ranks import Ranks
+from .ranks import Ranks
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Pair = tuple[Tensor, Tensor]
@@ -72,6 +71,22 @@ class Batch(NamedTuple):
     x: Tensor
     y: Tensor
     weight: float
+
+
+class Progress:
+    """How far a training is. This one shows nothing."""
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        pass
+
+    def step(self, name: str, loss: float, accuracy: float) -> None:
+        """After a step of a network: its mean loss and accuracy in this epoch."""
+
+    def epoch(self, name: str, figures: Epoch) -> None:
+        """After all steps of an epoch."""
 
 
 class Diverged(Exception):

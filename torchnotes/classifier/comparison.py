@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import nn
-from ._classifier import Design, by_torch, by_torchnotes, copy_parameters, optimizer
-from ._memory import peak_bytes
-from ._ranks import Ranks
-from ._training import Batch, Contender, Course, Loss, Pair, accuracy, bare, logits_of
+from .memory import peak_bytes
+from .network import Design, by_torch, by_torchnotes, copy_parameters, optimizer
+from .ranks import Ranks
+from .training import Batch, Contender, Course, Loss, Pair, accuracy, bare, logits_of
 
 OURS, THEIRS, COMPILED = "torchnotes", "torch", "torch compiled"
 STATISTICS_APART = "By torch each process normalises by the statistics of its own rows: it has no others on the CPU."

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import torch
 
-MOST = 1024
 STEPS = 50  # to time at most, and 3 at least
 SECONDS = 0.1  # to spend on a number of threads, if steps are fast
 WORTH_IT = 0.9  # of the time with half as many threads

@@ -1,16 +1,16 @@
 """A training in a file, with all that it needs to go on after its last epoch as if nothing had happened."""
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import BadInput
-from ._data import Rows
-from ._files import read, understood, write
-from ._training import Contender, Epoch, bare
+from .._bad_input import BadInput
+from .data import Rows
+from .files import read, understood, write
+from .options import Options
+from .training import Contender, Epoch, bare
 
 FORMAT = "torchnotes training 1"
 KIND = "a training"
@@ -19,7 +19,7 @@ DEFINING = ("hidden", "activation", "init", "noise", "optimizer", "lr", "batch_s
 State = dict[str, Any]
 
 
-def definition(rows: Rows, options: argparse.Namespace) -> State:
+def definition(rows: Rows, options: Options) -> State:
     """What makes it this training rather than another."""
     return {"rows": rows.digest(), **{name: getattr(options, name) for name in DEFINING}}
 

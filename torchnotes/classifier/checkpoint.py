@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ._classifier import Design, by_torchnotes
-from ._files import read, understood, write
+from .files import read, understood, write
+from .network import Design, by_torchnotes
 
 FORMAT = "torchnotes classifier 1"
 KIND = "a checkpoint"

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 
 from .. import nn, signal
+from .._bad_input import BadInput, check_writable, extra
 from .._table import table
+from ..classifier.threads import threads
 from ..init import SCHEMES, initialize_, normal_
 from ..ops.activations import ACTIVATIONS
 from ..signal._figure import comparison
-from . import BadInput, extra
 from ._arguments import at_least, device
-from ._files import check_writable
-from ._threads import threads
 
 NAMES = {name or "identity": name for name in ACTIVATIONS}
 SLOPE = 0.01  # of leaky_relu

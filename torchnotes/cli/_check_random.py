@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from .. import init
+from ..classifier.threads import threads
 from ._check_operations import Failed, Figures, Record, Setup, beside, error, judged, words
-from ._threads import threads
 
 KEY = torch.tensor([20240229, 7])
 OTHER_KEYS = (KEY + torch.tensor([1, 0]), KEY + torch.tensor([0, 1]), KEY.flip(0))

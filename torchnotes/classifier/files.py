@@ -11,18 +11,7 @@ from typing import Any
 
 import torch
 
-from . import BadInput
-
-
-def check_writable(path: Path) -> None:
-    """What would keep a file from being written is found before the work; what it holds stays until there is more."""
-    try:
-        with path.open("ab"):
-            pass
-        if path.stat().st_size == 0:
-            path.unlink()
-    except OSError as error:
-        raise BadInput(f"{path}: nothing can be written there: {error.strerror}") from error
+from .._bad_input import BadInput
 
 
 def write(path: Path, format: str, content: dict[str, Any]) -> None:

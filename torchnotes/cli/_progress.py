@@ -2,26 +2,9 @@
 
 import importlib.util
 import sys
-from typing import Any, Protocol
+from typing import Any
 
-
-class Figures(Protocol):
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-
-
-class Progress(Protocol):
-    def __enter__(self) -> "Progress": ...
-
-    def __exit__(self, *reason: Any) -> None: ...
-
-    def step(self, name: str, loss: float, accuracy: float) -> None:
-        """After a step of a network: its mean loss and accuracy in this epoch."""
-
-    def epoch(self, name: str, figures: Figures) -> None:
-        """After all steps of an epoch."""
+from ..classifier.training import Epoch, Progress
 
 
 def progress(names: list[str], epochs: int, steps: int, done: int = 0) -> Progress:
@@ -30,23 +13,7 @@ def progress(names: list[str], epochs: int, steps: int, done: int = 0) -> Progre
     return Bars(names, epochs * steps, done * steps) if on_terminal else Lines(names, epochs, done)
 
 
-class Silence:
-    """Where another process shows it."""
-
-    def __enter__(self) -> "Silence":
-        return self
-
-    def __exit__(self, *reason: Any) -> None:
-        pass
-
-    def step(self, name: str, loss: float, accuracy: float) -> None:
-        pass
-
-    def epoch(self, name: str, figures: Figures) -> None:
-        pass
-
-
-class Lines(Silence):
+class Lines(Progress):
     """Some ten lines for each network."""
 
     def __init__(self, names: list[str], epochs: int, done: int) -> None:
@@ -54,7 +21,7 @@ class Lines(Silence):
         self.epochs = epochs
         self.done = dict.fromkeys(names, done)
 
-    def epoch(self, name: str, figures: Figures) -> None:
+    def epoch(self, name: str, figures: Epoch) -> None:
         self.done[name] += 1
         number = self.done[name]
         if number % max(1, self.epochs // 10) and number not in (1, self.epochs):
@@ -67,7 +34,7 @@ class Lines(Silence):
         )
 
 
-class Bars:
+class Bars(Progress):
     """A bar for each network."""
 
     def __init__(self, names: list[str], steps: int, done: int) -> None:
@@ -97,5 +64,5 @@ class Bars:
     def step(self, name: str, loss: float, accuracy: float) -> None:
         self.bars.update(self.tasks[name], advance=1, loss=loss, accuracy=accuracy)
 
-    def epoch(self, name: str, figures: Figures) -> None:
+    def epoch(self, name: str, figures: Epoch) -> None:
         self.bars.update(self.tasks[name], validation=figures.validation_accuracy)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import BadInput
+from .._bad_input import BadInput
 
 T = TypeVar("T")
 

@@ -21,6 +21,9 @@ def at_least(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
     return whole
 
 
+number_of_threads = at_least(1, 1024)
+
+
 def positive(text: str) -> float:
     number = _number(text)
     if not 0 < number < math.inf:

@@ -18,10 +18,8 @@ import torch
 
 import torchnotes
 
-from . import BadInput, extra
-from ._arguments import at_least, device
-from ._files import check_writable
-from ._threads import MOST
+from .._bad_input import BadInput, check_writable, extra
+from ._arguments import at_least, device, number_of_threads
 
 
 def part(name: str) -> Any:
@@ -41,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cases", nargs="+", metavar="CASE", help="only these, by name")
     add("--sizes", nargs="+", type=at_least(1), metavar="N", help="instead of each case's own, in elements")
     add("--device", type=device, default=torch.device("cpu"))
-    add("--threads", type=at_least(1, MOST), default=torch.get_num_threads(), metavar="N")
+    add("--threads", type=number_of_threads, default=torch.get_num_threads(), metavar="N")
     add("--repeats", type=at_least(1), default=30, metavar="N", help="samples of each contender")
     add("--csv", type=Path, metavar="FILE", help="merge the rows into this file")
     add("--save", action="store_true", help="merge the rows into those of this machine, in a checkout")

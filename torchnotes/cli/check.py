@@ -28,12 +28,11 @@ from typing import Any, TextIO
 import torch
 
 from .. import _native
+from .._bad_input import BadInput, check_writable
 from .._table import table
-from . import BadInput
 from ._arguments import at_least, device
 from ._check_operations import Failed, Figures, Setup
 from ._checked import CHECKED, public
-from ._files import check_writable
 
 DTYPES = ("float32", "bfloat16", "float16")
 COLUMNS = ("gradcheck", "second order", *(name.rjust(len("FAIL 0.50 (0.50)")) for name in DTYPES), "agreement")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from . import BadInput
+from .._bad_input import BadInput
+from ..classifier.checkpoint import load
+from ..classifier.data import DIGITS
+from ..classifier.data import load as load_data
 from ._arguments import device
-from ._checkpoint import load
-from ._data import DIGITS
-from ._data import load as load_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """What a training has come to: a table, and a page of HTML that needs no other file."""
 
-import argparse
 import datetime
 import html
 from collections.abc import Sequence
@@ -9,10 +8,11 @@ import torch
 
 from .._native import build_info
 from .._table import table
+from ..classifier.comparison import Result
+from ..classifier.data import Rows
+from ..classifier.options import Options
+from ..classifier.training import Contender
 from . import _figures
-from ._comparison import Result
-from ._data import Rows
-from ._training import Contender
 
 HEADER = ("", "test accuracy", "time per step", "relative", "peak memory", "error of gradients")
 STYLE = """
@@ -56,7 +56,7 @@ def summary(results: Sequence[Result], difference: float, remark: str) -> str:
 
 def page(
     rows: Rows,
-    options: argparse.Namespace,
+    options: Options,
     contenders: Sequence[Contender],
     results: Sequence[Result],
     difference: float,
@@ -65,7 +65,7 @@ def page(
     processes: int,
 ) -> str:
     threads = f"{torch.get_num_threads()} threads{f' in each of {processes} processes' if processes > 1 else ''}"
-    chosen = "\n".join(f"{name:<12}{value}" for name, value in sorted(vars(options).items()) if name != "command")
+    chosen = "\n".join(f"{name:<12}{value}" for name, value in sorted(vars(options).items()))
     cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in body(results))
     figures = (
         (_figures.losses(contenders), "Training and validation."),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import BadInput, extra, one_line
+from .._bad_input import BadInput, extra, one_line
 
 DIGITS = "digits"  # of scikit-learn: 1797 images of 8 x 8 pixels
 NAMES_OF_X, NAMES_OF_Y = ("x", "X", "data"), ("y", "Y", "target", "labels")

@@ -1,10 +1,8 @@
-"""The commands of python -m torchnotes. Each has `add_arguments(parser)`, `run(options)`, which returns the exit
-status, and a docstring, whose first line the help shows. What they need beyond torch they import when they need it."""
+"""What users of python -m torchnotes have to change: their input, a file, or a package that is missing."""
 
 import importlib
+from pathlib import Path
 from typing import Any
-
-COMMANDS = ("train", "predict", "bench", "signal", "check", "info")
 
 
 class BadInput(Exception):
@@ -24,3 +22,14 @@ def extra(module: str, package: str = "") -> Any:
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def check_writable(path: Path) -> None:
+    """What would keep a file from being written is found before the work; what it holds stays until there is more."""
+    try:
+        with path.open("ab"):
+            pass
+        if path.stat().st_size == 0:
+            path.unlink()
+    except OSError as error:
+        raise BadInput(f"{path}: nothing can be written there: {error.strerror}") from error

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
-from . import extra
-from ._comparison import COMPILED, OURS, THEIRS, Result
-from ._training import Contender
+from .._bad_input import extra
+from ..classifier.comparison import COMPILED, OURS, THEIRS, Result
+from ..classifier.training import Contender
 
 COLOURS = {OURS: "#0072b2", THEIRS: "#777777", COMPILED: "#d55e00"}
 BINS = 10
+
+
+def check_available() -> None:
+    drawing()
 
 
 def drawing() -> Any:
