@@ -1,4 +1,4 @@
-"""Pictures of what is random: dropout by its mean and spread, initializers by their densities."""
+"""Plots of random operations: the mean and spread of dropout, the densities of initializers."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .curves import COLOURS, GREY, STYLES, Picture, drawing, legend_below, panel
 
 
 def noise_panels(d: Tensor, name: str, histogram: Callable[[Axes, Tensor], None], number: int) -> list[Axes]:
-    """y = d x over x, as its mean and spread, and the slopes d."""
+    """Plots the mean and spread of y = d x over x, and the slopes d."""
     axes = panels(number)
     x = torch.linspace(0, 2, 9)
     std = d.std()

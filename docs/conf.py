@@ -1,4 +1,4 @@
-"""The site: `make docs`. A page of the reference is made of docstrings, plots, and the derivation in a header."""
+"""The Sphinx site of `make docs`. A reference page combines docstrings, plots and the derivation from a header."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ autodoc_preserve_defaults = True
 python_display_short_literal_types = True
 python_use_unqualified_type_names = True
 smartquotes = False
-suppress_warnings = ["myst.header"]  # the documents are made to be read where they stand
+suppress_warnings = ["myst.header"]  # the documents are also read outside of the site
 
 
 def setup(app: Sphinx) -> None:

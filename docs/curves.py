@@ -1,4 +1,4 @@
-"""The pictures of the reference: f, f' and f'' of each operation, computed by it and by two orders of its autograd."""
+"""The plots of the reference: f, f' and f'' of each operation, computed by the operation and its own autograd."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,9 +16,9 @@ from torchnotes import functional as F
 from torchnotes.ops.normalization._statistics import merged
 
 matplotlib.use("agg")
-GREY = "#7d7d7d"  # to be read on white and on black
+GREY = "#7d7d7d"  # readable on white and on black
 COLOURS = ("#2f80c2", "#d9651b", "#149474", "#b0659b")  # after Okabe and Ito, for all eyes
-STYLES = ("-", "--", "-.", ":")  # and without colours
+STYLES = ("-", "--", "-.", ":")  # to tell curves apart without colours
 LOOK = {
     "axes.prop_cycle": plt.cycler(color=COLOURS, linestyle=STYLES),
     "axes.spines.right": False,
@@ -29,11 +29,11 @@ LOOK = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "savefig.transparent": True,
-    "svg.hashsalt": "torchnotes",  # the same file every time
+    "svg.hashsalt": "torchnotes",  # makes the file reproducible
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), GREY),
 }
 DRAWINGS: dict[str, Callable[[], "Picture"]] = {}
-Curve = Callable[[Tensor], Tensor]  # of many numbers, each by itself
+Curve = Callable[[Tensor], Tensor]  # elementwise
 
 
 class Picture(NamedTuple):
@@ -42,7 +42,7 @@ class Picture(NamedTuple):
 
 
 def draw(stem: str, path: Path) -> Picture | None:
-    """Writes the picture of a page, if it has one."""
+    """Writes the plots of a page, if it has any."""
     if stem not in DRAWINGS:
         return None
     with plt.rc_context(LOOK), torch.random.fork_rng():
@@ -79,7 +79,7 @@ def derivatives(f: Curve, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def three(curves: Mapping[str, Curve], low: float, high: float, x_label: str, f: str = "f") -> str:
-    """f, f' and f'' side by side; where a derivative jumps, the line is interrupted. Returns the alternative text."""
+    """Plots f, f' and f'' side by side, and breaks the line where a derivative jumps. Returns the alternative text."""
     x = torch.linspace(low, high, 601, dtype=torch.float64)
     axes = panels(3)
     for label, curve in curves.items():
@@ -127,7 +127,7 @@ def leaky_relu() -> Picture:
 
 
 def row_of_logits(x: Tensor) -> Tensor:
-    """Three logits, of which the first is x."""
+    """Three logits, the first of which is x."""
     return torch.stack((x, torch.zeros_like(x), torch.ones_like(x)), dim=-1)
 
 
@@ -143,7 +143,7 @@ def log_softmax() -> Picture:
     outputs = {f"$y_{k}$": lambda x, k=k: F.log_softmax(row_of_logits(x), -1)[..., k] for k in range(3)}
     alt = three(outputs, -6, 7, "$x_0$", "y")
     return Picture(
-        alt, "Three logits, one of which moves; the others are 0 and 1. All three have one second derivative."
+        alt, "Three logits, one of which moves; the others are 0 and 1. All three have the same second derivative."
     )
 
 
@@ -171,7 +171,7 @@ def batch_norm() -> Picture:
     }
     return Picture(
         three(curves, -4, 4, "$x_1$", "y"),
-        "The first of a batch of five numbers; the others stay at -1, -1/2, 1/2 and 1. However far it goes, it is at "
+        "The first of a batch of five numbers; the others are -1, -1/2, 1/2 and 1. However far it goes, it is at "
         "most {math}`\\sqrt{n - 1} = 2` deviations away.",
     )
 
@@ -187,8 +187,8 @@ def sync_batch_norm() -> Picture:
     curves: dict[str, Curve] = {f"$n_1 = {name}\\, n$": lambda x, n=n: variance(x, n) for name, n in shares.items()}
     return Picture(
         three(curves, -4, 4, r"$\mu_2 - \mu_1$", "v"),
-        "The variance of a batch on two ranks, on each of which it is 1, by the distance of their means, for several "
-        "shares of the first. Statistics that are not synchronised miss all of it that is above 1.",
+        "The variance of a batch on two ranks, each with variance 1, over the distance of their means, for several "
+        "shares of the first rank. Statistics that are not synchronized miss the part above 1.",
     )
 
 

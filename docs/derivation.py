@@ -1,7 +1,8 @@
-"""The comment that opens a formula header, or a module's docstring, typeset: `{derivation} csrc/formulas/sigmoid.h`.
+"""Typesets the opening comment of a formula header, or the docstring of a module.
 
-Paragraphs are prose. Lines that are indented are formulas: two or more spaces set formulas of a line apart, or a remark
-or a label in words from them, and what stands below another column belongs to it.
+The directive is `{derivation} csrc/formulas/sigmoid.h`. Paragraphs are prose, indented lines are formulas. Two or more
+spaces separate the formulas of a line from each other and from a remark or a label in words. Text below a column
+continues it.
 """
 
 import ast
@@ -23,20 +24,20 @@ _RELATION = re.compile(r"(?P<left>.*?) +(?=(?:=|<-|->|<=|>=|<|>|~) )")
 
 @dataclass
 class Row:
-    """A line of formulas: a left side or a label, what follows, and a remark, each in parts that stand apart."""
+    """A line of formulas: a left side or a label, the rest, and a remark, each in separated parts."""
 
     source: str
     left: str = ""
     middle: list[str] = field(default_factory=list)
     remark: list[str] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)  # where the columns begin in the source
-    follows: bool = False  # the row before, below its middle column
+    places: list[int] = field(default_factory=list)  # where the columns start in the source
+    follows: bool = False  # continues the row before, below its middle column
 
     def columns(self) -> list[tuple[str, list[Item], bool]]:
-        """The columns that there are: name, content, and whether it is display. What is unread is shown as it is."""
+        """The columns with content: name, content, and whether to display it. Unreadable rows are shown as they are."""
         places = {(True, True): "middle", (True, False): "rest", (False, True): "wide", (False, False): "whole"}
         middle = places[bool(self.left or self.follows), bool(self.remark)]
-        display = bool(self.remark) and typeset(self.remark[0])[0].kind == "math"  # and not a remark in words
+        display = bool(self.remark) and typeset(self.remark[0])[0].kind == "math"  # not a remark in words
         found = [
             ("label" if _is_words(self.left) else "left", _items([self.left], True), True),
             (middle, _items(self.middle, True), True),
@@ -53,7 +54,7 @@ def _is_words(part: str) -> bool:
 
 
 def _items(parts: list[str], display: bool) -> list[Item]:
-    """Typeset, without the spaces that align the first relation of a part with those above and below."""
+    """Typesets parts without the spaces that align their first relation with those above and below."""
     read = [typeset(_RELATION.sub(r"\g<left> ", part, count=1), display) for part in parts if part]
     return [item for part in read for item in (Item("text", "\N{EM SPACE}"), *part)][1:]
 
@@ -66,7 +67,7 @@ def comment(path: Path) -> str:
 
 
 def blocks(text: str) -> Iterator[str | list[Row]]:
-    """Paragraphs and groups of formulas."""
+    """Yields paragraphs and groups of formulas."""
     for block in re.split(r"\n(?:\s*\n)+", text.strip("\n")):
         if block.startswith(" "):
             yield rows(block.splitlines())
@@ -80,7 +81,7 @@ def rows(lines: list[str]) -> list[Row]:
     for line in lines:
         indent = _indent(line)
         starts_with_relation = bool(re.match(r" *(?:=|<-|->|<|>|~) ", line))
-        if found and indent in found[-1].places[1:][-1:]:  # the last column goes on
+        if found and indent in found[-1].places[1:][-1:]:  # continues the last column
             column = found[-1].remark or found[-1].middle
             column[-1] += " " + line.strip()
             found[-1].source += "\n" + line
@@ -115,7 +116,7 @@ def _row(line: str) -> Row:
 
 
 def _split(row: Row) -> None:
-    """The left side of the first formula apart from the rest."""
+    """Separates the left side of the first formula from the rest."""
     relation = _RELATION.match(row.middle[0])
     if relation and [item.kind for item in typeset(relation["left"])] == ["math"]:
         row.left, row.middle[0] = relation["left"], row.middle[0][relation.end() :]

@@ -1,4 +1,4 @@
-"""Docstrings are plain text. For Sphinx they become reStructuredText that shows the same text."""
+"""Converts docstrings, which are plain text, to reStructuredText that shows the same text."""
 
 import inspect
 import re
@@ -13,8 +13,8 @@ _CODE = re.compile(r"`[^`]+`|\b(?:torch|functional|torchnotes|nn|init)(?:\.\w+)+
 
 
 def structured(text: str, parameters: set[str]) -> list[str]:
-    """Paragraphs, and lists of parameters: `name: what it means` or `name   what it means`, line by line."""
-    entries: list[tuple[str, str]] = []  # a name, if any, and a text
+    """The lines of paragraphs and of lists of parameters, `name: meaning` or `name   meaning`."""
+    entries: list[tuple[str, str]] = []  # a name, or "", and a text
     for line in [*text.splitlines(), ""]:
         match = re.match(r"(\w+(?:, \w+)*)(?:: |  +)(\S.*)", line)
         if match and set(match[1].split(", ")) <= parameters:
@@ -47,7 +47,7 @@ def _process(app: Sphinx, what: str, name: str, object: Any, options: Any, lines
 
 
 def _signature(app: Sphinx, what: str, name: str, object: Any, options: Any, signature: str, returns: str) -> Any:
-    """Of a class that seems to take anything: what its own __init__ takes, or nothing."""
+    """Replaces (*args, **kwargs) by the signature of the class's own __init__, or by nothing."""
     anything = re.fullmatch(r"\(\*args: [~\w.]*Any, \*\*kwargs: [~\w.]*Any\)", signature or "")
     if anything and "__init__" in vars(object):
         own = sphinx_signature(object.__init__, bound_method=True).replace(return_annotation=Signature.empty)

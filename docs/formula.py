@@ -1,8 +1,8 @@
-"""From the notation of the formula headers to LaTeX.
+"""Translates the notation of the formula headers to LaTeX.
 
-x^ is a hat, e^-z and e^(a + b) powers, x_ij and x_(k+1) indices, [i = j] is 1 or 0, g.v and g . v are inner products,
-a ^ b is the exclusive or, and d2l/du_i du_j a derivative. a/b divides what stands next to the stroke, a b / c all that
-is multiplied before it. What can be read in two ways is not read at all.
+x^ is a hat, e^-z and e^(a + b) are powers, x_ij and x_(k+1) indices, [i = j] is 1 or 0, g.v and g . v are inner
+products, a ^ b is the exclusive or, and d2l/du_i du_j a derivative. a/b divides only its neighbours, a b / c the whole
+product before it. Ambiguous formulas are rejected.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _GREEK = ("alpha", "beta", "gamma", "delta", "eta", "lambda", "mu", "xi", "pi", "rho", "sigma", "tau", "Phi")
 _UPRIGHT = ("mean", "std", "low", "high", "fan", "gain", "density", "seed", "offset", "slope", "shift", "lr")
-SURE = {name: rf"\{name}" for name in _GREEK} | {"eps": r"\varepsilon", "lse": r"\mathrm{lse}"}  # no English words
+SURE = {name: rf"\{name}" for name in _GREEK} | {"eps": r"\varepsilon", "lse": r"\mathrm{lse}"}  # never English words
 FUNCTIONS = {name: rf"\{name}" for name in ("sum", "log", "ln", "sin", "cos", "tanh", "sqrt")}
 FUNCTIONS |= {name: rf"\mathrm{{{name}}}" for name in ("max", "min", "diag", "Var")}
 NAMES = {name: rf"\mathrm{{{name}}}" for name in (*_UPRIGHT, "backward", "curvature")} | {"infinity": r"\infty"}
@@ -36,13 +36,13 @@ _TOKEN = re.compile(
 
 
 class Unreadable(ValueError):
-    """A formula that cannot be translated for certain."""
+    """A formula that is wrong or ambiguous."""
 
 
 class Token(NamedTuple):
     kind: str
     text: str
-    space: str  # what stands between it and the token before
+    space: str  # the space before it
 
     @property
     def spaced_text(self) -> str:
@@ -57,12 +57,12 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def latex(formula: str | list[Token], display: bool = False) -> str:
-    """With `display`, fractions get a line of their own height."""
+    """Translates a formula. With `display`, fractions are stacked."""
     return _Reader(tokens_of(formula) if isinstance(formula, str) else formula, display).whole()
 
 
 class _Reader:
-    """A parser by recursive descent: statement, sum, product, factor, atom."""
+    """A recursive-descent parser: statement, sum, product, factor, atom."""
 
     def __init__(self, tokens: list[Token], display: bool) -> None:
         self.tokens = tokens
@@ -93,9 +93,9 @@ class _Reader:
         return token
 
     def statement(self) -> str:
-        """Sums with relations or commas between them. At either end may stand a relation: = 1/4, y =."""
+        """Sums separated by relations or commas. May start or end with a relation: = 1/4, y =."""
         text = ""
-        ready = True  # for a sum
+        ready = True  # to read a sum
         while self.token() is not NOTHING and not self.next(*CLOSE):
             if self.next(*RELATIONS):
                 text, ready = f"{text} {RELATIONS[self.take().text]}", True
@@ -117,7 +117,7 @@ class _Reader:
         return text
 
     def product(self) -> str:
-        """Factors side by side, quotients, and the signs that bind like them."""
+        """Factors side by side, quotients, and the operators of the same precedence."""
         parts = [self.part("")]
         while True:
             if self.next("/"):
@@ -139,7 +139,7 @@ class _Reader:
         return _Part(self.at, before, self.factor())
 
     def quotient(self, begin: int, tight: bool) -> str:
-        """With the stroke before us, and the dividend from `begin` on."""
+        """Reads a quotient at its slash. The dividend starts at the token `begin`."""
         display, self.display = self.display, False
         dividend = _Reader(self.tokens[begin : self.at], False).product()
         self.take()
@@ -188,7 +188,7 @@ class _Reader:
         return text
 
     def is_power(self) -> bool:
-        """Whether what follows the ^ before us can be an exponent."""
+        """Whether the token after ^ can start an exponent."""
         following = self.token(1)
         return self.tight(1) and (following.kind in ("name", "number") or following.text in {"-", *OPEN})
 
@@ -247,7 +247,7 @@ class _Reader:
         return VOCABULARY.get(letters, letters) + (f"_{{{digits}}}" if digits else "")
 
     def derivative(self, text: str) -> str:
-        """dL/dx_i, d2l/dx2, d2l/du_i du_j: a quotient of its own."""
+        """Translates a derivative, such as dL/dx_i, d2l/dx2 or d2l/du_i du_j."""
         over, under = text.split("/")
         of = re.findall(rf"\.|{_SYMBOL}", over.removeprefix("d2" if over[1] == "2" else "d"))
         by = re.findall(rf"d({_SYMBOL})", under)
@@ -260,12 +260,12 @@ class _Part(NamedTuple):
     """A factor of a product."""
 
     begin: int  # its first token
-    before: str  # the LaTeX between it and the factor before
+    before: str  # the LaTeX that separates it from the previous factor
     latex: str
 
 
 def _bare(text: str) -> str:
-    """Without the brackets around all of it, ( ) or { }."""
+    """Removes ( ) or { } around the whole text."""
     depth = 0
     for match in re.finditer(r"\\left\\?[([{]|\\right\\?[)\]}]|\\?[([{]|\\?[)\]}]", text):
         depth += 1 if match[0][-1] in "([{" else -1

@@ -1,7 +1,7 @@
-"""LaTeX as MathML, which browsers show without help: no scripts, no fonts, nothing to load.
+"""Converts LaTeX to MathML, which browsers show without scripts or fonts.
 
-latex2mathml translates. What it leaves to be desired is mended: primes raised like any other superscript, which makes
-them tiny, names letter by letter, and the spaces around signs, strokes, ~ and infinity.
+latex2mathml translates. Fixed here: primes, which it raises like any other superscript and thereby makes tiny, names,
+which it splits into letters, and the spaces around signs, slashes, ~ and infinity.
 """
 
 from xml.etree import ElementTree
@@ -18,22 +18,22 @@ CLOSING = {")", "]", "}", *PRIMES}
 
 
 def mathml(latex: str, display: bool) -> str:
-    """With `display`, fractions and sums are as tall as in a line of their own, wherever they stand."""
+    """With `display`, fractions and sums have full height even within a line."""
     tree = ElementTree.fromstring(convert(latex, xmlns=""))
     tree.attrib = {"displaystyle": "true"} if display else {}
     for element in list(tree.iter()):
-        _mend(element)
+        _fix(element)
     return ElementTree.tostring(tree, encoding="unicode")
 
 
-def _mend(element: Element) -> None:
+def _fix(element: Element) -> None:
     children = list(element)
     if element.tag in ("msup", "msubsup") and _prime_of(children[-1]) is not None:
         base, prime = Element("mrow"), Element("mo", lspace="0.05em", rspace="0")
         above = children[-1]
         prime.text = _prime_of(above)
         base.extend((children[0], prime))
-        rest = [*children[1:-1], *list(above)[1:]]  # an index, or a power after the prime
+        rest = [*children[1:-1], *list(above)[1:]]  # an index, or an exponent after the prime
         element[:] = [base, *rest]
         element.tag = {0: "mrow", 1: element.tag.replace("subsup", "sub")}[len(rest)]
     elif children and all(child.tag == "mi" and "mathvariant" in child.attrib for child in children):

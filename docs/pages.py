@@ -1,7 +1,7 @@
-"""The pages that are made when the site is built: one per operation and optimizer, and the documents beside the code.
+"""Generates pages when the site is built: one per operation and optimizer, and the documents outside of docs/.
 
-Operations and optimizers are found by the names of their files. The table below says in which group they stand, in
-which order, and what stands on their page beside the function or the optimizer of that name.
+Operations and optimizers are found by the names of their files. The table below gives their group and order, and what
+their page documents in addition to the function or the optimizer of that name.
 """
 
 import functools
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torchnotes
 
-from . import chance, curves, ways  # noqa: F401 # the other two draw for curves.draw
+from . import chance, curves, ways  # noqa: F401 # the other two register plots for curves.draw
 
 ROOT = Path(torchnotes.__file__).parents[1]
 FOLDER = "reference"
@@ -26,7 +26,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
         "softmax": ["nn.Softmax"],
         "log_softmax": ["nn.LogSoftmax"],
     },
-    "Layers and normalisation": {
+    "Layers and normalization": {
         "linear": ["nn.Linear", "nn.MLP"],
         "batch_norm": [*_BATCH_NORMS, "nn.utils.fuse_batch_norm"],
         "sync_batch_norm": ["nn.SyncBatchNorm"],
@@ -78,9 +78,9 @@ TITLES = {
     "gradient": "The gradient of a step",
     "rounding": "Rounding of 16-bit parameters",
     "conversion": "Conversion from torch and back",
-    "signal": "How a signal comes through",
+    "signal": "How a signal propagates",
 }
-DERIVATIONS = {"adamw": "csrc/formulas/adam.h", "conversion": None}  # where it is not the header or the module
+DERIVATIONS = {"adamw": "csrc/formulas/adam.h", "conversion": None}  # if it is neither in the header nor in the module
 DOCUMENTS = {
     "README.md": "readme",
     "NOTES.md": "notes",
@@ -93,8 +93,8 @@ DOCUMENTS = {
 @dataclass(frozen=True)
 class Page:
     stem: str
-    derivation: str | None  # the file that has it
-    objects: tuple[str, ...]  # what is documented, by the names within torchnotes
+    derivation: str | None  # the file that contains it
+    objects: tuple[str, ...]  # what it documents, by names within torchnotes
 
     @property
     def title(self) -> str:
@@ -107,7 +107,7 @@ def stems(package: str) -> list[str]:
 
 @functools.cache
 def groups() -> dict[str, list[Page]]:
-    """All pages of the reference; operations that the table does not have come in a group of their own."""
+    """All pages of the reference, by group. Operations missing from the table form a group of their own."""
     listed = {stem for group in GROUPS.values() for stem in group}
     more: dict[str, list[str]] = {stem: [] for stem in (*stems("ops"), *stems("optim")) if stem not in listed}
     table = GROUPS | ({"More operations": more} if more else {})
@@ -125,20 +125,20 @@ def _page(stem: str, beside: list[str]) -> Page:
 
 
 def _source(stem: str) -> str:
-    """The file that has the derivation: the header, or else the module."""
+    """The file with the derivation: the header, or else the module."""
     places = f"csrc/formulas/{stem}.h", f"torchnotes/{stem}/__init__.py", f"torchnotes/**/{stem}.py"
     return next(str(path.relative_to(ROOT)) for place in places for path in ROOT.glob(place))
 
 
 def page_of_header(name: str) -> str | None:
-    """The page with the derivation of a header, philox.h."""
+    """The page with the derivation of a header such as philox.h."""
     stem, _, suffix = name.removeprefix("csrc/formulas/").partition(".")
     known = suffix == "h" and any(page.stem == stem for group in groups().values() for page in group)
     return f"{FOLDER}/{stem}" if known else None
 
 
 def write(folder: Path) -> None:
-    """All pages and pictures; pages that stay the same are not touched, so that Sphinx does not read them again."""
+    """Writes all pages and plots. Unchanged pages are not touched, so that Sphinx does not read them again."""
     folder.mkdir(exist_ok=True)
     texts = dict(_texts(folder))
     for path in folder.iterdir():
@@ -177,12 +177,12 @@ def _reference(page: Page, folder: Path) -> str:
     if picture:
         parts += ["## Plots", f"```{{figure}} {page.stem}.svg\n:alt: {picture.alt}\n\n{picture.caption}\n```"]
     if page.derivation:
-        parts += ["## Derivation", f"```{{derivation}} {page.derivation}\n```", f"This stands in `{page.derivation}`."]
+        parts += ["## Derivation", f"```{{derivation}} {page.derivation}\n```", f"Source: `{page.derivation}`."]
     return "\n\n".join(parts) + "\n"
 
 
 def _with_links(document: Path) -> str:
-    """A document with its links: to pages and pictures where there are such, else to nothing."""
+    """A document whose links lead to pages and pictures of the site. A link to anything else becomes its path."""
 
     def link(match: re.Match) -> str:
         picture, label, target, place = match.groups()

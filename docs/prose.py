@@ -1,4 +1,4 @@
-"""Which parts of a text are mathematics, in the notation of the formula headers, and which are words."""
+"""Separates the mathematics of a text, in the notation of the formula headers, from its words."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ AFTER_A_VARIABLE = {"and", "is", "for", "or", "of", "as", "at", "by", "in", "to"
 
 
 class Item(NamedTuple):
-    """A part of a text: "text", "code", "math" (then value is LaTeX) or "unread", a formula that remains as it is."""
+    """A part of a text: "text", "code", "math" (value is LaTeX) or "unread", a formula that is shown as it is."""
 
     kind: str
     value: str
 
 
 def typeset(text: str, display: bool = False) -> list[Item]:
-    """The words and the formulas of a text."""
+    """Splits a text into words and formulas."""
     items: list[Item] = []
     for item in _items(tokens_of(text), display):
         if items and items[-1].kind == item.kind == "text":
@@ -28,7 +28,7 @@ def typeset(text: str, display: bool = False) -> list[Item]:
 
 
 def _items(tokens: list[Token], display: bool) -> Iterator[Item]:
-    run: list[Token] = []  # of mathematics
+    run: list[Token] = []  # consecutive mathematics
     for token, is_math in zip([*tokens, NOTHING], [*_are_math(tokens), False], strict=True):
         if is_math:
             run.append(token)
@@ -43,7 +43,7 @@ def _items(tokens: list[Token], display: bool) -> Iterator[Item]:
 
 
 def _are_math(tokens: list[Token]) -> list[bool]:
-    """Which tokens are mathematics rather than words; from the last to the first, for what follows tells most."""
+    """Which tokens are mathematics. Decided from last to first, because the token that follows tells most."""
     answers: list[bool] = []
     for i in reversed(range(len(tokens))):
         before = tokens[i - 1] if i else NOTHING
@@ -65,15 +65,15 @@ def _is_math(before: Token, token: Token, after: Token, after_is_math: bool) -> 
         return not hyphenated and (before.text in {*OPERATORS, *OPEN} or after.text in {*OPERATORS, *OPEN, *CLOSE})
     if token.text in ("a", "A"):
         if after_is_math and (after.kind == "name" or (after.text == "|" and after.space)):
-            return before.text in {*OPERATORS, *OPEN, ",", "else"}  # and not in `here a c stands`
+            return before.text in {*OPERATORS, *OPEN, ",", "else"}  # not in `here a c stands`
         return after.kind not in ("name", "word") or after.text in AFTER_A_VARIABLE
     return bool(re.fullmatch(r"[A-Za-z]\d*", token.text)) or token.text.rstrip("0123456789") in SURE
 
 
 def _items_of_run(run: list[Token], display: bool) -> Iterator[Item]:
-    """Formulas, apart from the punctuation between them and from brackets that begin or end among the words."""
+    """Yields formulas and the punctuation between them. Brackets that open or close among words are punctuation."""
     formula: list[Token] = []
-    inside = 0  # how many brackets
+    inside = 0  # depth of brackets
     for i, token in enumerate([*run, NOTHING]):
         opens = token.text in OPEN and _is_closed(run[i:])
         closes = token.text in CLOSE and inside > 0

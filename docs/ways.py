@@ -1,4 +1,4 @@
-"""Pictures of optimizers: their ways to a minimum beside those of torch's."""
+"""Plots of optimizers: their paths to a minimum next to those of torch's."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def rosenbrock(p: Tensor) -> Tensor:
 
 
 def way(make: Steps, f: Curve, start: tuple[float, float], steps: int) -> Tensor:
-    """Where an optimizer comes by, step by step."""
+    """The parameters after each step of an optimizer."""
     p = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     optimizer = make([p])
     places = [p.detach().clone()]
@@ -40,7 +40,7 @@ def way(make: Steps, f: Curve, start: tuple[float, float], steps: int) -> Tensor
         return loss
 
     for _ in range(steps):
-        optimizer.step(closure)  # type: ignore[arg-type] # each kind of optimizer has another signature
+        optimizer.step(closure)  # type: ignore[arg-type] # the signature depends on the optimizer
         places.append(p.detach().clone())
     return torch.stack(places)
 
@@ -48,7 +48,7 @@ def way(make: Steps, f: Curve, start: tuple[float, float], steps: int) -> Tensor
 def ways(
     f: Curve, start: tuple[float, float], steps: int, makes: Mapping[str, tuple[Steps, Steps | None]], goal: Tensor
 ) -> None:
-    """On the left the ways, torch's as circles on ours; on the right how far they are from the goal."""
+    """Plots the paths on the left, with circles for torch's, and the distance to the minimum on the right."""
     axes = panels(2, 3)
     found = {label: (way(ours, f, start, steps), theirs) for label, (ours, theirs) in makes.items()}
     for (label, (ours, theirs)), colour, style in zip(found.items(), COLOURS, STYLES, strict=False):
@@ -63,7 +63,7 @@ def ways(
     heights = torch.logspace(math.log10(max(1e-2, levels.min().item())), math.log10(levels.max().item()), 9)
     axes[0].contour(x, y, levels, heights, colors=GREY, linewidths=0.4, linestyles="-")
     axes[0].plot(*goal, "+", color=GREY, markersize=9)
-    axes[0].set(title="way", xlabel="$w_1$", ylabel="$w_2$")
+    axes[0].set(title="path", xlabel="$w_1$", ylabel="$w_2$")
     axes[1].set(title="distance to the minimum", xlabel="step")
     legend_below(axes[0])
 
@@ -72,9 +72,7 @@ def pair(ours: Callable[..., Any], theirs: Callable[..., Any], **options: Any) -
     return lambda ps: ours(ps, **options), lambda ps: theirs(ps, **options)
 
 
-WAYS = (
-    "Two plots: the ways of an optimizer to a minimum, with circles of torch's on them, and the distance to it by step"
-)
+WAYS = "Two plots: the paths of an optimizer to a minimum, with circles for torch's, and the distance to it by step"
 
 
 @drawing
@@ -98,7 +96,7 @@ def rmsprop() -> Picture:
     ways(valley, (-4.0, 1.5), 80, makes, torch.zeros(2))
     return Picture(
         WAYS,
-        "In a valley ten times as steep across as along, which the steps do not depend on: at first they are equally "
+        "In a valley ten times as steep across as along. The steps do not depend on that: at first they are equally "
         "long in both directions. Circles: torch.optim.RMSprop.",
     )
 
@@ -123,7 +121,7 @@ def adamw() -> Picture:
     ways(rosenbrock, (-1.5, 1.5), 150, makes, torch.ones(2))
     return Picture(
         WAYS,
-        "In Rosenbrock's valley. The decay is divided by the root of v in Adam, and not in AdamW; either ends where it "
+        "In Rosenbrock's valley. Adam divides the decay by the root of v, AdamW does not. Both end where the decay "
         "balances the loss, not in the minimum. Circles: torch.optim.AdamW and Adam.",
     )
 
@@ -137,7 +135,7 @@ def newton() -> Picture:
     }
     ways(rosenbrock, (-1.5, 1.5), 12, makes, torch.ones(2))
     return Picture(
-        "Two plots: Newton's ways to the minimum in 12 steps beside that of gradient descent, and the distance to it",
+        "Two plots: Newton's paths to the minimum in 12 steps next to that of gradient descent, and the distance to it",
         f"In Rosenbrock's valley, {ROSENBROCK}. Near the minimum each step doubles the number of digits.",
     )
 
@@ -156,8 +154,8 @@ def gradient_norm() -> Picture:
     legend_below(axes[0])
     return Picture(
         "Three plots over one of two numbers: the norm, its first and its second derivative",
-        "The norm of two numbers as one of them moves. The operator has no derivative of its own: {math}`n'` and "
-        "{math}`n''` are by the formulas.",
+        "The norm of two numbers as one of them moves. The operator itself has no derivative: {math}`n'` and "
+        "{math}`n''` are computed from the formulas.",
     )
 
 
@@ -203,5 +201,5 @@ def rounding() -> Picture:
     ax.legend()
     return Picture(
         "A plot of a parameter over steps: to the nearest it stays at 1, stochastic and kahan it falls to 0.96",
-        "SGD with the gradient 1 and the rate {math}`10^{-4}`: each step is a fortieth of the last place of w.",
+        "SGD with gradient 1 and rate {math}`10^{-4}`: each step is a fortieth of a unit in the last place of w.",
     )
