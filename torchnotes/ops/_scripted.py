@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import leaky_relu as torch_leaky_relu
 from torch.nn.functional import linear as torch_linear
 
-from . import activations as _activations
+from . import activations
 from .activations.leaky_relu import leaky_relu as our_leaky_relu
 from .activations.relu import relu as our_relu
 from .activations.sigmoid import sigmoid as our_sigmoid
@@ -171,7 +171,7 @@ def _pinball_loss_in_python(
 
 
 _SCRIPTED: dict[Callable[..., Any], Callable[..., Any]] = {
-    _activations.activated: activated,
+    activations.activated: activated,
     our_batch_norm: batch_norm,
     our_bce: binary_cross_entropy_with_logits,
     our_cross_entropy: cross_entropy,

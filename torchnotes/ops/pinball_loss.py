@@ -105,8 +105,8 @@ def _plain(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor
 
 
 class CompiledPinball(torch.autograd.Function):
-    """The same with a backward that keeps no mask (see _compiled.py): where r >= 0 is told by limiting r/h for a
-    window of next to no width, moved by its half so that r = 0 lies on its end."""
+    """The same with a backward that keeps no mask (see activations/_compiled.py): where r >= 0 is told by limiting r/h
+    for a window of next to no width, moved by its half so that r = 0 lies on its end."""
 
     @staticmethod
     def forward(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor:

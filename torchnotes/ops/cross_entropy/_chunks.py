@@ -15,9 +15,9 @@ from torch.nn.functional import linear
 from ...distributed.collectives import named, reduced, replicated
 from .._loss import NONE, check_in_range, reduction_enum
 from . import _formulas as plain
-from ._formulas import Split
-from ._split import losses_and_statistics, of_logits, of_these_classes
-from .cross_entropy import _weight_of_rows, cross_entropy, losses_of_some_classes, reduced_of_some_classes
+from ._formulas import Split, weight_of_rows
+from ._split import losses_and_statistics, losses_of_some_classes, of_logits, of_these_classes, reduced_of_some_classes
+from .cross_entropy import cross_entropy
 
 _forward = torch.ops.torchnotes.cross_entropy.default
 _backward_ = torch.ops.torchnotes.cross_entropy_backward_.default
@@ -98,7 +98,7 @@ def scale(operands: Operands, options: Options) -> Tensor:
     if options.reduction != "mean":
         return x.new_ones((), dtype=torch.float64)
     like_logits = x.new_empty(()).expand(x.shape[0], *W.shape[:-1])
-    count = _weight_of_rows(like_logits, target, weight, options.of_rows()).sum(dtype=torch.float64)
+    count = weight_of_rows(like_logits, target, weight, options.of_rows()).sum(dtype=torch.float64)
     count = added_up(count, options)
     return torch.where(count == 0, 0, 1 / count) if options.empty == "zero" else 1 / count
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, tanh
 
 from ...autograd.derivatives import transpose
-from ...distributed.collectives import Group, collected
+from ...distributed.collectives import Group, collected, reduced
 
 
 class Options(NamedTuple):
@@ -25,6 +25,15 @@ class Options(NamedTuple):
     label_smoothing: float
     z_loss: float
     logit_softcap: float  # 0: none
+
+
+def checked_cap(logit_softcap: float | None, empty: str) -> float:
+    """The option of the operators, 0 for none."""
+    if logit_softcap is not None and not logit_softcap > 0:
+        raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
+    if empty not in ("nan", "zero"):
+        raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
+    return logit_softcap or 0.0
 
 
 class Split(NamedTuple):
@@ -158,3 +167,25 @@ def target_gradient(
     if options.z_loss:
         slope = slope + options.z_loss * torch.logsumexp(u, 1, keepdim=True) ** 2
     return (g.unsqueeze(1) * slope * (_weight(u, weight) * (1 - options.label_smoothing))).to(target.dtype)
+
+
+def weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
+    if has_probabilities(input, target):
+        return input.new_ones(input.shape[:1] + input.shape[2:])
+    counts = target != options.ignore_index
+    if weight is None:
+        return counts
+    return torch.where(counts, weight[torch.where(counts, target, 0).long()], 0)
+
+
+def mean_or_sum(losses: Tensor, weights: Tensor | None, zero_if_empty: bool, groups: Sequence[Group] = ()) -> Tensor:
+    """The sum of the losses of rows, of which the ranks of the groups have each some, or with weights their mean."""
+    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
+    count = None if weights is None else weights.to(total.dtype).sum()
+    for group in groups:
+        total = reduced(total, group)
+        count = None if count is None else reduced(count, group)
+    if count is None:
+        return total
+    empty = count == 0
+    return total / (torch.where(empty, 1, count) if zero_if_empty else count)

@@ -1,7 +1,7 @@
 """cross_entropy where every rank of a process group has the logits of some of the classes.
 
 Of a row each rank computes, from its own logits alone, lse_r, the mass m_r of its classes and sum a_j (lse_r - u_j).
-These numbers of all ranks tell lse, m and the loss (_cross_entropy.merged), and those the gradient for the rank's own
+These numbers of all ranks tell lse, m and the loss (_formulas.merged), and those the gradient for the rank's own
 logits. The loss is the same on all ranks, and meant once.
 """
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
+from ..._native import TRANSFORM, call_mode
 from ...autograd.derivatives import transpose
 from ...autograd.function import Function
 from ...distributed.collectives import gathered, replicated
-from .._loss import NONE, SUM
+from .._loss import MEAN, NONE, SUM, check_in_range
 from . import _formulas as plain
-from ._formulas import Options, Split, has_probabilities
+from ._formulas import Options, Split, has_probabilities, mean_or_sum, weight_of_rows
 
 _forward = torch.ops.torchnotes.cross_entropy.default
 _backward = torch.ops.torchnotes.cross_entropy_backward.default
@@ -140,3 +142,38 @@ class SplitCrossEntropy(Function):
             else:
                 d_x = SplitCrossEntropyBackward.apply(g, input, target, weight, statistics, *ctx.of)
         return d_x, d_q, *(None,) * 4
+
+
+def losses_of_some_classes(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    split: Split,
+    inplace_backward: bool = False,
+) -> Tensor:
+    """Those of the rows, by the weight of all classes."""
+    compiling = is_compiling()
+    weight = of_these_classes(weight, split, input.shape[1])
+    if not compiling:
+        check_in_range(target, split.classes, options.ignore_index)
+    transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode(input, target) == TRANSFORM
+    if transforming or (weight is not None and weight.requires_grad):
+        return plain.losses(input, target, weight, options, split)
+    return SplitCrossEntropy.apply(input, target, weight, options, split, inplace_backward)[0]
+
+
+def reduced_of_some_classes(
+    losses: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    options: Options,
+    zero_if_empty: bool,
+    split: Split,
+) -> Tensor:
+    if reduction == NONE:
+        return losses
+    of_mean = weight_of_rows(input, target, weight, options) if reduction == MEAN else None
+    return mean_or_sum(losses, of_mean, zero_if_empty, split.row_groups)

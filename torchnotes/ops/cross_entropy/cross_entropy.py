@@ -4,7 +4,7 @@ l = sum_j a_j (lse - u_j) + z m lse^2,    dl/du_j = k p_j - a_j,    d2l/du_idu_j
 
 The native operators reduce; the Functions are those of the losses of rows, which plain operations reduce where the
 C++ call (csrc/differentiable.cpp) does not take the whole. Beyond the second derivative everything is composed of
-plain operations (_cross_entropy.py).
+plain operations (_formulas.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
 from ...autograd.derivatives import tangent, transpose
 from ...autograd.fake import register_fake
 from ...autograd.function import Function, autocasts, batched, differentiable, recorded, show, traceable, watched
-from ...distributed.collectives import Group, reduced
+from ...distributed.collectives import Group
 from ...distributed.shards import is_dtensor
-from .._loss import MEAN, NONE, check_in_range, reduction_enum, widened
+from .._loss import MEAN, NONE, reduction_enum, widened
 from . import _formulas as plain
-from ._formulas import Options, Split, has_probabilities
+from ._formulas import Options, checked_cap, has_probabilities, mean_or_sum, weight_of_rows
 from ._shards import described, of_logits, refuse_group, sharded, split_among
-from ._split import SplitCrossEntropy, of_these_classes
+from ._split import losses_of_some_classes, reduced_of_some_classes
 
 _forward = torch.ops.torchnotes.cross_entropy.default
 _backward = torch.ops.torchnotes.cross_entropy_backward.default
@@ -282,27 +282,14 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
         losses = CrossEntropy.apply(input, target, weight, *of_rows)[0]
     if reduction == NONE:
         return losses.to(dtype)
-    of_mean = _weight_of_rows(input, target, weight, of_rows) if reduction == MEAN else None
-    return _reduced(losses, of_mean, zero_if_empty).to(dtype)
+    of_mean = weight_of_rows(input, target, weight, of_rows) if reduction == MEAN else None
+    return mean_or_sum(losses, of_mean, zero_if_empty).to(dtype)
 
 
 def _autocast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if not (autocasts(input) and input.dtype in (torch.bfloat16, torch.float16)):
         return input, target
     return widened(input), widened(target)
-
-
-def _reduced(losses: Tensor, weights: Tensor | None, zero_if_empty: bool, groups: Sequence[Group] = ()) -> Tensor:
-    """The sum of the losses of rows, of which the ranks of the groups have each some, or with weights their mean."""
-    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
-    count = None if weights is None else weights.to(total.dtype).sum()
-    for group in groups:
-        total = reduced(total, group)
-        count = None if count is None else reduced(count, group)
-    if count is None:
-        return total
-    empty = count == 0
-    return total / (torch.where(empty, 1, count) if zero_if_empty else count)
 
 
 def _of_some_classes(
@@ -336,50 +323,6 @@ def _of_some_classes(
         loss = loss.reshape(())
     loss = loss.to(input.dtype)
     return loss if whole is None else whole(loss)
-
-
-def losses_of_some_classes(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    options: Options,
-    split: Split,
-    inplace_backward: bool = False,
-) -> Tensor:
-    """Those of the rows, by the weight of all classes."""
-    compiling = is_compiling()
-    weight = of_these_classes(weight, split, input.shape[1])
-    if not compiling:
-        check_in_range(target, split.classes, options.ignore_index)
-    transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode(input, target) == TRANSFORM
-    if transforming or (weight is not None and weight.requires_grad):
-        return plain.losses(input, target, weight, options, split)
-    return SplitCrossEntropy.apply(input, target, weight, options, split, inplace_backward)[0]
-
-
-def reduced_of_some_classes(
-    losses: Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    reduction: int,
-    options: Options,
-    zero_if_empty: bool,
-    split: Split,
-) -> Tensor:
-    if reduction == NONE:
-        return losses
-    of_mean = _weight_of_rows(input, target, weight, options) if reduction == MEAN else None
-    return _reduced(losses, of_mean, zero_if_empty, split.row_groups)
-
-
-def _weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, options: Options) -> Tensor:
-    if has_probabilities(input, target):
-        return input.new_ones(input.shape[:1] + input.shape[2:])
-    counts = target != options.ignore_index
-    if weight is None:
-        return counts
-    return torch.where(counts, weight[torch.where(counts, target, 0).long()], 0)
 
 
 def _differentiable_backward(
@@ -459,14 +402,7 @@ def cross_entropy(
         if extended:
             raise TypeError(f"cross_entropy: these options need a dense floating-point input, got {_kind(input)}")
         return builtin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
-    if logit_softcap is None:
-        cap = 0.0
-    elif logit_softcap > 0:
-        cap = logit_softcap
-    else:
-        raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
-    if empty not in ("nan", "zero"):
-        raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
+    cap = checked_cap(logit_softcap, empty)
     number = reduction_enum(size_average, reduce, reduction)
     differing = target.dtype != input.dtype or weight is not None
     if differing and target.is_floating_point() and has_probabilities(input, target):

@@ -45,6 +45,7 @@ from ._chunks import (
     scale,
 )
 from ._formulas import Options as RowOptions
+from ._formulas import checked_cap
 from ._shards import described, of_linear, refuse_group, sharded, split_among
 
 # A chunk: as many rows as make the products of matrices efficient, in no more memory than linear_weight takes or than
@@ -222,16 +223,13 @@ def linear_cross_entropy(
         own = dict(z_loss=z_loss, logit_softcap=logit_softcap, empty=empty, process_group=process_group)
         return show(linear_cross_entropy, input, linear_weight, target, **of_torch, **own)
     reduction_enum(None, None, reduction)  # refuses what is none
-    if empty not in ("nan", "zero"):
-        raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
-    if logit_softcap is not None and not logit_softcap > 0:
-        raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
+    cap = checked_cap(logit_softcap, empty)
     _check_shapes(input, linear_weight, linear_bias, target, ignore_index)
     if is_compiling() or not on_one_device(input, linear_weight, linear_bias, target, weight):
         check_same_device(input, linear_weight, linear_bias, target, weight)
     x, W, b = input, linear_weight, linear_bias
     index = -100 if ignore_index is None else ignore_index
-    numbers = index, label_smoothing, z_loss, logit_softcap or 0.0
+    numbers = index, label_smoothing, z_loss, cap
     split, of_all = None, None
     if process_group is not None or (is_dtensor(W) and sharded(W, 0)):
         row_groups: Sequence[Group] = ()

@@ -3,7 +3,7 @@
 x^ = (x - mu) r,    y = f(gamma x^ + beta),    d = f'(z) dL/dy
 dL/dx = gamma r (d - mean d - x^ mean d x^),    dL/dgamma = sum d x^,    dL/dbeta = sum d
 
-Beyond the first derivative everything is composed of plain operations (_batch_norm.py).
+Beyond the first derivative everything is composed of plain operations (_formulas.py).
 """
 
 import functools
