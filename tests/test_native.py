@@ -1,5 +1,6 @@
 """The loader: which library it takes, and what it says when there is none."""
 
+import multiprocessing
 import os
 import platform
 import re
@@ -18,18 +19,34 @@ import torchnotes._C as _C
 from torchnotes import init
 
 PACKAGE = Path(torchnotes.__file__).parent
+# Processes that have imported torch alone: each starts as a copy of one that has.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch"])
+RUN = """
+import sys, traceback
+sys.path.insert(0, folder)
+with open(output, "w") as sys.stdout:
+    try:
+        exec(code, {"__name__": "run"})
+    except SystemExit as end:
+        print(end)
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
+"""
 
 
-def python(code: str, package_folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
-    folder = package_folder or PACKAGE.parent
-    env = {k: v for k, v in os.environ.items() if k not in ("TORCHNOTES_KERNELS", "ATEN_CPU_CAPABILITY")}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**env, "PYTHONPATH": str(folder), **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def run(tmp_path):
+    """What code prints with the package in this folder, and the error that it raises."""
+
+    def run(code: str, folder: Path = PACKAGE.parent) -> str:
+        output = tmp_path / "output"
+        process = SERVER.Process(target=exec, args=(RUN, {"code": code, "folder": str(folder), "output": str(output)}))
+        process.start()
+        process.join()
+        return output.read_text()
+
+    return run
 
 
 @pytest.fixture
@@ -40,86 +57,79 @@ def copied(tmp_path):
     return package
 
 
-@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
-def test_the_library_follows_the_instruction_set_of_torch(capability):
-    code = "import torch, torchnotes; print(torch.backends.cpu.get_cpu_capability()); print(torchnotes.build_info())"
-    done = python(code, ATEN_CPU_CAPABILITY=capability)
-    assert done.returncode == 0, done.stderr
-    used = done.stdout.split("\n")[0].lower()
-    expected = used if used in _C.instruction_sets.split() else "default"
-    assert f"_cpu_{expected}." in done.stdout
-
-
-@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
-def test_every_library_computes(capability):
+@pytest.mark.parametrize("capability", _C.instruction_sets.split())
+def test_the_library_of_every_instruction_set_computes(capability):
+    """The one that torch uses. A result survives the interpreter: a function alone gives its memory back."""
     code = """
-import torch, torchnotes.functional as F
+import torch, torchnotes, torchnotes.functional as F
 x = torch.randn(999)
-print(F.sigmoid(x).sub(torch.sigmoid(x)).abs().max() < 1e-6)
+print(torch.backends.cpu.get_cpu_capability(), F.sigmoid(x).sub(torch.sigmoid(x)).abs().max() < 1e-6)
+print(torchnotes.build_info())
+torch.left_behind = F.relu(torch.ones(3_000_000))
 """
-    assert "True" in python(code, ATEN_CPU_CAPABILITY=capability).stdout
+    env = {k: v for k, v in os.environ.items() if k not in ("TORCHNOTES_KERNELS", "PYTHONPATH")}
+    env |= {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    used, right = done.stdout.split("\n")[0].lower().split()
+    assert right == "tensor(true)"
+    assert f"_cpu_{used if used in _C.instruction_sets.split() else 'default'}." in done.stdout
 
 
 def test_build_info_tells_how_it_was_built():
     info = torchnotes.build_info()
-    for fact in (torchnotes.__version__, torch.__version__, _C.compiler, "default", "CUDA"):
+    for fact in (torchnotes.__version__, torch.__version__, _C.compiler, _C.instruction_sets, "CUDA"):
         assert fact in info
 
 
-def test_a_missing_kernel_library_names_cause_and_cure(copied):
-    for library in copied.glob("_cpu_*"):
-        library.unlink()
-    done = python("import torchnotes", copied.parent)
-    assert "ImportError: torchnotes: the kernel library" in done.stderr
-    assert "is missing" in done.stderr
-    assert "pip install" in done.stderr
+def built_for(torch_version: str, python_version: str) -> str:
+    return f'TORCH = "{torch_version}"\nPYTHON = "{python_version}"\n'
 
 
-def test_a_broken_kernel_library_names_cause_and_cure(copied):
-    for library in copied.glob("_cpu_*"):
-        library.write_bytes(b"not a library")
-    done = python("import torchnotes", copied.parent)
-    assert "cannot be loaded" in done.stderr
-    assert "pip install" in done.stderr
+TORCH, PYTHON = torch.__version__, "{}.{}".format(*sys.version_info)
+COMPUTE = "import torch, torchnotes.functional as F; print(F.relu(torch.ones(3)).sum().item())"
+WITH_LIBRARY = "import os; os.environ['TORCHNOTES_KERNELS'] = {!r}; " + COMPUTE
+NAMED = "The variable TORCHNOTES_KERNELS names it: name another one, or unset it"
+ERROR, CURE = "^ImportError: torchnotes", ".*pip install"
+WITHOUT = "import torch; torch.__version__ = '2.99.0'; del torch.compiler.is_compiling; import torchnotes"
+OUTCOMES = {  # what the files of the package hold (None: they are removed), what then runs, and what it says at last
+    "as it is": ({}, COMPUTE, "^3.0$"),
+    "a patch release of torch": (
+        {"_built.py": built_for(re.sub(r"(\d+\.\d+).*", r"\1.99", TORCH), PYTHON)}, COMPUTE, "^3.0$",
+    ),
+    "no kernels": ({"_cpu_*": None}, COMPUTE, f"{ERROR}: the kernel library .* is missing{CURE}"),
+    "broken kernels": ({"_cpu_*": "no library"}, COMPUTE, f"{ERROR}: the kernel library .* cannot be loaded{CURE}"),
+    "no core": ({"_C.*": None}, COMPUTE, f"{ERROR}: its native module _C is missing{CURE}"),
+    "another Python, so that nothing is found": (
+        {"*.so": None, "_built.py": built_for(TORCH, "3.1")}, COMPUTE,
+        f"{ERROR} was built for torch {re.escape(TORCH)} and Python 3.1, but{CURE}",
+    ),
+    "another torch, so that symbols are undefined": (
+        {"*.so": "no library", "_built.py": built_for("2.1.0", PYTHON)}, COMPUTE,
+        f"{ERROR} was built for torch 2.1.0 and Python {PYTHON}, but{CURE}",
+    ),
+    "another torch, which lacks what we need": ({}, WITHOUT, f"but this is torch 2.99.0{CURE}"),
+    "a library that is not there": ({}, WITH_LIBRARY.format("nonsense"), f"library nonsense is missing.*{NAMED}"),
+    "a library that is none": ({}, WITH_LIBRARY.format(__file__), f"library {__file__} cannot be loaded.*{NAMED}"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("library", "cause"), (("nonsense", "is missing"), (__file__, "cannot be loaded")))
-def test_a_wrong_library_that_is_asked_for_names_the_variable(library, cause):
-    code = "import sys, runpy; sys.argv[1:] = ['info']; runpy._run_module_as_main('torchnotes')"
-    (line,) = python(code, TORCHNOTES_KERNELS=library).stderr.splitlines()  # as of python -m torchnotes: no traceback
-    assert f"torchnotes: the kernel library {library} {cause}" in line
-    assert "The variable TORCHNOTES_KERNELS names it: name another one, or unset it" in line
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_the_loader_names_cause_and_cure(name, copied, run):
+    files, code, expected = OUTCOMES[name]
+    for pattern, text in files.items():
+        for file in copied.glob(pattern):
+            file.unlink() if text is None else file.write_text(text)
+    last = run(code, copied.parent).splitlines()[-1]
+    assert re.search(expected, last), last
 
 
-def test_a_missing_core_names_cause_and_cure(copied):
-    for library in copied.glob("_C.*"):
-        library.unlink()
-    done = python("import torchnotes", copied.parent)
-    assert "ImportError: torchnotes: its native module _C is missing" in done.stderr
-    assert "pip install" in done.stderr
-
-
-def test_another_torch_than_built_for_names_cause_and_cure():
-    """Before anything is missed that another torch lacks."""
-    done = python("import torch; torch.__version__ = '2.99.0'; del torch.compiler.is_compiling; import torchnotes")
-    assert "but this is torch 2.99.0" in done.stderr
-    assert "pip install" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("torch_version", "python_version"), ((torch.__version__, "3.1"), ("2.1.0", "{}.{}".format(*sys.version_info)))
-)
-def test_versions_are_compared_before_anything_is_loaded(copied, torch_version, python_version):
-    """A library for another torch has undefined symbols, one for another Python is not even found."""
-    for library in copied.glob("*.so"):
-        library.write_bytes(b"for another version")
-    (copied / "_built.py").write_text(f'TORCH = "{torch_version}"\nPYTHON = "{python_version}"\n')
-    done = python("import torchnotes", copied.parent)
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(
-        f"ImportError: torchnotes was built for torch {torch_version} and Python {python_version}, but"
-    )
-    assert "pip install" in last
+def test_the_command_line_reports_a_wrong_library_without_a_traceback(run):
+    code = "import os, sys, runpy; os.environ['TORCHNOTES_KERNELS'] = 'nonsense'; sys.stderr = sys.stdout\n"
+    code += "sys.argv[1:] = ['info']; runpy._run_module_as_main('torchnotes')"
+    first = run(code).splitlines()[0]
+    assert "torchnotes: the kernel library nonsense is missing" in first
+    assert NAMED in first
 
 
 @pytest.mark.parametrize("patch", ("0", "7", "1+cu130", "0.dev20260601"))
@@ -132,25 +142,14 @@ def test_a_wheel_requires_the_minor_version_of_torch_that_it_is_built_for(patch)
     )
 
 
-def test_patch_releases_of_torch_are_alike(copied):
-    built = copied / "_built.py"
-    built.write_text(re.sub(r'(TORCH = "\d+\.\d+)[^"]*', r"\1.99", built.read_text()))
-    assert python("import torchnotes", copied.parent).returncode == 0
-
-
-def test_it_works_from_a_path_with_spaces(copied):
-    done = python("import torch, torchnotes.functional as F; print(F.relu(torch.ones(3)).sum().item())", copied.parent)
-    assert done.stdout.strip() == "3.0", done.stderr
-
-
-def test_importing_torchnotes_imports_torch_alone():
+def test_importing_torchnotes_imports_torch_alone(run):
     """Nothing but torch and the standard library is needed at run time."""
     code = "import torch, sys; before = set(sys.modules); import torchnotes; print(*set(sys.modules) - before)"
-    names = {name.split(".")[0] for name in python(code).stdout.split()}
+    names = {name.split(".")[0] for name in run(code).split()}
     assert {"torchnotes"} <= names <= {"torchnotes", "torch"} | set(sys.stdlib_module_names)
 
 
-def test_a_freed_result_is_used_again_at_once():
+def test_a_freed_result_is_used_again_at_once(run):
     """So that results lie in the cache. glibc's own doing, once it is asked for plain blocks."""
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("another malloc decides otherwise")
@@ -165,11 +164,11 @@ for _ in range(5):
     addresses()  # glibc learns that blocks of this size come again
 print(len({addresses() for _ in range(50)}))
 """
-    assert int(python(code).stdout) <= 2
+    assert int(run(code)) <= 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory by what Linux tells of it")
-def test_too_little_memory_is_an_error():
+def test_too_little_memory_is_an_error(run):
     code = """
 import resource, torch, torchnotes.functional as F
 x = torch.zeros(100_000_000)
@@ -178,10 +177,10 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
 F.relu(x)
 """
-    assert "RuntimeError: torchnotes: not enough memory: you tried to allocate 400000000 bytes" in python(code).stderr
+    assert "RuntimeError: torchnotes: not enough memory: you tried to allocate 400000000 bytes" in run(code)
 
 
-def test_large_results_ask_for_huge_pages():
+def test_large_results_ask_for_huge_pages(run):
     """Only where the kernel gives huge pages on request, and says how many it gave."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not setting.exists() or "[madvise]" not in setting.read_text():
@@ -195,7 +194,7 @@ before = huge()
 y = F.relu(x)
 print(huge() - before)
 """
-    assert int(python(code).stdout) > 70_000  # KiB, of 78_125
+    assert int(run(code)) > 70_000  # KiB, of 78_125
 
 
 WRITTEN_IN_PLACE = {
