@@ -1,5 +1,9 @@
 // The words of blocks, by the CPU's driver and one block at a time, for tests/test_philox.py.
-#include "../../csrc/cpu/draws.h"
+// Without torch's vectors, which take seconds to compile.
+#define TORCHNOTES_SCALAR_ONLY
+#include "../../csrc/formulas/vector_words.h"
+
+#include "../../csrc/cpu/words.h"
 
 extern "C" __attribute__((visibility("default"))) void write_groups(
     uint32_t* out, uint64_t seed, uint64_t offset, int64_t group, int64_t groups

@@ -1,4 +1,4 @@
-"""dropout: its choice is that of the words, its rate and independence are tested on many of them."""
+"""dropout: its choice is tested in test_random.py; here what p may be, and what becomes of it."""
 
 import itertools
 import math
@@ -7,38 +7,8 @@ import pytest
 import torch
 
 import torchnotes.functional as F
-from checks import op_db, outcome
-from noise_checks import NoiseChecks, noise_case
-from philox import KEY, factors_of_dropout
-
-
-def factors(key, shape, dtype, p=0.5):
-    return factors_of_dropout(key, shape, dtype, p)
-
-
-class TestDropout(NoiseChecks):
-    op = F.dropout
-    factors = factors
-    named = "dropout"
-    case = noise_case(
-        F.dropout,
-        factors,
-        kernels={"dropout": 1, "dropout_": 1},
-        keywords=({"p": 0.3}, {"p": 0.5}, {"p": 1.0}, {"p": 1e-9}, {"p": 1 - 2**-20}),
-        numbers=(KEY, 0.3),
-    )
-
-    def test_opinfo_samples(self, device):
-        (info,) = (op for op in op_db() if op.name == "nn.functional.dropout")
-        for dtype in info.supported_dtypes(device):
-            for sample in info.sample_inputs(device, dtype, requires_grad=True):
-                x = sample.input
-                y = F.dropout(x, *sample.args, **sample.kwargs)
-                (dx,) = torch.autograd.grad(y, x, torch.ones_like(y))
-                p = sample.kwargs.get("p", 0.5) if sample.kwargs.get("training", True) else 0
-                scale = 1 / (1 - p) if p < 1 else 0
-                torch.testing.assert_close(y, x * dx)
-                assert ((dx == 0) | ((dx.double() - scale).abs() <= 2 * torch.finfo(dtype).eps * scale)).all()
+from checks import outcome
+from philox import KEY
 
 
 def test_p_is_a_probability_as_in_torch():

@@ -8,30 +8,7 @@ import torch
 
 import torchnotes.functional as F
 from checks import outcome
-from noise_checks import NoiseChecks, noise_case
 from philox import KEY, normals
-from torchnotes import init
-
-
-def factors(key, shape, dtype, p=None, sigma=None):
-    """1 + sigma n, rounded as it is computed, of normal numbers that test_normal.py compares with float64."""
-    sigma = math.sqrt(p / (1 - p)) if p is not None else 1.0 if sigma is None else sigma
-    computed = torch.float64 if dtype == torch.float64 else torch.float32
-    n = init.normal_(torch.empty(shape, dtype=computed), generator=key)
-    return (1 + sigma * n).double()
-
-
-class TestGaussianDropout(NoiseChecks):
-    op = F.gaussian_dropout
-    factors = factors
-    named = "gaussian_dropout"
-    case = noise_case(
-        F.gaussian_dropout,
-        factors,
-        kernels={"gaussian_dropout": 1, "gaussian_dropout_": 1},
-        keywords=({"p": 0.2}, {}, {"sigma": 0.3}, {"sigma": 3.0}),
-        numbers=(KEY, 1.0, 0.5),
-    )
 
 
 def test_the_noise_is_that_of_the_words():

@@ -27,7 +27,6 @@ class TestTruncNormal(FillChecks):
     case = FillCase(
         fill=init.trunc_normal_,
         builtin=torch.nn.init.trunc_normal_,
-        operator="trunc_normal_",
         keywords={"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0},
         exact=lambda n, dtype: TRUNCATED.ppf(fractions_in_double(n, dtype)),
         distribution=TRUNCATED,

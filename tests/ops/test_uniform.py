@@ -16,7 +16,6 @@ class TestUniform(FillChecks):
     case = FillCase(
         fill=init.uniform_,
         builtin=torch.nn.init.uniform_,
-        operator="uniform_",
         keywords={"a": -0.5, "b": 1.25},
         exact=lambda n, dtype: -0.5 + 1.75 * fractions(KEY, n, dtype),
         distribution=stats.uniform(-0.5, 1.75),

@@ -18,6 +18,8 @@ BAD = (
     dict(fused=True, foreach=True),
 )
 
+CHANGES = dict(betas=(0.5, 0.7), eps=0.1, weight_decay=0.3, amsgrad=True)
+
 
 class TestAdam(OptimizerChecks):
     case = OptimizerCase(
@@ -31,6 +33,8 @@ class TestAdam(OptimizerChecks):
             dict(fused=True),
             dict(amsgrad=True, weight_decay=0.2, maximize=True),
         ),
+        base=dict(weight_decay=0.1),
+        changes=dict(CHANGES, decoupled_weight_decay=True),
         bad=BAD,
         bits={torch.bfloat16: "93f4eac887686967", torch.float16: "f040008305c0474e"},
     )
@@ -41,6 +45,8 @@ class TestAdamW(OptimizerChecks):
         ours=AdamW,
         theirs=torch.optim.AdamW,
         options=({}, dict(weight_decay=0.3, betas=(0.5, 0.7)), dict(amsgrad=True, maximize=True)),
+        base={},
+        changes=CHANGES,
         bad=BAD,
         bits={torch.bfloat16: "66abc75ec061c0e8", torch.float16: "6ac8af6f49f4db76"},
     )

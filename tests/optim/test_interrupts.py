@@ -14,6 +14,7 @@ import torch
 
 from torchnotes import functional, nn, optim
 
+CALLS = 300
 NAMES = ("SGD", "RMSprop", "Adam", "AdamW")
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signal.setitimer")
@@ -76,9 +77,9 @@ def test_an_interrupted_step_raises_keyboard_interrupt(name):
     for p in params:
         p.grad = torch.ones(3)
     with interrupts(3e-4) as of_steps:
-        for _ in range(1000):
+        for _ in range(CALLS):
             of_steps.repeat(optimizer.step)
-    assert of_steps.seen == {"KeyboardInterrupt()": 1000}
+    assert of_steps.seen == {"KeyboardInterrupt()": CALLS}
 
 
 def test_interrupted_training_raises_keyboard_interrupt():
@@ -92,9 +93,9 @@ def test_interrupted_training_raises_keyboard_interrupt():
         optimizer.step()
 
     with interrupts(1e-3) as of_training:
-        for _ in range(1000):
+        for _ in range(CALLS):
             of_training.repeat(train)
-    assert of_training.seen == {"KeyboardInterrupt()": 1000}
+    assert of_training.seen == {"KeyboardInterrupt()": CALLS}
 
 
 def interrupted_at(place: int, function: Callable[[], object]) -> bool:

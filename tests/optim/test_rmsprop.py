@@ -17,6 +17,8 @@ class TestRMSprop(OptimizerChecks):
             dict(centered=True),
             dict(centered=True, momentum=0.8, weight_decay=0.2, maximize=True),
         ),
+        base=dict(momentum=0.5, weight_decay=0.1),
+        changes=dict(alpha=0.5, eps=0.1, weight_decay=0.3, momentum=0.9, centered=True, decoupled_weight_decay=True),
         bad=(
             dict(lr=-1.0),
             dict(lr=torch.ones(2)),

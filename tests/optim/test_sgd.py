@@ -21,6 +21,8 @@ class TestSGD(OptimizerChecks):
             dict(momentum=0.9, nesterov=True),
             dict(momentum=0.8, weight_decay=0.2, maximize=True),
         ),
+        base=dict(momentum=0.9, weight_decay=0.1),
+        changes=dict(momentum=0.5, dampening=0.4, weight_decay=0.3, nesterov=True),
         bad=(
             dict(lr=-1.0),
             dict(lr=torch.ones(2)),
@@ -52,22 +54,24 @@ def test_every_number_of_16_bits_is_rounded_to_the_nearest_and_ties_to_even(shor
 @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
 def test_stochastic_rounding_goes_by_the_words_of_the_parameter_and_the_step(short, device):
     """Up where the random fraction is less than what is cut off, as a fraction of the last place; by numpy."""
-    n = 3000
-    start = torch.cat((torch.randn(n - 10), torch.tensor([1e-7, -1e-7, 3e-6, 6e-5, 0.0, 1e4, torch.inf, 1, -1, 2])))
+    n, n_tiny = 3000, 1000
+    least = torch.finfo(short).smallest_normal * torch.finfo(short).eps  # the tiny numbers are small multiples of it
+    special = torch.tensor([1e-7, -1e-7, 3e-6, 6e-5, 0.0, 1e4, torch.inf, 1, -1, 2])
+    start = torch.cat((torch.randn(n - n_tiny - 10), special, torch.randint(-300, 300, (n_tiny,)) * least))
     params = [torch.zeros(5, dtype=short, device=device), start.to(device, short)]
-    optimizer = SGD([p.requires_grad_() for p in params], lr=1.0, rounding="stochastic")
+    optimizer = SGD([p.requires_grad_() for p in params], lr=2.0**-6, rounding="stochastic")
     bits = 16 if short == torch.bfloat16 else 13  # that float32 has beyond it
     for step in (1, 2):
         x = params[1].detach().cpu().float()
-        grad = torch.randn(n).mul(1e-2).to(short)
+        grad = torch.cat((torch.randn(n - n_tiny) / 2, torch.randint(-40, 40, (n_tiny,)) * least)).to(short)
         params[0].grad = torch.zeros_like(params[0])
         params[1].grad = grad.to(device)
         optimizer.step()
-        x = (x - grad.float()).numpy()
+        x = (x - grad.float() * 2.0**-6).numpy()
         (words,) = element_bits(torch.tensor([1, step]), n, torch.float32)
         tiny = (np.abs(x) < 2.0**-14) & (short == torch.float16)  # there the last place of half is 2^-24
         with np.errstate(invalid="ignore"):
-            exponents = np.where(tiny, -24, np.frexp(x)[1] - 24 + bits)
+            exponents = np.maximum(np.where(tiny, -24, np.frexp(x)[1] - 24 + bits), -133)  # bfloat16's least is 2^-133
             places = np.ldexp(np.abs(x).astype(np.float64), -exponents)
             few = np.where(tiny, 24, bits)  # as many random bits as are cut off
             u = np.floor(words * 2.0 ** (few - 32)) * 2.0**-few

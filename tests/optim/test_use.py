@@ -105,43 +105,6 @@ def test_a_trainer_that_wraps_the_step_in_a_closure(name):
 
 
 @KINDS
-@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # Lightning's way with torch
-def test_lightning_clips_gradients_in_mixed_precision(name, tmp_path):
-    """With a scaler, which Lightning asks to unscale the gradients before it clips them."""
-    lightning = pytest.importorskip("lightning")
-    from lightning.pytorch.plugins import MixedPrecision
-
-    class Model(lightning.LightningModule):
-        def __init__(self, net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-            super().__init__()
-            self.net, self.optimizer = net, optimizer
-
-        def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:
-            return self.net(batch).square().sum()
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return self.optimizer
-
-    net = network()
-    other, ours, theirs = twins(name, net)
-    data = torch.utils.data.DataLoader(torch.randn(16, 3), batch_size=4)
-    for module, optimizer in ((net, ours), (other, theirs)):
-        trainer = lightning.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            plugins=[MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**8))],
-            gradient_clip_val=0.1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-        )
-        trainer.fit(Model(module, optimizer), data)
-    assert_same(net, other)
-
-
-@KINDS
 def test_the_hooks_of_a_class_with_a_step_of_its_own_run_once(name):
     class Own(getattr(optim, name)):
         def step(self, closure=None):
@@ -154,16 +117,6 @@ def test_the_hooks_of_a_class_with_a_step_of_its_own_run_once(name):
     give_gradients(params)
     optimizer.step()
     assert seen == ["before", "after"]
-
-
-@KINDS
-def test_the_profiler_sees_the_step(name):
-    params = parameters([(3,)], torch.float32)
-    optimizer = getattr(optim, name)(params, lr=0.01)
-    give_gradients(params)
-    with torch.profiler.profile(acc_events=True) as profiler:
-        optimizer.step()
-    assert f"Optimizer.step#{name}.step" in {event.key for event in profiler.key_averages()}
 
 
 RULES = pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam"))

@@ -1,0 +1,576 @@
+"""What all random operations have in common: those that multiply a tensor by noise and those that fill one.
+
+Their numbers are a function of a key and of the index of an element. tests/ops/test_X.py compares them with the
+formulas and the distribution of X.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+import torchnotes.functional as F
+from checks import outcome, threads, values
+from layouts import LAYOUTS, expanded, offset_by_one
+from philox import KEY, factors_of_dropout, windows
+from torchnotes import init, nn
+from torchnotes.ops._random import random_key
+
+
+@dataclass(frozen=True, eq=False)
+class Random:
+    function: Callable[..., Tensor]
+    builtin: Callable[..., Tensor]
+    kernel: str  # its native operator, of a tensor, a key and these numbers
+    keywords: dict[str, float]
+    numbers: tuple[float, ...]
+    noise: Callable[..., Tensor] | None = None  # what it multiplies by, for a given tensor; None if it fills
+
+    @property
+    def fills(self) -> bool:
+        return self.noise is None
+
+    def __call__(self, x: Tensor, **more: Any) -> Tensor:
+        """x times noise, or random numbers in a copy of x."""
+        return self.function(x.clone() if self.fills else x, **self.keywords, **more)
+
+    def write(self, x: Tensor, **more: Any) -> Tensor:
+        """The same in place."""
+        return self.function(x, **self.keywords, **more, **({} if self.fills else {"inplace": True}))
+
+    def native(self, x: Tensor, keys: Tensor, *place: Any) -> Tensor:
+        """The same by the native operator."""
+        y = x.clone() if self.fills else x
+        result = getattr(torch.ops.torchnotes, self.kernel).default(y, keys, *self.numbers, *place)
+        return y if self.fills else result
+
+
+def gaussian_noise(x: Tensor, sigma: float) -> Tensor:
+    """Of the normal numbers that test_normal.py compares with the formula."""
+    computed = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return 1 + sigma * init.normal_(torch.empty(x.shape, dtype=computed, device=x.device), generator=KEY)
+
+
+def dropout_noise(x: Tensor, p: float) -> Tensor:
+    return factors_of_dropout(KEY, tuple(x.shape), x.dtype, p).to(x.device)
+
+
+DROPOUT = Random(F.dropout, torch.nn.functional.dropout, "dropout", {"p": 0.3}, (0.3,), dropout_noise)
+GAUSSIAN = Random(F.gaussian_dropout, torch.mul, "gaussian_dropout", {"sigma": 0.7}, (1.0, 0.7), gaussian_noise)
+FILLS = (
+    Random(init.uniform_, torch.nn.init.uniform_, "uniform_", {"a": -0.5, "b": 1.25}, (-0.5, 1.25)),
+    Random(init.normal_, torch.nn.init.normal_, "normal_", {"mean": 0.25, "std": 1.5}, (0.25, 1.5)),
+    Random(
+        init.trunc_normal_,
+        torch.nn.init.trunc_normal_,
+        "trunc_normal_",
+        {"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0},
+        (0.25, 1.5, -2.0, 1.0),
+    ),
+)
+NOISES = (DROPOUT, GAUSSIAN)
+ALL = pytest.mark.parametrize("op", (*NOISES, *FILLS), ids=lambda op: op.kernel)
+EACH_NOISE = pytest.mark.parametrize("op", NOISES, ids=lambda op: op.kernel)
+EACH_FILL = pytest.mark.parametrize("op", FILLS, ids=lambda op: op.kernel)
+
+
+# the key
+
+
+def test_the_key_of_a_seed():
+    """These numbers are part of the interface: a seed gives the same network with every version."""
+    expected = torch.tensor([900450186894289456, 3969543146641149121])
+    torch.manual_seed(0)
+    assert torch.equal(random_key(torch.empty(0)), expected)
+    assert torch.equal(random_key(torch.empty(0)), torch.tensor([1895649597198586620, 827948490035658088]))
+    assert torch.equal(random_key(torch.empty(0), torch.Generator().manual_seed(0)), expected)
+    assert random_key(torch.empty(0), KEY) is KEY
+
+
+@ALL
+def test_a_seed_or_generator_determines_the_numbers_and_every_call_draws_a_key(op, device):
+    x = torch.ones(1000, device=device)
+    torch.manual_seed(3)
+    keys = [random_key(x) for _ in range(2)]
+    torch.manual_seed(3)
+    numbers = [op(x) for _ in range(2)]
+    for number, key in zip(numbers, keys, strict=True):
+        assert torch.equal(number, op(x, generator=key))
+    assert not torch.equal(*numbers)
+    state = torch.get_rng_state()
+    generator = torch.Generator(device).manual_seed(3)
+    drawn = [op(x, generator=generator) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(*drawn)
+    assert torch.equal(op.write(x, generator=generator.manual_seed(3)), drawn[0])
+
+
+@EACH_NOISE
+def test_nothing_is_drawn_where_there_is_no_noise(op, device):
+    state = torch.get_rng_state()
+    for x, keywords in ((torch.ones(3), {"training": False}), (torch.ones(3), {"p": 0}), (torch.ones(0, 2), {})):
+        x = x.to(device)
+        for inplace in (False, True):
+            assert op.function(x, **keywords, inplace=inplace) is x
+    for dtype in (torch.bool, torch.int64):
+        x = torch.ones(4, device=device).to(dtype)
+        assert op(x, training=False) is x
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# the numbers
+
+
+@EACH_NOISE
+def test_output_and_gradient_are_the_input_and_its_gradient_times_noise(op, dtype, device):
+    sweep = ({"p": 0.3}, {"p": 0.5}, {"p": 1.0}, {"p": 1e-9}, {"p": 1 - 2**-20})
+    special = torch.tensor((0.0, -0.0, 1e-42, 3e38, torch.inf, -torch.inf, torch.nan), dtype=torch.float64)
+    for keywords in sweep if op is DROPOUT else ({"sigma": 0.3}, {"sigma": 3.0}):
+        for shape in ((), (1,), (3, 0, 2), (7, 33), (2, 1, 3, 1, 9)):
+            x, g = (values(shape, dtype, device) for _ in range(2))
+            if shape == (7, 33):
+                x[1, :7] = g[2, :7] = special
+            x.requires_grad_()
+            noise = op.noise(x, **keywords).double()
+            y = op.function(x, **keywords, generator=KEY)
+            (dx,) = torch.autograd.grad(y, x, g)
+            for ours, factor in ((y.detach(), x.detach()), (dx, g)):
+                expected = (factor.double() * noise).to(dtype) if factor.numel() else factor
+                torch.testing.assert_close(ours, expected, rtol=torch.finfo(dtype).eps, atol=0, equal_nan=True)
+                assert torch.equal(ours.signbit()[ours == 0], expected.signbit()[ours == 0])
+
+
+@ALL
+def test_every_length_is_the_start_of_a_longer_one_and_leaves_the_neighbours_alone(op, dtype, device):
+    x = values((32_771,), dtype, device)
+    longest = op(x, generator=KEY)
+    for n in (*range(300), 511, 512, 513, 1023, 1025, 4999, 32_771):
+        memory = torch.full((n + 2,), 77.0, dtype=dtype, device=device)
+        memory[1:-1] = x[:n]
+        assert torch.equal(op(memory[1:-1], generator=KEY), longest[:n])
+        op.write(memory[1:-1], generator=KEY)
+        assert torch.equal(memory[1:-1], longest[:n])
+        assert (memory[[0, -1]] == 77).all()
+
+
+@ALL
+def test_the_bits_do_not_depend_on_the_layout(op, dtype, device):
+    x = values((2, 3, 5, 4), dtype, device)
+    expected = op(x, generator=KEY)
+    for layout in (*LAYOUTS, expanded):
+        laid_out = layout(x)
+        numbers = op(layout(x), generator=KEY)
+        assert torch.equal(numbers, expected if layout is not expanded else op(laid_out.contiguous(), generator=KEY))
+        assert numbers.stride() == torch.empty_like(laid_out).stride()
+        if layout is expanded:
+            assert issubclass(outcome(op.write, laid_out)[0], RuntimeError)
+            assert torch.equal(laid_out, layout(x)), "nothing is written"
+        elif not (op.fills and laid_out.is_neg()):  # a copy is filled, which is negated when it is read
+            stride, version = laid_out.stride(), laid_out._version
+            assert op.write(laid_out, generator=KEY) is laid_out
+            assert torch.equal(laid_out, expected)
+            assert laid_out.stride() == stride
+            assert laid_out._version > version
+        if not op.fills:
+            z = values((2, 3, 5, 4), dtype, device).requires_grad_()
+            (gradient,) = torch.autograd.grad(op(z, generator=KEY), z, layout(x))
+            assert torch.equal(gradient, numbers)
+            assert gradient.stride() == numbers.stride()
+
+
+@ALL
+def test_the_bits_do_not_depend_on_threads_and_place_in_memory(op, dtype):
+    x = values((300_007,), dtype, "cpu")
+    with threads(1):
+        expected = op(x, generator=KEY)
+    for count in (2, 3, 64):
+        with threads(count):
+            assert torch.equal(op(offset_by_one(x), generator=KEY), expected)
+    results: list[Tensor] = []
+    workers = [threading.Thread(target=lambda: results.append(op(x, generator=KEY))) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 4
+    assert all(torch.equal(result, expected) for result in results)
+
+
+@ALL
+def test_a_part_gets_the_numbers_of_its_place(op, dtype, device):
+    whole = values((1 << 21,), dtype, device)
+    for (expected, place), (x, _) in zip(windows(op.native(whole, KEY)), windows(whole), strict=True):
+        memory = torch.full((x.numel() + 2,), 77.0, dtype=dtype, device=device)
+        part = memory[1:-1].copy_(x.reshape(-1)).view(x.shape)
+        assert torch.equal(op.native(part, KEY, place), expected), place
+        getattr(torch.ops.torchnotes, op.kernel.removesuffix("_") + "_")(part, KEY, *op.numbers, place)
+        assert torch.equal(part, expected)
+        assert (memory[[0, -1]] == 77).all()
+    x, keys, place = values((3, 2, 10), dtype, device), torch.arange(6).view(3, 2), (70, 5, 9)
+    together = torch.vmap(lambda x, key: op.native(x, key, place))(x, keys)
+    for i in range(3):
+        assert torch.equal(together[i], op.native(x[i], keys[i], place))
+    kept = x.clone()
+    for bad in ((3, 7, 7), (-1, 5, 7), (3, 0, 7), (3, -5, 7), (3, 5, -7), (3, 5), ()):
+        with pytest.raises(RuntimeError, match="place"):
+            getattr(torch.ops.torchnotes, op.kernel)(x, KEY, *op.numbers, bad)
+    assert torch.equal(x, kept), "nothing is written"
+    assert op.native(torch.empty(0, dtype=dtype, device=device), KEY, (3, 5, 7)).shape == (0,)
+
+
+@ALL
+def test_a_key_for_each_example_is_that_of_the_example_alone(op, dtype, device):
+    for shape in ((4, 3, 37), (4, 3), (2, 2, 2000)):
+        x, keys = values(shape, dtype, device), torch.randint(2**62, (*shape[:2], 2), device=device)
+        together = op.native(x, keys)
+        for i, j in itertools.product(range(shape[0]), range(shape[1])):
+            assert torch.equal(together[i, j], op.native(x[i, j], keys[i, j]))
+
+
+# derivatives and transforms
+
+
+@EACH_NOISE
+def test_derivatives_and_transforms_are_those_of_a_product_with_constant_noise(op, device):
+    """Whether it is written to a new tensor or in place."""
+    x, tangent = (values((4, 3), torch.float64, device) for _ in range(2))
+
+    def product(x: Tensor) -> Tensor:
+        return x * op.native(torch.ones_like(x), KEY)
+
+    def new(x: Tensor) -> Tensor:
+        return op(x, generator=KEY)
+
+    def written(x: Tensor) -> Tensor:
+        return op.write(x.clone(), generator=KEY)
+
+    def results(function: Callable[[Tensor], Tensor]) -> list:
+        found = [torch.vmap(function, in_dim)(x) for in_dim in (0, 1, -1)]
+        found += torch.func.jvp(function, (x,), (tangent,))
+        for modes in itertools.product((torch.func.jacfwd, torch.func.jacrev), repeat=2):
+            derivative = lambda x: function(x).pow(3).sum()  # noqa: E731
+            for mode in modes:
+                derivative = mode(derivative)
+            found.append(derivative(x))
+        _, pull = torch.func.vjp(function, x)
+        return [*found, torch.vmap(pull)(torch.stack((x, tangent)))]
+
+    expected = results(lambda x: x * op.native(torch.ones(x.shape[-1:] if x.dim() == 1 else x.shape).to(x), KEY))
+    for function in (new, written):
+        torch.testing.assert_close(results(function), expected)
+        leaf = x.clone().requires_grad_()
+        checks = dict(check_batched_grad=True)
+        assert torch.autograd.gradcheck(
+            function, leaf, check_forward_ad=True, check_batched_forward_grad=True, **checks
+        )
+        assert torch.autograd.gradgradcheck(function, leaf, check_fwd_over_rev=True, **checks)
+    with torch.autograd.forward_ad.dual_level():
+        dual = op(torch.autograd.forward_ad.make_dual(x, tangent), generator=KEY)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, new(tangent))
+
+
+@EACH_NOISE
+def test_randomness_of_vmap(op, device):
+    x = torch.ones(3, 50, device=device)
+
+    def gradient(x: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: op(x).sum())(x)
+
+    for function in (op, gradient):
+        with pytest.raises(RuntimeError, match="randomness"):
+            torch.vmap(function)(x)
+        same = torch.vmap(function, randomness="same")(x)
+        assert torch.equal(same[0], same[1])
+        different = torch.vmap(function, randomness="different")(x)
+        assert not torch.equal(different[0], different[1])
+    once = torch.vmap(lambda row: op(x[0]), randomness="different")(x)
+    assert not torch.equal(once[0], once[1])
+    nested = torch.vmap(torch.vmap(op, randomness="different"), randomness="same")(x.view(3, 5, 10))
+    assert torch.equal(nested[0], nested[1])
+    assert not torch.equal(nested[0, 0], nested[0, 1])
+
+
+@EACH_FILL
+def test_vmap_fills_each_example_by_its_key(op, device):
+    x = torch.ones(3, 100, device=device)
+    different = torch.vmap(lambda t: op.write(torch.empty_like(t)), randomness="different")(x)
+    assert not torch.equal(different[0], different[1])
+    same = torch.vmap(lambda t: op.write(torch.empty_like(t)), randomness="same")(x)
+    assert torch.equal(same[0], same[1])
+    with pytest.raises(RuntimeError, match="not batched"):
+        torch.vmap(lambda t: op.write(torch.empty(3)), randomness="different")(x)
+
+
+@EACH_NOISE
+def test_only_the_key_is_saved_and_checkpoints_make_the_same_noise_again(op, device):
+    x = values((100,), torch.float64, device).requires_grad_()
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        inner = x * 1
+        y = op(inner)
+        op.write(inner)
+    assert [(t.shape, t.dtype) for t in saved] == [((2,), torch.int64)] * 2
+    (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    y.mul_(2)  # which is not needed
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], 2 * expected)
+
+    def block(x: Tensor) -> Tensor:
+        return op(op(x * 2).sin()).pow(2)
+
+    def gradient(run: Callable[[], Tensor]) -> Tensor:
+        torch.manual_seed(7)
+        x.grad = None
+        run().sum().backward()
+        return x.grad
+
+    def on_cpu() -> Tensor:
+        with torch.autograd.graph.save_on_cpu():
+            return block(x)
+
+    plain = gradient(lambda: block(x))
+    assert torch.equal(gradient(on_cpu), plain)
+    for reentrant in (False, True):
+        again = gradient(lambda r=reentrant: torch.utils.checkpoint.checkpoint(block, x, use_reentrant=r))
+        assert torch.equal(again, plain)
+
+
+@EACH_NOISE
+def test_in_place_in_a_graph(op, dtype, device):
+    """An intermediate result, and a view of one; what torch refuses is refused before it is written."""
+    leaf, grad = values((3, 4), dtype, device).requires_grad_(), values((3, 4), dtype, device)
+    for select in (lambda t: t, lambda t: t[:, 1:]):
+        inner = leaf * 1
+        op.write(select(inner), generator=KEY)
+        for ours, factor in ((inner, leaf), (torch.autograd.grad(inner, leaf, grad)[0], grad)):
+            expected = factor.detach().clone()
+            select(expected).copy_(op(select(factor.detach()), generator=KEY))
+            assert torch.equal(ours, expected)
+
+    def view_made_in_no_grad() -> Tensor:
+        with torch.no_grad():
+            return leaf.clone().requires_grad_()[1:]
+
+    def inference() -> Tensor:
+        with torch.inference_mode():
+            return torch.ones(3, 4, dtype=dtype, device=device)
+
+    for make in (
+        lambda: leaf.detach().clone().requires_grad_(),
+        lambda: leaf[1:],
+        lambda: (leaf[:, :1] * 1).expand(3, 4),
+        lambda: (leaf * 1).unbind()[0],  # one of several views
+        view_made_in_no_grad,
+        inference,
+    ):
+        x = make()
+        kept = x.detach().clone()
+        assert outcome(op.write, x)[0] is outcome(DROPOUT.builtin, make(), inplace=True)[0]
+        assert torch.equal(x.detach(), kept), "nothing is written"
+
+
+@EACH_FILL
+def test_a_parameter_is_filled_without_a_graph(op, device):
+    x = torch.nn.Parameter(torch.zeros(3, 4, device=device))
+    version = x._version
+    assert op.write(x) is x
+    assert x.is_leaf
+    assert x.requires_grad
+    assert x._version > version
+    inner = x * 1
+    y = inner.exp() * inner
+    assert op.write(inner).grad_fn is not None
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    with torch.inference_mode():
+        x = op.write(torch.empty(3, device=device))
+    with pytest.raises(RuntimeError, match=r"[Ii]nference"):
+        op.write(x)
+
+
+@EACH_NOISE
+def test_grad_modes_and_autocast(op, device):
+    x = values((10,), torch.float32, device).requires_grad_()
+    expected = op(x, generator=KEY)
+    assert expected.requires_grad
+    assert not op(x.detach()).requires_grad
+    with torch.no_grad():
+        assert not op(x).requires_grad
+    with torch.inference_mode():
+        y = op(x, generator=KEY)
+        assert y.is_inference()
+    assert torch.equal(y, expected)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16):
+            assert op(x.to(dtype)).dtype == dtype
+
+
+# kinds of tensors, and bad arguments
+
+
+@ALL
+def test_tensors_without_data(op, device):
+    state = torch.get_rng_state()
+    assert op(torch.empty(3, device="meta")).is_meta
+    assert torch.equal(torch.get_rng_state(), state)
+    for shape in ((), (0,), (3, 0, 2)):
+        assert op(torch.empty(shape, device=device)).shape == shape
+    for layout in (*LAYOUTS[:-1], expanded):
+        x = layout(torch.ones(2, 3, 5, 4, dtype=torch.bfloat16))
+        real = op(x)
+        with FakeTensorMode() as mode:
+            fake = op(mode.from_tensor(x))
+        for abstract in (fake, op(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta"))):
+            assert (abstract.shape, abstract.dtype, abstract.stride()) == (real.shape, real.dtype, real.stride())
+
+
+@EACH_NOISE
+def test_unusual_tensors(op):
+    class Subclass(torch.Tensor):
+        pass
+
+    x = torch.ones(4, 6)
+    generator = torch.Generator().manual_seed(1)
+    first = op(x.as_subclass(Subclass), generator=generator)
+    assert type(first) is Subclass
+    assert not torch.equal(op(x.as_subclass(Subclass), generator=generator), first)
+    written = x.clone().as_subclass(Subclass)
+    assert op.write(written, generator=generator.manual_seed(1)) is written
+    assert torch.equal(written, first)
+    nested = torch.nested.nested_tensor([x[0], x[1, :2]], layout=torch.jagged)
+    assert op(nested).values().shape == (8,)
+    assert op(torch.nn.Parameter(x)).requires_grad
+
+
+@ALL
+def test_bad_arguments(op, device):
+    x = torch.ones(3, device=device)
+    for bad in (None, "x", [1.0, 2.0], 1.0):
+        expected = outcome(op.builtin, bad)[0] if op.fills else TypeError
+        assert outcome(op.function, bad)[0] is expected
+    assert outcome(op.function)[0] is outcome(op.function, x, nonsense=1)[0] is TypeError
+    for dtype in (torch.int64, torch.bool):
+        error = outcome(op, torch.ones(3, dtype=dtype, device=device))[0]
+        assert issubclass(error, RuntimeError)
+        assert not op.fills or error is outcome(op.builtin, torch.ones(3, dtype=dtype, device=device))[0]
+    for keyword, bad in itertools.product(op.keywords if op.fills else (), ("x", None, [0.1], 1j)):
+        assert outcome(op.function, x, **{keyword: bad})[0] is TypeError
+    for bad in ("x", [0.1], 3, object()):
+        assert outcome(op.write, x, generator=bad)[0] is TypeError
+    for key, message in (
+        (torch.tensor([1, 2, 3]), "of size"),
+        (torch.tensor(1), "of size"),
+        (torch.ones(2, 2, dtype=torch.int64), "of size"),
+        (torch.tensor([1, 2], dtype=torch.int32), "dtype int64"),
+        (torch.tensor([1.0, 2.0]), "dtype int64"),
+        (torch.ones(2, dtype=torch.int64, device="meta"), "meta"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            op.write(x, generator=key)
+    assert (x == 1).all(), "nothing is written"
+
+
+@ALL
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is one device")
+def test_a_generator_of_another_device_is_refused(op):
+    for device, other in (("cpu", "cuda"), ("cuda", "cpu")):
+        x = torch.ones(3, device=device)
+        with pytest.raises(RuntimeError, match="generator"):
+            op.write(x, generator=torch.Generator(other))
+        assert (x == 1).all()
+
+
+# graphs
+
+
+@ALL
+def test_opcheck(op, device):
+    """In full once; other dtypes and layouts differ in what the fake kernels say."""
+    for name in sorted({op.kernel, op.kernel.removesuffix("_") + "_"}):
+        kernel = getattr(torch.ops.torchnotes, name).default
+        for dtype, layout in zip((torch.float32, torch.float64, torch.bfloat16, torch.float16), LAYOUTS, strict=False):
+            arguments = (layout(torch.zeros(2, 3, 4, 5, dtype=dtype, device=device)), KEY, *op.numbers)
+            in_full = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
+            torch.library.opcheck(kernel, arguments, test_utils=in_full if dtype == torch.float32 else in_full[:2])
+            torch.library.opcheck(kernel, (*arguments, (3, 5, 7)), test_utils=("test_faketensor",))
+
+
+def test_compiled_with_inductor():
+    """All of them in one function: by a given key the results are those of eager mode; by a seed those of the seed,
+    where each call draws a key. In training the compiler saves the key, and no mask."""
+    layers = torch.nn.Sequential(
+        nn.Dropout(0.2), nn.GaussianDropoutLinear(8, 8, p=0.2), nn.GaussianDropout(0.1), nn.VariationalDropout(8)
+    )
+
+    def by_key(x: Tensor, y: Tensor) -> list[Tensor]:
+        noisy = [op(x * 2 + 1, generator=KEY) * 3 + op.write(y * 2, generator=KEY) for op in NOISES]
+        return [*noisy, *(op(x * 2, generator=KEY) + 1 for op in FILLS)]
+
+    def step(x: Tensor, y: Tensor, z: Tensor) -> tuple[list[Tensor], ...]:
+        return by_key(x, y), [op(z * 1) for op in (*NOISES, *FILLS)], [op(z * 1) for op in (*NOISES, *FILLS)], layers(z)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, dynamic=True)
+    saved: list[Tensor] = []
+    for shape in ((33, 8), (125, 8)):
+        inputs = [torch.ones(shape, requires_grad=True) for _ in range(3)]
+        torch.manual_seed(5)
+        again = compiled(*inputs)
+        torch.manual_seed(5)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+            keyed, first, second, of_layers = compiled(*inputs)
+        assert torch.bool not in {t.dtype for t in saved}
+        torch.testing.assert_close(again, (keyed, first, second, of_layers), rtol=0, atol=0)
+        eager = by_key(*inputs[:2])
+        torch.testing.assert_close(keyed, eager)
+        for ours, others in zip(first, second, strict=True):
+            assert not torch.equal(ours, others)
+            assert ours.unique().numel() > 1
+        noises = [y.detach() for y in (*first[:2], *second[:2])]  # z is 1
+        loss = sum(y.square().sum() for y in (*keyed[:2], *first[:2], *second[:2]))
+        gradients = torch.autograd.grad(loss + 0 * of_layers.sum(), inputs)
+        expected = torch.autograd.grad(sum(y.square().sum() for y in eager[:2]), inputs[:2])
+        torch.testing.assert_close(gradients, (*expected, 2 * sum(d.square() for d in noises)))
+    torch._dynamo.reset()
+
+
+@EACH_NOISE
+def test_compiled_transforms(op):
+    torch._dynamo.reset()
+    x = values((3, 4), torch.float64, "cpu")
+
+    def keyed(x: Tensor) -> Tensor:
+        return op(x, generator=KEY)
+
+    def transformed(x: Tensor) -> tuple[Tensor, ...]:
+        gradient = torch.func.grad(lambda x: keyed(x).pow(2).sum())
+        return torch.vmap(keyed)(x), gradient(x), torch.func.jacfwd(keyed)(x)
+
+    compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), transformed(x))
+    torch._dynamo.reset()
+
+
+@EACH_NOISE
+def test_exported_graphs_hold_our_operator_in_training_alone(op):
+    """It is faster than what the compiler makes of torch's."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    class Module(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return op(x, training=self.training)
+
+    for module in (Module(), Module().eval()):
+        exported = torch.export.export(module, (torch.ones(3, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+        assert (f"torchnotes.{op.kernel}.default" in targets) == module.training == bool(targets)
+        exported.module()(torch.ones(7, 4))
+    with torch.no_grad():
+        graph = make_fx(op)(torch.ones(3)).graph
+    assert any("torchnotes" in str(node.target) for node in graph.nodes)
