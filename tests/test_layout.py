@@ -77,7 +77,7 @@ def test_every_operation_stands_on_every_side():
 
 
 def test_nothing_stands_on_one_side_alone():
-    whole = {"network"}  # benchmarks of more than an operation
+    whole = {"network", "random"}  # benchmarks and tests of more than an operation
     shared = {"activation", "gradient", "philox", "portable", "rounding", "vector_math", "vector_words", "weighted"}
     expected = {path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem)}
     for side in (*NATIVE_SIDES, "tests/ops/test_{}.py", BENCHMARK):
@@ -98,7 +98,8 @@ def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
         source = (STEMS | OPTIMIZERS)[stem].read_text()
         assert f'"torchnotes::{name}"' in source or f'operator = "{name}"' in source
         if stem in STEMS:  # those of optimizers are found by the optimizer's name, in tests/optim/test_use.py
-            assert f'"{name}"' in (ROOT / f"tests/ops/test_{stem}.py").read_text()
+            tests = (ROOT / f"tests/ops/test_{kind}.py" for kind in (stem, "random"))
+            assert any(f'"{name}"' in path.read_text() for path in tests)
 
 
 @pytest.mark.skipif(torchnotes._C.cuda, reason="this build has CUDA")

@@ -28,7 +28,7 @@ from torchnotes.ops._random import random_key
 class Random:
     function: Callable[..., Tensor]
     builtin: Callable[..., Tensor]
-    kernel: str  # its native operator, of a tensor, a key and these numbers
+    kernels: tuple[str, ...]  # its native operators, the last in place, of a tensor, a key and these numbers
     keywords: dict[str, float]
     numbers: tuple[float, ...]
     noise: Callable[..., Tensor] | None = None  # what it multiplies by, for a given tensor; None if it fills
@@ -48,7 +48,7 @@ class Random:
     def native(self, x: Tensor, keys: Tensor, *place: Any) -> Tensor:
         """The same by the native operator."""
         y = x.clone() if self.fills else x
-        result = getattr(torch.ops.torchnotes, self.kernel).default(y, keys, *self.numbers, *place)
+        result = getattr(torch.ops.torchnotes, self.kernels[0]).default(y, keys, *self.numbers, *place)
         return y if self.fills else result
 
 
@@ -62,23 +62,25 @@ def dropout_noise(x: Tensor, p: float) -> Tensor:
     return factors_of_dropout(KEY, tuple(x.shape), x.dtype, p).to(x.device)
 
 
-DROPOUT = Random(F.dropout, torch.nn.functional.dropout, "dropout", {"p": 0.3}, (0.3,), dropout_noise)
-GAUSSIAN = Random(F.gaussian_dropout, torch.mul, "gaussian_dropout", {"sigma": 0.7}, (1.0, 0.7), gaussian_noise)
+DROPOUT = Random(F.dropout, torch.nn.functional.dropout, ("dropout", "dropout_"), {"p": 0.3}, (0.3,), dropout_noise)
+GAUSSIAN = Random(
+    F.gaussian_dropout, torch.mul, ("gaussian_dropout", "gaussian_dropout_"), {"sigma": 0.7}, (1.0, 0.7), gaussian_noise
+)
 FILLS = (
-    Random(init.uniform_, torch.nn.init.uniform_, "uniform_", {"a": -0.5, "b": 1.25}, (-0.5, 1.25)),
-    Random(init.normal_, torch.nn.init.normal_, "normal_", {"mean": 0.25, "std": 1.5}, (0.25, 1.5)),
+    Random(init.uniform_, torch.nn.init.uniform_, ("uniform_",), {"a": -0.5, "b": 1.25}, (-0.5, 1.25)),
+    Random(init.normal_, torch.nn.init.normal_, ("normal_",), {"mean": 0.25, "std": 1.5}, (0.25, 1.5)),
     Random(
         init.trunc_normal_,
         torch.nn.init.trunc_normal_,
-        "trunc_normal_",
+        ("trunc_normal_",),
         {"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0},
         (0.25, 1.5, -2.0, 1.0),
     ),
 )
 NOISES = (DROPOUT, GAUSSIAN)
-ALL = pytest.mark.parametrize("op", (*NOISES, *FILLS), ids=lambda op: op.kernel)
-EACH_NOISE = pytest.mark.parametrize("op", NOISES, ids=lambda op: op.kernel)
-EACH_FILL = pytest.mark.parametrize("op", FILLS, ids=lambda op: op.kernel)
+ALL = pytest.mark.parametrize("op", (*NOISES, *FILLS), ids=lambda op: op.kernels[0])
+EACH_NOISE = pytest.mark.parametrize("op", NOISES, ids=lambda op: op.kernels[0])
+EACH_FILL = pytest.mark.parametrize("op", FILLS, ids=lambda op: op.kernels[0])
 
 
 # the key
@@ -210,7 +212,7 @@ def test_a_part_gets_the_numbers_of_its_place(op, dtype, device):
         memory = torch.full((x.numel() + 2,), 77.0, dtype=dtype, device=device)
         part = memory[1:-1].copy_(x.reshape(-1)).view(x.shape)
         assert torch.equal(op.native(part, KEY, place), expected), place
-        getattr(torch.ops.torchnotes, op.kernel.removesuffix("_") + "_")(part, KEY, *op.numbers, place)
+        getattr(torch.ops.torchnotes, op.kernels[-1])(part, KEY, *op.numbers, place)
         assert torch.equal(part, expected)
         assert (memory[[0, -1]] == 77).all()
     x, keys, place = values((3, 2, 10), dtype, device), torch.arange(6).view(3, 2), (70, 5, 9)
@@ -220,7 +222,7 @@ def test_a_part_gets_the_numbers_of_its_place(op, dtype, device):
     kept = x.clone()
     for bad in ((3, 7, 7), (-1, 5, 7), (3, 0, 7), (3, -5, 7), (3, 5, -7), (3, 5), ()):
         with pytest.raises(RuntimeError, match="place"):
-            getattr(torch.ops.torchnotes, op.kernel)(x, KEY, *op.numbers, bad)
+            getattr(torch.ops.torchnotes, op.kernels[0])(x, KEY, *op.numbers, bad)
     assert torch.equal(x, kept), "nothing is written"
     assert op.native(torch.empty(0, dtype=dtype, device=device), KEY, (3, 5, 7)).shape == (0,)
 
@@ -492,7 +494,7 @@ def test_a_generator_of_another_device_is_refused(op):
 @ALL
 def test_opcheck(op, device):
     """In full once; other dtypes and layouts differ in what the fake kernels say."""
-    for name in sorted({op.kernel, op.kernel.removesuffix("_") + "_"}):
+    for name in op.kernels:
         kernel = getattr(torch.ops.torchnotes, name).default
         for dtype, layout in zip((torch.float32, torch.float64, torch.bfloat16, torch.float16), LAYOUTS, strict=False):
             arguments = (layout(torch.zeros(2, 3, 4, 5, dtype=dtype, device=device)), KEY, *op.numbers)
@@ -569,7 +571,7 @@ def test_exported_graphs_hold_our_operator_in_training_alone(op):
     for module in (Module(), Module().eval()):
         exported = torch.export.export(module, (torch.ones(3, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
-        assert (f"torchnotes.{op.kernel}.default" in targets) == module.training == bool(targets)
+        assert (f"torchnotes.{op.kernels[0]}.default" in targets) == module.training == bool(targets)
         exported.module()(torch.ones(7, 4))
     with torch.no_grad():
         graph = make_fx(op)(torch.ones(3)).graph
