@@ -183,10 +183,13 @@ def fresh_compiler() -> Iterator[None]:
 compiles_backward = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 
 
+# Operators are opaque to Inductor: two of them tell whether it calls them rightly, with one tensor and with several.
+COMPILED = [*((name, "aot_eager") for name in OPERATIONS), ("sigmoid", "inductor"), ("cross_entropy", "inductor")]
+
+
 @compiles_backward
 @pytest.mark.usefixtures("fresh_compiler")
-@pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize(("name", "backend"), COMPILED)
 def test_compiled_autograd(name, backend):
     ours, theirs = OPERATIONS[name]
     for n in (5, 5, 9):

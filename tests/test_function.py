@@ -86,11 +86,10 @@ def test_rules_made_of_plain_operations_nest():
         torch.testing.assert_close(*derivatives)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_a_function_compiles_as_a_full_graph(backend):
+def test_a_function_compiles_as_a_full_graph():
     torch._dynamo.reset()
     x = torch.randn(5, requires_grad=True)
-    compiled = torch.compile(lambda x: Cube.apply(x) * 2, fullgraph=True, backend=backend)
+    compiled = torch.compile(lambda x: Cube.apply(x) * 2, fullgraph=True, backend="aot_eager")
     y = compiled(x)
     torch.testing.assert_close(y, x**3 * 2)
     torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], 6 * x**2)
