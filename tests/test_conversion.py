@@ -166,7 +166,7 @@ def shared_norm() -> nn.Module:
 
 REGISTER = ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook")
 REGISTER += ("register_full_backward_pre_hook",)
-TAKEN = "something else takes its result"
+TAKEN = "its result is also used elsewhere"
 NOT_FUSED = [
     *((lambda r=r: nn.Sequential(hooked(layer(), r), nn.ReLU()), "hooks") for r in REGISTER),
     *((lambda r=r: nn.Sequential(layer(), hooked(nn.ReLU(), r)), "hooks") for r in REGISTER),
@@ -279,7 +279,7 @@ def test_hooks_and_old_parametrizations_go_on():
     (model, expected), (ours, seen) = instrumented(), instrumented()
     report = convert(ours)
     assert len(report.replaced) == 4
-    assert report.unfused == {"1": "hooks see what is between it and its activation"}
+    assert report.unfused == {"1": "hooks see the value between it and its activation"}
     assert_same(ours, model, torch.randn(4, 3, dtype=torch.float64))
     assert len(seen) == 3
     torch.testing.assert_close(seen, expected)
@@ -760,7 +760,7 @@ def test_the_report_can_be_read():
         "kept: 1",
         "    GELU: no counterpart here (1): 4",
         "not fused: 1",
-        "    hooks see what is between it and its activation (1): 2",
+        "    hooks see the value between it and its activation (1): 2",
     ]
     assert "in place: 1" in str(convert(images(nn.Conv2d(4, 4, 1)), inplace=True))
     assert "(model)" in str(convert(nn.GELU()))

@@ -89,7 +89,7 @@ def built_for(torch_version: str, python_version: str) -> str:
 TORCH, PYTHON = torch.__version__, "{}.{}".format(*sys.version_info)
 COMPUTE = "import torch, torchnotes.functional as F; print(F.relu(torch.ones(3)).sum().item())"
 WITH_LIBRARY = "import os; os.environ['TORCHNOTES_KERNELS'] = {!r}; " + COMPUTE
-NAMED = "The variable TORCHNOTES_KERNELS names it: name another one, or unset it"
+NAMED = "It was chosen by TORCHNOTES_KERNELS: change or unset this variable"
 ERROR, CURE = "^ImportError: torchnotes", ".*pip install"
 WITHOUT = "import torch; torch.__version__ = '2.99.0'; del torch.compiler.is_compiling; import torchnotes"
 OUTCOMES = {  # what the files of the package hold (None: they are removed), what then runs, and what it says at last
@@ -99,7 +99,7 @@ OUTCOMES = {  # what the files of the package hold (None: they are removed), wha
     ),
     "no kernels": ({"_cpu_*": None}, COMPUTE, f"{ERROR}: the kernel library .* is missing{CURE}"),
     "broken kernels": ({"_cpu_*": "no library"}, COMPUTE, f"{ERROR}: the kernel library .* cannot be loaded{CURE}"),
-    "no core": ({"_C.*": None}, COMPUTE, f"{ERROR}: its native module _C is missing{CURE}"),
+    "no core": ({"_C.*": None}, COMPUTE, f"{ERROR}: the native module _C is missing{CURE}"),
     "another Python, so that nothing is found": (
         {"*.so": None, "_built.py": built_for(TORCH, "3.1")}, COMPUTE,
         f"{ERROR} was built for torch {re.escape(TORCH)} and Python 3.1, but{CURE}",

@@ -1,6 +1,6 @@
 """Deep-learning notes made executable: PyTorch operations with hand-written backward passes and fast kernels."""
 
-from . import _native as _native  # says which torch it needs before anything else meets another one
+from . import _native as _native  # checks the torch version before anything else can fail because of it
 from . import functional as functional
 from . import init as init
 from . import nn as nn

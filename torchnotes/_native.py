@@ -1,6 +1,6 @@
-"""The only loader of native code: the schemas (_C) and the kernel library for this processor (_cpu_*).
+"""Loads the native code: the schemas (_C) and the kernel library for this processor (_cpu_*).
 
-Its ImportErrors bear the name of the package, for which python -m torchnotes shows the message without a traceback.
+Its ImportErrors carry the package's name, so that python -m torchnotes can show the message without a traceback.
 """
 
 import importlib
@@ -11,21 +11,21 @@ from types import ModuleType
 
 import torch
 
-CURE = "Build it again with this torch: pip install --no-build-isolation --force-reinstall --no-deps <torchnotes>"
+CURE = "Rebuild it with this torch: pip install --no-build-isolation --force-reinstall --no-deps <torchnotes>"
 OVERRIDE = os.environ.get("TORCHNOTES_KERNELS")
 
 
 def _short(version: str) -> tuple[str, ...]:
-    """The part of a torch version within which compiled code is interchangeable."""
+    """The part of a torch version that determines binary compatibility."""
     return tuple(version.split(".")[:2])
 
 
 def _check_built_for() -> None:
-    """Says plainly what would otherwise be an undefined symbol or a missing module."""
+    """Raises a clear error instead of an undefined symbol or a missing module."""
     try:
         built = importlib.import_module("torchnotes._built")
     except ModuleNotFoundError:
-        return  # loading _C says that nothing is built
+        return  # nothing is built; loading _C says so
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     if (_short(built.TORCH), built.PYTHON) != (_short(torch.__version__), python):
         raise ImportError(
@@ -41,13 +41,13 @@ def _load_schemas() -> ModuleType:
         return importlib.import_module("torchnotes._C")
     except ImportError as error:
         raise ImportError(
-            f"torchnotes: its native module _C is missing or cannot be loaded ({error}). {CURE}", name=__package__
+            f"torchnotes: the native module _C is missing or cannot be loaded ({error}). {CURE}", name=__package__
         ) from error
 
 
 def _kernel_library() -> Path:
-    """The library for the instruction set that torch uses here (ATEN_CPU_CAPABILITY lowers it), or the one that
-    TORCHNOTES_KERNELS names: a build of the same operators to be tried in its place."""
+    """The library for the instruction set that torch uses here (ATEN_CPU_CAPABILITY can lower it), or the one that
+    TORCHNOTES_KERNELS names instead."""
     if OVERRIDE:
         return Path(OVERRIDE)
     capability = torch.backends.cpu.get_cpu_capability().lower()
@@ -58,7 +58,7 @@ def _kernel_library() -> Path:
 
 def _load_kernels(library: Path) -> None:
     what = f"torchnotes: the kernel library {library}"
-    cure = "The variable TORCHNOTES_KERNELS names it: name another one, or unset it" if OVERRIDE else CURE
+    cure = "It was chosen by TORCHNOTES_KERNELS: change or unset this variable" if OVERRIDE else CURE
     if not library.exists():
         raise ImportError(f"{what} is missing. {cure}", name=__package__)
     try:
@@ -81,7 +81,7 @@ gather, call_on, update = _C.gather, _C.call_on, _C.update
 
 
 def build_info() -> str:
-    """How this torchnotes was built and which kernels it runs, one fact per line."""
+    """Describes how torchnotes was built and which kernels it uses, one fact per line."""
     cuda = f"yes, architectures {_C.cuda_architectures}" if _C.cuda else "no"
     return "\n".join(
         (

@@ -1,10 +1,10 @@
-"""Tables of plain text."""
+"""Plain-text tables."""
 
 from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be: the first to the left, those of numbers to the right."""
+    """Formats a table: the first column is aligned left, the others, which hold numbers, right."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
 

@@ -1,4 +1,4 @@
-"""The operations under torch.nn.functional's names."""
+"""The operations, under the names of torch.nn.functional."""
 
 from .ops import _scripted as _scripted
 from .ops.activations.leaky_relu import leaky_relu as leaky_relu

@@ -1,19 +1,19 @@
-"""How parameters start: torch.nn.init's initializers, with the same numbers on every device and for every thread.
+"""The initializers of torch.nn.init, with numbers that depend neither on the device nor on the number of threads.
 
 The variance of z = sum_k w_k x_k over k inputs, with independent factors, is
 
     Var(w x) = Var w Var x + Var x (E w)^2 + Var w (E x)^2,    at means of 0:  Var(z) = k Var(w) Var(x)
 
-so that of Var(w) = gain^2 / fan
+so that with Var(w) = gain^2 / fan
 
-    Glorot   fan = (k + m) / 2, between the k of the forward pass and the m outputs that the backward adds up
-    He       fan = k, gain^2 = 2 / (1 + a^2): a rectifier of slope a keeps so much less of E[x^2]
+    Glorot   fan = (k + m) / 2, between the k inputs of the forward pass and the m outputs that the backward adds up
+    He       fan = k, gain^2 = 2 / (1 + a^2): makes up for the part of E[x^2] that a rectifier of slope a loses
     LeCun    fan = k, gain = 1: Var(z) = Var(x)
     default  U[-1/sqrt k, 1/sqrt k], of variance 1/3k: Var(z) = Var(x)/3, after n layers 1/3^n
 
-Numbers of bfloat16 and half are those of float32, rounded. `generator` may also be a key, a tensor of two int64: a
-tensor of one shape then gets the same numbers every time. A DTensor gets those of the whole tensor, however it is
-sharded, from ranks of the same seed.
+Numbers in bfloat16 and half are those of float32, rounded. `generator` may also be a key, a tensor of two int64:
+tensors of the same shape then always get the same numbers. A DTensor gets the numbers of the full tensor, however it is
+sharded, if all ranks have the same seed.
 """
 
 import hashlib
@@ -39,10 +39,10 @@ _MODES = ("fan_in", "fan_out", "fan_avg")
 
 
 def _fan(tensor: Tensor, mode: str, axes: tuple[int, int], groups: int) -> float:
-    """How many products an element of the output, of the gradient of the input, or of either is a sum of.
+    """The number of products that sum up to an element of the output, of the input's gradient, or their mean.
 
-    axes: the dimensions of the inputs and of the outputs; (1, 0) in Linear and convolutions, (0, 1) in transposed ones
-    groups: of a convolution, whose dimension 0 counts the channels of all groups
+    axes: the dimensions of the inputs and outputs: (1, 0) for Linear and convolutions, (0, 1) for transposed ones
+    groups: those of a convolution, whose dimension 0 counts the channels of all groups
     """
     if mode.lower() not in _MODES:
         raise ValueError(f"Mode {mode} not supported, please use one of {list(_MODES)}")
@@ -50,10 +50,10 @@ def _fan(tensor: Tensor, mode: str, axes: tuple[int, int], groups: int) -> float
         raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
     for axis in axes:
         if not -tensor.dim() <= axis < tensor.dim():
-            raise IndexError(f"axes must be dimensions of the tensor, of which there are {tensor.dim()}. Got: {axes}")
+            raise IndexError(f"axes must be dimensions of a {tensor.dim()}-dimensional tensor, got {axes}")
     inputs, outputs = (axis % tensor.dim() for axis in axes)
     if inputs == outputs:
-        raise ValueError(f"axes must be those of the inputs and of the outputs, two different ones. Got: {axes}")
+        raise ValueError(f"axes must be two different dimensions, of the inputs and of the outputs, got {axes}")
     elsewhere = math.prod(size for i, size in enumerate(tensor.shape) if i not in (inputs, outputs))
     fans = [elsewhere * tensor.size(axis) / (groups if axis == 0 else 1) for axis in (inputs, outputs)]
     return {"fan_in": fans[0], "fan_out": fans[1], "fan_avg": sum(fans) / 2}[mode.lower()]
@@ -77,7 +77,7 @@ def _filled_(
 
 
 def _scaled_(distribution: Callable[..., Tensor], tensor: Tensor, *rest: Any) -> Tensor:
-    """The same, but nothing where there are no elements, as torch's kaiming_* and unlike its xavier_*."""
+    """The same, but accepts tensors without elements, like torch's kaiming_* and unlike its xavier_*."""
     if 0 in tensor.shape:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
         return tensor
@@ -93,7 +93,7 @@ def glorot_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """U(-b, b) of variance gain^2 / fan: by default b = gain sqrt(6 / (fan_in + fan_out))."""
+    """Fills tensor from U(-b, b) with variance gain^2 / fan; by default b = gain sqrt(6 / (fan_in + fan_out))."""
     return _filled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -106,7 +106,7 @@ def glorot_normal_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """N(0, gain^2 / fan): by default gain^2 2 / (fan_in + fan_out)."""
+    """Fills tensor from N(0, gain^2 / fan); by default the variance is gain^2 2 / (fan_in + fan_out)."""
     return _filled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -120,8 +120,8 @@ def he_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """U(-b, b) of variance gain^2 / fan, with the gain of a nonlinearity and its slope a."""
-    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # its own error
+    """Fills tensor from U(-b, b) with variance gain^2 / fan and the gain of a nonlinearity with slope a."""
+    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -135,8 +135,8 @@ def he_normal_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """N(0, gain^2 / fan), with the gain of a nonlinearity and its slope a."""
-    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # its own error
+    """Fills tensor from N(0, gain^2 / fan) with the gain of a nonlinearity with slope a."""
+    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -149,7 +149,7 @@ def lecun_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """U(-b, b) of variance gain^2 / fan: by default b = gain sqrt(3 / fan_in)."""
+    """Fills tensor from U(-b, b) with variance gain^2 / fan; by default b = gain sqrt(3 / fan_in)."""
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -162,7 +162,7 @@ def lecun_normal_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """N(0, gain^2 / fan): by default gain^2 / fan_in."""
+    """Fills tensor from N(0, gain^2 / fan); by default the variance is gain^2 / fan_in."""
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -174,7 +174,7 @@ def default_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """U(-1/sqrt fan, 1/sqrt fan), as the weights of torch's layers start."""
+    """Fills tensor from U(-1/sqrt fan, 1/sqrt fan), like the weights of torch's layers."""
     return _scaled_(uniform_, tensor, 1 / math.sqrt(3.0), mode, axes, groups, generator)
 
 
@@ -200,13 +200,14 @@ SCHEMES: dict[str, Callable[..., Tensor]] = {
 def initialize_(
     model: torch.nn.Module, scheme: str = "he", *, seed: int | None = None, **options: Any
 ) -> torch.nn.Module:
-    """Starts the parameters of a whole model, in place, and returns it.
+    """Initializes all parameters of a model in place and returns the model.
 
-    Weights of two and more dimensions are filled by the scheme, with its `options` (a, mode, gain, nonlinearity), those
-    of transposed and grouped convolutions by their true fan; embeddings by N(0, 1), as torch's. Biases become 0, and
-    other parameters, as of normalisation, stay. What a parameter gets is a function of the seed, its name and its shape
-    (of a shared one the first name in the order of the alphabet), not of the order in which the model was made. Without
-    a seed one is drawn from torch's generator. A parameter that is a DTensor gets the numbers that it would get whole.
+    Weights with two or more dimensions are filled by the scheme, to which the `options` (a, mode, gain, nonlinearity)
+    are passed; transposed and grouped convolutions get their true fan. Embeddings are filled from N(0, 1), as in torch.
+    Biases become 0; other parameters, such as those of normalization, are left alone. The numbers of a parameter depend
+    on the seed, its name (for shared parameters the alphabetically first one) and its shape, not on the order in which
+    the model was built. By default the seed is drawn from torch's generator. A DTensor gets the numbers of the full
+    parameter.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
@@ -220,9 +221,9 @@ def initialize_(
         if parameter.is_floating_point() and parameter.numel() > 0:
             if not fills_natively(parameter):
                 raise TypeError(
-                    f"initialize_ takes plain tensors and DTensors. Got: a {type(parameter).__name__} as {name}"
+                    f"initialize_ supports plain tensors and DTensors, got a {type(parameter).__name__} as {name}"
                 )
-            names[parameter] = name  # the first one comes last
+            names[parameter] = name  # the alphabetically first name comes last
     for one in {p.device_mesh: p for p in names if is_dtensor(p)}.values():
         make_sure(one, "initialize_", seed=seed, scheme=scheme, options=tuple(sorted(options.items())))
     for parameter, name in names.items():
@@ -239,11 +240,11 @@ def initialize_(
 
 
 def _arrangement(module: torch.nn.Module) -> dict[str, Any]:
-    """Which dimensions of a layer's weight are its inputs and outputs, and in how many groups."""
+    """The dimensions of the inputs and outputs of a layer's weight, and its groups."""
     axes = (0, 1) if isinstance(module, _ConvTransposeNd) else (1, 0)
     return dict(axes=axes, groups=module.groups if isinstance(module, _ConvNd) else 1)
 
 
 def _number(name: str) -> int:
-    """64 bits of a name."""
+    """A 64-bit hash of a name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)

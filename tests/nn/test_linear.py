@@ -102,5 +102,5 @@ def test_mlp_with_everything():
 
 @pytest.mark.parametrize("sizes", ((), (3,)))
 def test_mlp_takes_at_least_two_sizes(sizes):
-    with pytest.raises(ValueError, match="at least two layers"):
+    with pytest.raises(ValueError, match="at least two sizes"):
         nn.MLP(sizes)

@@ -132,17 +132,17 @@ def test_optimizers_that_are_not_taken():
         pass
 
     for optimizer in (Mine(w, lr=0.1), torch.optim.LBFGS(w), torch.optim.Adamax(w), "adam"):
-        with pytest.raises(TypeError, match=r"from_torch takes torch.optim's SGD, RMSprop, Adam or AdamW"):
+        with pytest.raises(TypeError, match=r"from_torch expects torch.optim's SGD, RMSprop, Adam or AdamW"):
             optim.from_torch(optimizer)
-    with pytest.raises(TypeError, match=r"to_torch takes torchnotes.optim's"):
+    with pytest.raises(TypeError, match=r"to_torch expects torchnotes.optim's"):
         optim.to_torch(torch.optim.LBFGS(w))
     ours = optim.SGD(w, lr=0.1, rounding="stochastic")
     assert optim.from_torch(ours) is ours
-    with pytest.raises(ValueError, match=r"torch.optim.SGD has no rounding. Got a group with rounding='stochastic'"):
+    with pytest.raises(ValueError, match=r"torch.optim.SGD has no rounding, got a group with rounding='stochastic'"):
         optim.to_torch(ours)
     assert type(ours) is optim.SGD
     patched = torch.optim.SGD(w, lr=0.1)
     assert optim.to_torch(patched) is patched
     patched.step = lambda: None
-    with pytest.raises(TypeError, match="somebody has replaced the step"):
+    with pytest.raises(TypeError, match="has been replaced"):
         optim.from_torch(patched)

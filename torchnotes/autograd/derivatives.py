@@ -1,4 +1,4 @@
-"""Derivatives of functions that are composed of plain torch operations, right in every mode and to every order."""
+"""Derivatives of compositions of plain torch operations, right in every mode and to every order."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from torch._C._autograd import (
 
 
 def transpose(function: Callable[..., Any], *primals: Tensor) -> Callable[..., Any]:
-    """The transposed derivative at the primals: from a gradient of the result to the gradients of the arguments."""
+    """The transposed derivative at the primals, which maps a gradient of the result to gradients of the arguments."""
     return _vjp(function, *primals)[1]
 
 
 def _vjp(function: Callable[..., Any], *primals: Tensor) -> Any:
-    """torch.func.vjp, which refuses to run under hooks of saved tensors, without them."""
+    """torch.func.vjp, with saved-tensor hooks suspended, because it refuses to run under them."""
     hooks = []
     try:
         while hook := _top_saved_tensors_default_hooks(True):
@@ -31,7 +31,7 @@ def _vjp(function: Callable[..., Any], *primals: Tensor) -> Any:
 
 
 def of_some(function: Callable[..., Any], arguments: Sequence, places: Sequence[int]) -> Callable[..., Any]:
-    """The function of its arguments at these places, the others being as given."""
+    """The function of its arguments at these places, with the others fixed."""
 
     def call(*some: Tensor) -> Any:
         everything = list(arguments)
@@ -43,15 +43,15 @@ def of_some(function: Callable[..., Any], arguments: Sequence, places: Sequence[
 
 
 def of_tensors(function: Callable[..., Any], arguments: Sequence) -> tuple[Callable[..., Any], list[Tensor]]:
-    """The function of those of its arguments that are not None, and these."""
+    """The function of only those arguments that are not None, and these arguments."""
     places = [i for i, x in enumerate(arguments) if x is not None]
     return of_some(function, arguments, places), [arguments[i] for i in places]
 
 
 def tangent(function: Callable[..., Any], primals: tuple, tangents: tuple, *constants: Any) -> Any:
-    """The derivative of function(*primals, *constants) along the tangents, None standing for 0.
+    """The derivative of function(*primals, *constants) along the tangents, where None means 0.
 
-    As the transpose of the transpose: torch allows no forward mode within the forward mode of dual numbers.
+    It is the transpose of the transpose, because torch does not allow forward mode inside dual numbers.
     """
     moving = [i for i, t in enumerate(tangents) if t is not None]
     of_moving = of_some(function, (*primals, *constants), moving)

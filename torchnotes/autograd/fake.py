@@ -1,4 +1,4 @@
-"""The fake kernels of the native operators, which compute nothing but sizes: for torch.compile and the meta device."""
+"""The fake kernels of the native operators, for torch.compile and the meta device: they only compute sizes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,8 @@ from torch.overrides import has_torch_function
 def register_fake(name: str, function: Callable[..., Any]) -> None:
     """Registers a fake kernel that raises if the operands are on different devices.
 
-    One operand on the meta device is enough for torch to call the fake kernel, whose result on another device would be
-    uninitialized memory.
+    torch calls the fake kernel as soon as one operand is on the meta device. If another device were accepted, its
+    result would be uninitialized memory.
     """
 
     def fake(*args: Any) -> Any:
@@ -23,10 +23,10 @@ def register_fake(name: str, function: Callable[..., Any]) -> None:
 
 
 def check_same_device(*args: Any) -> None:
-    """Raises as torch does if tensors are on different devices. As in torch, numbers on the CPU may join any others."""
+    """Raises torch's error if tensors are on different devices. As in torch, 0-d CPU tensors may join any device."""
     tensors = [x for arg in args for x in (arg if isinstance(arg, list) else (arg,)) if isinstance(x, Tensor)]
     if has_torch_function(tensors):
-        return  # subclasses, whose device is their own affair
+        return  # subclasses decide for themselves
     for x in tensors[1:]:
         if x.device != tensors[0].device and not (x.is_cpu and x.dim() == 0):
             raise RuntimeError(f"Tensor on device {x.device} is not on the expected device {tensors[0].device}!")

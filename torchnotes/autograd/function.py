@@ -1,4 +1,4 @@
-"""The base of every autograd Function here, and the test of whether a call is one for our kernels."""
+"""The base class of all autograd Functions here, and the test of whether our kernels support a call."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -17,50 +17,50 @@ from .._native import _C, DIRECT, GRAPH, batch_of, call_mode, dense_float, is_re
 
 
 def native(x: Any) -> bool:
-    """Whether x is a tensor that our kernels take, in a call that they should take.
+    """Whether our kernels support x in this call.
 
-    Everything else goes to the torch operation of the same name, which computes it (integer, complex, sparse, nested
-    and quantised tensors, tensor subclasses, other devices) or raises its own error. So does a call that is being
-    compiled or exported: a kernel of ours would keep the compiler from fusing the operation with its neighbours.
+    Everything else falls back to the torch operation of the same name, which computes it (integer, complex, sparse,
+    nested and quantized tensors, tensor subclasses, other devices) or raises its own error. So does a call that is
+    being compiled or exported, because an opaque kernel would keep the compiler from fusing the operation.
     """
     return not is_compiling() and dense_float(x)
 
 
 def watched() -> bool:
-    """Whether a TorchFunctionMode is active. It is to see the call under our name (`show`), before any kernel does."""
+    """Whether a TorchFunctionMode is active, which must see the call under our name (`show`) before any kernel runs."""
     return not is_compiling() and is_watched()
 
 
 def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What the innermost TorchFunctionMode, or a subclass among the arguments, makes of the call.
+    """Passes the call to the innermost TorchFunctionMode, or to a subclass among the arguments.
 
-    By default it calls the function, itself switched off. The reasons are in docs/decisions/function-modes.md.
+    By default it disables itself and calls the function. The reasons are in docs/decisions/function-modes.md.
     """
     return handle_torch_function(function, (*args, *kwargs.values()), *args, **kwargs)
 
 
 def recorded(x: Any) -> bool:
-    """Whether our kernels would take x, but the call must consist of torch's operations (`is_recorded`).
+    """Whether our kernels would support x, but the call must consist of torch's operations (`is_recorded`).
 
-    This holds under torch.jit.trace, under torch.func.functionalize, and while torch.fx records with gradients enabled
-    or under a transform. The reasons are in docs/decisions/tracing.md.
+    This is the case under torch.jit.trace, under torch.func.functionalize, and while torch.fx records with gradients
+    enabled or under a transform. The reasons are in docs/decisions/tracing.md.
     """
     return not is_compiling() and is_recorded() and traceable(x)
 
 
 def traceable(x: Any) -> bool:
-    """The same question of dtype and layout for a call that is being compiled: an operator of ours may be traced."""
+    """Like `native`, by dtype and layout only, for calls being compiled, which may contain our operators."""
     return isinstance(x, torch.Tensor) and x.is_floating_point() and x.layout == torch.strided
 
 
 def autocasts(x: torch.Tensor) -> bool:
-    """Whether operations on x are under autocast."""
+    """Whether autocast is enabled for operations on x."""
     device = x.device.type
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def kernel(name: str) -> Callable[..., Any]:
-    """The native operator torchnotes::name as a C++ callable, without the Python layer that torch.ops puts over it."""
+    """The native operator torchnotes::name as a C++ callable, without the Python wrapper of torch.ops."""
     return getattr(torch.ops.torchnotes, name).default._op
 
 
@@ -76,16 +76,16 @@ def differentiable(
     only_for: Mapping[str, int] = MappingProxyType({}),
     **renamed: str | None,
 ) -> Callable[..., Any]:
-    """The native operator as a function of its arguments (by position) that returns so many of its `results`, in C++.
+    """The native operator as a C++ function with positional arguments that returns its first `results` results.
 
-    The first result is differentiable by as many arguments, from the first on, as the native operator `backward`
-    returns gradients. The node hands that operator the gradient and what its further arguments without a default name:
-    arguments or results of `operator`, `renamed` where the names differ, to None for nothing; and `wanted`, a list that
-    says which gradients are. What is `only_for` one of them (its number) is kept where that is wanted. Where a graph of
-    the backward is wanted the node calls `differentiable_backward` instead.
+    The first result is differentiable in as many leading arguments as the native operator `backward` returns gradients.
+    The node passes to that operator the gradient and whatever its other arguments without a default are named after:
+    arguments or results of `operator` (`renamed` maps names that differ, or maps to None for nothing), or `wanted`, a
+    list that tells which gradients are needed. A value in `only_for` is saved only if the gradient of that index is
+    needed. If the backward itself needs a graph, the node calls `differentiable_backward` instead.
 
-    `otherwise` takes the call over wherever C++ does not do: under a transform, where another argument wants a
-    gradient, and under autocast for an operator that heeds it. It is None where whoever calls has asked for all that.
+    `otherwise` is the fallback in Python: under a transform, if another argument requires a gradient, and under
+    autocast for operators that respect it. It is None if the caller has already checked this.
     See csrc/differentiable.cpp.
     """
     arguments = getattr(torch.ops.torchnotes, backward).default._schema.arguments[1:]
@@ -98,22 +98,22 @@ def differentiable(
 class Function(torch.autograd.Function):
     """A torch.autograd.Function with forward, setup_context, backward, `tangent` and vmap, called at C speed.
 
-    `tangent` is the forward-mode rule, written as torch's `jvp` is. It has another name because torch.compile refuses a
-    Function that defines jvp: only under a transform does `apply` go to a subclass that has it. Outside of transforms
-    `apply` skips torch's Python layer, which binds the arguments anew on every call, and where nothing requires a
-    gradient it skips autograd altogether. What setup_context saves for backward is saved for `tangent` too. Measured in
+    `tangent` is the forward-mode rule, written like torch's `jvp`. It has another name because torch.compile rejects a
+    Function that defines jvp; under a transform `apply` switches to a subclass that has it. Without transforms `apply`
+    skips torch's Python layer, which binds the arguments on every call, and skips autograd altogether if nothing
+    requires a gradient. What setup_context saves for backward is also saved for `tangent`. Measured in
     docs/decisions/autograd-calls.md.
     """
 
     _apply: ClassVar[Callable[..., Any]]
-    by_torch: ClassVar[Callable[..., Any] | None] = None  # forward by torch's operations, for what torch.fx records
+    by_torch: ClassVar[Callable[..., Any] | None] = None  # forward in torch's operations, for torch.fx to record
 
     def __init_subclass__(cls) -> None:
         cls._apply = super(torch.autograd.Function, cls).apply  # type: ignore[misc] # the C++ base has no stub
 
     @staticmethod
     def tangent(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError("forward-mode differentiation: the Function defines no tangent")
+        raise NotImplementedError("the Function does not define a tangent, which forward-mode AD requires")
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -137,7 +137,7 @@ class Function(torch.autograd.Function):
 
     @classmethod
     def _batched(cls, batch: tuple[int, int], *args: Any) -> Any:
-        """By the vmap rule in a torch.autograd.grad of batched gradients, whose own vmap would lose the graph."""
+        """Applies the vmap rule under autograd.grad(is_grads_batched=True), whose own vmap would lose the graph."""
         level, size = batch
         in_dims = tuple(0 if batch_of(x) == batch else None for x in args)
 
@@ -152,7 +152,7 @@ class Function(torch.autograd.Function):
 
 
 def _unwrapped(x: Any) -> Any:
-    """The tensor inside wrappers whose torch.func level has ended (csrc/call_mode.h), of which there may be several."""
+    """The tensor inside any wrappers whose torch.func level has ended (csrc/call_mode.h)."""
     while isinstance(x, torch.Tensor) and (inside := unwrap_if_dead(x)) is not x:
         x = inside
     return x
@@ -163,7 +163,7 @@ _apply_in_python = vars(torch.autograd.Function)["apply"].__func__
 
 @functools.cache
 def _with_jvp(cls: type[Function], graph: bool) -> type[torch.autograd.Function]:
-    """The Function with the rule of forward mode. Below each level it records a graph only if the caller wants one."""
+    """The Function with its forward-mode rule. Below each level it records a graph only if the caller needs one."""
 
     def apply(cls: Any, *args: Any) -> Any:
         with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
@@ -194,7 +194,7 @@ def _with_jvp(cls: type[Function], graph: bool) -> type[torch.autograd.Function]
 
 
 class _Saved:
-    """What a rule sees of ctx: the same attributes, other saved tensors."""
+    """The ctx that a rule sees, with other saved tensors."""
 
     def __init__(self, ctx: Any, saved_tensors: tuple):
         self._ctx = ctx
@@ -205,11 +205,11 @@ class _Saved:
 
 
 def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple, interpreter: Any, graph: bool) -> Any:
-    """Compute a forward-mode rule for the transforms outside of the one that asks for it.
+    """Computes a forward-mode rule with differentiation enabled for the outer transforms.
 
-    torch calls jvp with differentiation switched off at every level, so plain operations in a rule lose what an outer
-    jvp or grad needs of them, and jvp of jvp comes out wrong. The rule belongs to one level: take that level's wrapping
-    off its tensors, switch everything on for the levels below, and wrap the result again. The reasons are in
+    torch calls jvp with differentiation disabled at every level, so plain operations in a rule lose what an outer jvp
+    or grad needs from them, and jvp of jvp is wrong. The rule belongs to one level: unwrap its tensors at that level,
+    enable everything for the levels below, and wrap the result again. The reasons are in
     docs/decisions/forward-mode.md.
     """
     level = interpreter.level()
@@ -227,7 +227,7 @@ def _one_level_down(tangent: Callable[..., Any], ctx: Any, tangents: tuple, inte
 
 
 def batched(info: Any, in_dims: tuple, args: tuple) -> list:
-    """The arguments of a vmap rule with the batch's dimension first; what is not batched is repeated without a copy."""
+    """The arguments of a vmap rule with the batch dimension first; unbatched tensors are expanded without a copy."""
 
     def one(x: Any, dim: int | None) -> Any:
         if not isinstance(x, torch.Tensor):
@@ -238,7 +238,7 @@ def batched(info: Any, in_dims: tuple, args: tuple) -> list:
 
 
 class Elementwise(Function):
-    """A Function of one or more tensors of one shape, followed by plain numbers, that works element by element."""
+    """An elementwise Function of one or more tensors of the same shape, followed by plain numbers."""
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:

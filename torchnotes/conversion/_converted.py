@@ -1,9 +1,10 @@
-"""What convert makes of modules: each computes what it did, and together, in the forward of their owner, they do less.
+"""The classes to which convert changes modules. In the forward of their owner, modules take shortcuts together.
 
-torch.fx shows what the forward of a module, the owner, does with the results of modules inside of it. While it runs, a
-layer computes the activation after it, which then passes its input on; a batch normalisation writes over its input; a
-LeakyReLU saves its output alone, and a cross-entropy the logits themselves. Called from anywhere else each of them is
-on its own again, and saves for the backward what torch's module saves: its result, or the logits, may be overwritten.
+torch.fx shows what the forward of a module, the owner, does with the results of the modules inside it. While that
+forward runs, a layer also computes the activation that follows it, which then returns its input unchanged; a batch
+normalization overwrites its input; a LeakyReLU saves only its output, and a cross-entropy saves the logits themselves.
+When called from elsewhere, each module works on its own and saves what torch's module saves, because its result, or the
+logits, may be overwritten.
 
 The reasons are in docs/decisions/convert.md.
 """
@@ -30,22 +31,22 @@ from ..tracing.steady import Settings, Something
 
 
 class Shortcut(NamedTuple):
-    """What a module does in the forward of its owner. Modules go by their names in the owner."""
+    """What a module does in the forward of its owner. Modules are identified by their names in the owner."""
 
     module: str
-    activation: str | None  # which it computes
-    inplace: bool  # over its input
-    holds_with: frozenset[str]  # the modules on which this depends
+    activation: str | None  # the activation that it also computes
+    inplace: bool  # whether it overwrites its input
+    holds_with: frozenset[str]  # the modules on which the shortcut depends
 
 
 class Part(NamedTuple):
-    """A module inside of an owner, or the owner itself, when its shortcuts were found."""
+    """A module inside an owner, or the owner itself, as it was when the shortcuts were found."""
 
-    name: str  # empty: the owner's
+    name: str  # empty for the owner
     kind: type[Module]
     children: list[str]
     inplace: Any
-    runs: bool  # code that the shortcuts depend on, or calls modules that do
+    runs: bool  # whether it runs code that the shortcuts depend on, or calls modules that do
     reads_training: bool
     settings: Settings
 
@@ -58,31 +59,31 @@ class Part(NamedTuple):
         return cls(name, kind, list(module._modules), vars(module).get("inplace"), runs, reads_training, values)
 
 
-# What a module does in the forward that runs: the activation that it computes, whether it writes over its input, and
-# whether a graph was wanted when that forward began.
+# What a module does in the forward that is running: the activation that it also computes, whether it overwrites its
+# input, and whether grad mode was enabled when that forward began.
 _Role = tuple[Module | None, bool, bool]
 
 
 class _Running(threading.local):
-    """In this thread."""
+    """The state of this thread."""
 
-    roles: dict[Module, _Role] = {}  # noqa: RUF012 # replaced, never written
-    results: dict[Module, Tensor] = {}  # noqa: RUF012 # of layers, by the activations that they have computed
+    roles: dict[Module, _Role] = {}  # noqa: RUF012 # replaced, never modified
+    results: dict[Module, Tensor] = {}  # noqa: RUF012 # of layers, keyed by the activations that they have computed
 
 
 _running = _Running()
 
 
 class Owner:
-    """Mixed into the class of a module whose forward calls modules that have roles in it."""
+    """Mixed into the class of a module whose forward calls modules that take shortcuts in it."""
 
     _shortcuts: tuple[Shortcut, ...] = ()
     _parts: tuple[Part, ...] = ()
-    _distinct: int = 0  # the number of modules that are children of parts
+    _distinct: int = 0  # how many distinct modules are children of parts
     __jit_ignored_attributes__ = ("_shortcuts", "_parts", "_distinct")
 
     def __init_subclass__(cls) -> None:
-        """Does not tell the class that is derived from, which may register its subclasses."""
+        """Skips the hook of the base class, which may register its subclasses."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = super().__call__  # type: ignore[misc] # Module's
@@ -132,14 +133,14 @@ class Owner:
         }
 
     def forget_changed(self) -> None:
-        """Shortcuts that no longer hold."""
+        """Drops the shortcuts that no longer hold."""
         there = self._roles()
         self._shortcuts = tuple(one for one in self._shortcuts if self.part(one.module) in there)
         names = {name for one in self._shortcuts for name in one.holds_with}
         self._parts = tuple(part for part in self._parts if part.name in names or (names and part.runs))
 
     def part(self, name: str) -> Any:
-        """The module of this name, if there is one still."""
+        """The module of this name, or None if it is gone."""
         module: Any = self
         for child in name.split(".") if name else ():
             module = None if module is None else module._modules.get(child)
@@ -154,13 +155,13 @@ class Owner:
 
 
 def _is_intercepted() -> bool:
-    """By hooks of all modules, or by the compiler, which may take some of the calls."""
+    """Whether global hooks, or the compiler, may handle some of the calls."""
     return _has_any_global_hook() or get_eval_frame_callback() is not None
 
 
 @functools.cache
 def owning(cls: Any) -> Any:
-    """The class of an owner, which goes by the same name."""
+    """The class of an owner, which keeps the name of its base class."""
     members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
     members["__jit_ignored_attributes__"] = (
         *getattr(cls, "__jit_ignored_attributes__", ()),
@@ -175,12 +176,12 @@ def _new(cls: Any, *arguments: Any) -> Any:
 
 
 def kind_of(cls: Any) -> Any:
-    """The class without what convert has made of it: modules that became owners, or got roles, are still the same."""
+    """The original class: modules that became owners or take shortcuts count as unchanged."""
     return cls.__bases__[1] if cls.__bases__[0] is Owner else CLASSES.get(cls, cls)
 
 
 def _is_alone(attributes: dict[str, Any]) -> bool:
-    """Whether a call of a module is one of its class's forward, and nobody else sees it."""
+    """Whether calling a module only runs its class's forward, with nothing to observe the call."""
     return (
         "forward" not in attributes
         and attributes.get("_compiled_call_impl") is None
@@ -201,8 +202,8 @@ def _differ(module: Any, settings: Settings) -> bool:
 def _role(module: Module) -> _Role | None:
     if is_compiling():
         return None
-    role = _running.roles.pop(module, None)  # another call of it is not the one that was seen
-    # A checkpoint computes it again when the owner does not run.
+    role = _running.roles.pop(module, None)  # a second call is not the one that was traced
+    # A checkpoint recomputes it when the owner does not run.
     if role is None or torch.is_grad_enabled() != role[2] or _top_saved_tensors_default_hooks(True):
         return None
     return role
@@ -292,7 +293,7 @@ class BatchNorm3d(_BatchNorm, normalization.BatchNorm3d): ...
 
 
 class SyncBatchNorm(normalization.SyncBatchNorm):
-    @torch.jit.ignore  # as that of its base
+    @torch.jit.ignore  # like that of its base
     def _normalize(
         self,
         input: Tensor,
@@ -316,7 +317,7 @@ class CrossEntropyLoss(loss.CrossEntropyLoss):
         return super().forward(input, target)
 
 
-CLASSES: dict[type[Module], type[Module]] = {  # by ours of the same name
+CLASSES: dict[type[Module], type[Module]] = {  # keyed by the torchnotes class of the same name
     cls: changed
     for space in (activation, linear, loss, normalization)
     for name, cls in vars(space).items()
@@ -325,7 +326,7 @@ CLASSES: dict[type[Module], type[Module]] = {  # by ours of the same name
 
 
 def _script_as(cls: Any, changed: Any, name: str) -> None:
-    """Has torch.jit.script read the source that a method had before: in scripted code no owner runs."""
+    """Lets torch.jit.script read the source of the original method, because owners do not run in scripted code."""
     before, method = getattr(cls, name), getattr(changed, name)
     if method is not before and not torch._jit_internal.is_ignored_fn(method):
         own = types.FunctionType(method.__code__, method.__globals__, name, method.__defaults__, method.__closure__)

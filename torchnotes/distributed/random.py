@@ -1,10 +1,10 @@
-"""Random numbers on DTensors. Each rank makes those of its own part, which are the very ones of the whole tensor, since
-an element's number is a function of the key and of its place in the whole.
+"""Random numbers on DTensors. Each rank generates those of its own shard, which are the numbers of the full tensor,
+because an element's number is a function of the key and of its index in the full tensor.
 
-Every rank draws the key from its own generator: that takes no message, but the same seed on all ranks, which torch asks
-for as well. Initializers make sure of it each time. Dropout does so when it meets a mesh for the first time: a message
-takes longer than the dropout of a small tensor (0.15 to 0.6 ms by gloo), and a GPU would have to be waited for. That
-finds ranks that were seeded differently, not those that have drawn differently since.
+Every rank draws the key from its own generator. That takes no message, but requires the same seed on all ranks, as in
+torch. Initializers check this in every call. Dropout checks it once per mesh, because a message takes longer than the
+dropout of a small tensor (0.15 to 0.6 ms by gloo), and on a GPU it would synchronize. This finds ranks that were seeded
+differently, but not ranks whose generators have diverged since.
 
 Measured in docs/decisions/random-shards.md.
 """
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int, int] | None  # first, length, pitch (csrc/keys.h)
 
-_met: "WeakSet[DeviceMesh]" = WeakSet()  # by dropout, with the same key on all ranks
+_met: "WeakSet[DeviceMesh]" = WeakSet()  # the meshes on which dropout has checked that all ranks have the same key
 
 
 def without_partial_sums(x: "DTensor") -> "DTensor":
-    """x, what it is a sum of added up."""
+    """x, with partial sums reduced."""
     from torch.distributed.tensor import Replicate
 
     if not any(placement.is_partial() for placement in x.placements):
@@ -40,7 +40,7 @@ def without_partial_sums(x: "DTensor") -> "DTensor":
 
 
 def by_parts(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "DTensor":
-    """A DTensor like x, made by each rank of its part. Without a derivative."""
+    """Applies `change` to each rank's part of x and returns a new DTensor, without a derivative."""
     from torch.distributed.tensor import DTensor
 
     with torch.no_grad():
@@ -52,11 +52,11 @@ def by_parts(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "DTenso
 
 def check_in_place(x: "DTensor", operation: str) -> None:
     if any(placement.is_partial() for placement in x.placements):
-        raise RuntimeError(f"{operation}: a DTensor of partial sums cannot be written over. Got: {x.placements}")
+        raise RuntimeError(f"{operation}: cannot overwrite a DTensor of partial sums, got {x.placements}")
 
 
 def change_parts_(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "DTensor":
-    """x, whose part each rank has changed in place."""
+    """Applies `change`, which may work in place, to each rank's part of x and returns x."""
     with torch.no_grad():
         local = x.to_local()
         changed = _by_runs(x, local, change)
@@ -67,8 +67,10 @@ def change_parts_(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "D
 
 
 def _by_runs(x: "DTensor", local: Tensor, change: Callable[[Tensor, Place], Tensor]) -> Tensor:
-    """local, the part of x, as `change` makes it of its runs: one, but where a dimension before two that are cut is
-    whole, and for unusual placements."""
+    """Applies `change` to each run of `local`, the part of x.
+
+    There is a single run, except for unusual placements and if a dimension that is not sharded precedes two that are.
+    """
     all_runs = runs(x)
     places = [(run.first, run.length, run.pitch) for run in all_runs]
     if len(places) < 2:
@@ -78,14 +80,14 @@ def _by_runs(x: "DTensor", local: Tensor, change: Callable[[Tensor, Place], Tens
 
 
 def meet(x: "DTensor", operation: str, key: Tensor) -> None:
-    """Check the key where x is the first to be on its mesh."""
+    """Checks the key when a mesh is used for the first time."""
     if _has_ranks_to_ask(x) and x.device_mesh not in _met:
         make_sure(x, operation, random_key=key)
         _met.add(x.device_mesh)
 
 
 def make_sure(x: "DTensor", operation: str, **what: Any) -> None:
-    """That all ranks of x have the same."""
+    """Raises unless all ranks of x have the same values."""
     if _has_ranks_to_ask(x):
         agree_on_mesh(
             operation,
@@ -97,7 +99,7 @@ def make_sure(x: "DTensor", operation: str, **what: Any) -> None:
 
 
 def _has_ranks_to_ask(x: "DTensor") -> bool:
-    """Not of what stands for a tensor, nor on the mesh of other ranks."""
+    """False for FakeTensors and meta tensors, and on ranks outside the mesh."""
     if is_compiling() or x.is_meta or isinstance(x._local_tensor, FakeTensor):
         return False
     return x.device_mesh.get_coordinate() is not None

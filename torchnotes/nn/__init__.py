@@ -1,4 +1,4 @@
-"""The modules under torch.nn's names."""
+"""The modules, under the names of torch.nn."""
 
 from . import utils as utils
 from .activation import LeakyReLU as LeakyReLU

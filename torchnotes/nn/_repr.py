@@ -1,4 +1,4 @@
-"""What modules show of the options that torch's lack."""
+"""What modules show of the options that torch's modules lack."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,6 @@ import torch
 
 
 def unusual_options(module: torch.nn.Module, defaults: Mapping[str, Any]) -> str:
-    """Those attributes that are not as by default, to be appended to a repr."""
+    """The attributes that differ from their defaults, formatted to be appended to a repr."""
     values = ((name, getattr(module, name)) for name in defaults)
     return "".join(f", {name}={value!r}" for name, value in values if value != defaults[name])

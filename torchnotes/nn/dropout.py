@@ -1,4 +1,4 @@
-"""Dropout, and dropout by multiplicative noise."""
+"""Dropout, and dropout with multiplicative noise."""
 
 import math
 
@@ -12,14 +12,14 @@ from .linear import Linear
 
 
 class Dropout(torch.nn.Dropout):
-    """functional.dropout in training, as torch.nn.Dropout."""
+    """functional.dropout in training, like torch.nn.Dropout."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.dropout(input, self.p, self.training, self.inplace)
 
 
 class _GaussianRate:
-    """The deviation of Gaussian noise, as it was given: by itself or by a rate, 0.5 by default."""
+    """The standard deviation of Gaussian noise, given directly or as a rate; the default rate is 0.5."""
 
     p: float | None
     sigma: float | None
@@ -34,8 +34,9 @@ class _GaussianRate:
 
 
 class GaussianDropout(_GaussianRate, torch.nn.Module):
-    """x d in training, with d ~ N(1, sigma^2) for each element: by a rate p, sigma^2 = p/(1 - p), the variance of
-    dropout. In what follows it is an L2 penalty scaled by the inputs (functional.gaussian_dropout_penalty).
+    """x d in training, with d ~ N(1, sigma^2) for each element. A rate p gives sigma^2 = p/(1 - p), the variance of
+    dropout. Before a linear layer it acts like an L2 penalty scaled by the inputs
+    (functional.gaussian_dropout_penalty).
     """
 
     def __init__(self, p: float | None = None, inplace: bool = False, *, sigma: float | None = None) -> None:
@@ -51,10 +52,10 @@ class GaussianDropout(_GaussianRate, torch.nn.Module):
 
 
 class GaussianDropoutLinear(_GaussianRate, Linear):
-    """f(W (d x) + b) in training, with d ~ N(1, sigma^2): Gaussian dropout of the input, sampled where it arrives.
+    """f(W (d x) + b) in training, with d ~ N(1, sigma^2): Gaussian dropout of the input, sampled at the output.
 
-    W (d x) is normal, with mean W x and variance sigma^2 (W^2)(x^2): each output is drawn by itself (the local
-    reparametrisation of Kingma, Salimans and Welling, 2015), as if every weight had noise of its own.
+    W (d x) is normal with mean W x and variance sigma^2 (W^2)(x^2). Each output is drawn independently (the local
+    reparameterization of Kingma, Salimans and Welling, 2015), as if every weight had noise of its own.
     """
 
     def __init__(
@@ -103,8 +104,8 @@ class GaussianDropoutLinear(_GaussianRate, Linear):
 class VariationalDropout(torch.nn.Module):
     """Gaussian dropout that learns its rate: x + sqrt(alpha) x n in training, n ~ N(0, 1), alpha = e^log_alpha.
 
-    One alpha for all, or one for each of num_features in the last dimension, which starts at p/(1 - p). It is learned
-    with kl() in the loss, over the number of samples: the less noise, the more that costs.
+    There is one alpha, or one for each of num_features in the last dimension, initialized to p/(1 - p). To learn it,
+    add kl(), divided by the number of samples, to the loss: it grows as the noise shrinks.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class VariationalDropout(torch.nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < p < 1:
-            raise ValueError(f"the rate of variational dropout has to be between 0 and 1, but got {p}")
+            raise ValueError(f"the rate of variational dropout must be between 0 and 1, got {p}")
         self.num_features = num_features
         self.p = p
         shape = () if num_features is None else (num_features,)
@@ -132,10 +133,10 @@ class VariationalDropout(torch.nn.Module):
         return input + times_normal(input * (self.log_alpha / 2).exp(), 0.0, 1.0)
 
     def kl(self) -> Tensor:
-        """The divergence of the noise from a log-uniform prior, summed over the features, up to a constant:
+        """The divergence of the noise from a log-uniform prior, summed over the features, up to a constant.
 
-        KL(alpha) = E[ln |1 + sqrt(alpha) n|] - 1/2 ln alpha + (ln 2 + 0.577...)/2, which falls to 0 as alpha grows,
-        is to 0.01 (Molchanov, Ashukha and Vetrov, 2017)
+        KL(alpha) = E[ln |1 + sqrt(alpha) n|] - 1/2 ln alpha + (ln 2 + 0.577...)/2 falls to 0 as alpha grows. To within
+        0.01 it is (Molchanov, Ashukha and Vetrov, 2017)
                     1/2 ln(1 + 1/alpha) + c_1 (1 - s(c_2 + c_3 ln alpha)),  s the logistic function.
         """
         rest = 0.63576 * F.sigmoid(-(1.87320 + 1.48695 * self.log_alpha))

@@ -1,4 +1,4 @@
-"""The dense layer with its activation."""
+"""The linear layer with its activation."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from ._repr import unusual_options
 
 
 class Linear(torch.nn.Linear):
-    """f(x W^T + b), as torch.nn.Linear followed by an activation, with a choice of how the parameters start:
+    """f(x W^T + b): torch.nn.Linear followed by an activation, with a choice of initialization.
 
-    init   "torch" (as torch.nn.Linear's), or a scheme of torchnotes.init for the weight, with a bias of 0: "glorot"
+    init   "torch" (like torch.nn.Linear), or a scheme of torchnotes.init for the weight, with a bias of 0: "glorot"
            (uniform, of variance 2/(in + out)), "he" (normal, 2/in), "lecun" (normal, 1/in), ...
     """
 

@@ -1,4 +1,4 @@
-"""torch.nn's losses, computed by torchnotes: same constructor, attributes and state_dict, and further options."""
+"""torch.nn's losses, computed by torchnotes, with the same constructor, attributes and state_dict and more options."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from ..ops.pinball_loss import checked_quantiles
 
 
 class MSELoss(torch.nn.MSELoss):
-    """As torch.nn.MSELoss; the call takes a weight, too, as functional.mse_loss."""
+    """torch.nn.MSELoss, whose call also accepts a weight, like functional.mse_loss."""
 
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction, weight=weight)
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
-    """As torch.nn.BCEWithLogitsLoss; the further options are those of functional.binary_cross_entropy_with_logits."""
+    """torch.nn.BCEWithLogitsLoss with the additional options of functional.binary_cross_entropy_with_logits."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
-    """As torch.nn.CrossEntropyLoss; the further options are those of functional.cross_entropy."""
+    """torch.nn.CrossEntropyLoss with the additional options of functional.cross_entropy."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
 
 class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
-    """torch.nn.LinearCrossEntropyLoss, which torch has from 2.13 on, with the further options of our functional."""
+    """torch.nn.LinearCrossEntropyLoss (new in torch 2.13) with the additional options of our functional."""
 
     __constants__ = ("num_classes", "out_features", "reduction", "ignore_index", "label_smoothing")
 
@@ -131,7 +131,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         self.empty = empty
         self.process_group = process_group
 
-    @torch.jit.ignore  # scripted code calls it as it is, in Python
+    @torch.jit.ignore  # scripted code calls the Python method
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         classes = (self.num_classes, *self.out_features)
         bias = self.linear.bias
@@ -160,7 +160,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
 
 
 class PinballLoss(torch.nn.modules.loss._Loss):
-    """functional.pinball_loss of the input, the target and, if there is one, a weight."""
+    """functional.pinball_loss of the input, the target and, optionally, a weight."""
 
     __constants__ = ("quantiles", "reduction", "smoothing")
 

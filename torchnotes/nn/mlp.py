@@ -1,4 +1,4 @@
-"""Networks of dense layers."""
+"""Multilayer perceptrons."""
 
 import itertools
 from collections import OrderedDict
@@ -13,10 +13,10 @@ from .normalization import BatchNorm1d
 
 
 class MLP(torch.nn.Sequential):
-    """Dense layers of the given sizes, the input's first, each but the last with what follows it.
+    """Linear layers of the given sizes, starting with the size of the input.
 
-    After each hidden layer: batch normalisation (then with the activation in it, and no bias before it) if wanted, the
-    activation, dropout, Gaussian dropout. The last layer is a plain Linear.
+    Each hidden layer is followed by batch normalization (optional; it then includes the activation, and the layer has
+    no bias), the activation, dropout and Gaussian dropout. The last layer is a plain Linear.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MLP(torch.nn.Sequential):
         dtype: torch.dtype | None = None,
     ) -> None:
         if len(sizes) < 2:
-            raise ValueError(f"MLP takes the sizes of at least two layers, the input's first. Got: {list(sizes)}")
+            raise ValueError(f"MLP expects at least two sizes, starting with that of the input, got {list(sizes)}")
         place: dict[str, Any] = dict(device=device, dtype=dtype)
         active: dict[str, Any] = dict(activation=activation, negative_slope=negative_slope)
         layers: list[torch.nn.Module] = []
@@ -54,7 +54,7 @@ class MLP(torch.nn.Sequential):
         super().__init__(*layers)
 
     def __getitem__(self, index: Any) -> Any:
-        """Some of the layers are a Sequential: an MLP is made of sizes."""
+        """A slice is a Sequential, because an MLP is built from sizes."""
         if isinstance(index, slice):
             return torch.nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""torch.nn's batch normalisation, computed by torchnotes: same constructor, buffers and state_dict, further options."""
+"""torch.nn's batch normalization, computed by torchnotes, with torch's constructor, buffers and state_dict."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_onl
 
 
 class _Options(torch.nn.modules.batchnorm._BatchNorm):
-    """The options of functional.batch_norm that torch's lacks, as attributes, and forward."""
+    """The options of functional.batch_norm that torch lacks, as attributes, and forward."""
 
     activation: str | None = None
     negative_slope: float = 0.01
@@ -101,15 +101,15 @@ class _BatchNorm(_Options):
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
-    """As torch.nn.BatchNorm1d; the further options are those of functional.batch_norm."""
+    """torch.nn.BatchNorm1d with the additional options of functional.batch_norm."""
 
 
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
-    """As torch.nn.BatchNorm2d; the further options are those of functional.batch_norm."""
+    """torch.nn.BatchNorm2d with the additional options of functional.batch_norm."""
 
 
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
-    """As torch.nn.BatchNorm3d; the further options are those of functional.batch_norm."""
+    """torch.nn.BatchNorm3d with the additional options of functional.batch_norm."""
 
 
 class _LazyBatchNorm(_Options):
@@ -135,29 +135,29 @@ class _LazyBatchNorm(_Options):
 
 
 class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
-    """BatchNorm1d that takes the number of features from the first input."""
+    """BatchNorm1d that infers the number of features from the first input."""
 
     cls_to_become = BatchNorm1d
 
 
 class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
-    """BatchNorm2d that takes the number of features from the first input."""
+    """BatchNorm2d that infers the number of features from the first input."""
 
     cls_to_become = BatchNorm2d
 
 
 class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
-    """BatchNorm3d that takes the number of features from the first input."""
+    """BatchNorm3d that infers the number of features from the first input."""
 
     cls_to_become = BatchNorm3d
 
 
 class SyncBatchNorm(_Options):
-    """As torch.nn.SyncBatchNorm, on the CPU too and differentiable to every order; the further options are those of
-    functional.batch_norm.
+    """torch.nn.SyncBatchNorm with the additional options of functional.batch_norm.
 
-    It is not derived from torch's, which DistributedDataParallel refuses on the CPU. Without torch.distributed, and in
-    evaluation, it is a BatchNorm, as torch's is.
+    Unlike torch's it also works on the CPU and is differentiable to every order. It does not inherit from torch's,
+    which DistributedDataParallel rejects on the CPU. Like torch's it is a plain BatchNorm in evaluation mode and
+    without torch.distributed.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class SyncBatchNorm(_Options):
         if input.size(1) == 0:
             raise ValueError("SyncBatchNorm number of input channels should be non-zero")
 
-    @torch.jit.ignore  # scripted code calls it as it is, in Python, where self has no super()
+    @torch.jit.ignore  # scripted code calls the Python method, where self has no super()
     def _normalize(
         self,
         input: Tensor,
@@ -223,12 +223,14 @@ class SyncBatchNorm(_Options):
 
     @classmethod
     def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> torch.nn.Module:
-        """The module with every batch normalisation in it, torch's or ours, in place of which stands a SyncBatchNorm
-        with the same parameters, buffers and options."""
+        """Replaces every batch normalization in a module, torch's or ours, by a SyncBatchNorm with the same parameters,
+        buffers and options, and returns the module."""
         converted = module
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
-                raise ValueError(f"{type(module).__name__} does not know its number of features yet: run it once first")
+                raise ValueError(
+                    f"{type(module).__name__} has not inferred its number of features yet: call it once before"
+                )
             converted = cls(
                 module.num_features,
                 module.eps,

@@ -1,4 +1,4 @@
-"""Rewriting of models."""
+"""Model rewriting."""
 
 import copy
 from collections.abc import Iterator
@@ -15,11 +15,12 @@ from .activation import LeakyReLU, ReLU, Sigmoid, Tanh
 
 
 def fuse_batch_norm(model: Module) -> Module:
-    """A copy of the model in which batch normalisations in eval mode are part of the Linear or convolution before them.
+    """Returns a copy of the model with batch normalizations in eval mode folded into the Linear or convolution before.
 
-    The weights of the latter take them up, and their activations, if any, take their place. Folded is what torch.fx
-    shows to be the only use of the output of a layer that is called once, with running statistics of as many features
-    as the layer has outputs. (A BatchNorm1d after a Linear is taken to normalise the features, as for inputs (N, C).)
+    The weights absorb the normalization, and its activation, if any, takes its place. A normalization is folded if
+    torch.fx shows that nothing else uses the layer's output, the layer is called once, and there are running statistics
+    of as many features as the layer has outputs. (A BatchNorm1d after a Linear is assumed to normalize the features, as
+    for inputs (N, C).)
     """
     model = copy.deepcopy(model)
     for layer, norm_name in list(_pairs(model)):
@@ -32,7 +33,7 @@ def fuse_batch_norm(model: Module) -> Module:
 
 
 def _pairs(model: Module) -> Iterator[tuple[Module, str]]:
-    """Layers, and the names of the normalisations that can be folded into them."""
+    """Layers, and the names of the normalizations that can be folded into them."""
     if isinstance(model, (_BatchNorm, torch.nn.Linear, _ConvNd)):
         return
     names = {module: name for name, module in model.named_modules()}
@@ -65,7 +66,7 @@ def _fold(layer: Any, norm: Any) -> None:
     if norm.bias is not None:
         shift = shift + norm.bias.detach().double()
     weight = layer.weight.detach().double()
-    if isinstance(layer, _ConvTransposeNd):  # (inputs, outputs of a group, ...): of each group its inputs in turn
+    if isinstance(layer, _ConvTransposeNd):  # (inputs, outputs of a group, ...), with the inputs ordered by group
         grouped = weight.unflatten(0, (layer.groups, -1))
         weight = (grouped * scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))).flatten(0, 1)
     else:

@@ -1,1 +1,1 @@
-"""One file per operation: fake kernels, autograd Functions with the derivation, public function."""
+"""One file per operation: fake kernels, autograd Functions with the derivation, and the public function."""

@@ -1,4 +1,4 @@
-"""What softmax and log_softmax share: Functions along one dimension, and torch's arguments."""
+"""What softmax and log_softmax share: Functions along a dimension, and torch's arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +12,9 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class AlongDimension(Function):
-    """A Function of one or more tensors of one shape and a dimension, which is counted from the first.
+    """A Function of one or more tensors of the same shape and a non-negative dimension.
 
-    It keeps its tensors, or its output where `keeps_output`.
+    It saves its tensors, or its output if `keeps_output`.
     """
 
     operator: str
@@ -41,7 +41,7 @@ class AlongDimension(Function):
 
 
 def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Callable[..., Tensor]) -> Callable:
-    """The operation with torch's arguments, which torch itself takes wherever they are not those of our kernels."""
+    """The operation with torch's arguments. Arguments that our kernels do not support go to torch."""
 
     def otherwise(input: Tensor, dim: int) -> Tensor:
         if autocasts(input):

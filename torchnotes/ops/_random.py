@@ -1,8 +1,8 @@
 """Random numbers that are a function of a key and of an element's index (csrc/formulas/philox.h).
 
-A key is a tensor of two int64, (seed, offset), drawn from torch's generator. It is all that is kept for a backward,
-which makes the numbers again. Keys are drawn by torch's own operation, so that manual_seed, checkpointing, the compiler
-and vmap's randomness do with them what they do with torch's random numbers.
+A key is a tensor of two int64, (seed, offset), drawn from torch's generator. It is all that is saved for the backward
+pass, which regenerates the numbers. Keys are drawn by a torch operation, so that manual_seed, checkpointing, the
+compiler and vmap's randomness treat them like torch's random numbers.
 
 Measured in docs/decisions/random-keys.md.
 """
@@ -28,8 +28,9 @@ _END = 2**63 - 1
 def random_key(x: Tensor, generator: Generator = None) -> Tensor:
     """The key of the random numbers for x.
 
-    Without a generator it is the CPU's that draws, whatever the device of x: the same seed gives the same numbers
-    everywhere, and the key travels with the kernel. A CUDA graph would repeat that key; there the device draws.
+    Without a generator the key is drawn on the CPU, whatever the device of x: the same seed gives the same numbers on
+    every device, and the key is passed to the kernel by value. A CUDA graph would replay the same key, so there the key
+    is drawn on the device.
     """
     if isinstance(generator, Tensor):
         if generator.device not in (x.device, torch.device("cpu")):
@@ -42,18 +43,18 @@ def random_key(x: Tensor, generator: Generator = None) -> Tensor:
 
 
 def draws_natively(x: Any, generator: Generator) -> bool:
-    """Whether our kernels multiply x by random numbers: inside torch.compile too, where that is many times faster than
-    what the compiler makes (docs/decisions/compile.md), on the CPU; and where torch has nothing to draw by a given
-    key."""
+    """Whether our kernels multiply x by random numbers. Inside torch.compile they do so on the CPU, where they are many
+    times faster than the compiler's code (docs/decisions/compile.md), and if a key is given, which torch does not
+    support."""
     if is_compiling():
         return traceable(x) and (x.device.type == "cpu" or isinstance(generator, Tensor))
     if dense_float(x) or (is_dtensor(x) and dense_float(x._local_tensor)):
         return True
-    return recorded(x) and not torch.jit.is_tracing()  # there torch draws
+    return recorded(x) and not torch.jit.is_tracing()  # torch draws when tracing
 
 
 class Noise(Function):
-    """y = d x of x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent."""
+    """y = d x for x, a key and numbers, where d does not depend on x: linear, and its own backward and tangent."""
 
     kernel: ClassVar[Callable[..., Tensor]]
 
@@ -73,14 +74,14 @@ class Noise(Function):
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:
-        """With a key for each example, or the same one for all."""
+        """Accepts a key per example, or one for all."""
         return cls.apply(*batched(info, in_dims, args)), 0
 
 
 class ShardedNoise(Noise):
     """The same for a DTensor x, a key, the native operator that multiplies each rank's part, and its numbers."""
 
-    by_torch = None  # type: ignore[assignment] # neither torch.fx nor functionalize takes DTensors
+    by_torch = None  # type: ignore[assignment] # neither torch.fx nor functionalize supports DTensors
 
     @staticmethod
     def forward(x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]) -> Any:
@@ -99,8 +100,8 @@ class ShardedNoise(Noise):
 
 
 def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
-    """noise.apply as a function of x, its further arguments and `inplace`, at C++ speed outside of torch.compile. x may
-    be a DTensor."""
+    """noise.apply as a function of x, its other arguments and `inplace`, at C++ speed outside torch.compile. x may be a
+    DTensor."""
     multiply = getattr(torch.ops.torchnotes, operator).default
 
     @torch.library.register_vmap(multiply)
@@ -108,7 +109,7 @@ def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
         return multiply(*batched(info, in_dims, args)), 0
 
     def traced(x: Tensor, *rest: Any) -> Tensor:
-        if torch._C._are_functorch_transforms_active():  # there a Function, traced, has a gradient of 0
+        if torch._C._are_functorch_transforms_active():  # here a traced Function would have a gradient of 0
             return x * multiply(torch.ones_like(x), *rest)
         return noise.apply(x, *rest)
 
@@ -137,7 +138,7 @@ def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
 
 
 def fills_natively(x: Any) -> bool:
-    """Whether our kernels fill x, which may be one that stands for a tensor, or a DTensor."""
+    """Whether our kernels fill x, which may also be a FakeTensor or a DTensor."""
     if is_compiling() or isinstance(x, FakeTensor):
         return traceable(x)
     return dense_float(x) or (is_dtensor(x) and fills_natively(x._local_tensor))
@@ -146,14 +147,16 @@ def fills_natively(x: Any) -> bool:
 def filling(
     operator: str, builtin: Callable[..., Tensor], check: Callable[..., None] | None = None
 ) -> Callable[..., Tensor]:
-    """The operator as a function of a tensor to be filled, a generator and numbers, which `check` may refuse; or
-    torch's own, where ours does not take them."""
+    """The operator as a function of the tensor to fill, a generator and numbers, which `check` validates.
+
+    It falls back to torch's own function if our kernels do not support the arguments.
+    """
     fill = getattr(torch.ops.torchnotes, operator).default
 
     @torch.library.register_vmap(fill)
     def batched_fill(info: Any, in_dims: tuple, *args: Any) -> tuple:
         if in_dims[0] is None:
-            raise RuntimeError(f"vmap: {operator} fills a tensor that is not batched with numbers that are")
+            raise RuntimeError(f"vmap: {operator} cannot fill a tensor that is not batched with batched numbers")
         fill(*batched(info, in_dims, args))
         return None, None
 

@@ -1,6 +1,6 @@
-"""What torch.jit.script compiles in place of our functions, which it cannot read: the same by torch's functions.
+"""What torch.jit.script compiles instead of our functions, which it cannot parse: the same with torch's functions.
 
-Saved models then need no torchnotes. Of the losses it compiles only the options that torch has.
+Saved models then do not need torchnotes. The losses support only the options that torch has.
 
 The reasons are in docs/decisions/tracing.md.
 """
@@ -70,7 +70,7 @@ def batch_norm(
     inplace: bool = False,
     center_only: bool = False,
 ) -> Tensor:
-    x = input.clone() if inplace else input  # the backward needs it
+    x = input.clone() if inplace else input  # the backward pass needs it
     if center_only:
         z = _centered(x, running_mean, weight, bias, training, momentum)
     else:

@@ -1,4 +1,4 @@
-"""The cross-entropy of a binary target and the probability of a logit. The formulas and their derivation:
+"""The cross-entropy of a binary target and a probability given by its logit. The formulas and their derivation:
 csrc/formulas/binary_cross_entropy_with_logits.h.
 
 l = (1 - y) x + L log(1 + e^-x),    L = 1 + (p - 1) y
@@ -46,7 +46,7 @@ def _weighted(x: Tensor, w: Tensor | None) -> Tensor:
 
 
 class LogitsLossBackward(Elementwise):
-    """g w ((1 - y) - L s(-x)), with g in float64, and w and p tensors or None for 1"""
+    """g w ((1 - y) - L s(-x)), with g in float64; w and p are tensors, or None for 1"""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None) -> Tensor:
@@ -91,7 +91,7 @@ class LogitsLossBackward(Elementwise):
 
 
 class LogitsLoss(Elementwise):
-    """w ((1 - y) x + L log(1 + e^-x)) in float64, with w and p tensors or None for 1"""
+    """w ((1 - y) x + L log(1 + e^-x)) in float64; w and p are tensors, or None for 1"""
 
     @staticmethod
     def forward(x: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None) -> Tensor:
@@ -139,7 +139,7 @@ def _composed(
     smoothing: float,
     ignored: float | None,
 ) -> Tensor:
-    """The loss, given that of the elements for x, y, w and p."""
+    """The reduced loss, given a function for the loss of the elements."""
     if ignored is None:
         return reduced(of_elements(x, _smooth(y, smoothing), w, p), reduction)
     counts = y != ignored
@@ -207,7 +207,7 @@ def binary_cross_entropy_with_logits(
     label_smoothing: float = 0.0,
     ignore_index: float | None = None,
 ) -> Tensor:
-    """The binary cross-entropy of target and sigmoid(input), as torch.nn.functional.binary_cross_entropy_with_logits.
+    """The binary cross-entropy of target and sigmoid(input), like torch.nn.functional.binary_cross_entropy_with_logits.
 
     Saves its inputs for the backward pass, as torch does.
 

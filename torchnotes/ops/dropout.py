@@ -40,19 +40,19 @@ _dropout = noisy(Dropout, "dropout")
 def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator = None
 ) -> Tensor:
-    """input with elements zeroed at random and the others scaled by 1/(1 - p), as torch.nn.functional.dropout.
+    """Zeroes elements of the input at random and scales the others by 1/(1 - p), like torch.nn.functional.dropout.
 
-    What is kept for the backward is the key of 16 bytes by which the choice is made again. It is drawn from
+    Saves only a 16-byte key for the backward pass, which regenerates the random choice. The key is drawn from
     `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
     choice every time.
 
-    A DTensor gets the choice that the whole tensor would get, however it is sharded, from ranks of the same seed. What
-    is a partial sum is added up first, and cannot be written over.
+    A DTensor gets the choice of the full tensor, however it is sharded, if all ranks have the same seed. Partial sums
+    are reduced first, and cannot be overwritten.
     """
     if p < 0.0 or p > 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if p != p:
-        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p}")  # as torch's operator does
+        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p}")  # torch's type
     if not draws_natively(input, generator):
         if watched():
             return show(dropout, input, p, training, inplace, generator=generator)

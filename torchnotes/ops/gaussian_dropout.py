@@ -38,18 +38,20 @@ _times_normal = noisy(GaussianDropout, "gaussian_dropout")
 
 
 def deviation(p: float | None, sigma: float | None) -> float:
-    """The standard deviation of the noise, given by itself or by the rate of dropout that has the same variance."""
+    """The standard deviation of the noise, given directly or as the rate of dropout that has the same variance."""
     if isinstance(p, Tensor) or isinstance(sigma, Tensor):
-        raise TypeError("Gaussian dropout takes its rate or deviation as a number (nn.VariationalDropout learns it)")
+        raise TypeError(
+            "Gaussian dropout expects p or sigma as a number, got a Tensor (nn.VariationalDropout learns it)"
+        )
     if sigma is not None:
         if p is not None:
-            raise ValueError(f"Gaussian dropout takes a rate p or a deviation sigma, but got both: {p} and {sigma}")
+            raise ValueError(f"Gaussian dropout expects either p or sigma, got p={p} and sigma={sigma}")
         if not 0 <= sigma < math.inf:
-            raise ValueError(f"the deviation of Gaussian dropout has to be finite and not negative, but got {sigma}")
+            raise ValueError(f"sigma of Gaussian dropout must be non-negative and finite, got {sigma}")
         return sigma
     p = 0.5 if p is None else p
     if not 0 <= p < 1:
-        raise ValueError(f"the rate of Gaussian dropout has to be at least 0 and less than 1, but got {p}")
+        raise ValueError(f"the rate of Gaussian dropout must be at least 0 and less than 1, got {p}")
     return math.sqrt(p / (1 - p))
 
 
@@ -80,15 +82,15 @@ def gaussian_dropout(
     sigma: float | None = None,
     generator: Generator = None,
 ) -> Tensor:
-    """input times N(1, sigma^2), independently for each element, in training.
+    """Multiplies each element of the input by independent N(1, sigma^2) noise in training.
 
-    sigma is given, or follows from the rate p (0.5 by default) as Keras has it: sigma^2 = p/(1 - p), the variance of
-    dropout. What is kept for the backward is the key of 16 bytes by which the noise is made again. It is drawn from
+    sigma is given, or follows from the rate p (0.5 by default) as in Keras: sigma^2 = p/(1 - p), the variance of
+    dropout. Saves only a 16-byte key for the backward pass, which regenerates the noise. The key is drawn from
     `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
     noise every time.
 
-    A DTensor gets the noise that the whole tensor would get, however it is sharded, from ranks of the same seed. What
-    is a partial sum is added up first, and cannot be written over.
+    A DTensor gets the noise of the full tensor, however it is sharded, if all ranks have the same seed. Partial sums
+    are reduced first, and cannot be overwritten.
     """
     sigma = deviation(p, sigma)
     if isinstance(input, Tensor) and (not training or sigma == 0 or input.numel() == 0):
@@ -99,7 +101,7 @@ def gaussian_dropout(
 def gaussian_dropout_penalty(input: Tensor, weight: Tensor, sigma: float | Tensor) -> Tensor:
     """1/2 sigma^2 sum_k w_k^2 x_k^2: what Gaussian dropout of x adds to the expectation of 1/2 |t - W x|^2.
 
-    weight is (in_features,) or (out_features, in_features), input (*, in_features), and the result (*).
+    weight is (in_features,) or (out_features, in_features), input is (*, in_features), and the result is (*).
     """
     squares = weight.square()
     if squares.dim() == 2:

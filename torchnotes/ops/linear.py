@@ -1,10 +1,10 @@
-"""A layer of the network with its activation. The formulas and their derivation: csrc/formulas/linear.h.
+"""A linear layer with its activation. The formulas and their derivation: csrc/formulas/linear.h.
 
 z = x W^T + 1 b^T,   y = f(z),   delta = g f'(z)
 dL/dx = delta W,    dL/dW = delta^T x,    dL/db = delta^T 1
 
-Inside torch.compile, under autocast, and for tensors that our kernels do not take, it is composed of torch's linear and
-our activation.
+Inside torch.compile, under autocast, and for tensors that our kernels do not support, it is composed of torch's linear
+and our activation.
 """
 
 import functools
@@ -53,7 +53,7 @@ def _flops_backward(g: Sequence[int], x: Any, W: Any, *rest: Any, **_: Any) -> i
 
 
 def _added(*terms: Tensor | None) -> Tensor | None:
-    """Their sum, None standing for 0."""
+    """The sum of the terms, where None means 0."""
     there = [term for term in terms if term is not None]
     return sum(there[1:], there[0]) if there else None
 
@@ -78,7 +78,7 @@ def _along_y(v: Tensor | None, g: Tensor, y: Tensor, activation: int) -> Tensor 
 
 
 class LinearBackward(Function):
-    """(dL/dx, dL/dW, dL/db), those that are wanted, of (dL/dy, x, W, y, ...)"""
+    """Those of (dL/dx, dL/dW, dL/db) that are wanted, as a function of (dL/dy, x, W, y, ...)"""
 
     @staticmethod
     def forward(
@@ -119,7 +119,7 @@ class LinearBackward(Function):
         g, x, W, y = ctx.saved_tensors
         of_x, of_W, of_b = ctx.wanted
         delta = _delta(g, y, ctx.activation, ctx.a)
-        g_t = torch.zeros_like(g) if g_t is None else g_t  # torch wants a tangent of every result
+        g_t = torch.zeros_like(g) if g_t is None else g_t  # torch expects a tangent for every result
         delta_t: Any = _added(_delta(g_t, y, ctx.activation, ctx.a), _along_y(y_t, g, y, ctx.activation))
         return (
             _added(_times(delta_t, W), _times(delta, W_t)) if of_x else None,
@@ -142,7 +142,7 @@ class LinearBackward(Function):
 
 
 class Linear(Function):
-    """y of (x, W, b, ...)"""
+    """y as a function of (x, W, b, ...)"""
 
     @staticmethod
     def forward(x: Tensor, W: Tensor, b: Tensor | None, activation: int, a: float) -> Tensor:
@@ -168,19 +168,19 @@ class Linear(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         x, W, b, activation, a = _batch_first(in_dims, args)
-        if in_dims[1] is in_dims[2] is None:  # more rows
+        if in_dims[1] is in_dims[2] is None:  # only the input is batched: more rows
             return Linear.apply(x.flatten(0, 1), W, b, activation, a).unflatten(0, x.shape[:2]), 0
         z = x @ _t(W)
         return BY_NUMBER[activation].ours(z if b is None else z + b.unsqueeze(-2), a), 0
 
 
 def _batch_first(in_dims: tuple, args: tuple) -> list:
-    """What is batched with the batch's dimension first; the rest as it is."""
+    """Moves the batch dimension of batched arguments to the front."""
     return [x.movedim(dim, 0) if isinstance(dim, int) else x for x, dim in zip(args, in_dims, strict=True)]
 
 
 def _composed(x: Tensor, W: Tensor, b: Tensor | None, activation: int, a: float) -> Tensor:
-    check_same_device(x, W, b)  # torch's linear does not, and returns uninitialized memory if one is on the meta device
+    check_same_device(x, W, b)  # torch's linear returns uninitialized memory if one is on the meta device
     return BY_NUMBER[activation].ours(builtin(x, W, b), a)
 
 
@@ -207,19 +207,19 @@ def linear(
     negative_slope: float = 0.01,
     out: Tensor | None = None,
 ) -> Tensor:
-    """f(input @ weight.T + bias), as torch.nn.functional.linear followed by an activation f of the name None, "relu",
+    """f(input @ weight.T + bias): torch.nn.functional.linear followed by the activation f, which is None, "relu",
     "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh".
 
-    Saves the input and the weight for the backward pass, as far as gradients are wanted, and with an activation the
-    output, which must not be overwritten then: instead of `y += r` write `y = y + r`.
+    Saves the input and the weight for the backward pass, if their gradients are needed. With an activation it also
+    saves the output, which must not be overwritten then: instead of `y += r` write `y = y + r`.
     """
     number = checked_activation(activation)
-    plainly = out is not None or negative_slope < 0  # where the output does not tell z
+    plainly = out is not None or negative_slope < 0  # the output does not determine z
     if is_compiling() or not fits_layer(input, weight, bias) or plainly:
         if watched():
             return show(linear, input, weight, bias, activation=activation, negative_slope=negative_slope, out=out)
         if out is not None:
-            z = builtin(input, weight, bias, out=out)  # type: ignore[call-arg] # its stub lacks it
+            z = builtin(input, weight, bias, out=out)  # type: ignore[call-arg] # missing in its stub
             return z if activation is None else z.copy_(BY_NUMBER[number].ours(z, negative_slope))
         return _composed(input, weight, bias, number, negative_slope)
     layer = _sums if number == _IDENTITY else _activated

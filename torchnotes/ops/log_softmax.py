@@ -60,7 +60,7 @@ _log_softmax = public(LogSoftmax, LogSoftmaxBackward, builtin)
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The logarithm of softmax(input, dim), as torch.nn.functional.log_softmax.
+    """The logarithm of softmax(input, dim), like torch.nn.functional.log_softmax.
 
     Saves its output for the backward pass, as torch does.
     """

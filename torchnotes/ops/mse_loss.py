@@ -61,7 +61,7 @@ class SquaredErrorBackward(Elementwise):
 
 
 class SquaredError(Elementwise):
-    """(x - y)^2 in float64, lest the gradients be those of a rounded mean"""
+    """(x - y)^2 in float64, so that gradients are not those of a rounded mean"""
 
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
@@ -111,10 +111,10 @@ def mse_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """(input - target)^2, reduced, as torch.nn.functional.mse_loss.
+    """(input - target)^2, reduced, like torch.nn.functional.mse_loss.
 
-    Saves its inputs for the backward pass, as torch does without a weight. With one torch saves input - target, and the
-    two may be overwritten; here that is an error in the backward pass.
+    Saves its inputs for the backward pass, as torch does without a weight. With a weight torch saves input - target, so
+    that both may be overwritten; here that is an error in the backward pass.
     """
     if not (native_together(input, target, weight) or autocasting(input, target, weight)):
         if watched():
@@ -123,7 +123,7 @@ def mse_loss(
     if input.shape == target.shape:
         if weight is not None and weight.shape != input.shape:
             raise ValueError("Weights and input must have the same size.")
-    elif weight is not None:  # torch sums up the weights before they broadcast
+    elif weight is not None:  # torch sums the weights before broadcasting them
         return builtin(input, target, size_average, reduce, reduction, weight)  # type: ignore[call-arg] # stubs lag
     else:
         warnings.warn(

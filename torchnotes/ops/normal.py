@@ -14,5 +14,5 @@ _fill = filling("normal_", builtin)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Tensor:
-    """Fills tensor with numbers of N(mean, std^2), as torch.nn.init.normal_."""
+    """Fills tensor with numbers from N(mean, std^2), like torch.nn.init.normal_."""
     return _fill(tensor, generator, mean, std)

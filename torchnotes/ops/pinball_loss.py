@@ -32,7 +32,7 @@ register_fake("torchnotes::pinball_loss", lambda f, y, w, quantiles, reduction, 
 register_fake(
     "torchnotes::pinball_loss_backward", lambda g, f, y, w, scale, quantiles, reduction, h: torch.empty_like(f)
 )
-_NUMBER = (float, int, numbers.Real)  # numpy's too; to ask for the first is fastest
+_NUMBER = (float, int, numbers.Real)  # including numpy's; checking float first is fastest
 
 _forward, _backward = kernel("pinball_loss"), kernel("pinball_loss_backward")
 
@@ -105,8 +105,11 @@ def _plain(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor
 
 
 class CompiledPinball(torch.autograd.Function):
-    """The same with a backward that keeps no mask (see activations/_compiled.py): where r >= 0 is told by limiting r/h
-    for a window of next to no width, moved by its half so that r = 0 lies on its end."""
+    """The same with a backward that saves no mask (see activations/_compiled.py).
+
+    It tells r >= 0 by clamping r/h for a window of almost no width, shifted by half of it so that r = 0 lies on its
+    edge.
+    """
 
     @staticmethod
     def forward(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor:
@@ -181,7 +184,7 @@ def checked_quantiles(quantiles: float | Sequence[float], smoothing: float) -> t
         if not 0 < tau < 1:
             raise ValueError(f"quantiles must lie between 0 and 1, got {tau}")
     if not 0 <= smoothing < math.inf:
-        raise ValueError(f"smoothing must not be negative or infinite, got {smoothing}")
+        raise ValueError(f"smoothing must be non-negative and finite, got {smoothing}")
     return taus
 
 
@@ -194,13 +197,14 @@ def pinball_loss(
     reduction: str = "mean",
     smoothing: float = 0.0,
 ) -> Tensor:
-    """The loss by which `input` becomes the tau-quantile of `target`: tau (target - input), or tau - 1 times it where
+    """The loss whose minimizer `input` is the tau-quantile of `target`: tau (target - input), or tau - 1 times it if
     target < input.
 
-    quantiles: tau, with input and target of one shape; or several, for the last dimension of input, which target lacks.
-    weight: of target's shape; the mean is the weighted one.
-    smoothing: the half-width of the window around target = input in which the loss is a parabola.
-    At target = input, unsmoothed, the gradient for input is -tau.
+    quantiles: tau, if input and target have the same shape; or several, for the last dimension of input, which target
+        lacks
+    weight: has the shape of target; the mean is weighted
+    smoothing: the half-width of the window around target = input in which the loss is a parabola
+    At target = input, without smoothing, the gradient of input is -tau.
     """
     for name, x in (("input", input), ("target", target)):
         if not isinstance(x, Tensor):
@@ -210,8 +214,8 @@ def pinball_loss(
     enum = reduction_enum(None, None, reduction)
     if input.shape != ((*target.shape, len(taus)) if several else target.shape):
         raise ValueError(
-            f"Input size ({input.size()}) must be that of the target ({target.size()})"
-            + (f" and a last dimension of the {len(taus)} quantiles" if several else "")
+            f"Input size ({input.size()}) must be the same as target size ({target.size()})"
+            + (f", followed by a dimension of size {len(taus)} for the quantiles" if several else "")
         )
     if weight is not None and weight.shape != target.shape:
         raise ValueError(f"Weight size ({weight.size()}) must be the same as target size ({target.size()})")

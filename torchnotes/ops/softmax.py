@@ -62,7 +62,7 @@ _softmax = public(Softmax, SoftmaxBackward, builtin)
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    """e^input over its sum along a dimension, as torch.nn.functional.softmax.
+    """e^input divided by its sum along a dimension, like torch.nn.functional.softmax.
 
     Saves its output for the backward pass, as torch does.
     """

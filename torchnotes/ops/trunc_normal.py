@@ -15,7 +15,7 @@ torch.library.register_fake("torchnotes::trunc_normal_", lambda *arguments: None
 
 
 def _check(mean: float, std: float, a: float, b: float) -> None:
-    """As torch does."""
+    """Warns and raises like torch."""
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn(
             "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
@@ -37,5 +37,5 @@ def trunc_normal_(
     b: float = 2.0,
     generator: Generator = None,
 ) -> Tensor:
-    """Fills tensor with numbers of N(mean, std^2) that lie in [a, b], as torch.nn.init.trunc_normal_."""
+    """Fills tensor with numbers from N(mean, std^2) truncated to [a, b], like torch.nn.init.trunc_normal_."""
     return _fill(tensor, generator, mean, std, a, b)

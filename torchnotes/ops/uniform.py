@@ -14,5 +14,5 @@ _fill = filling("uniform_", builtin)
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Tensor:
-    """Fills tensor with numbers of U(a, b), as torch.nn.init.uniform_."""
+    """Fills tensor with numbers from U(a, b), like torch.nn.init.uniform_."""
     return _fill(tensor, generator, a, b)

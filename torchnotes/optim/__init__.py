@@ -1,4 +1,4 @@
-"""Optimizers under torch.optim's names, and Newton's method."""
+"""Optimizers with the names of torch.optim, and Newton's method."""
 
 from ._from_torch import from_torch as from_torch
 from ._from_torch import to_torch as to_torch

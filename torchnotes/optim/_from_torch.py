@@ -1,4 +1,4 @@
-"""Optimizers of torch turned into ours, in place, and back."""
+"""Converts torch's optimizers to ours in place, and back."""
 
 import functools
 import weakref
@@ -20,15 +20,15 @@ _DEFAULTS = dict(rounding="nearest", max_grad_norm=None, decoupled_weight_decay=
 
 
 def from_torch(optimizer: Optimizer) -> Optimizer:
-    """Makes one of torch.optim's SGD, RMSprop, Adam or AdamW ours of the same name, and returns it.
+    """Converts an SGD, RMSprop, Adam or AdamW of torch.optim to ours of the same name, in place, and returns it.
 
-    It is the same object with the same groups, state and hooks: schedulers and trainers that hold it go on
-    with ours. Our further options are in its groups: `optimizer.param_groups[0]["max_grad_norm"] = 1.0`.
+    It remains the same object with the same groups, state and hooks, so that schedulers and trainers that hold it use
+    ours from then on. Our additional options are in its groups: `optimizer.param_groups[0]["max_grad_norm"] = 1.0`.
     """
     if type(optimizer) in _TORCHS:
         return optimizer
-    ours = _known(optimizer, _OURS, "from_torch takes torch.optim's")
-    ours.__new__(ours)  # the first of all makes ready what a step calls
+    ours = _known(optimizer, _OURS, "from_torch expects torch.optim's")
+    ours.__new__(ours)  # the first instance prepares what a step calls
     _become(optimizer, ours)
     assert isinstance(optimizer, Fused)
     optimizer._add_options(**{name: _DEFAULTS[name] for name in ours.own_options})
@@ -36,17 +36,17 @@ def from_torch(optimizer: Optimizer) -> Optimizer:
 
 
 def to_torch(optimizer: Optimizer) -> Optimizer:
-    """Makes our SGD, RMSprop, Adam or AdamW torch's again, and returns it. Options that torch's lacks are an error."""
+    """Converts our SGD, RMSprop, Adam or AdamW back to torch's and returns it. Raises if torch lacks an option."""
     if type(optimizer) in _OURS:
         return optimizer
-    theirs = _known(optimizer, _TORCHS, "to_torch takes torchnotes.optim's")
+    theirs = _known(optimizer, _TORCHS, "to_torch expects torchnotes.optim's")
     assert isinstance(optimizer, Fused)
     own = optimizer.own_options
     for group in optimizer.param_groups:
         for name in own:
             if group[name] != _DEFAULTS[name]:
                 raise ValueError(
-                    f"torch.optim.{theirs.__name__} has no {name}. Got a group with {name}={group[name]!r}"
+                    f"torch.optim.{theirs.__name__} has no {name}, got a group with {name}={group[name]!r}"
                 )
     if optimizer.process_group is not None:
         raise ValueError(f"torch.optim.{theirs.__name__} has no process_group")
@@ -58,15 +58,17 @@ def to_torch(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def _known(optimizer: Any, classes: dict, takes: str) -> Any:
+def _known(optimizer: Any, classes: dict, expects: str) -> Any:
     if type(optimizer) not in classes:
         names = "SGD, RMSprop, Adam or AdamW"
         raise TypeError(
-            f"{takes} {names}, and no subclass. Got: {type(optimizer).__module__}.{type(optimizer).__name__}"
+            f"{expects} {names}, not a subclass, got {type(optimizer).__module__}.{type(optimizer).__name__}"
         )
     step = vars(optimizer).get("step")
     if step is not None and not hasattr(step, "_wrapped_by_lr_sched"):
-        raise TypeError(f"somebody has replaced the step of this {type(optimizer).__name__}: convert it before that")
+        raise TypeError(
+            f"the step of this {type(optimizer).__name__} has been replaced: convert the optimizer before that"
+        )
     return classes[type(optimizer)]
 
 
@@ -77,7 +79,7 @@ def _become(optimizer: Any, cls: type[Optimizer]) -> None:
 
 
 def _noted(optimizer: Optimizer) -> Callable[..., Any]:
-    """The step as a learning-rate scheduler wraps it, to see that it is called; that of the class, whichever it is."""
+    """The step as a learning-rate scheduler wraps it to notice calls; it calls the step of the current class."""
     reference = weakref.ref(optimizer)
 
     @functools.wraps(type(optimizer).step)
@@ -86,5 +88,5 @@ def _noted(optimizer: Optimizer) -> Callable[..., Any]:
         of._opt_called = True
         return type(of).step(of, *args, **kwargs)
 
-    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined] # as torch's schedulers mark theirs
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined] # the mark of torch's schedulers
     return step

@@ -1,7 +1,7 @@
 """Optimizers whose step is one native call for all parameters of a group (csrc/cpu/update.h, csrc/cuda/update.cuh).
 
-They derive from torch's of the same name and share its constructor, and the names, shapes and dtypes of its state, so
-that a state_dict of one is one of the other.
+They inherit from torch's optimizers of the same name and share their constructors and the names, shapes and dtypes of
+their states, so that state_dicts are interchangeable.
 
 Measured in docs/decisions/optimizer-step.md.
 """
@@ -24,21 +24,21 @@ from .gradient_norm import gradient_norm, norm_over_ranks
 
 Group = dict[str, Any]
 States = dict[Tensor, dict[str, Any]]
-Begun = list[tuple[dict, dict]]  # dicts of states, and what is to be added to each
-Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of one of 16 bits
+Begun = list[tuple[dict, dict]]  # dicts of states, and what to add to each
+Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of a 16-bit parameter
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 OWN_OPTIONS = ("rounding", "max_grad_norm")
 
 
 class Bundle(NamedTuple):
-    """What one call of the operator updates: parameters of one dtype and device, and what is kept of each."""
+    """What one call of the operator updates: parameters of one dtype and device, with their gradients and states."""
 
-    lists: Any  # as call_on takes them
+    lists: Any  # as call_on expects them
     like: Tensor  # one of the parameters
-    names: tuple[str, ...]  # of what is kept
-    first: bool = False  # whether nothing was kept of them before
-    wholes: Sequence[Tensor] = ()  # if there are DTensors: the parameters of which these are what this rank holds
+    names: tuple[str, ...]  # of the states
+    first: bool = False  # whether they had no states before
+    wholes: Sequence[Tensor] = ()  # with DTensors: the parameters whose local tensors these are
 
 
 class Fused(torch.optim.Optimizer):
@@ -46,16 +46,16 @@ class Fused(torch.optim.Optimizer):
 
     operator: ClassVar[str]
     builtin_step: ClassVar[Callable[..., Any]]
-    states: ClassVar[tuple[str, ...]]  # in the order of the operator, by torch's names
-    own_options: ClassVar[tuple[str, ...]] = OWN_OPTIONS  # which torch's has not
+    states: ClassVar[tuple[str, ...]]  # torch's names, in the order of the operator
+    own_options: ClassVar[tuple[str, ...]] = OWN_OPTIONS  # which torch's optimizer lacks
     counts_steps: ClassVar[bool] = True
     torch_decouples: ClassVar[bool] = False  # whether torch's has decoupled_weight_decay
 
     grad_norm: Tensor | None = None  # of the last step, before clipping, if a group has max_grad_norm
     process_group: ProcessGroup | None = None
 
-    _undisturbed: ClassVar[Callable[..., Any]]  # the step, which no compiler looks into: it is one kernel
-    _hooked: ClassVar[Callable[..., Any]]  # the same with its hooks, and seen by the profiler
+    _undisturbed: ClassVar[Callable[..., Any]]  # the step, disabled for compilers, because it is one kernel
+    _hooked: ClassVar[Callable[..., Any]]  # the same with its hooks, and visible to the profiler
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if not hasattr(Fused, "_undisturbed"):
@@ -66,31 +66,31 @@ class Fused(torch.optim.Optimizer):
         return super().__new__(cls)
 
     def keeps(self, group: Group) -> tuple[str, ...]:
-        """The states that a group's options ask for."""
+        """The states that a group's options require."""
         raise NotImplementedError
 
     def numbers(self, group: Group, first: bool) -> tuple:
-        """What the operator takes between lr and maximize."""
+        """The arguments of the operator between lr and maximize."""
         raise NotImplementedError
 
     def takes(self, group: Group) -> bool:
-        """Whether the operator heeds all options of a group."""
+        """Whether the operator supports all options of a group."""
         return group["differentiable"] is False and self.defaults["differentiable"] is False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient. A closure, which computes the loss again, is called first."""
-        observed = type(self).step is Fused.step and (  # else torch has wrapped the step of a class of its own
+        """Updates every parameter that has a gradient. A closure, which recomputes the loss, is called first."""
+        observed = type(self).step is Fused.step and (  # otherwise torch has wrapped the step of a subclass
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
             or torch._C._autograd._profiler_enabled()
         )
-        if observed:  # by name, so that a hook can exchange it
+        if observed:  # looked up by name, so that a hook can replace it
             return self._hooked() if closure is None else self._hooked(closure=closure)
         return self._undisturbed(closure)
 
-    step.hooked = True  # type: ignore[attr-defined] # torch need not wrap it again, which takes as long as the step
+    step.hooked = True  # type: ignore[attr-defined] # keeps torch from wrapping it, which takes as long as the step
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -117,14 +117,16 @@ class Fused(torch.optim.Optimizer):
             return names, names
         if rounding == "kahan":
             return names, (*names, "compensation")
-        return names, names if self.counts_steps else (*names, "step")  # the step tells the random numbers
+        return names, names if self.counts_steps else (*names, "step")  # the step determines the random numbers
 
     def gathered(self, groups: list[Group], begun: Begun) -> list[tuple[Group, list[Bundle]]] | None:
-        """What there is to update; None where some of it is torch's. New states go to `begun`: until `update` puts them
-        in their place, nothing has changed."""
+        """What there is to update, or None if some of it requires torch's step.
+
+        New states go to `begun`. Nothing has changed until `update` inserts them.
+        """
         found = []
         for group in groups:
-            if "rounding" not in group:  # it is one of torch's optimizer
+            if "rounding" not in group:  # the group was created by torch's optimizer
                 self._complete(group)
             names = self._names(group)
             self._move_steps(group)
@@ -138,7 +140,7 @@ class Fused(torch.optim.Optimizer):
         ]
 
     def _move_steps(self, group: Group) -> None:
-        """To the device, where alone it is known whether a step counts."""
+        """Moves steps to the device if only the device knows whether a step counts."""
         if getattr(self, "found_inf", None) is None:
             return
         for p in group["params"]:
@@ -147,7 +149,7 @@ class Fused(torch.optim.Optimizer):
                 self.state[p]["step"] = step.to(p.device)
 
     def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
-        """The bundles of a group, with new states of the parameters that lack some."""
+        """The bundles of a group, with new states for parameters that lack some."""
         if not lacking:
             return bundles(found, names)
         return self._bundles(group["params"], self._begin(group, lacking, names, begun), names)
@@ -158,11 +160,11 @@ class Fused(torch.optim.Optimizer):
 
     def _bundles(self, params: list[Tensor], state: States, names: Names, first: bool = False) -> list[Bundle]:
         found = self._gather(params, state, names)
-        assert found is not None  # as a moment ago
+        assert found is not None  # it was not a moment ago
         return bundles(found[0], names, first)
 
     def _begin(self, group: Group, params: list[Tensor], names: Names, begun: Begun) -> States:
-        """All states, and those that these parameters lack. The new ones go to `begun`."""
+        """Returns all states, including those that these parameters lack. New ones are also added to `begun`."""
         states = dict(self.state)
         for p in params:
             old = states.get(p)
@@ -175,12 +177,12 @@ class Fused(torch.optim.Optimizer):
         missing = [name for name in names if old.get(name) is None]
         for name in missing:
             if old and self.counts_steps and name != "compensation":
-                raise KeyError(name)  # as torch does once a parameter is begun
+                raise KeyError(name)  # torch raises this once a parameter has states
         on_device = getattr(self, "found_inf", None) is not None
         return {name: zero_step(group, p, on_device) if name == "step" else torch.zeros_like(p) for name in missing}
 
     def _calls(self, found: list[tuple[Group, list[Bundle]]]) -> list[tuple]:
-        """The calls of the operator. What can go wrong in making them does so before the first is called."""
+        """The calls of the operator. Errors in preparing them are raised before the first call."""
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if [group for group, _ in found if group["max_grad_norm"] is not None]:
             norm = self.norm_over_ranks()
@@ -191,7 +193,7 @@ class Fused(torch.optim.Optimizer):
         return [self._call(*pair, number, grad_scale, found_inf) for number, pair in enumerate(pairs)]
 
     def norm_over_ranks(self) -> Tensor | None:
-        """The length of all gradients where they are divided among ranks, which all ask, whatever they hold."""
+        """The norm of all gradients if they are split among ranks; all ranks must call it, whatever they hold."""
         if self.process_group is None and not any_dtensor(chain(*(group["params"] for group in self.param_groups))):
             return None
         pairs = ((p, p.grad) for group in self.param_groups for p in group["params"])
@@ -200,7 +202,7 @@ class Fused(torch.optim.Optimizer):
     def _call(
         self, group: Group, bundle: Bundle, number: int, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> tuple:
-        """What call_on takes for a bundle, of this number in the step."""
+        """The arguments of call_on for a bundle, which has this number in the step."""
         like = bundle.like
         lr = group["lr"]
         waits = not (isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda and lr.numel() == 1)
@@ -225,11 +227,13 @@ class Fused(torch.optim.Optimizer):
         )
 
     def _add_options(self, process_group: ProcessGroup | None = None, **options: Any) -> None:
-        """What our constructors take beyond torch's, checked; but for the process group, which nobody could save, made
-        part of every group of parameters."""
+        """Validates the options that torch's constructors lack and adds them to every parameter group.
+
+        The process group is not added, because it could not be saved.
+        """
         if process_group is not None:
             self.process_group = checked(type(self).__name__, process_group)
-            self._step_supports_amp_scaling = False  # a scaler then sees to it that the ranks agree to skip a step
+            self._step_supports_amp_scaling = False  # so that a scaler makes the ranks agree to skip a step
         for of_group in (options, *self.param_groups):
             check_rounding(of_group.get("rounding", "nearest"))
             check_max_grad_norm(of_group.get("max_grad_norm"))
@@ -239,12 +243,12 @@ class Fused(torch.optim.Optimizer):
                 group.setdefault(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the process group, if there is one, which refuses to be copied."""
+        """Includes the process group, if there is one, so that copying raises."""
         state = super().__getstate__()
         return state if self.process_group is None else {**state, "process_group": self.process_group}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Also of load_state_dict: what was saved by torch's optimizer has none of our options, and keeps ours."""
+        """Also called by load_state_dict: our options stay as they are if the state comes from torch's optimizer."""
         self._check_state(state)
         super().__setstate__(state)
         for group in self.param_groups:
@@ -255,7 +259,7 @@ class Fused(torch.optim.Optimizer):
             group.setdefault(name, self.defaults[name])
 
     def _check_state(self, state: dict[str, Any]) -> None:
-        """Others may keep states beside ours."""
+        """Validates loaded states. Other code may store states of its own next to ours."""
         for p, of_parameter in state["state"].items():
             if not isinstance(p, Tensor):
                 continue
@@ -280,7 +284,7 @@ def bundles(found: list[tuple], names: Names, first: bool = False) -> list[Bundl
 
 @functools.cache
 def places_of(wanted: tuple[str, ...], kept: tuple[str, ...]) -> tuple[int, ...]:
-    """Where the parameters, the gradients and these states are among the lists of a bundle; -1 for what is not kept."""
+    """The positions of the parameters, the gradients and these states among the lists of a bundle; -1 if absent."""
     return (0, 1, *(2 + kept.index(name) if name in kept else -1 for name in wanted))
 
 
@@ -289,12 +293,12 @@ def on_device_of(like: Tensor, x: Tensor | None) -> Tensor | None:
 
 
 def heeds_capturable(group: Group) -> bool:
-    """On a CPU torch refuses to be captured."""
+    """Whether `capturable` is supported: torch rejects it on the CPU."""
     return not group["capturable"] or all(p.is_cuda for p in group["params"])
 
 
 def zero_step(group: Group, p: Tensor, on_device: bool) -> Tensor:
-    """A count of steps where torch has it, and of torch's dtype."""
+    """A step count with torch's device and dtype."""
     fused = group.get("fused")
     double = torch.get_default_dtype() == torch.float64 and not fused
     device = p.device if on_device or fused or group.get("capturable") else "cpu"
@@ -302,7 +306,7 @@ def zero_step(group: Group, p: Tensor, on_device: bool) -> Tensor:
 
 
 def norm_of(bundles: list[Bundle]) -> Tensor:
-    """The length of all gradients as one vector."""
+    """The norm of all gradients taken as one vector."""
     norms = [call_on("torchnotes::gradient_norm", bundle.lists, (1,), ()) for bundle in bundles]
     if not norms:
         return torch.zeros(())

@@ -17,7 +17,7 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class Adam(Fused, torch.optim.Adam):
-    """torch.optim.Adam, and beyond it `rounding`, `max_grad_norm` and `process_group`, as SGD has them."""
+    """torch.optim.Adam with the additional options `rounding`, `max_grad_norm` and `process_group` of SGD."""
 
     operator = "torchnotes::adam_"
     builtin_step = builtin_step(torch.optim.Adam)

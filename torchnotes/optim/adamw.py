@@ -1,4 +1,4 @@
-"""Adam with a decay that is decoupled from the gradient. The formulas: csrc/formulas/adam.h.
+"""Adam with a weight decay that is decoupled from the gradient. The formulas: csrc/formulas/adam.h.
 
 w' = (1 - eta lambda) w - eta m^ / (sqrt(v^) + eps)
 """
@@ -12,7 +12,7 @@ from .adam import Adam
 
 
 class AdamW(Adam):
-    """torch.optim.AdamW, and beyond it what Adam has."""
+    """torch.optim.AdamW with the additional options of Adam."""
 
     def __init__(
         self,
@@ -52,5 +52,5 @@ class AdamW(Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:  # as torch's, whatever was loaded
+        for group in self.param_groups:  # like torch's, whatever was loaded
             group["decoupled_weight_decay"] = True

@@ -1,4 +1,4 @@
-"""The length of several vectors as one. The formula: csrc/formulas/gradient_norm.h."""
+"""The norm of several tensors taken as one vector. The formula: csrc/formulas/gradient_norm.h."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,10 +17,10 @@ _norm = torch.ops.torchnotes.gradient_norm.default
 
 
 def gradient_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The 2-norm of all numbers in tensors of one device and dtype, in one pass over them.
+    """The 2-norm of all numbers in tensors of one device and dtype, computed in a single pass.
 
-    As torch.nn.utils.get_total_norm, which computes the norm of their norms; float32 for tensors of 16 bits. Of a
-    DTensor all numbers count, those on other ranks too: every rank of its mesh has to ask.
+    torch.nn.utils.get_total_norm computes the norm of the tensors' norms instead. The result is float32 for 16-bit
+    tensors. A DTensor counts as a whole, including the numbers on other ranks; every rank of its mesh must call it.
     """
     together = list(tensors)
     if any_dtensor(together):
@@ -34,9 +34,12 @@ def _dtype_of(x: Tensor) -> torch.dtype:
 
 
 def norm_over_ranks(tensors: Iterable[tuple[Tensor, Tensor | None]], group: Group | None = None) -> Tensor:
-    """The length in float64 of all tensors, of any devices and dtypes: of DTensors the whole, and with a group what
-    all of its ranks hold. The first of a pair tells how the second is placed on a rank that has none."""
-    placed: dict[Any, list[Tensor]] = {}  # what is held, by how it is placed
+    """The norm, in float64, of all tensors, which may have any devices and dtypes.
+
+    DTensors count as a whole and, with a group, the tensors of all its ranks are included. The first tensor of a pair
+    tells how the second, which may be None, is placed.
+    """
+    placed: dict[Any, list[Tensor]] = {}  # local tensors, by placement
     device = None
     for like, x in tensors:
         device = device or like.device
@@ -44,7 +47,7 @@ def norm_over_ranks(tensors: Iterable[tuple[Tensor, Tensor | None]], group: Grou
         together = placed.setdefault((whole.device_mesh, whole.placements) if is_dtensor(whole) else None, [])
         if x is not None:
             together.append(held_of(whole))
-    divided: dict[tuple[Group, ...], list[Tensor]] = {}  # among the same ranks, which add it up at once
+    divided: dict[tuple[Group, ...], list[Tensor]] = {}  # by the ranks that share them
     for placement, together in placed.items():
         divided.setdefault(_groups_that_divide(*placement) if placement else (), []).extend(together)
     total = torch.zeros((), dtype=torch.float64, device=device)
@@ -68,7 +71,7 @@ def _added_up(x: Tensor) -> Tensor:
 
 
 def _groups_that_divide(mesh: Any, placements: tuple) -> tuple[Group, ...]:
-    """Of the dimensions of the mesh in which nothing is replicated."""
+    """The groups of the mesh dimensions along which the tensor is not replicated."""
     if mesh.get_coordinate() is None:
         return ()
     divided = [d for d, placement in enumerate(placements) if mesh.size(d) > 1 and not placement.is_replicate()]
@@ -86,5 +89,5 @@ def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:
 
 
 def _device_of(group: Group) -> torch.device:
-    """Where the ranks of a group meet, those too that hold nothing on any device."""
+    """The device on which the ranks of a group communicate, even those that hold nothing."""
     return torch.device("cuda" if "nccl" in dist.get_backend_config(group) and torch.cuda.is_available() else "cpu")

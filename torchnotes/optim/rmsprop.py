@@ -17,9 +17,9 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class RMSprop(Fused, torch.optim.RMSprop):
-    """torch.optim.RMSprop, and beyond it `rounding`, `max_grad_norm` and `process_group`, as SGD has them, and
+    """torch.optim.RMSprop with the additional options `rounding`, `max_grad_norm` and `process_group` of SGD, and
 
-    decoupled_weight_decay: weight_decay shrinks the parameters by 1 - lr weight_decay, and has no part in the average
+    decoupled_weight_decay: weight_decay shrinks the parameters by 1 - lr weight_decay and does not affect the average
     """
 
     operator = "torchnotes::rmsprop_"

@@ -18,17 +18,17 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class SGD(Fused, torch.optim.SGD):
-    """torch.optim.SGD, and beyond it
+    """torch.optim.SGD with additional options.
 
-    rounding: how bfloat16 and half parameters get their new value: "nearest", "stochastic" (up or down, right on
-        average) or "kahan" (what rounding takes away is kept, in a state as large as the parameter)
-    max_grad_norm: scale the gradients down, all together, so that their norm is no greater; see `grad_norm`
-    process_group: ranks each of which has some of the parameters that are clipped together, as in a pipeline, or by
-        ZeroRedundancyOptimizer around `functools.partial(SGD, process_group=...)`: the norm is that of all of them
+    rounding: how bfloat16 and half parameters are rounded: "nearest", "stochastic" (up or down, right on average) or
+        "kahan" (saves the rounding error, in a state as large as the parameter)
+    max_grad_norm: scales all gradients down together, so that their norm is at most this; see `grad_norm`
+    process_group: ranks each of which has some of the parameters that are clipped together, as in a pipeline, or with
+        ZeroRedundancyOptimizer around `functools.partial(SGD, process_group=...)`: the norm includes all of them
 
-    Parameters may be DTensors, as fully_shard makes them: each rank updates what it holds, clips by the norm of the
-    whole gradients, and rounds as a single process does, bit for bit. What torch's optimizer has saved by
-    torch.distributed.checkpoint lacks these options: `DefaultLoadPlanner(allow_partial_load=True)` loads it.
+    Parameters may be DTensors, such as those of fully_shard: each rank updates its local tensors, clips by the norm of
+    the full gradients, and rounds like a single process, bit for bit. A checkpoint of torch's optimizer, saved with
+    torch.distributed.checkpoint, lacks these options: `DefaultLoadPlanner(allow_partial_load=True)` loads it.
     """
 
     operator = "torchnotes::sgd_"
@@ -68,7 +68,7 @@ class SGD(Fused, torch.optim.SGD):
         self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
     def takes(self, group: Group) -> bool:
-        return self.defaults["differentiable"] is False  # the group's torch does not read
+        return self.defaults["differentiable"] is False  # torch ignores the group's
 
     def keeps(self, group: Group) -> tuple[str, ...]:
         return self.states if group["momentum"] != 0 else ()
@@ -77,21 +77,21 @@ class SGD(Fused, torch.optim.SGD):
         momentum, dampening = group["momentum"], group["dampening"]
         return (
             float(momentum),
-            float(dampening) if momentum != 0 else 0.0,  # else it is anything
+            float(dampening) if momentum != 0 else 0.0,  # otherwise it may be anything
             float(group["weight_decay"]),
             bool(group["nesterov"]),
             first,
         )
 
     def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
-        """The first step is not dampened. Without dampening, a buffer of zeros comes to the same."""
+        """Handles dampening, which the first step ignores. Without dampening a buffer of zeros is equivalent."""
         differs = lacking and names[0] and (group["dampening"] or not math.isfinite(group["momentum"]))
         new = {p for p in lacking if not self._has_momentum(p)} if differs else set()
         if not new:
             return super()._completed(group, names, found, lacking, begun)
         found_inf = getattr(self, "found_inf", None)
-        # Why this waits for the device: docs/decisions/optimizer-states.md.
-        skipped = found_inf is not None and bool(found_inf.item())  # then it has not been the first; waited for once
+        # Why this synchronizes: docs/decisions/optimizer-states.md.
+        skipped = found_inf is not None and bool(found_inf.item())  # then it was not the first step
         state = self._begin(group, [p for p in lacking if not (skipped and p in new)], names, begun)
         first, others = ([p for p in group["params"] if (p in new) == is_new] for is_new in (True, False))
         old = self._bundles(others, state, names)

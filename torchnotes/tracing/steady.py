@@ -1,7 +1,7 @@
-"""Whether the Python code that a forward runs does the same whenever it runs.
+"""Whether the Python code of a forward does the same in every call.
 
-torch.fx shows one way through it. Another call takes the same way if its branches, its loops and the functions that it
-calls depend on constants alone and on attributes of the module, which can be compared before each call.
+torch.fx shows one path through it. Another call takes the same path if its branches, loops and called functions depend
+only on constants and on attributes of the module, which can be compared before each call.
 
 The reasons are in docs/decisions/convert.md.
 """
@@ -20,19 +20,19 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-Settings = tuple[tuple[str, Any], ...]  # attributes and their values
+Settings = tuple[tuple[str, Any], ...]  # names and values of attributes
 
 _LIBRARIES = {"torch", "torchnotes", "numpy", "sympy", *sys.stdlib_module_names}
 _PLAIN = (bool, int, float, str, type(None))
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, functools.partial)
 _METHODS = (FunctionType, staticmethod, classmethod)
-_KNOWN = (Module, torch.Tensor, list, dict, set, *_PLAIN)  # whose methods are known
+_KNOWN = (Module, torch.Tensor, list, dict, set, *_PLAIN)  # the classes whose methods are known
 _BUILTINS = {"range", "len", "enumerate", "zip", "reversed", "list", "tuple", "min", "max", "bool", "int"}
 _CHILDREN = {"items", "keys", "values", "children", "named_children"}
 _REFLECTING = {"setattr", "delattr", "vars", "globals", "locals", "exec", "eval"}
 _REFLECTING |= {"__dict__", "__class__", "__setattr__"}
-_COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}  # parts of the code around them
-_NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)  # code of its own
+_COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}  # parts of the surrounding code
+_NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)  # separate code
 _NAMES = ("Match", "TryStar", "AsyncFor", "AsyncWith", "Await", "Yield", "YieldFrom", "Global", "Nonlocal")
 _UNKNOWN: tuple[type, ...] = tuple(getattr(ast, name) for name in _NAMES if hasattr(ast, name))
 _OF_OTHERS: Any = (ast.UnaryOp, ast.BinOp, ast.Compare, ast.BoolOp, ast.IfExp)
@@ -40,21 +40,21 @@ _OF_OTHERS += (ast.Tuple, ast.List, ast.Subscript, ast.Slice)
 
 
 class Something:
-    """Stands for any value but None."""
+    """Stands for any value except None."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Code that ran while a module did."""
+    """Code that ran while a module was running."""
 
     code: CodeType
-    module: Module  # the innermost that ran
-    names: frozenset[str]  # by which the code knows it from the start
+    module: Module  # the innermost one
+    names: frozenset[str]  # the arguments and free variables that hold the module
     namespace: dict[str, Any] = field(compare=False)
 
     @classmethod
     def of(cls, frame: FrameType, module: Module) -> "Run | None":
-        """None: it belongs to a library, or to other code."""
+        """Returns None for code of a library, or for a part of other code."""
         code, namespace = frame.f_code, frame.f_globals
         space = str(namespace.get("__name__"))
         library = space.partition(".")[0] in _LIBRARIES or space.startswith("namedtuple_")
@@ -66,13 +66,13 @@ class Run:
 
 
 class Reader:
-    """Of source, which it parses once."""
+    """Reads source code, parsing each file once."""
 
     def __init__(self) -> None:
-        self._nodes: dict[str, dict[tuple[int, str], list[Any]]] = {}  # by files, lines and names
+        self._nodes: dict[str, dict[tuple[int, str], list[Any]]] = {}  # by file, then by line and name
 
     def settings(self, runs: Iterable[Run]) -> dict[Module, Settings] | str:
-        """The attributes on which the way through some code depends; or the name of what may go another way."""
+        """Returns the attributes that determine the path through some code, or the name of a function that may vary."""
         functions = []
         for run in runs:
             nodes = self._nodes_of(run)
@@ -94,7 +94,7 @@ class Reader:
             source = "".join(linecache.getlines(file, run.namespace))
             try:
                 tree = ast.parse(source)
-            except (SyntaxError, ValueError):  # it is not Python's
+            except (SyntaxError, ValueError):  # not Python
                 tree = ast.Module([], [])
             for node in ast.walk(tree):
                 if isinstance(node, (ast.FunctionDef, ast.Lambda)):
@@ -104,7 +104,7 @@ class Reader:
 
 
 class _Function:
-    """What the source of a function says."""
+    """What the source of a function shows."""
 
     def __init__(self, node: Any, run: Run) -> None:
         self.run = run
@@ -114,10 +114,10 @@ class _Function:
         for name, value in _bindings(parts):
             bound[name].append(value)
         self._bound = bound.keys()
-        self._names = {name for name in run.names if bound.get(name, [None]) == [None]}  # of the module
+        self._names = {name for name in run.names if bound.get(name, [None]) == [None]}  # that mean the module
         attributes = [one for one in parts if isinstance(one, ast.Attribute)]
         self.stored = {one.attr for one in attributes if not isinstance(one.ctx, ast.Load)}
-        self.needed: set[str] = set()  # attributes that nobody may assign
+        self.needed: set[str] = set()  # attributes that must not be assigned
         self.read: dict[str, Any] = {}
         for one in attributes:
             if self._is_own(one) and self._is_plain(one.attr):
@@ -146,7 +146,7 @@ class _Function:
         return type(self._value(name)) in (*_PLAIN, *_FUNCTIONS) and not self._is_method(name)
 
     def _is_steady(self, part: Any) -> bool:
-        """Whether this part of the source, apart from those in it, does the same each time."""
+        """Whether this part of the source, not counting the parts inside it, does the same every time."""
         match part:
             case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
                 return self._is_fixed(test)
@@ -175,7 +175,7 @@ class _Function:
         return self._is_fixed(over) or (is_literal and not any(isinstance(one, ast.Starred) for one in over.elts))
 
     def _is_fixed(self, value: Any) -> bool:
-        """Whether an expression, or a function, is the same each time."""
+        """Whether an expression or a function is the same every time."""
         match value:
             case ast.Constant() | ast.Lambda() | ast.FunctionDef():
                 return True
@@ -205,7 +205,7 @@ class _Function:
         return all(self._is_fixed(one) for one in ast.iter_child_nodes(value) if isinstance(one, ast.expr))
 
     def _is_known(self, function: Any) -> bool:
-        """Whether a call always calls the same, or a method of a tensor."""
+        """Whether a call always calls the same function, or a method of a tensor."""
         match function:
             case ast.Name(name):
                 return name not in self._bound or self._is_fixed(function)
@@ -221,7 +221,7 @@ class _Function:
         return self._is_fixed(function)
 
     def _is_torchs(self, context: Any) -> bool:
-        """Whether a context belongs to torch, and hence lets exceptions pass."""
+        """Whether a context manager belongs to torch, and so does not suppress exceptions."""
         while isinstance(context, (ast.Call, ast.Attribute)):
             context = context.func if isinstance(context, ast.Call) else context.value
         found = self.run.namespace.get(context.id) if isinstance(context, ast.Name) else None
@@ -229,7 +229,7 @@ class _Function:
 
 
 def _parts(function: Any) -> Iterator[Any]:
-    """What is in the source of a function, but for functions inside of it and conditions on which it fails."""
+    """The parts of a function's source, except nested functions and checks that only raise."""
     parts = [*function.body] if isinstance(function.body, list) else [function.body]
     while parts:
         part = parts.pop()
@@ -243,7 +243,7 @@ def _parts(function: Any) -> Iterator[Any]:
 
 
 def _bindings(parts: list[Any]) -> Iterator[tuple[str, Any]]:
-    """The names that a function assigns, and the expressions that they are of. None: something else."""
+    """The names that a function assigns, with the expressions assigned; None stands for anything else."""
     for part in parts:
         match part:
             case ast.Assign(targets=targets, value=value):

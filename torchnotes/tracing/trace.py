@@ -1,4 +1,4 @@
-"""What torch.fx shows of a model: which modules it calls, and who takes their results."""
+"""What torch.fx shows of a model: which modules it calls, and which modules use their results."""
 
 import contextlib
 import copy
@@ -26,8 +26,8 @@ from torch.nn import Module, UninitializedBuffer
 from .steady import Run
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict)  # nobody calls these
-# What returns its first argument, or a view of it, and by their files the modules whose results are new.
+_LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict)  # never called
+# The modules that return their first argument or a view of it, and the source files of modules whose results are new.
 _PASS_ON = (torch.nn.Identity, torch.nn.modules.dropout._DropoutNd, torch.nn.Flatten, torch.nn.Unflatten)
 _NEW = {"activation", "batchnorm", "conv", "instancenorm", "linear", "loss", "normalization", "pooling", "_converted"}
 _NEW_RESULTS = {"add", "sub", "mul", "truediv", "matmul", "neg", "pow", "abs", "exp", "square", "sum", "mean", "cat"}
@@ -38,7 +38,7 @@ _LIBRARIES = {"torch", "_operator", "math", "builtins"}
 
 
 class _Proxy(torch.fx.Proxy):
-    """One that records what writes in place, where torch.fx's sees `y += x` as `y = y + x` and refuses `y[i] = x`."""
+    """A proxy that records in-place writes; torch.fx's turns `y += x` into `y = y + x` and rejects `y[i] = x`."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
@@ -59,28 +59,28 @@ _is_leaf_module = torch.fx.Tracer.is_leaf_module
 
 
 def is_leaf_module(self: torch.fx.Tracer, m: Module, module_qualified_name: str) -> bool:
-    """To torch.fx our modules are single steps, as torch's are: it reads neither their conditions nor their state."""
+    """Makes torch.fx treat our modules as leaves, like torch's, so that it traces neither their branches nor state."""
     ours = m.__module__.startswith("torchnotes.") and not isinstance(m, torch.nn.Sequential)
     return ours or _is_leaf_module(self, m, module_qualified_name)
 
 
-torch.fx.Tracer.is_leaf_module = is_leaf_module  # type: ignore[method-assign] # it knows torch's by their names alone
+torch.fx.Tracer.is_leaf_module = is_leaf_module  # type: ignore[method-assign] # it knows torch's by name only
 
 
 class Tracer(torch.fx.Tracer):
-    """torch.fx's, to which the modules in `closed` are single steps, too."""
+    """A torch.fx tracer that also treats the modules in `closed` as leaves."""
 
     def __init__(self, closed: Set[Module] = frozenset()) -> None:
         super().__init__()
         self.closed = closed
         self._proxies: list[tuple[Node, weakref.ref[_Proxy]]] = []
         self._running: list[Module] = []
-        self._importing: FrameType | None = None  # within which a module is imported, once
-        self.ran: dict[Module, dict[Run, None]] = defaultdict(dict)  # what code, while a module ran
+        self._importing: FrameType | None = None  # the frame that is importing a module for the first time
+        self.ran: dict[Module, dict[Run, None]] = defaultdict(dict)  # the code that ran while a module was running
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> Graph:
         self._running, before, collects = [root], sys.getprofile(), gc.isenabled()
-        gc.disable()  # callbacks of the collector are not part of the model
+        gc.disable()  # callbacks of the garbage collector are not part of the model
         sys.setprofile(self._see)
         try:
             return super().trace(root, concrete_args)
@@ -111,7 +111,7 @@ class Tracer(torch.fx.Tracer):
         return proxy
 
     def held(self) -> set[Node]:
-        """Steps whose results somebody still has after the trace: an attribute, a list, a closure."""
+        """The steps whose results are still referenced after the trace, by an attribute, a list or a closure."""
         return {node for node, proxy in self._proxies if proxy() is not None}
 
     def is_leaf_module(self, m: Module, module_qualified_name: str = "") -> bool:
@@ -119,7 +119,7 @@ class Tracer(torch.fx.Tracer):
 
 
 class Trace:
-    """The steps of a graph that are modules of the root."""
+    """The steps of a graph that call modules of the root."""
 
     def __init__(self, graph: Graph, root: Module, held: Set[Node] = frozenset()) -> None:
         self.root, self.held = root, held
@@ -129,7 +129,10 @@ class Trace:
         self.successions = dict(self._successions())
 
     def _successions(self) -> Iterator[tuple[tuple[Module, Module], bool]]:
-        """Pairs of which the second takes but the first's result; whether it alone does so, each being called once."""
+        """Pairs of modules where the second takes only the first's result, and whether nothing else does.
+
+        That requires that each is called only once.
+        """
         for node, second in self.modules.items():
             if len(node.all_input_nodes) == 1 and (before := node.all_input_nodes[0]) in self.modules:
                 pair = self.modules[before], second
@@ -142,11 +145,11 @@ class Trace:
         return [node for node, called in self.modules.items() if called is module]
 
     def may_be_overwritten(self, node: Node) -> bool:
-        """Whether a step may write over the result of another."""
+        """Whether any step may overwrite the result of this one."""
         return any(self._overwrites(user, same) for same in self._same(node) for user in same.users)
 
     def readers(self, node: Node) -> list[Node] | None:
-        """The modules that take the result of a step, if nobody can write over it; None if somebody may."""
+        """The modules that use the result of a step, or None if anything may overwrite it."""
         found = []
         for same in self._same(node):
             if same in self.held:
@@ -170,7 +173,7 @@ class Trace:
         return found
 
     def owner(self, nodes: Sequence[Node]) -> str:
-        """The innermost module in one call of which these are called, and of which they are parts."""
+        """The innermost module that contains these steps' modules and calls all of them in a single call."""
         stacks = [list(node.meta["nn_module_stack"].items())[:-1] for node in nodes]
         owner = ""
         for callers in zip(*stacks, strict=False):
@@ -182,14 +185,14 @@ class Trace:
         return owner
 
     def source(self, node: Node) -> Node | None:
-        """The step by a module whose result another returns, or a view of it, if that is known."""
+        """The module step whose new result, or a view of it, this step returns, or None if that is unknown."""
         while node not in self.modules and self._may_pass_on(node) and len(node.all_input_nodes) == 1:
             node = node.all_input_nodes[0]
         is_new = node in self.modules and self._is_torchs(node) and not self._may_pass_on(node)
         return node if is_new else None
 
     def _is_torchs(self, user: Node) -> bool:
-        """Whether a step calls no code but that of libraries."""
+        """Whether a step runs only library code."""
         if user in self.modules:
             module = self.modules[user]
             ours = type(module).__module__.startswith(("torch.nn.modules.", "torchnotes.nn.", "torchnotes.conversion."))
@@ -200,7 +203,7 @@ class Trace:
         return library in _LIBRARIES and not isinstance(user.target, (OpOverload, OpOverloadPacket))
 
     def _may_keep(self, user: Node, node: Node) -> bool:
-        """Whether a step may put a result into an object that is no tensor: `x.append(y)`, `x[i] = y`, `x += [y]`."""
+        """Whether a step may store a result in an object other than a tensor: `x.append(y)`, `x[i] = y`, `x += [y]`."""
         if user.op != "call_method" and user.target not in _AUGMENTED:
             return False
         into = user.args[0]
@@ -216,7 +219,7 @@ class Trace:
         if _name(user) in ("embedding", "embedding_bag") and _bound(user).get("max_norm") is not None:
             return True
         if _name(user) in ("batch_norm", "instance_norm") and node in (*user.args[1:], *user.kwargs.values()):
-            return True  # as one of the running statistics
+            return True  # as a running statistic
         return (
             _name(user).endswith("_") or node in _arguments(user.kwargs.get("out")) or bool(_bound(user).get("inplace"))
         )
@@ -242,34 +245,35 @@ def _name(node: Node) -> str:
 def _bound(node: Node) -> dict[str, Any]:
     try:
         return inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # a name, or a builtin
+    except (TypeError, ValueError):  # a method name, or a builtin
         return node.kwargs
 
 
 @dataclass
 class Traces:
-    """Of each of the largest modules that trace: in training and in evaluation, with default arguments and without."""
+    """The traces of the largest traceable modules: in training and evaluation mode, with and without defaults."""
 
     of_roots: list[list[Trace]] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)  # by the names of modules, what went wrong
-    ran: dict[Module, set[Run]] = field(default_factory=lambda: defaultdict(set))  # what code, while a module did
+    failures: dict[str, str] = field(default_factory=dict)  # why modules do not trace, by name
+    ran: dict[Module, set[Run]] = field(default_factory=lambda: defaultdict(set))  # the code that ran in each module
 
 
 def traced(model: Module) -> Traces:
-    """Traces of the model or, where that is not possible, of its parts. The model is not touched by it.
+    """Traces the model or, if that fails, its parts, without modifying the model.
 
-    What does not trace is one step of what contains it; so is a module with hooks, which may look at its result.
+    A module that does not trace is a single step of the module that contains it. So is a module with hooks, which may
+    look at its result.
     """
     traces = Traces()
-    if not callable(sys.getprofile() or id):  # which could not be set again
-        traces.failures[""] = "a profiler is at work"
+    if not callable(sys.getprofile() or id):  # the profiler could not be restored
+        traces.failures[""] = "a profiler is active"
         return traces
-    if detect_fake_mode([*model.parameters(), *model.buffers()]):  # torch cannot copy these
+    if detect_fake_mode([*model.parameters(), *model.buffers()]):  # torch cannot copy them
         traces.failures[""] = "its tensors are fake"
         return traces
     try:
         copied = _copy(model)
-    except Exception as error:  # whatever the model's own code may raise; the same holds below
+    except Exception as error:  # the model's own code may raise anything; the same holds below
         traces.failures[""] = f"it cannot be copied: {_first_line(error)}"
         return traces
     names = {module: name for name, module in copied.named_modules()}
@@ -277,7 +281,7 @@ def traced(model: Module) -> Traces:
     closed: set[Module] = {module for module in names if hooked(module)}
     with _random_states_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for module in reversed(names):  # what is inside comes first
+        for module in reversed(names):  # children first
             if any(module.children()) and not isinstance(module, _LISTS) and not Tracer().is_leaf_module(module):
                 try:
                     graphs[module] = list(_graphs(module, copied, closed))
@@ -285,7 +289,7 @@ def traced(model: Module) -> Traces:
                     closed.add(module)
                     traces.failures[names[module]] = _first_line(error)
     if any(tracer.held() for of_module in graphs.values() for _, tracer in of_module):
-        gc.collect()  # what torch.fx leaves in cycles nobody holds
+        gc.collect()  # drops what torch.fx leaves in reference cycles
     originals = {module: model.get_submodule(name) for module, name in names.items()}
     for _, tracer in itertools.chain.from_iterable(graphs.values()):
         for module, runs in tracer.ran.items():
@@ -311,7 +315,7 @@ def _random_states_kept() -> Iterator[None]:
 
 
 def is_entered(module: Module) -> bool:
-    """Whether a trace looks into it, or into what is in it."""
+    """Whether a trace enters the module or any module inside it."""
     return isinstance(module, _LISTS) or not Tracer().is_leaf_module(module)
 
 
@@ -320,7 +324,7 @@ def hooked(module: Module) -> bool:
 
 
 def _copy(model: Module) -> Module:
-    """Of everything but parameters and hooks: tracing runs the model's own code, which may change what it likes."""
+    """Copies all but parameters and hooks, because tracing runs the model's own code, which may change anything."""
     shared: list = [*model.parameters(), *(x for x in model.buffers() if isinstance(x, UninitializedBuffer))]
     for module in model.modules():
         shared += [hook for hooks in HOOKS for hook in getattr(module, hooks).values()]
@@ -340,7 +344,7 @@ def _graphs(root: Module, model: Module, closed: Set[Module]) -> Iterator[tuple[
 
 
 def _roots(module: Module, graphs: Container[Module], closed: Set[Module], inside: bool = False) -> Iterator:
-    """The largest that trace: inside of them only what is closed is looked into."""
+    """The largest modules that trace. Inside them only closed modules are searched."""
     if not isinstance(module, _LISTS):
         if module in graphs and (not inside or module in closed):
             yield module

@@ -1,4 +1,4 @@
-"""What the code of a forward does, as far as its bytecode shows."""
+"""Whether the code of a forward writes in place, as far as its bytecode shows."""
 
 import contextlib
 import dis
@@ -16,7 +16,7 @@ _LIBRARIES = ("torch", "torchnotes", "builtins")
 
 
 def writes_in_place(module: Module) -> bool:
-    """Whether the forward of a module, a hook of it, or what these call has a statement that may write over a tensor:
+    """Whether a module's forward or hooks, or functions they call, have statements that may overwrite a tensor:
     `y += x`, `y[i] = x`, `y.add_(x)`, `out=y`, `inplace=True`."""
     hooks = [hook for kind in HOOKS for hook in getattr(module, kind).values()]
     return any(_writes(code) for function in _reached([module.forward, *hooks], module) for code in _codes(function))
@@ -36,7 +36,7 @@ def _reached(functions: list[Any], module: Module) -> Iterator[FunctionType]:
         names = {name for code in _codes(function) for name in code.co_names}
         functions += [inspect.getattr_static(module, name, None) for name in names]
         for cell in function.__closure__ or ():
-            with contextlib.suppress(ValueError):  # empty
+            with contextlib.suppress(ValueError):  # an empty cell
                 functions.append(cell.cell_contents)
 
 

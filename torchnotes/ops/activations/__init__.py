@@ -21,10 +21,10 @@ class Named(NamedTuple):
     ours: Formula
     plain: Formula  # torch's own
     backward: Callable[[Tensor, Tensor, float], Tensor]  # g p(y), of g, y and the negative slope
-    curved: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # v g p'(y); None where y is not saved
+    curved: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # v g p'(y); None if y is not saved
 
 
-ACTIVATIONS = {  # csrc/activations.h counts them in this order
+ACTIVATIONS = {  # csrc/activations.h numbers them in this order
     None: Named(lambda z, a: z, lambda z, a: z, lambda g, y, a: g),
     "relu": Named(
         lambda z, a: relu(z),

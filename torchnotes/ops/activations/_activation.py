@@ -1,12 +1,12 @@
-"""Activations y = f(x) whose slope f'(x) = p(r) is a function of one kept tensor r: the output, where it decides.
+"""Activations y = f(x) whose slope f'(x) = p(r) is a function of one saved tensor r: the output if that suffices.
 
     Activation   y = f(x)                x to y        d/dx = p(r)
     Slope        B(g, r) = g p(r)        backward      d/dg = p(r),   d/dr = g p'(r)
     Curvature    C(v, g, r) = v g p'(r)  its own       d/dv = g p'(r), d/dg = v p'(r), d/dr = v g p''
 
-For sigmoid and tanh p is a parabola with p'' = -2 and r = y, so the three are closed under differentiation: every order
-is right. For relu and leaky_relu p is a step and p' = 0: those derivatives are zeros, not missing, as torch's are.
-Numbers after the tensors (a negative slope) are passed on unchanged and have no derivative.
+For sigmoid and tanh p is a parabola with p'' = -2 and r = y, so the three are closed under differentiation, and every
+order is right. For relu and leaky_relu p is a step and p' = 0; like torch's, those derivatives are zeros instead of
+missing. Numbers after the tensors (a negative slope) are passed through and have no derivative.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ...autograd.function import Elementwise, differentiable, kernel
 
 
 class _Native(Elementwise):
-    """What the native operator of the name `operator` computes, keeping its tensors and the numbers after them."""
+    """Calls the native operator `operator` and saves its tensors and the numbers after them."""
 
     operator: ClassVar[str]
     _kernel: ClassVar[Callable[..., Tensor]]
@@ -43,7 +43,7 @@ class _Native(Elementwise):
 
 
 class Curvature(_Native):
-    """C(v, g, y) = v g p'(y), linear in v and in g, and p'' = -2."""
+    """C(v, g, y) = v g p'(y), linear in v and in g, with p'' = -2."""
 
     @classmethod
     def backward(cls, ctx: Any, w: Tensor) -> tuple:
@@ -85,9 +85,9 @@ class Slope(_Native):
 
 
 class Activation(_Native):
-    """y = f(x), keeping one tensor.
+    """y = f(x), saving one tensor.
 
-    Its `apply` is C++ (csrc/differentiable.cpp), which turns to Python under transforms and for the second derivative.
+    Its `apply` is C++ (csrc/differentiable.cpp), which calls Python under transforms and for the second derivative.
     """
 
     slope: ClassVar[type[Slope]]
@@ -116,7 +116,7 @@ class Activation(_Native):
 
 
 def in_place(function: type[Activation]) -> Callable[..., Tensor]:
-    """x <- f(x) by the operator whose name has an underscore more."""
+    """x <- f(x), by the operator whose name ends with an underscore."""
 
     def under_transform(x: Tensor, *numbers: float) -> Tensor:
         return x.copy_(function.apply(x.clone() if function.keeps_input else x, *numbers))

@@ -1,9 +1,10 @@
-"""relu and leaky_relu inside torch.compile on the CPU, with a backward that chooses by integer arithmetic.
+"""relu and leaky_relu inside torch.compile on the CPU, with a backward that selects by integer arithmetic.
 
-Of the builtin the compiler keeps the mask y <= 0 for the backward, a bool being smaller than a float; and storing and
-loading vectors of bools is what Inductor's CPU code does worst: it takes many times what all the rest does. Here the
-choice is made of the bits of the kept output, in plain operations that fuse with their neighbours. As an integer of its
-width, a float is 0 at +0, positive up to infinity's bits where it is positive, above those a NaN, and negative else.
+For the builtin the compiler saves the mask y <= 0 for the backward pass, because a bool is smaller than a float. But
+Inductor's CPU code is slowest at storing and loading vectors of bools, which takes many times as long as everything
+else. Here the bits of the saved output decide, in plain operations that fuse with their neighbors. Read as an integer
+of its width, a float is 0 for +0, positive up to the bits of infinity if it is positive, greater if it is NaN, and
+otherwise negative.
 
 Measured in docs/decisions/compile.md.
 """
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, relu
 from torch.nn.functional import leaky_relu
 
-_INTEGER = {  # the integer of a float's width, the place of its sign, the bits of infinity
+_INTEGER = {  # the integer type of a float's width, the position of its sign bit, the bits of infinity
     torch.float64: (torch.int64, 63, 0x7FF0_0000_0000_0000),
     torch.float32: (torch.int32, 31, 0x7F80_0000),
     torch.bfloat16: (torch.int16, 15, 0x7F80),
@@ -38,7 +39,7 @@ class CompiledReLU(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         integer, sign, _ = _INTEGER[y.dtype]
         magnitude = y.view(integer) & ((1 << sign) - 1)
-        nonzero = (-magnitude) >> sign  # all bits, or none
+        nonzero = (-magnitude) >> sign  # all bits or none
         return (g.view(integer) & nonzero).view(g.dtype)
 
 
@@ -59,5 +60,5 @@ class CompiledLeakyReLU(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         integer, sign, infinity = _INTEGER[y.dtype]
         bits, a_g = y.view(integer), (ctx.a * g).view(integer)
-        positive = (-bits & (bits - (infinity + 1))) >> sign  # all bits for 0 < bits <= infinity, else none
+        positive = (-bits & (bits - (infinity + 1))) >> sign  # all bits for 0 < bits <= infinity, otherwise none
         return (a_g ^ ((a_g ^ g.view(integer)) & positive)).view(g.dtype), None

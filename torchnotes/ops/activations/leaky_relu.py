@@ -33,7 +33,7 @@ class LeakyReLU(Activation):
 
 
 class FallingLeakyReLU(Activation):
-    """With a negative slope a the output does not tell the sign of x."""
+    """With a negative slope a the output does not determine the sign of x."""
 
     operator = "leaky_relu"
     slope = LeakyReLUBackward
@@ -44,17 +44,17 @@ leaky_relu_, falling_leaky_relu_ = in_place(LeakyReLU), in_place(FallingLeakyReL
 
 
 def leaky_relu_of_saved_input(input: Tensor, negative_slope: float) -> Tensor:
-    """leaky_relu that saves its input, as torch's does: its result may be overwritten."""
+    """leaky_relu that saves its input, like torch's, so that its result may be overwritten."""
     if native(input) and isinstance(negative_slope, (float, int)):
         return FallingLeakyReLU.apply(input, negative_slope)
     return builtin(input, negative_slope)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """input where it is positive, else negative_slope * input, as torch.nn.functional.leaky_relu.
+    """input where it is positive, otherwise negative_slope * input, like torch.nn.functional.leaky_relu.
 
-    Saves its output for the backward pass, where torch saves the input: only for a negative slope does it save that.
-    To overwrite the output is therefore an error in the backward pass. Instead of `y += r` write `y = y + r`.
+    Saves its output for the backward pass, where torch saves the input; only with a negative slope does it save the
+    input. Overwriting the output is therefore an error in the backward pass. Instead of `y += r` write `y = y + r`.
     """
     if not (native(input) and isinstance(negative_slope, (float, int))):
         if watched():

@@ -38,14 +38,14 @@ relu_ = in_place(ReLU)
 
 
 def _torchs(input: Tensor, inplace: bool) -> Tensor:
-    # The builtin looks torch.relu up, where ours may be by now.
+    # The builtin looks up torch.relu, which may have been replaced by ours.
     if has_torch_function_unary(input):
         return builtin(input, inplace)
     return torch.relu_(input) if inplace else torch_relu(input)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(0, input), as torch.nn.functional.relu.
+    """max(0, input), like torch.nn.functional.relu.
 
     Saves its output for the backward pass, as torch does.
     """

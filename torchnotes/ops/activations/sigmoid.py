@@ -38,7 +38,7 @@ class Sigmoid(Activation):
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + e^-input), as torch.nn.functional.sigmoid.
+    """1 / (1 + e^-input), like torch.nn.functional.sigmoid.
 
     Saves its output for the backward pass, as torch does.
     """

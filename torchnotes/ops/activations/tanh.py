@@ -38,7 +38,7 @@ class Tanh(Activation):
 
 
 def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent of input, as torch.nn.functional.tanh.
+    """The hyperbolic tangent of input, like torch.nn.functional.tanh.
 
     Saves its output for the backward pass, as torch does.
     """

@@ -1,7 +1,7 @@
-"""linear_cross_entropy by chunks of rows, and as a composition of whole operations.
+"""linear_cross_entropy in chunks of rows, and as a composition of whole operations.
 
-The derivation, and the symbols, are those of linear_cross_entropy.py. X, the logits of a chunk, lie in memory that the
-next chunk uses again, and G takes their place. Logits and sums are float32 for half precision.
+The derivation and the symbols are those of linear_cross_entropy.py. All chunks share the memory of X, their logits, and
+G overwrites X. Logits and sums are float32 for half precision.
 """
 
 import itertools
@@ -25,7 +25,7 @@ _curvature = torch.ops.torchnotes.cross_entropy_curvature.default
 
 
 class Options(NamedTuple):
-    """What has no derivative."""
+    """The non-differentiable options."""
 
     reduction: str
     empty: str
@@ -34,24 +34,24 @@ class Options(NamedTuple):
     label_smoothing: float
     z_loss: float
     logit_softcap: float  # 0: none
-    split: Split | None = None  # where W and b are of some classes
+    split: Split | None = None  # if W and b belong to some of the classes
 
     def of_rows(self) -> plain.Options:
         return plain.Options(*self[3:7])
 
 
 class Operands(NamedTuple):
-    """What is multiplied and what for: x (N, F), W (C, d1, ..., F), b (C, d1, ...), and a target for each row of x."""
+    """x (N, F), W (C, d1, ..., F) and b (C, d1, ...), to be multiplied, and a target for each row of x."""
 
     x: Tensor
     W: Tensor
     b: Tensor | None
-    target: Tensor  # of a floating dtype: probabilities
+    target: Tensor  # probabilities if its dtype is floating
     weight: Tensor | None
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the logits and of all sums."""
+        """The dtype of the logits and of all sums."""
         if not self.x.is_floating_point():
             return self.x.dtype
         of_target = self.target.dtype if self.target.is_floating_point() else torch.float32
@@ -63,14 +63,14 @@ class Operands(NamedTuple):
 
     @property
     def factor_dtype(self) -> torch.dtype:
-        """On CUDA half precision is multiplied as it is, and the products added up in float32."""
+        """On CUDA half-precision factors stay as they are, and products are accumulated in float32."""
         return self.x.dtype if self.x.is_cuda else self.dtype
 
     def flat(self, W: Tensor) -> Tensor:
         return W.flatten(0, -2).to(self.factor_dtype)
 
     def chunks(self, W: Tensor, rows: int) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """(which rows, x, X, target) of one chunk after another, with the flat W."""
+        """Yields (slice of rows, x, X, target) for each chunk; W must be flat."""
         x, _, b, target, _ = self
         memory = x.new_empty((min(rows, x.shape[0]), W.shape[0]), dtype=self.dtype)
         for start in range(0, x.shape[0], rows):
@@ -93,7 +93,7 @@ def add_product(out: Tensor, a: Tensor, b: Tensor, beta: int = 1) -> None:
 
 
 def scale(operands: Operands, options: Options) -> Tensor:
-    """What the reduction multiplies the loss of each row by. In float64, where large counts are exact."""
+    """The factor that the reduction applies to the loss of each row, in float64, where large counts are exact."""
     x, W, _, target, weight = operands
     if options.reduction != "mean":
         return x.new_ones((), dtype=torch.float64)
@@ -104,22 +104,24 @@ def scale(operands: Operands, options: Options) -> Tensor:
 
 
 def added_up(sum_of_rows: Tensor, options: Options) -> Tensor:
-    """Over all rows, where they are split among ranks."""
+    """Adds up over all ranks if the rows are split among them."""
     for group in options.split.row_groups if options.split else ():
         sum_of_rows = reduced(sum_of_rows, group)
     return sum_of_rows
 
 
 def compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], options: Options) -> list[Tensor]:
-    """The loss, and which are wanted of the gradients for x, W, b and the target: for g, the gradient of the losses of
-    the rows, or where there is none for the gradient 1 of the loss."""
+    """Returns the loss, and those gradients for x, W, b and the target that are wanted.
+
+    g is the gradient of the losses of the rows. If it is None, the gradient of the loss is 1.
+    """
     x, W, b, target, weight = operands
     dtype, of_rows, split = operands.dtype, options.of_rows(), options.split
     of_classes = weight if split is None else of_these_classes(weight, split, W.shape[0])
     classes = W.shape[0] if split is None else split.classes
     _forward(
         x.new_empty((0, *W.shape[:-1])), target[:0], of_classes, NONE, *of_rows, False
-    )  # refuses what it cannot take
+    )  # raises for invalid arguments
     check_in_range(target, classes, options.ignore_index)
     factor = scale(operands, options)
     g = (factor if g is None else g).to(dtype).expand(operands.shape_of_losses)
@@ -160,7 +162,7 @@ def compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], option
 def compute_second(
     operands: Operands, g: Tensor, v: Sequence[Tensor | None], wanted: Sequence[bool], options: Options
 ) -> list[Tensor | None]:
-    """What the gradients v of dx, dW and db make of g, x, W and b, where that is wanted."""
+    """The gradients of g, x, W and b that follow from the gradients v of dx, dW and db, if they are wanted."""
     x, W, _, _, weight = operands
     dtype, of_rows = operands.dtype, options.of_rows()
     v_x, v_W, v_b = v
@@ -201,7 +203,7 @@ def compute_second(
 
 
 def composed(operands: Operands, options: Options) -> Tensor:
-    """The loss by whole operations: differentiable by everything, to every order, under every transform."""
+    """The loss by whole operations, differentiable in everything, to every order, under every transform."""
     *_, target, weight = operands
     if options.split is not None:
         of_rows, split = options.of_rows(), options.split
@@ -223,7 +225,7 @@ def composed(operands: Operands, options: Options) -> Tensor:
 
 
 def composed_gradients(operands: Operands, g: Tensor, wanted: Sequence[bool], options: Options) -> tuple[Tensor, ...]:
-    """The gradients of the losses of the rows that are wanted, by plain operations."""
+    """The wanted gradients of the losses of the rows, by plain operations."""
     split = options.split
 
     def losses(*operands: Any) -> Tensor:
@@ -237,7 +239,7 @@ def composed_gradients(operands: Operands, g: Tensor, wanted: Sequence[bool], op
 def pull_back(
     function: Callable[..., Any], arguments: Sequence[Any], wanted: Sequence[bool], g: Any
 ) -> tuple[Tensor, ...]:
-    """The gradients for the arguments that are wanted, differentiable in turn where a graph is being built."""
+    """The wanted gradients, differentiable in turn if a graph is being built."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
         moved = list(arguments)
@@ -252,7 +254,7 @@ def pull_back(
 
 
 def logits(operands: Operands, split: Split | None = None) -> Tensor:
-    """All of them, that this rank has."""
+    """All logits of this rank."""
     x, W, b, _, _ = operands
     if split is not None:
         x = replicated(x, split.group)
@@ -281,9 +283,9 @@ def operator(
     classes: int = 0,
     groups: str = "",
 ) -> list[Tensor]:
-    """`compute` as one opaque operator: what a compiler sees, which would unroll the loop.
+    """`compute` as one opaque operator, because a compiler would unroll its loop.
 
-    Groups go by their names: that of the classes, then those of the rows.
+    Groups are passed by name: first that of the classes, then those of the rows.
     """
     split = None
     if groups:

@@ -1,9 +1,9 @@
-"""cross_entropy in plain torch operations, for what no kernel of ours computes: the third derivative, the gradient for
-the targets and for the weight. Each function here is differentiable to every order, by every argument.
+"""cross_entropy in plain torch operations, for the third derivative and the gradients of the targets and the weight.
 
-The logits are of shape (N, C, ...); a loss is that of a row, not reduced. The formulas: csrc/formulas/cross_entropy.h.
-For 16-bit logits everything is computed in float32 and rounded once. Of large logits lse - u_j is (m - u_j) + ln s,
-where m is the greatest and s = sum e^(u_j - m): the rounding of lse would outweigh what remains.
+Each function is differentiable to every order, by every argument. Logits have shape (N, C, ...); a loss is that of a
+row, not reduced. The formulas are in csrc/formulas/cross_entropy.h. With 16-bit logits everything is computed in
+float32 and rounded once. For large logits lse - u_j is computed as (m - u_j) + ln s, where m is the maximum and
+s = sum e^(u_j - m), because the rounding error of lse would dominate the result.
 
 The reasons are in docs/decisions/higher-derivatives.md.
 """
@@ -19,7 +19,7 @@ from ...distributed.collectives import Group, collected, reduced
 
 
 class Options(NamedTuple):
-    """What has no derivative, in the order of the native operators."""
+    """The non-differentiable options, in the order of the native operators."""
 
     ignore_index: int
     label_smoothing: float
@@ -37,10 +37,10 @@ def checked_cap(logit_softcap: float | None, empty: str) -> float:
 
 
 class Split(NamedTuple):
-    """Where the logits are those of some of `classes` classes: of the `first` and its neighbours, those of the others
-    being on the other ranks of the group. A target that is an index is one of all, the weight is that of these.
+    """How the classes are split: the logits of this rank start with class `first` of `classes`, and the other classes
+    are on the other ranks of the group. An index target refers to all classes; a weight holds those of this rank.
 
-    The rows may be some of all, too, and the others on the other ranks of the row_groups.
+    The rows may be split too, with the other rows on the other ranks of the row_groups.
     """
 
     group: Group
@@ -59,7 +59,7 @@ def capped(input: Tensor, options: Options) -> Tensor:
 
 
 def by_class(input: Tensor, numbers: Tensor) -> Tensor:
-    """Numbers of the classes, as they broadcast with the logits."""
+    """Per-class numbers, shaped to broadcast with the logits."""
     return numbers.view(-1, *[1] * (input.dim() - 2))
 
 
@@ -68,7 +68,7 @@ def _weight(input: Tensor, weight: Tensor | None) -> Any:
 
 
 def mass(input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split | None = None) -> Tensor:
-    """a_j, with 0 for a row that is ignored."""
+    """a_j, which is 0 for an ignored row."""
     _, first, classes, _ = split or (None, 0, input.shape[1], ())
     w = _weight(input, weight)
     slope, shift = w * (1 - options.label_smoothing), w * (options.label_smoothing / classes)
@@ -92,7 +92,7 @@ def losses(
         result = (a * _gap(u, a)).sum(1)
         if options.z_loss:
             result = result + options.z_loss * a.sum(1) * torch.logsumexp(u, 1) ** 2
-    if not has_probabilities(input, target):  # an infinite gradient, of a mean of no rows, does not reach these
+    if not has_probabilities(input, target):  # these rows ignore even the infinite gradient of a mean of no rows
         result = result.masked_fill(target == options.ignore_index, 0)
     return result if split is not None else result.to(input.dtype)
 
@@ -102,14 +102,14 @@ def precise_logits(input: Tensor, options: Options) -> Tensor:
 
 
 def _gap(u: Tensor, a: Tensor) -> Tensor:
-    """lse - u, the slope of the loss by a, where a = 0 too."""
+    """lse - u, the slope of the loss by a, including where a = 0."""
     gap = -u.log_softmax(1)
     return torch.where((a == 0) & gap.isinf(), 0, gap)
 
 
 def _split_losses(u: Tensor, a: Tensor, options: Options, split: Split) -> Tensor:
-    """In double precision."""
-    none = (u == -torch.inf).all(1)  # of these logits counts, and in the derivative neither
+    """The losses in double precision."""
+    none = (u == -torch.inf).all(1)  # these rows have no logits here, and no derivative
     u = torch.where(none.unsqueeze(1), 0, u)
     rounded = torch.logsumexp(u.detach(), 1)
     rest = torch.logsumexp(u - rounded.unsqueeze(1), 1)
@@ -119,7 +119,7 @@ def _split_losses(u: Tensor, a: Tensor, options: Options, split: Split) -> Tenso
 
 
 def merged(of_ranks: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(losses, lse, m) of rows from lse, m and sum a_j (lse - u_j) of the classes of each rank r alone:
+    """(losses, lse, m) of the rows from lse, m and sum a_j (lse - u_j) of each rank's own classes:
 
     lse = ln sum_r e^lse_r,    sum a_j (lse - u_j) = sum_r (nll_r + m_r (lse - lse_r))
     """
@@ -127,7 +127,7 @@ def merged(of_ranks: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
     lse, mass = torch.logsumexp(lse_r, 0), mass_r.sum(0)
     gap = lse - lse_r
     more = mass_r * torch.where((mass_r == 0) & gap.isinf(), 0, gap)
-    alone = torch.where(lse_r == -torch.inf, 0, nll_r)  # of a rank all of whose logits are -inf
+    alone = torch.where(lse_r == -torch.inf, 0, nll_r)  # 0 for a rank whose logits are all -inf
     losses = (alone + more).sum(0)
     return losses + z_loss * mass * lse**2 if z_loss else losses, lse, mass
 
@@ -140,7 +140,7 @@ def gradient(
     options: Options,
     split: Split | None = None,
 ) -> Tensor:
-    """G, the gradient for the logits, with g for the loss of each row."""
+    """G, the gradient of the logits, where g is the gradient of the loss of each row."""
     return transpose(lambda x: losses(x, target, weight, options, split), input)(g)[0]
 
 

@@ -1,8 +1,8 @@
 """cross_entropy where every rank of a process group has the logits of some of the classes.
 
-Of a row each rank computes, from its own logits alone, lse_r, the mass m_r of its classes and sum a_j (lse_r - u_j).
-These numbers of all ranks tell lse, m and the loss (_formulas.merged), and those the gradient for the rank's own
-logits. The loss is the same on all ranks, and meant once.
+For each row, each rank computes lse_r, the mass m_r of its classes and sum a_j (lse_r - u_j) from its own logits. These
+numbers, collected from all ranks, determine lse, m and the loss (_formulas.merged), and then the gradient of the rank's
+own logits. The loss is the same on all ranks and counts once.
 """
 
 from typing import Any
@@ -25,14 +25,14 @@ _backward_ = torch.ops.torchnotes.cross_entropy_backward_.default
 
 
 def shifted(input: Tensor, target: Tensor, options: Options, split: Split) -> tuple[Tensor, Options]:
-    """Indices counted from the first class of this rank, the one to ignore too."""
+    """Target indices, and ignore_index, counted from the first class of this rank."""
     if has_probabilities(input, target):
         return target, options
     return target.long() - split.first, options._replace(ignore_index=options.ignore_index - split.first)
 
 
 def of_these_classes(weight: Tensor | None, split: Split, count: int) -> Tensor | None:
-    """The weight of the classes of this rank, from that of all."""
+    """The weight of this rank's classes, given the weight of all classes."""
     if weight is None:
         return None
     if weight.shape != (split.classes,):
@@ -46,9 +46,9 @@ def of_these_classes(weight: Tensor | None, split: Split, count: int) -> Tensor 
 def losses_and_statistics(
     input: Tensor, target: Tensor, weight: Tensor | None, options: Options, split: Split
 ) -> tuple[Tensor, Tensor]:
-    """The losses of the rows, in double precision, and what the native backward keeps of each."""
+    """The losses of the rows, in double precision, and the statistics that the native backward needs."""
     index, of_rank = shifted(input, target, options, split)
-    of_rank = of_rank._replace(z_loss=0.0)  # which is that of all
+    of_rank = of_rank._replace(z_loss=0.0)  # it is added to the loss of all classes
     nll, statistics, _ = _forward(input, index, weight, NONE, *of_rank, False, split.classes)
     greatest, inverse, mass = statistics.double().unbind(1)
     own = torch.stack((greatest, greatest - inverse.log(), mass, nll.double().flatten()))
@@ -59,14 +59,14 @@ def losses_and_statistics(
     losses = losses.view(input.shape[:1] + input.shape[2:])
     if not has_probabilities(input, target):
         losses = losses.masked_fill(target == options.ignore_index, 0)
-        if not target.is_cpu:  # where it has not been refused
+        if not target.is_cpu:  # other devices have not raised
             there = (target >= 0) & (target < split.classes) | (target == options.ignore_index)
             losses = losses.masked_fill(~there, torch.nan)
     return losses, statistics
 
 
 class SplitCrossEntropyBackward(Function):
-    """G of (g, input, target, weight, statistics, options, split)"""
+    """G as a function of (g, input, target, weight, statistics, options, split)"""
 
     @staticmethod
     def forward(
@@ -101,11 +101,11 @@ def of_logits(
     split: Split,
     inplace: bool = False,
 ) -> Tensor:
-    """The gradient for the logits, with g for the loss of each row; `inplace`, where they are."""
+    """The gradient of the logits, where g is the gradient of each row's loss; `inplace` overwrites the logits."""
     index, of_rank = shifted(input, target, options, split)
     scale, reduction = None, NONE
     alike = g.numel() > 0 and not any(g.stride())
-    if alike:  # as after a sum: not to be rounded to the dtype of the logits
+    if alike:  # as after a sum; avoids rounding g to the dtype of the logits
         scale, reduction = g[(0,) * g.dim()].to(statistics.dtype), SUM
         g = g.new_ones(())
     arguments = g.to(input.dtype), input, index, weight, statistics, scale, reduction, *of_rank, split.classes
@@ -116,7 +116,7 @@ def of_logits(
 
 
 class SplitCrossEntropy(Function):
-    """(losses, statistics) of (input, target, weight, options, split, inplace_backward)"""
+    """(losses, statistics) as a function of (input, target, weight, options, split, inplace_backward)"""
 
     @staticmethod
     def forward(

@@ -2,9 +2,9 @@
 
 l = sum_j a_j (lse - u_j) + z m lse^2,    dl/du_j = k p_j - a_j,    d2l/du_idu_j = k p_i ([i = j] - p_j) + 2 z m p_i p_j
 
-The native operators reduce; the Functions are those of the losses of rows, which plain operations reduce where the
-C++ call (csrc/differentiable.cpp) does not take the whole. Beyond the second derivative everything is composed of
-plain operations (_formulas.py).
+The native operators reduce the loss. The Functions return the losses of rows, which plain operations reduce if the C++
+call (csrc/differentiable.cpp) does not support the whole. Derivatives beyond the second are composed of plain
+operations (_formulas.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -50,13 +50,13 @@ def _fake(
     zero_if_empty: bool,
     classes_of_all: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # torch's checks the arguments, as the kernel does, but here it does not take bytes, and not every size is right.
+    # torch's builtin checks the arguments like the kernel, but it does not accept bytes here, and some sizes differ.
     indices = target.long() if target.dtype == torch.uint8 else target
     builtin(input, indices, weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
     losses = _classes_first(input)[0]
     statistic = torch.promote_types(input.dtype, torch.float32)
     has_mass = classes_of_all > 0 or label_smoothing > 0 or has_probabilities(input, target)
-    if reduction == NONE:  # those of some classes are yet to be added up
+    if reduction == NONE:  # the losses of a shard are still to be added up
         loss = input.new_empty(losses.shape, dtype=statistic if classes_of_all > 0 else input.dtype)
     else:
         loss = input.new_empty(())
@@ -75,7 +75,7 @@ register_fake("torchnotes::cross_entropy_curvature", _fake_curvature)
 
 
 class CrossEntropyCurvature(Function):
-    """(dG.v/dg, H v) of (v, g, input, target, weight, statistics, *options)"""
+    """(dG.v/dg, H v) as a function of (v, g, input, target, weight, statistics, *options)"""
 
     @staticmethod
     def forward(
@@ -128,7 +128,7 @@ class CrossEntropyCurvature(Function):
 
 
 class CrossEntropyBackward(Function):
-    """G of (g, input, target, weight, statistics, *options)"""
+    """G as a function of (g, input, target, weight, statistics, *options)"""
 
     @staticmethod
     def forward(
@@ -182,9 +182,9 @@ class CrossEntropyBackward(Function):
 
 
 class CrossEntropy(Function):
-    """(losses, statistics) of (input, target, weight, *options)
+    """(losses, statistics) as a function of (input, target, weight, *options)
 
-    The arguments are spelled out, which the compiler asks of a Function that is called within a backward.
+    The arguments are spelled out because the compiler requires it of a Function that is called within a backward.
     """
 
     @staticmethod
@@ -237,9 +237,9 @@ class CrossEntropy(Function):
 
 
 def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> tuple[list, tuple[int, int]]:
-    """The arguments for the rows of the whole batch at once, and the numbers of samples and of the rows of each.
+    """The arguments for the rows of the whole batch at once, and the numbers of samples and of rows per sample.
 
-    A weight of each sample's own becomes part of the mass.
+    If every sample has a weight of its own, it becomes part of the mass.
     """
 
     weight, weight_dim = args[leading + 2], in_dims[leading + 2]
@@ -257,12 +257,12 @@ def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> tuple[list,
 
 
 def _as_one_row(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits without a batch, with one."""
+    """Adds a batch dimension to logits without one."""
     return input.unsqueeze(0), target.unsqueeze(0) if has_probabilities(input, target) else target.reshape(1)
 
 
 def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: int, *options: Any) -> Tensor:
-    """The same as the native call, by the Functions of rows."""
+    """Computes the same as the native call with the Functions of rows."""
     *numbers, zero_if_empty = options
     of_rows = Options(*numbers)
     if input.dim() == 1:
@@ -270,9 +270,9 @@ def _by_rows(input: Tensor, target: Tensor, weight: Tensor | None, reduction: in
         return loss.squeeze(0) if reduction == NONE else loss
     input, target = _autocast(input, target)
     dtype = input.dtype
-    if target.requires_grad:  # the gradient for it is rounded once
+    if target.requires_grad:  # so that its gradient is rounded only once
         input, target = widened(input), widened(target)
-    # Neither the compiler nor torch.fx sees Functions under transforms, which hide whether a weight requires grad.
+    # Under transforms neither the compiler nor torch.fx sees Functions, and requires_grad of a weight is hidden.
     compiling = is_compiling()
     transforming = torch._C._are_functorch_transforms_active() if compiling else call_mode() == TRANSFORM
     plainly = transforming and (compiling or weight is not None)
@@ -301,7 +301,7 @@ def _of_some_classes(
     reduction: int,
     *options: Any,
 ) -> Tensor:
-    """The same where the classes, and perhaps the rows, are split among ranks."""
+    """The same with classes, and possibly rows, split among ranks."""
     row_groups: Sequence[Group] = ()
     whole: Callable[[Tensor], Tensor] | None = None
     if is_dtensor(input):
@@ -340,7 +340,7 @@ def _differentiable_backward(
         return _differentiable_backward(g, *row, weight, statistics, scale, reduction, *options).squeeze(0)
     rows = input.select(1, 0)
     if reduction != NONE:
-        g = (g * scale if rows.numel() > 0 else g).to(input.dtype)  # the scale of no rows is 1 / 0
+        g = (g * scale if rows.numel() > 0 else g).to(input.dtype)  # the scale of an empty loss is 1 / 0
     return CrossEntropyBackward.apply(g.expand(rows.shape), input, target, weight, statistics, *options)
 
 
@@ -366,28 +366,28 @@ def cross_entropy(
     inplace_backward: bool = False,
     process_group: Group | None = None,
 ) -> Tensor:
-    """The cross-entropy of softmax(input) against target, as torch.nn.functional.cross_entropy.
+    """The cross-entropy of softmax(input) against target, like torch.nn.functional.cross_entropy.
 
-    Saves the logits for the backward pass, where torch saves the logarithms of their probabilities. To overwrite the
-    logits is therefore an error in the backward pass. Instead of `logits -= x` write `logits = logits - x`.
+    Saves the logits for the backward pass, where torch saves the log-probabilities. Overwriting the logits is therefore
+    an error in the backward pass. Instead of `logits -= x` write `logits = logits - x`.
 
-    Beyond torch's:
+    Options beyond torch's:
 
-    z_loss            adds z_loss * lse^2 to the loss of a row, weighted as the row is
+    z_loss            adds z_loss * lse^2 to the loss of a row, weighted like the row
     logit_softcap     replaces the logits x by s tanh(x / s)
-    empty             what the mean is where every row is ignored: "nan", as in torch, or "zero"
-    inplace_backward  lets the gradient take the memory of the logits, which must be an intermediate result. Whoever
-                      else needs their values in the backward gets an error, as after every write in place. A backward
-                      with create_graph, torch.func and torch.compile write nothing in place.
+    empty             the mean if every row is ignored: "nan", as in torch, or "zero"
+    inplace_backward  lets the gradient overwrite the logits, which must be an intermediate result. If anything else
+                      needs their values in the backward pass, it raises an error, as after every in-place write. With
+                      create_graph, torch.func and torch.compile nothing is written in place.
     process_group     the ranks among which the classes are split: input has the logits of this rank's classes, which
-                      follow those of the ranks before it. Everything else is alike on all ranks: an index of a class
-                      is that among all classes, and weight is of all; but probabilities are those of this rank's
-                      classes. The loss is the same on all ranks, and each has the gradient for its own logits.
-                      A DTensor that is sharded on the dimension of the classes is recognised without it.
+                      follow those of lower ranks. Everything else is the same on all ranks: class indices and weight
+                      refer to all classes; but probabilities are those of this rank's classes. The loss is the same
+                      on all ranks, and each gets the gradient of its own logits. A DTensor that is sharded by class
+                      needs no process_group.
     """
     compiling = is_compiling()
     split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))
-    plain_tensors = type(target) is Tensor and (weight is None or type(weight) is Tensor)  # to ask this first is faster
+    plain_tensors = type(target) is Tensor and (weight is None or type(weight) is Tensor)  # the cheap check first
     subclass = not (compiling or plain_tensors) and has_torch_function_variadic(target, weight)
     ours = split or (traceable(input) if compiling else dense_float(input) and not subclass)
     if not (isinstance(target, Tensor) and ours):

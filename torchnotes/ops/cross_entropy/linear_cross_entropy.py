@@ -1,20 +1,21 @@
 """The cross-entropy of the logits X = x W^T + b, of which only a chunk of rows exists at a time.
 
-X takes G = dL/dX, of each row g (k p - a) c (csrc/formulas/cross_entropy.h), to
+With G = dL/dX, which is g (k p - a) c for each row (csrc/formulas/cross_entropy.h),
 
   dL/dx = G W,    dL/dW = G^T x,    dL/db = G^T 1
 
-Let v_x, v_W and v_b be gradients for these three in turn. They meet in V, the derivative of the logits along them, and
-with H = dG/dX of each row it follows that
+Let v_x, v_W and v_b be gradients for these three. They enter through V, the derivative of the logits along them, and
+with H = dG/dX of each row
 
   v_x . dL/dx + v_W . dL/dW + v_b . dL/db = G . V,    V = v_x W^T + x v_W^T + 1 v_b^T
   for g: dG/dg . V,    for x: (H V) W + G v_W,    for W: (H V)^T x + G^T v_x,    for b: (H V)^T 1
 
-The gradient of a mean or a sum is computed with the loss, for dL = 1: three products of matrices in all, where going
-through the chunks again in the backward would take four. The losses of rows each have their own g, and take the four.
+The gradient of a mean or a sum is computed together with the loss, for dL = 1. That takes three matrix products;
+recomputing the chunks in the backward pass would take four. Without a reduction each row has its own g, and it takes
+four.
 
-Transforms, the third derivative, the second by the targets and the derivative by the weight of the classes are those
-of the whole composition, logits and all. A compiler sees one opaque operator, torchnotes::linear_cross_entropy.
+Under transforms, and for the third derivative, the second by the targets and the derivative by the class weight, all
+logits are computed at once. A compiler sees one opaque operator, torchnotes::linear_cross_entropy.
 """
 
 from collections.abc import Sequence
@@ -48,8 +49,8 @@ from ._formulas import Options as RowOptions
 from ._formulas import checked_cap
 from ._shards import described, of_linear, refuse_group, sharded, split_among
 
-# A chunk: as many rows as make the products of matrices efficient, in no more memory than linear_weight takes or than
-# is small; so few logits are computed as a whole, for that has less overhead. Measured in
+# A chunk has enough rows for efficient matrix products, but takes no more memory than linear_weight or SMALL logits. If
+# all logits are that few, they are computed at once, which has less overhead. Measured in
 # docs/decisions/linear-cross-entropy.md.
 MOST_ROWS = 512
 SMALL = 1 << 20
@@ -69,12 +70,12 @@ def _compute(operands: Operands, g: Tensor | None, wanted: Sequence[bool], optio
 
 
 def _batched(*tensors: Tensor) -> bool:
-    """Whether these are gradients of torch.vmap, or of autograd's is_grads_batched."""
+    """Whether these are gradients under torch.vmap, or of autograd's is_grads_batched."""
     return call_mode() == TRANSFORM or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
 
 
 class LinearCrossEntropyBackward(Function):
-    """The gradients that are wanted, for x, W, b and the target, with g for the losses of the rows."""
+    """The wanted gradients of x, W, b and the target, where g is the gradient of the losses of the rows."""
 
     @staticmethod
     def forward(g: Any, x: Any, W: Any, b: Any, target: Any, weight: Any, wanted: Any, options: Any) -> Any:
@@ -109,7 +110,7 @@ class LinearCrossEntropyBackward(Function):
 
 
 class LinearCrossEntropy(Function):
-    """The loss, and the gradients that are wanted for a reduced one, where dL = 1."""
+    """The loss and, if it is reduced, the wanted gradients for dL = 1."""
 
     @staticmethod
     def forward(x: Any, W: Any, b: Any, target: Any, weight: Any, wanted: Any, options: Any) -> Any:
@@ -119,7 +120,7 @@ class LinearCrossEntropy(Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.save_for_backward(*inputs[:5], *output[1:])
         ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)  # the gradients have none, which would be as large as they are
+        ctx.set_materialize_grads(False)  # these outputs need no gradients, which would be as large as they are
         ctx.wanted, ctx.options = inputs[5:]
 
     @staticmethod
@@ -135,7 +136,7 @@ class LinearCrossEntropy(Function):
             gradients = LinearCrossEntropyBackward.apply(of_rows, *operands, wanted, ctx.options)
         elif is_compiling() or _batched(g) or torch._C._autograd._get_current_graph_task_keep_graph():
             gradients = [d * g for d in gradients]
-        elif not (g.is_cpu and g == 1):  # asking another device would be waiting for it
+        elif not (g.is_cpu and g == 1):  # comparing on another device would synchronize
             gradients = [d.mul_(g) for d in gradients]
         of = iter(gradients)
         moving = zip(operands[:4], wanted, strict=True)
@@ -143,7 +144,7 @@ class LinearCrossEntropy(Function):
 
 
 def _check_shapes(x: Tensor, W: Tensor, b: Tensor | None, target: Tensor, ignore_index: int | None) -> None:
-    """In the words of torch."""
+    """Raises torch's errors."""
     if not 1 <= x.dim() <= 2:
         raise RuntimeError(f"expected input with dimensionality 1 or 2, got {x.dim()}")
     if W.dim() < 2:
@@ -200,15 +201,15 @@ def linear_cross_entropy(
     empty: str = "nan",
     process_group: Group | None = None,
 ) -> Tensor:
-    """cross_entropy(linear(input, linear_weight, linear_bias), target, ...) in the memory of a few rows of logits, as
-    torch.nn.functional.linear_cross_entropy, and with the z_loss, logit_softcap and empty of our cross_entropy.
+    """cross_entropy(linear(input, linear_weight, linear_bias), target, ...) in the memory of a few rows of logits, like
+    torch.nn.functional.linear_cross_entropy, with the z_loss, logit_softcap and empty of our cross_entropy.
 
-    Of torch's LinearCrossEntropyOptions the batch_chunk_size is heeded. The rest is as it is everywhere here: all that
-    cross_entropy takes is computed by chunks, sums are float32 for half precision, and a graph can be retained.
+    Of torch's LinearCrossEntropyOptions only batch_chunk_size has an effect. Everything that cross_entropy supports is
+    computed in chunks, sums are float32 for half precision, and a graph can be retained.
 
     With a process_group the classes are split among its ranks, as in our cross_entropy: linear_weight and linear_bias
-    are those of this rank's classes, and the gradient for the input is that of all. So with a linear_weight that is a
-    DTensor, sharded on the classes.
+    are those of this rank's classes, and the gradient of the input covers all classes. The same holds if linear_weight
+    is a DTensor that is sharded by class.
     """
     tensors = input, linear_weight, target, linear_bias, weight
     if watched() or (not is_compiling() and has_torch_function_variadic(*tensors)):
@@ -222,7 +223,7 @@ def linear_cross_entropy(
         )
         own = dict(z_loss=z_loss, logit_softcap=logit_softcap, empty=empty, process_group=process_group)
         return show(linear_cross_entropy, input, linear_weight, target, **of_torch, **own)
-    reduction_enum(None, None, reduction)  # refuses what is none
+    reduction_enum(None, None, reduction)  # raises for an invalid reduction
     cap = checked_cap(logit_softcap, empty)
     _check_shapes(input, linear_weight, linear_bias, target, ignore_index)
     if is_compiling() or not on_one_device(input, linear_weight, linear_bias, target, weight):
@@ -244,7 +245,7 @@ def linear_cross_entropy(
     chunk = None if options is None else options.batch_chunk_size
     whole = False
     if chunk is None:
-        classes = W.shape[0] if split is None else -(-split.classes // split.group.size())  # alike on all ranks
+        classes = W.shape[0] if split is None else -(-split.classes // split.group.size())  # the same on all ranks
         logits_of_row = classes * W.shape[1:-1].numel()
         chunk = max(SMALL // max(logits_of_row, 1), min(W.shape[-1], MOST_ROWS))
         whole = not is_compiling() and x.shape[:-1].numel() * logits_of_row <= SMALL

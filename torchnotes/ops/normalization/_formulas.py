@@ -1,6 +1,6 @@
-"""Batch normalisation in plain torch operations, for what no kernel of ours computes: the higher derivatives and the
-forward mode. Each function here is differentiable to every order, by every argument. The formulas:
-csrc/formulas/batch_norm.h.
+"""Batch normalization in plain torch operations, for higher derivatives and forward mode, which have no native kernels.
+
+Each function is differentiable to every order, by every argument. The formulas are in csrc/formulas/batch_norm.h.
 
 The reasons are in docs/decisions/higher-derivatives.md.
 """
@@ -17,7 +17,7 @@ from ..activations import BY_NUMBER
 
 
 class Options(NamedTuple):
-    """What has no derivative, in the order of the native operators."""
+    """The non-differentiable options, in the order of the native operators."""
 
     training: bool
     eps: float
@@ -44,9 +44,11 @@ def output(
     options: Options,
     moments: Callable[[Tensor], tuple[Tensor, ...]] = of_batch,
 ) -> Tensor:
-    """y, with the mean and 1 / sqrt(variance + eps) of the batch in training, and otherwise with these `statistics`.
+    """y, normalized with the statistics of the batch in training, otherwise with these `statistics`: mean and
+    1 / sqrt(variance + eps).
 
-    In training y is the same for x - k, whatever the constant k. With the mean among the `statistics` it is more exact.
+    In training a constant shift x - k does not change y; if `statistics` are given, shifting by their mean makes it
+    more exact.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     of_channels = (-1, *[1] * (x.dim() - 2))
@@ -75,7 +77,7 @@ def gradients(
     options: Options,
     moments: Callable[[Tensor], tuple[Tensor, ...]] = of_batch,
 ) -> tuple[Tensor, ...]:
-    """The gradients for x, weight and bias, those that are there, with g for y."""
+    """The gradients for those of x, weight and bias that are given, where g is the gradient of y."""
     normalised = partial(output, statistics=statistics, options=options, moments=moments)
     function, primals = of_tensors(normalised, (x, weight, bias))
     return transpose(function, *primals)(g)

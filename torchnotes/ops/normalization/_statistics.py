@@ -1,5 +1,6 @@
-"""The mean and the variance of channels over the batches of all ranks, in plain operations: differentiable to every
-order, each rank having a loss of its own.
+"""The mean and variance of channels over the batches of all ranks, in plain operations.
+
+They are differentiable to every order; each rank has a loss of its own.
 
 The reasons are in docs/decisions/batch-norm-over-ranks.md.
 """
@@ -11,7 +12,7 @@ from ...distributed.collectives import Group, gathered
 
 
 def merged(of_ranks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(n, mu, v) of all from (n, mu, v) of each rank, side by side in a row: Chan's merge. A rank may have n = 0."""
+    """(n, mu, v) of all ranks from (n, mu, v) of each, one rank per row, by Chan's merge. A rank may have n = 0."""
     n, mean, variance = of_ranks.split([1, *[of_ranks.shape[1] // 2] * 2], 1)
     total = n.sum()
     share = n / total
@@ -20,7 +21,7 @@ def merged(of_ranks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def of_all_batches(x: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
-    """(n, mu, v)"""
+    """(n, mu, v) over the batches of all ranks."""
     n = x.numel() // x.shape[1]
     dims = [0, *range(2, x.dim())]
     wide = x.double()

@@ -1,9 +1,9 @@
-"""Batch normalisation, fused with its activation. The formulas and their derivation: csrc/formulas/batch_norm.h.
+"""Batch normalization, fused with its activation. The formulas and their derivation: csrc/formulas/batch_norm.h.
 
 x^ = (x - mu) r,    y = f(gamma x^ + beta),    d = f'(z) dL/dy
 dL/dx = gamma r (d - mean d - x^ mean d x^),    dL/dgamma = sum d x^,    dL/dbeta = sum d
 
-Beyond the first derivative everything is composed of plain operations (_formulas.py).
+Higher derivatives are composed of plain operations (_formulas.py).
 """
 
 import functools
@@ -33,7 +33,7 @@ _backward = torch.ops.torchnotes.batch_norm_backward.default
 
 
 def _format(x: Tensor) -> torch.memory_format:
-    """The memory format of a dense x; of another x, the one that its strides suggest."""
+    """The memory format of x if it is dense, otherwise the one that its strides suggest."""
     for format in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
         if x.is_contiguous(memory_format=format):
             return format
@@ -53,7 +53,7 @@ def _fake(
     center_only: bool,
     statistics: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    # torch's checks the arguments, as the kernel does, but it lays some results out otherwise.
+    # torch.batch_norm checks the arguments like the kernel, but gives some results another layout.
     if center_only and variance is None:
         variance = mean
     running_mean, running_var = (None if x is None else x.clone() for x in (mean, variance))
@@ -109,7 +109,7 @@ register_fake("torchnotes::batch_norm_backward", _fake_backward)
 
 
 class BatchNormBackward(Function):
-    """(dL/dx, dL/dgamma, dL/dbeta) of (dL/dy, x, gamma, beta, statistics, *options)"""
+    """(dL/dx, dL/dgamma, dL/dbeta) as a function of (dL/dy, x, gamma, beta, statistics, *options)"""
 
     @staticmethod
     def forward(
@@ -166,7 +166,8 @@ class BatchNormBackward(Function):
 
 
 class BatchNorm(Function):
-    """(y, statistics, mean and variance of the batch) of x, gamma, beta, running mean and variance, momentum, options
+    """(y, statistics, mean and variance of the batch) as a function of (x, gamma, beta, running mean and variance,
+    momentum, *options)
 
     In training it updates the running statistics, unless the momentum is None.
     """
@@ -194,7 +195,7 @@ class BatchNorm(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
         for name, wanted in zip(("running_mean", "running_var"), ctx.needs_input_grad[3:5], strict=True):
-            if wanted:  # which an inner transform had hidden
+            if wanted:  # hidden by an inner transform
                 refuse_gradient("batch_norm", name)
         ctx.save_for_backward(*inputs[:3], outputs[1])
         ctx.mark_non_differentiable(*outputs[1:])
@@ -259,10 +260,10 @@ _call = differentiable(
 
 
 class BatchNormInPlace(Function):
-    """The same, with y in the place of x, from which the backward tells x again.
+    """The same with y overwriting x; the backward recovers x from y.
 
-    Of the channels where y does not tell it exactly enough `forward` returns x too, if it is to be kept (its last
-    argument), and which these are.
+    If its last argument is true, `forward` also returns the channels of which y does not determine x accurately enough,
+    and x for these channels.
     """
 
     @staticmethod
@@ -295,7 +296,7 @@ class BatchNormInPlace(Function):
 def refuse_graph(operation: str) -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
-            f"{operation}: in place the input is gone, and with it the second derivative. Use inplace=False."
+            f"{operation}: the second derivative needs the input, which has been overwritten. Use inplace=False."
         )
 
 
@@ -312,9 +313,9 @@ def by_channels(
     g: Tensor,
     *numbers: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """function(g, y, *numbers of channels), or for those channels that have been kept function(g, x, *their numbers).
+    """function(g, y, *numbers) with the saved channels replaced by function(g, x, *their numbers).
 
-    In the results the channels are the dimensions `dims`.
+    dims: the dimensions of the results that are channels
     """
     if len(channels) == y.shape[1]:
         return function(g, kept, *numbers, from_output=False)
@@ -328,7 +329,7 @@ def by_channels(
 
 
 def _there(of_all: tuple, weight: Tensor | None, bias: Tensor | None) -> tuple:
-    """Of x, weight and bias, what belongs to those that are there."""
+    """The elements of a tuple (for x, weight, bias) whose tensors exist."""
     return tuple(one for one, p in zip(of_all, (True, weight, bias), strict=True) if p is not None)
 
 
@@ -337,15 +338,17 @@ def _wanted(ctx: Any, gradients: tuple) -> tuple:
 
 
 def _of_each(info: Any, running: Tensor | None, dim: int | None) -> Tensor | None:
-    """The running statistic of each sample, to be updated. As in torch, one that is not batched stays unchanged if the
-    other is batched, unless there is a single sample."""
+    """The running statistic of each sample, to be updated.
+
+    As in torch, an unbatched one stays unchanged if the other is batched, unless there is a single sample.
+    """
     if running is not None and dim is not None:
         return running.movedim(dim, 0)
     return running.unsqueeze(0) if running is not None and info.batch_size == 1 else None
 
 
 def _batched_more(x: Tensor, other: Tensor) -> bool:
-    """Whether an enclosing vmap has x in its batch, but not the other."""
+    """Whether an enclosing vmap has batched x but not the other."""
     return not _levels(x) <= _levels(other)
 
 
@@ -360,7 +363,7 @@ def _levels(x: Tensor) -> set[int]:
 
 
 def _channels_of_all(info: Any, in_dims: tuple, args: tuple, channels_second: tuple[int, ...]) -> list:
-    """The arguments with the channels of the whole batch side by side, in the second dimension of those arguments."""
+    """Moves the batch into the channels, which are the second dimension of the arguments in `channels_second`."""
     merged = batched(info, in_dims, args)
     for i, x in enumerate(merged):
         if isinstance(x, Tensor):
@@ -379,7 +382,7 @@ def _update(
     momentum: float,
     center_only: bool,
 ) -> None:
-    """running <- (1 - momentum) running + momentum (that of the batch)"""
+    """running <- (1 - momentum) running + momentum new"""
     for running, new in zip((running_mean, None if center_only else running_var), of_batch, strict=True):
         if running is None or new is None:
             continue
@@ -390,7 +393,7 @@ def _update(
 
 
 def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, o: Options) -> Tensor:
-    """By torch's operations, for what our kernels do not take."""
+    """Computes batch norm in torch's operations if our kernels do not support the call."""
     if not (o.center_only or (is_compiling() and torch._C._are_functorch_transforms_active())):
         z = builtin(input, mean, variance, weight, bias, o.training, momentum, o.eps)
         return BY_NUMBER[o.activation].ours(z, o.negative_slope)
@@ -405,12 +408,12 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
 
 
 def takes(input: Any, *numbers: Any) -> bool:
-    """Whether our kernels take these tensors, of which all but the first may be None."""
-    # The compiler fuses the formula with what is around it, and lays convolutions out channels last, which an operator
-    # of ours would undo: MobileNetV2 took twice as long (docs/decisions/compile.md).
+    """Whether our kernels support these tensors, of which all but the first may be None."""
+    # The compiler fuses the formula with its neighbors and converts convolutions to channels last. An opaque operator
+    # would prevent both: MobileNetV2 took twice as long (docs/decisions/compile.md).
     if is_compiling():
         return False
-    return dense_float(input) and all([x is None or dense_float(x) for x in numbers])  # noqa: C419 # it is faster
+    return dense_float(input) and all([x is None or dense_float(x) for x in numbers])  # noqa: C419 # a list is faster
 
 
 def checked_options(
@@ -436,7 +439,7 @@ def checked_options(
 
 
 def _number(operation: str, name: str, value: Any) -> float:
-    """The value, if torch takes it for a float."""
+    """The value as a float, if torch would accept it as one."""
     if isinstance(value, Tensor):
         taken = value.dim() == 0 and not value.is_complex() and not value.requires_grad
     else:
@@ -454,7 +457,7 @@ def checked_momentum(
     updates_mean: bool,
     updates_var: bool,
 ) -> float:
-    """The momentum, by which the running statistics may be updated: nothing is written where one of them cannot be."""
+    """Validates the running statistics before anything is written, and returns the momentum."""
     running = ("running_mean", running_mean, updates_mean), ("running_var", running_var, updates_var)
     for name, statistic, updates in running:
         if statistic is None:
@@ -485,15 +488,15 @@ def batch_norm(
     inplace: bool = False,
     center_only: bool = False,
 ) -> Tensor:
-    """Each channel of the input normalised over the batch, as torch.nn.functional.batch_norm.
+    """Normalizes each channel of the input over the batch, like torch.nn.functional.batch_norm.
 
-    Saves the input, the weight, the bias and two numbers per channel for the backward pass. Beyond torch's:
+    Saves the input, the weight, the bias and two numbers per channel for the backward pass. Options beyond torch's:
 
-    activation   None, "relu", "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh", in the same pass
-    inplace      lets the output take the memory of the input, which must be an intermediate result. Nothing else is
-                 kept but for those channels whose input the output does not tell: where |weight| is small beside
-                 |bias|, or the activation has no inverse. There is no second derivative then.
-    center_only  subtracts the mean alone: neither the variance nor running_var nor eps has a part in it
+    activation   None, "relu", "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh", computed in the same pass
+    inplace      overwrites the input, which must be an intermediate result, with the output. Nothing else is saved,
+                 except for channels whose input cannot be recovered from the output: if |weight| is small compared
+                 to |bias|, or if the activation has no inverse. There is no second derivative then.
+    center_only  only subtracts the mean; the variance, running_var and eps are not used
     """
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     arguments = weight, bias, running_mean, running_var
@@ -503,14 +506,14 @@ def batch_norm(
         if watched():
             own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
             return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)
-        kept = input.clone() if inplace and isinstance(input, Tensor) else input  # the backward needs it
+        kept = input.clone() if inplace and isinstance(input, Tensor) else input  # the backward pass needs it
         y = _composed(kept, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
     if training and not center_only:
         verify_batch_size(input.size())
     updates_var = training and not center_only
     momentum = checked_momentum("batch_norm", running_mean, running_var, momentum, training, updates_var)
-    # A Function with several results cannot write over a view, nor within a transform.
+    # A Function with several results cannot overwrite a view, nor work in place under a transform.
     if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
         keep = mode == GRAPH
         weight, bias = (p if p is None or p.dim() == 1 else p.flatten() for p in (weight, bias))

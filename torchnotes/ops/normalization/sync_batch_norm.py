@@ -1,7 +1,7 @@
-"""Batch normalisation over the batches of all ranks of a process group: batch_norm (csrc/formulas/batch_norm.h) of the
-batch that they have in common, of which none has more than its own.
+"""Batch normalization over the batches of all ranks of a process group: batch_norm (csrc/formulas/batch_norm.h) of the
+joint batch, of which each rank has a part.
 
-Of n_r numbers of a channel on rank r, with their mean mu_r and variance v_r, it is known of all
+If rank r has n_r numbers of a channel, with mean mu_r and variance v_r, all ranks together have
 
   n = sum n_r,    mu = sum n_r mu_r / n,    v = sum n_r (v_r + (mu_r - mu)^2) / n
 
@@ -12,8 +12,8 @@ r = 1 / sqrt(v + eps), so that, with d = dL/dz,
 
 where the means are those over all ranks.
 
-Hence a forward gathers 2 C + 1 numbers of each rank, and a backward adds up 2 C, in double precision. dL/dgamma and
-dL/dbeta remain those of the rank's own loss, as everything that data parallelism adds up or averages.
+Hence a forward gathers 2 C + 1 numbers from each rank, and a backward adds up 2 C, in double precision. dL/dgamma and
+dL/dbeta are those of the rank's own loss, like everything that data parallelism sums or averages.
 """
 
 from functools import partial
@@ -60,7 +60,7 @@ def _of_all(x: Tensor, group: Group, o: Options) -> tuple[Tensor, ...]:
         own[1:] = _moments(x).flatten()
     total, mean, variance = merged(gathered(own, group))
     least = 1 if o.center_only else 2
-    if total.is_cpu and total < least:  # elsewhere it would take waiting for the device
+    if total.is_cpu and total < least:  # on other devices this would synchronize
         raise ValueError(
             f"Expected {'values' if o.center_only else 'more than 1 value per channel'} when training, got input size "
             f"{list(x.shape)}, and {int(total)} values per channel on all ranks"
@@ -77,7 +77,7 @@ def _totals_of(o: Options, g: Tensor, reference: Tensor, *numbers: Any, from_out
 
 
 def _gradient_of(o: Options, g: Tensor, reference: Tensor, *numbers: Any, from_output: bool = False) -> tuple[Tensor]:
-    """dL/dx, of which the last of the `numbers` are mean d and mean d x^ over all ranks."""
+    """dL/dx; the last of the `numbers` are mean d and mean d x^ over all ranks."""
     if reference.numel() == 0:
         return (torch.zeros_like(reference),)
     return (_gradient(g, reference, *numbers, o.activation, o.negative_slope, o.center_only, from_output),)
@@ -92,7 +92,7 @@ def _of_parameters(totals: Tensor, x: Tensor, weight: Tensor | None, bias: Tenso
 
 
 class SyncBatchNormBackward(Function):
-    """(dL/dx, dL/dgamma, dL/dbeta) of (dL/dy, x, gamma, beta, statistics, n, group, options)"""
+    """(dL/dx, dL/dgamma, dL/dbeta) as a function of (dL/dy, x, gamma, beta, statistics, n, group, options)"""
 
     @staticmethod
     def forward(
@@ -118,7 +118,7 @@ class SyncBatchNormBackward(Function):
 
 
 class SyncBatchNorm(Function):
-    """(y, statistics, n, mean, variance) of (x, gamma, beta, group, options)"""
+    """(y, statistics, n, mean, variance) as a function of (x, gamma, beta, group, options)"""
 
     @staticmethod
     def forward(input: Tensor, weight: Any, bias: Any, group: Group, options: Options) -> tuple[Tensor, ...]:
@@ -142,7 +142,7 @@ class SyncBatchNorm(Function):
 
 
 class SyncBatchNormInPlace(Function):
-    """The same, with y in the place of x, as BatchNormInPlace."""
+    """The same with y overwriting x, like BatchNormInPlace."""
 
     @staticmethod
     def forward(
@@ -175,7 +175,7 @@ class SyncBatchNormInPlace(Function):
 
 
 def _composed(input: Tensor, weight: Any, bias: Any, group: Group, o: Options) -> tuple[Tensor, ...]:
-    """(y, n, mean, variance) by torch's operations, for what our kernels do not take."""
+    """(y, n, mean, variance) by torch's operations, if our kernels do not support the call."""
     of_all: tuple[Tensor, ...] = ()
 
     def moments(x: Tensor) -> tuple[Tensor, ...]:
@@ -202,10 +202,10 @@ def sync_batch_norm(
     inplace: bool = False,
     center_only: bool = False,
 ) -> Tensor:
-    """batch_norm, in training over the batches that the ranks of a process group (by default all ranks) hold together.
+    """batch_norm; in training over the joint batch of the ranks of a process group (by default all ranks).
 
-    The batches may differ in size, and some of them may be empty. All ranks call it, and go through its backward, in
-    the same order. The gradients of weight and bias are those of the rank's own loss.
+    The batches of the ranks may differ in size or be empty. All ranks must call it, and run its backward, in the same
+    order. The gradients of weight and bias are those of the rank's own loss.
     """
     numbers = running_mean, running_var, weight, bias
     own: dict[str, Any] = dict(activation=activation, negative_slope=negative_slope, center_only=center_only)
@@ -219,18 +219,18 @@ def sync_batch_norm(
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     compiling = is_compiling()
-    updates = not compiling, not (compiling or center_only)  # the compiler does not see into the check
+    updates = not compiling, not (compiling or center_only)  # the compiler does not support the check
     momentum = checked_momentum("sync_batch_norm", running_mean, running_var, momentum, *updates)
     channels = constant(input.shape[1])
     agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
     for name, p in zip(("running_mean", "running_var", "weight", "bias"), numbers, strict=True):
-        if p is not None and p.shape != (channels,):  # by every rank, those with an empty batch too
+        if p is not None and p.shape != (channels,):  # on every rank, even if its batch is empty
             raise RuntimeError(f"{name} should contain {channels} elements not {p.numel()}")
     check_same_device(input, *numbers)
     if inplace and not compiling:
         check_in_place(input)
     if compiling or call_mode() == TRANSFORM or not takes(input, weight, bias):
-        kept = input.clone() if inplace else input  # the backward needs it
+        kept = input.clone() if inplace else input  # the backward pass needs it
         y, *of_all = _composed(kept, weight, bias, group, options)
     elif inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
         keep = mode == GRAPH
