@@ -24,11 +24,11 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def blobs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes around three points, as a CSV file."""
     generator = torch.Generator().manual_seed(0)
-    path = tmp_path / "blobs.csv"
+    path = tmp_path_factory.mktemp("blobs") / "blobs.csv"
     with path.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(("width", "height", "kind"))

@@ -12,22 +12,28 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
-from test_main import full_disk, nobody_reads, refusal
+from test_main import ROOT, full_disk, nobody_reads, refusal
+from torch.utils._pytree import tree_flatten
 
-import torchnotes
 from torchnotes.__main__ import main
-from torchnotes.classifier import comparison, data, threads, training
+from torchnotes._bad_input import BadInput
+from torchnotes.classifier import comparison, data, program, threads, training
 from torchnotes.classifier.checkpoint import load
 from torchnotes.classifier.network import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
+from torchnotes.classifier.options import Options
+from torchnotes.classifier.program import Program
 from torchnotes.classifier.ranks import Ranks, launched
+from torchnotes.classifier.training import Progress
 from torchnotes.cli import _progress
 from torchnotes.cli._figures import binned, calibration_error
+from torchnotes.cli._report import summary
 
-ROOT = Path(torchnotes.__file__).parents[1]
+CPU = torch.device("cpu")
 
 
 def quick(*arguments):
@@ -35,188 +41,17 @@ def quick(*arguments):
     return ["train", *given, *map(str, arguments)]
 
 
-def test_the_digits_are_learned(tmp_path, capsys):
-    assert main(["train", "--output", str(tmp_path / "run")]) == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    rows = {line.split()[0]: line.split()[1:] for line in printed.out.splitlines() if line.startswith("torch")}
-    for name in ("torchnotes", "torch"):
-        accuracy, *_, error = rows[name]
-        assert float(accuracy.rstrip("%")) > 94
-        assert float(error) < 1e-5
-    report = (tmp_path / "run/report.html").read_text()
-    assert report.count("<img ") == 3
-    assert "http" not in report.replace("http-equiv", "")  # all of it is in the file
-    for cell in (rows["torchnotes"][0], rows["torch"][0]):
-        assert f"<td>{cell}</td>" in report
-    assert main(["predict", str(tmp_path / "run/model.pt")]) == 0
-    printed = capsys.readouterr()
-    lines = list(csv.DictReader(io.StringIO(printed.out)))
-    right = sum(line["class"] == str(y) for line, y in zip(lines, labels_of_digits(), strict=True))
-    assert f"{right} of 1797 are right" in printed.err
-    assert right > 1760
+def begun(path, folder, **options):
+    """The program of `train` with `quick`'s options, which draws no figures."""
+    given = dict(hidden=[16], activation="leaky_relu", init="he", noise=0.1, dtype="float32", compile=False)
+    given |= dict(optimizer="adam", lr=2e-3, epochs=4, batch_size=8, device=CPU, seed=0, resume=False, threads=1)
+    return Program(Options(data=path, output=folder, **given | options), Ranks())
 
 
-def labels_of_digits():
-    import sklearn.datasets
-
-    return sklearn.datasets.load_digits().target.tolist()
-
-
-@pytest.mark.parametrize(
-    "options",
-    (
-        ("--optimizer", "sgd", "--activation", "tanh", "--init", "glorot"),
-        ("--optimizer", "rmsprop", "--activation", "relu", "--init", "torch", "--dtype", "float64"),
-        ("--optimizer", "adamw", "--activation", "sigmoid", "--noise", "0", "--hidden", "16", "8"),
-        ("--dtype", "bfloat16", "--batch-size", "13"),
-    ),
-)
-def test_every_option_trains_a_model_that_predicts(blobs, tmp_path, capsys, options):
-    assert main(quick("--data", blobs, "--output", tmp_path, "--lr", "0.05", *options)) == 0
-    capsys.readouterr()
-    model = load(tmp_path / "model.pt")
-    assert model.classes == ("ant", "bee", "cat")
-    assert model.source == "blobs.csv"
-    unlabelled = tmp_path / "unlabelled.csv"
-    unlabelled.write_text("".join(line.rsplit(",", 1)[0] + "\n" for line in blobs.read_text().splitlines()))
-    assert main(["predict", str(tmp_path / "model.pt"), "--data", str(unlabelled)]) == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    lines = list(csv.DictReader(io.StringIO(printed.out)))
-    assert sum(line["class"] == ("ant", "bee", "cat")[i % 3] for i, line in enumerate(lines)) > 140
-    assert main(["predict", str(tmp_path / "model.pt"), "--data", str(blobs)]) == 0
-    assert "of 150 are right" in capsys.readouterr().err
-
-
-def test_a_seed_gives_the_same_model_again(blobs, tmp_path):
-    states = []
-    for seed, folder in ((3, "a"), (3, "b"), (4, "c")):
-        assert main(quick("--data", blobs, "--output", tmp_path / folder, "--seed", seed)) == 0
-        states.append(load(tmp_path / folder / "model.pt").state["0.weight"])
-    assert torch.equal(states[0], states[1])
-    assert not torch.equal(states[0], states[2])
-
-
-@pytest.fixture
-def threads_of_train(monkeypatch):
-    """The number of threads that train computes with for some arguments, where torch would take 4."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    used = []
-    learned = training.learned
-    monkeypatch.setattr(training, "learned", lambda *call: used.append(torch.get_num_threads()) or learned(*call))
-
-    def number(*arguments):
-        used.clear()
-        with threads.threads(4):
-            assert main(["train", "--epochs", "1", "--hidden", "16", *map(str, arguments)]) == 0
-            assert torch.get_num_threads() == 4
-        (number,) = set(used)
-        return number
-
-    return number
-
-
-@pytest.mark.parametrize(
-    ("times", "fastest"), (((1.0, 2.0, 0.1), 1), ((1.0, 0.95, 0.1), 1), ((1.0, 0.6, 0.8), 2), ((1.0, 0.6, 0.4), 4))
-)
-def test_the_number_of_threads_is_the_one_that_steps_are_fastest_with(
-    blobs, tmp_path, monkeypatch, threads_of_train, times, fastest
-):
-    def time_of(step, number):
-        step()
-        return times[(1, 2, 4).index(number)]
-
-    monkeypatch.setattr(threads, "time_of", time_of)
-    assert threads_of_train("--data", blobs, "--output", tmp_path) == fastest
-
-
-def test_the_number_of_threads_can_be_given(blobs, tmp_path, monkeypatch, threads_of_train):
-    fastest = itertools.count(2)
-    monkeypatch.setattr("torchnotes.classifier.program.fastest", lambda step: next(fastest))
-    command = "--data", blobs, "--output", tmp_path
-    assert threads_of_train(*command, "--threads", 3) == 3
-    assert threads_of_train(*command) == 2
-    assert threads_of_train(*command, "--resume", "--epochs", 2) == 2
-    monkeypatch.setenv("MKL_NUM_THREADS", "4")
-    assert threads_of_train(*command) == 4
-
-
-def test_timing_the_threads_changes_nothing(blobs, tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "WORTH_IT", 0.0)  # one thread in the end, as with --threads 1
-    given = quick("--data", blobs)
-    timed = [argument for argument in given if argument not in ("--threads", "1")]
-    for folder, command in (("given", given), ("timed", timed)):
-        with threads.threads(2):
-            assert main([*command, "--output", str(tmp_path / folder)]) == 0
-    assert_same(*(state_of(tmp_path / folder) for folder in ("given", "timed")))
-
-
-def test_compiled_networks_come_third(blobs, tmp_path, capsys):
-    assert main(quick("--data", blobs, "--output", tmp_path, "--compile")) == 0
-    assert "\ntorch compiled " in capsys.readouterr().out
-
-
-def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, monkeypatch):
-    losses = iter([0.5, 9.0, 0.2, 9.0, 0.3, 9.0, 0.4, 9.0])  # of the validation: ours and torch's in turn
-    states, judged = [], []
-    made, judge = comparison.contenders, comparison.result
-
-    def result(contender, *rest):
-        found = judge(contender, *rest)
-        judged.append({name: x.clone() for name, x in contender.model.state_dict().items()})
-        return found
-
-    def watched(*arguments):
-        contenders = made(*arguments)
-        values = [list(c.model.state_dict().values()) for c in contenders]
-        assert all(torch.equal(a, b) for a, b in zip(*values, strict=True))
-        return contenders
-
-    def measured(contender, *rest):
-        if contender.name == "torchnotes":
-            states.append({name: x.clone() for name, x in contender.model.state_dict().items()})
-        return training.Epoch(1.0, 1.0, next(losses), 1.0, [1.0], [1.0])
-
-    monkeypatch.setattr("torchnotes.classifier.program.contenders", watched)
-    monkeypatch.setattr(training, "measured", measured)
-    monkeypatch.setattr(comparison, "result", result)
-    assert main(quick("--data", blobs, "--output", tmp_path)) == 0
-    for kept in (load(tmp_path / "model.pt").state, judged[0]):
-        assert all(torch.equal(kept[name], x) for name, x in states[1].items())
-
-
-def test_a_wrong_gradient_shows_in_the_table(blobs, tmp_path, capsys, monkeypatch):
-    right = comparison.loss_of
-    monkeypatch.setattr(
-        comparison,
-        "loss_of",
-        lambda name: (lambda x, y: 1.001 * right(name)(x, y)) if name == "torchnotes" else right(name),
-    )
-    assert main(quick("--data", blobs, "--output", tmp_path)) == 0
-    assert "differ by at most 0.001 of the greatest" in capsys.readouterr().out
-
-
-def test_an_interruption_keeps_the_best_model_and_the_report(tmp_path):
-    command = [sys.executable, "-m", "torchnotes", "train", "--epochs", "100000", "--output", str(tmp_path)]
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, handler)
-    try:
-        while "  torch  " not in process.stdout.readline():  # until both networks have an epoch behind them
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == 130, err
-    assert err.startswith("Interrupted after ")
-    assert err.count("\n") == 1
-    assert "Interrupted after " in (tmp_path / "report.html").read_text()
-    assert main(["predict", str(tmp_path / "model.pt")]) == 0
-    assert "\ntorchnotes " in out
+def trained(path, folder, **options):
+    done = begun(path, folder, **options)
+    assert done.train(Progress()) == (0, "")
+    return done
 
 
 def state_of(folder):
@@ -225,82 +60,268 @@ def state_of(folder):
 
 def assert_same(a, b):
     """To the last bit, whatever tensors are in."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        a, b = a.values(), b.values()
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, (list, type({}.values()))):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b
+    (of_a, kind_of_a), (of_b, kind_of_b) = tree_flatten(a), tree_flatten(b)
+    assert kind_of_a == kind_of_b
+    for x, y in zip(of_a, of_b, strict=True):
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The folder of a training of the digits, which no test may change."""
+    folder = tmp_path_factory.mktemp("digits")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed)
+        assert main(["train", "--epochs", "12", "--threads", "1", "--output", str(folder)]) == 0
+    return SimpleNamespace(folder=folder, printed=printed.getvalue())
+
+
+@pytest.fixture(scope="module")
+def short(blobs, tmp_path_factory):
+    """The folder of one epoch with the blobs, which no test may change."""
+    folder = tmp_path_factory.mktemp("short")
+    trained(blobs, folder, epochs=1)
+    return folder
+
+
+# train and predict
+
+
+def test_the_digits_are_learned(digits, capsys):
+    import sklearn.datasets
+
+    rows = {line.split()[0]: line.split()[1:] for line in digits.printed.splitlines() if line.startswith("torch")}
+    report = (digits.folder / "report.html").read_text()
+    for name in ("torchnotes", "torch"):
+        accuracy, *_, error = rows[name]
+        assert float(accuracy.rstrip("%")) > 94
+        assert float(error) < 1e-5
+        assert f"<td>{accuracy}</td>" in report
+    assert report.count("<img ") == 3
+    assert "http" not in report.replace("http-equiv", "")  # all of it is in the file
+    assert main(["predict", str(digits.folder / "model.pt")]) == 0
+    printed = capsys.readouterr()
+    lines = list(csv.DictReader(io.StringIO(printed.out)))
+    labels = sklearn.datasets.load_digits().target.tolist()
+    right = sum(line["class"] == str(y) for line, y in zip(lines, labels, strict=True))
+    assert f"{right} of 1797 are right" in printed.err
+    assert right > 1740
 
 
 @pytest.mark.parametrize(
     "options",
     (
-        ("--optimizer", "adam"),
-        ("--optimizer", "sgd", "--dtype", "bfloat16"),
-        ("--optimizer", "rmsprop", "--activation", "tanh", "--hidden", "16", "8"),
+        dict(optimizer="sgd", activation="tanh", init="glorot"),
+        dict(optimizer="rmsprop", activation="relu", init="torch", dtype="float64"),
+        dict(optimizer="adamw", activation="sigmoid", noise=0.0, hidden=[16, 8]),
+        dict(dtype="bfloat16", batch_size=13),
+    ),
+)
+def test_every_option_trains_a_model_that_predicts(blobs, tmp_path, capsys, options):
+    trained(blobs, tmp_path, lr=0.05, **options)
+    model = load(tmp_path / "model.pt")
+    assert (model.classes, model.source) == (("ant", "bee", "cat"), "blobs.csv")
+    unlabelled = tmp_path / "unlabelled.csv"
+    unlabelled.write_text("".join(line.rsplit(",", 1)[0] + "\n" for line in blobs.read_text().splitlines()))
+    for path, told in ((unlabelled, ""), (blobs, "of 150 are right")):
+        assert main(["predict", str(tmp_path / "model.pt"), "--data", str(path)]) == 0
+        printed = capsys.readouterr()
+        assert told in printed.err
+        assert bool(told) == bool(printed.err)
+        lines = list(csv.DictReader(io.StringIO(printed.out)))
+        assert sum(line["class"] == model.classes[i % 3] for i, line in enumerate(lines)) > 140
+
+
+def test_a_seed_gives_the_same_model_again(blobs, tmp_path):
+    first, again, other = (
+        trained(blobs, tmp_path, seed=seed, epochs=1).networks[0].best_state["0.weight"] for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, monkeypatch):
+    losses = iter([0.5, 9.0, 0.2, 9.0, 0.3, 9.0, 0.4, 9.0])  # of the validation: ours and torch's in turn
+    states, judged = [], []
+    result = comparison.result
+
+    def copied(contender):
+        return {name: x.clone() for name, x in contender.model.state_dict().items()}
+
+    def measured(contender, *rest):
+        states.append(copied(contender))
+        return training.Epoch(1.0, 1.0, next(losses), 1.0, [1.0], [1.0])
+
+    def watched(contender, *rest):
+        found = result(contender, *rest)
+        judged.append(copied(contender))
+        return found
+
+    monkeypatch.setattr(training, "measured", measured)
+    monkeypatch.setattr(comparison, "result", watched)
+    networks = begun(blobs, tmp_path)
+    assert_same(*(list(network.model.state_dict().values()) for network in networks.networks))
+    networks.train(Progress())
+    networks.judge()
+    for kept in (load(tmp_path / "model.pt").state, judged[0]):
+        assert_same(dict(kept), states[2])
+
+
+def test_a_wrong_gradient_shows_in_the_table(blobs, tmp_path, monkeypatch):
+    right = comparison.loss_of
+    wrong = {"torchnotes": lambda x, y: 1.001 * right("torchnotes")(x, y)}
+    monkeypatch.setattr(comparison, "loss_of", lambda name: wrong.get(name) or right(name))
+    assert "differ by at most 0.001 of the greatest" in summary(*trained(blobs, tmp_path, epochs=1).judge(), "")
+
+
+@pytest.mark.parametrize(
+    ("options", "loss"),
+    (
+        (dict(optimizer="sgd"), "loss"),
+        (dict(optimizer="adam", batch_size=128), "validation loss"),  # after a single step, from a finite loss
+    ),
+)
+def test_a_training_that_diverges_says_so(blobs, tmp_path, options, loss):
+    status, ending = begun(blobs, tmp_path, lr=1e30, **options).train(Progress())
+    assert status == 1
+    assert ending == f"the {loss} of torchnotes is nan in epoch 1: a smaller --lr may help."
+
+
+def test_columns_that_are_constant_are_learned_from(tmp_path):
+    path = tmp_path / "constant.csv"
+    path.write_text("".join(f"1,1,{number % 2}\n" for number in range(40)))
+    trained(path, tmp_path, epochs=1, batch_size=40)
+
+
+# threads
+
+
+@pytest.fixture
+def with_threads(monkeypatch):
+    """Where torch would take 4 threads and no variable says otherwise."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with threads.threads(4):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("times", "fastest"), (((1.0, 2.0, 0.1), 1), ((1.0, 0.95, 0.1), 1), ((1.0, 0.6, 0.8), 2), ((1.0, 0.6, 0.4), 4))
+)
+def test_the_number_of_threads_is_the_one_that_steps_are_fastest_with(
+    blobs, tmp_path, monkeypatch, with_threads, times, fastest
+):
+    monkeypatch.setattr(threads, "time_of", lambda step, number: step() and times[(1, 2, 4).index(number)])
+    assert begun(blobs, tmp_path, threads=None).options.threads == torch.get_num_threads() == fastest
+
+
+def test_the_number_of_threads_can_be_given(blobs, tmp_path, monkeypatch, with_threads):
+    fastest = iter((2, 3))
+    monkeypatch.setattr(program, "fastest", lambda step: next(fastest))
+    assert begun(blobs, tmp_path, threads=3).options.threads == 3
+    assert trained(blobs, tmp_path, threads=None, epochs=1).options.threads == 2
+    assert begun(blobs, tmp_path, threads=None, resume=True).options.threads == torch.get_num_threads() == 2
+    monkeypatch.setenv("MKL_NUM_THREADS", "4")
+    torch.set_num_threads(4)
+    assert begun(blobs, tmp_path, threads=None).options.threads == 4
+
+
+def test_compiled_networks_come_third(blobs, tmp_path, capsys, monkeypatch, with_threads):
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile(model, backend="eager"))
+    assert main(quick("--data", blobs, "--output", tmp_path, "--compile", "--epochs", "1")) == 0
+    assert torch.get_num_threads() == 4  # as before
+    rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("torch")]
+    assert rows == ["torchnotes", "torch", "torch compiled"]
+
+
+def test_timing_the_threads_changes_nothing(blobs, tmp_path, monkeypatch, with_threads):
+    monkeypatch.setattr(threads, "WORTH_IT", 0.0)  # one thread in the end, as where it is given
+    for given in (1, None):
+        torch.set_num_threads(2)
+        trained(blobs, tmp_path / str(given), epochs=2, threads=given)
+    assert_same(state_of(tmp_path / "1"), state_of(tmp_path / "None"))
+
+
+# interruption and resumption
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        dict(optimizer="adam"),
+        dict(optimizer="sgd", dtype="bfloat16"),
+        dict(optimizer="rmsprop", activation="tanh", hidden=[16, 8]),
     ),
 )
 def test_a_training_that_is_resumed_is_the_one_that_was_not_ended(blobs, tmp_path, options):
-    def run(folder, *more):
-        assert main(quick("--data", blobs, "--output", tmp_path / folder, "--noise", "0.2", *options, *more)) == 0
-
-    run("whole")
-    run("parts", "--epochs", "1")
-    run("parts", "--epochs", "3", "--resume")
-    assert not torch.equal(*(state_of(tmp_path / f)["torchnotes"]["model"]["0.weight"] for f in ("whole", "parts")))
-    run("parts", "--resume")
-    assert_same(state_of(tmp_path / "parts"), state_of(tmp_path / "whole"))
-    assert_same(load(tmp_path / "parts/model.pt").state, load(tmp_path / "whole/model.pt").state)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trained(blobs, whole, noise=0.2, **options)
+    for epochs in (1, 3, 4):
+        trained(blobs, parts, noise=0.2, epochs=epochs, resume=epochs > 1, **options)
+        same = torch.equal(*(state_of(folder)["torchnotes"]["model"]["0.weight"] for folder in (whole, parts)))
+        assert same == (epochs == 4)
+    assert_same(state_of(parts), state_of(whole))
+    assert_same(load(parts / "model.pt").state, load(whole / "model.pt").state)
 
 
-def test_what_an_epoch_has_begun_is_done_again(blobs, tmp_path, capsys, monkeypatch):
+def test_an_interruption_keeps_the_best_model_and_the_report(blobs, tmp_path, capsys, monkeypatch):
+    """By Ctrl-C in the third epoch, which is begun again where the training is resumed."""
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    trained(blobs, whole)
     learned, calls = training.learned, itertools.count()
 
     def interrupted(*arguments):
-        if next(calls) == 2 * 13 * 2 + 3:  # networks, batches, epochs: in the third one
-            raise KeyboardInterrupt
+        if next(calls) == 2 * 13 * 2 + 3:  # networks, batches, epochs
+            signal.raise_signal(signal.SIGINT)
         return learned(*arguments)
 
-    assert main(quick("--data", blobs, "--output", tmp_path / "whole")) == 0
     monkeypatch.setattr(training, "learned", interrupted)
-    command = quick("--data", blobs, "--output", tmp_path / "ended")
-    assert main(command) == 130
-    assert "Interrupted after 2 of 4 epochs" in capsys.readouterr().err
-    assert main([*command, "--resume"]) == 0
-    assert_same(state_of(tmp_path / "ended"), state_of(tmp_path / "whole"))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # in case it is ignored here
+    try:
+        assert main(quick("--data", blobs, "--output", ended)) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    printed = capsys.readouterr()
+    assert printed.err == "Interrupted after 2 of 4 epochs.\n"
+    assert "\ntorchnotes " in printed.out
+    assert "Interrupted after 2 of 4 epochs." in (ended / "report.html").read_text()
+    assert load(ended / "model.pt").source == "blobs.csv"
+    trained(blobs, ended, resume=True)
+    assert_same(state_of(ended), state_of(whole))
+
+
+def test_an_interruption_before_anything_is_learned_leaves_nothing_to_report(blobs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "learned", lambda *arguments: signal.default_int_handler(0, None))
+    assert main(quick("--data", blobs, "--output", tmp_path)) == 130
+    assert "Nothing has been learned yet" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     (
-        (("--lr", "0.5"), "is of a training with --lr 0.002, not 0.5"),
-        (("--hidden", "8", "8", "--seed", "1"), "with --hidden 16, not 8 8; --seed 0, not 1"),
-        (("--compile",), "with --compile False, not True"),
-        (("--epochs", "1"), "has 1 epochs behind it"),
-        (("--data", "others.csv"), "is of a training with other data"),
-        (("--output", "elsewhere"), "elsewhere/training.pt: there is no training to resume"),
+        (dict(lr=0.5), "is of a training with --lr 0.002, not 0.5"),
+        (dict(hidden=[8, 8], seed=1), "with --hidden 16, not 8 8; --seed 0, not 1"),
+        (dict(compile=True), "with --compile False, not True"),
+        (dict(epochs=1), "has 1 epochs behind it"),
+        (dict(path="others.csv"), "is of a training with other data"),
+        (dict(folder=Path("elsewhere")), "elsewhere/training.pt: there is no training to resume"),
     ),
 )
-def test_another_training_is_not_resumed(blobs, tmp_path, capsys, monkeypatch, options, complaint):
+def test_another_training_is_not_resumed(blobs, short, tmp_path, monkeypatch, options, complaint):
     monkeypatch.chdir(tmp_path)
-    assert main(quick("--data", blobs, "--output", "run", "--epochs", "1")) == 0
-    capsys.readouterr()
-    kept = Path("run/training.pt").read_bytes()
+    kept = (short / "training.pt").read_bytes()
     Path("others.csv").write_text(blobs.read_text().replace("ant", "ape"))
-    assert complaint in refusal(capsys, *quick("--data", blobs, "--output", "run", "--resume", *options))
-    assert Path("run/training.pt").read_bytes() == kept
+    given = dict(path=blobs, folder=short) | options
+    with pytest.raises(BadInput, match=complaint):
+        begun(Path(given.pop("path")), given.pop("folder"), resume=True, **given)
+    assert (short / "training.pt").read_bytes() == kept
     assert not Path("elsewhere").exists()
 
 
-def test_what_is_no_training_is_not_resumed(blobs, tmp_path, capsys):
-    (tmp_path / "training.pt").write_text("nothing")
-    command = quick("--data", blobs, "--output", tmp_path, "--resume")
-    assert "training.pt is not a training of python -m torchnotes train" in refusal(capsys, *command)
+# several ranks
 
 
 class Numbered(Ranks):
@@ -310,34 +331,30 @@ class Numbered(Ranks):
         return rows
 
 
-def test_every_rank_has_noise_of_its_own():
+def small(noise=0.1, ranks=None, epochs=1):
+    """Networks that have learned from 32 rows."""
     pair = torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 2
+    ranks = ranks or Ranks()
+    networks = comparison.contenders(Design((2, 8, 2), noise=noise), "sgd", 0.1, 0, CPU, False, ranks)
+    course = training.Course(pair, pair, epochs, 8, 0)
+    training.train(networks, course, ranks, Progress(), lambda _: None, lambda: None)
+    return [network.model[0].weight for network in networks], course
 
-    def weight(rank, noise):
-        design = Design((2, 8, 2), noise=noise)
-        alone = Numbered(rank)
-        networks = comparison.contenders(design, "sgd", 0.1, 0, torch.device("cpu"), False, alone)
-        course = training.Course(pair, pair, 1, 8, 0)
-        training.train(networks, course, alone, training.Progress(), lambda _: None, lambda: None)
-        return [network.model[0].weight for network in networks]
 
-    for noise, differ in ((0.0, False), (0.3, True)):
-        first, again, second = weight(0, noise), weight(0, noise), weight(1, noise)
-        for number in range(2):
-            assert torch.equal(first[number], again[number])
-            assert torch.equal(first[number], second[number]) != differ
+@pytest.mark.parametrize(("noise", "differ"), ((0.0, False), (0.3, True)))
+def test_every_rank_has_noise_of_its_own(noise, differ):
+    first, again, second = (small(noise, Numbered(rank))[0] for rank in (0, 0, 1))
+    for number in range(2):
+        assert torch.equal(first[number], again[number])
+        assert torch.equal(first[number], second[number]) != differ
 
 
 def test_every_epoch_has_an_order_and_noise_of_its_own(monkeypatch):
-    pair = torch.randn(32, 2), torch.arange(32) % 2
-    course = training.Course(pair, pair, 3, 32, 0)
-    orders = [tuple(next(course.batches(epoch)).tolist()) for epoch in range(3)]
-    assert len(set(orders)) == 3
-    networks = comparison.contenders(Design((2, 8, 2)), "sgd", 0.1, 0, torch.device("cpu"), False, Ranks())
     seeds = []
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
-    training.train(networks, course, Ranks(), training.Progress(), lambda _: None, lambda: None)
-    assert len(set(seeds)) == 3
+    _, course = small(epochs=3)
+    assert len(set(seeds[1:])) == 3  # after that of the parameters
+    assert len({tuple(torch.cat(list(course.batches(epoch))).tolist()) for epoch in range(3)}) == 3
 
 
 @pytest.mark.parametrize("size", (1, 2, 3, 5))
@@ -351,39 +368,6 @@ def test_ranks_divide_a_batch(size):
         assert len(lengths) == min(size, max(1, count // 2))
 
 
-@pytest.mark.parametrize(
-    ("options", "loss"),
-    (
-        (("--optimizer", "sgd"), "loss"),
-        (("--optimizer", "adam", "--batch-size", "128"), "validation loss"),  # after a single step, from a finite loss
-    ),
-)
-def test_a_training_that_diverges_says_so(blobs, tmp_path, capsys, options, loss):
-    assert main(quick("--data", blobs, "--output", tmp_path, "--lr", "1e30", *options)) == 1
-    assert re.search(f"^the {loss} of torchnotes is nan in epoch 1: a smaller --lr may help", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("size", (2**63 - 1, 10**15))
-def test_a_network_that_is_too_large_is_refused(blobs, tmp_path, capsys, size):
-    command = quick("--data", blobs, "--output", tmp_path, "--hidden", size)
-    assert "there is not enough memory for it" in refusal(capsys, *command)
-
-
-def test_columns_that_are_constant_are_learned_from(tmp_path, capsys):
-    path = tmp_path / "constant.csv"
-    path.write_text("".join(f"1,1,{number % 2}\n" for number in range(40)))
-    assert main(quick("--data", path, "--output", tmp_path, "--epochs", "1", "--batch-size", "40")) == 0
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("name", ("model.pt", "training.pt"))
-def test_a_disk_that_is_full_is_named(blobs, tmp_path, capsys, name):
-    (tmp_path / f"{name}.partial").symlink_to("/dev/full")
-    command = quick("--data", blobs, "--output", tmp_path)
-    assert "No space left on device" in refusal(capsys, *command)
-
-
 def test_without_the_variables_of_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
@@ -393,6 +377,8 @@ def test_without_the_variables_of_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.setenv("RANK", "first")
     assert not launched()
 
+
+# what is refused
 
 ROW = "1.5,2.5,a\n"
 
@@ -442,7 +428,7 @@ def array_alone():
         ("x.npz", {"x": numpy.array([object()] * 30), "y": numpy.zeros(30, int)}, "it is no archive of numbers"),
     ),
 )
-def test_bad_data_are_refused_before_anything_is_written(tmp_path, capsys, name, content, complaint):
+def test_bad_data_are_refused_before_anything_is_written(tmp_path, name, content, complaint):
     path = tmp_path / name
     if path.stem == "folder":
         path.mkdir()
@@ -450,7 +436,9 @@ def test_bad_data_are_refused_before_anything_is_written(tmp_path, capsys, name,
         numpy.savez(path, **content)
     elif content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert complaint in refusal(capsys, *quick("--data", path, "--output", tmp_path / "run"))
+    with pytest.raises(BadInput, match=re.escape(complaint)) as refused:
+        begun(path, tmp_path / "run")
+    assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -478,32 +466,37 @@ def test_bad_options_are_refused(capsys, option, complaint):
     assert complaint in refusal(capsys, *quick(*option))
 
 
-def test_what_is_no_model_is_refused(blobs, tmp_path, capsys):
-    assert "No such file" in refusal(capsys, "predict", tmp_path / "none.pt")
-    torch.save({"weight": torch.ones(3)}, tmp_path / "other.pt")
-    assert "is not a checkpoint" in refusal(capsys, "predict", tmp_path / "other.pt")
-    assert "is not a checkpoint" in refusal(capsys, "predict", blobs)
-    assert main(quick("--data", blobs, "--output", tmp_path)) == 0
-    capsys.readouterr()
+@pytest.mark.parametrize("size", (2**63 - 1, 10**15))
+def test_a_network_that_is_too_large_is_refused(blobs, tmp_path, capsys, size):
+    command = quick("--data", blobs, "--output", tmp_path, "--hidden", size)
+    assert "there is not enough memory for it" in refusal(capsys, *command)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("name", ("model.pt", "training.pt"))
+def test_a_disk_that_is_full_is_named(blobs, tmp_path, capsys, name):
+    (tmp_path / f"{name}.partial").symlink_to("/dev/full")
+    assert "No space left on device" in refusal(capsys, *quick("--data", blobs, "--output", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    (
+        ("1,2,3,4,ant", "has 4 features, but the model was made for 2"),
+        ("1,2,dog", "does not know the class 'dog'"),
+        ("1,2,1.5", "such as 1.5, and regression"),
+        (None, "model.pt is of a training with blobs.csv: --data is required"),
+    ),
+)
+def test_a_model_refuses_what_it_was_not_trained_for(short, tmp_path, capsys, row, complaint):
     other = tmp_path / "other.csv"
-    other.write_text("1,2,3,4,ant\n")
-    assert "has 4 features, but the model was made for 2" in refusal(
-        capsys, "predict", tmp_path / "model.pt", "--data", other
-    )
-    for label, complaint in (("dog", "does not know the class 'dog'"), ("1.5", "such as 1.5, and regression")):
-        other.write_text(f"1,2,{label}\n")
-        assert complaint in refusal(capsys, "predict", tmp_path / "model.pt", "--data", other)
-    assert "model.pt is of a training with blobs.csv: --data is required" in refusal(
-        capsys, "predict", tmp_path / "model.pt"
-    )
+    other.write_text(f"{row}\n")
+    assert complaint in refusal(capsys, "predict", short / "model.pt", *(("--data", other) if row else ()))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The files of a training of digits, as bytes."""
-    folder = tmp_path_factory.mktemp("trained")
-    assert main(quick("--epochs", "1", "--output", folder)) == 0
-    return {name: (folder / name).read_bytes() for name in ("model.pt", "training.pt")}
+def test_a_folder_or_nothing_is_no_model(tmp_path, capsys):
+    assert "cannot be read: Is a directory" in refusal(capsys, "predict", tmp_path)
+    assert "cannot be read: No such file" in refusal(capsys, "predict", tmp_path / "none.pt")
 
 
 def flipped(content):
@@ -554,73 +547,58 @@ DAMAGES = {
     "a pickle": lambda _: pickle.dumps({"format": "torchnotes classifier 1"}),
     "a pickled object": lambda _: pickle.dumps(math.sin),
     "a list": lambda _: saved([1, 2]),
+    "other tensors": lambda _: saved({"weight": torch.ones(3)}),
     "a module": lambda _: saved(torch.nn.Linear(2, 2)),
     "a TorchScript module": scripted,
     "an empty archive": lambda _: b"PK\x05\x06" + bytes(18),
+    "no design": changed("design", None),
+    "another design": changed("design", {"sizes": (64, 8, 10)}),
+    "sizes that are none": changed("design", {"sizes": "many"}),
+    "no state": changed("state", {}),
+    "too few means": changed("mean", torch.zeros(3)),
+    "a mean of NaN": changed("mean", torch.full((64,), math.nan)),
+    "a scale of 0": changed("scale", torch.zeros(64)),
+    "a scale of NaN": changed("scale", torch.full((64,), math.nan)),
+    "a weight of NaN": with_nan,
+    "too few classes": changed("classes", ("a", "b")),
+    "something more": changed("more", 1),
 }
 
 
-@pytest.mark.parametrize(
-    "damage",
-    (
-        *DAMAGES.values(),
-        changed("design", None),
-        changed("design", {"sizes": (64, 8, 10)}),
-        changed("design", {"sizes": "many"}),
-        changed("state", {}),
-        changed("mean", torch.zeros(3)),
-        changed("mean", torch.full((64,), math.nan)),
-        changed("scale", torch.zeros(64)),
-        changed("scale", torch.full((64,), math.nan)),
-        with_nan,
-        changed("classes", ("a", "b")),
-        changed("more", 1),
-    ),
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
-def test_a_model_that_is_damaged_or_of_another_program_is_refused(trained, tmp_path, capsys, damage):
+def test_a_model_that_is_damaged_or_of_another_program_is_refused(digits, tmp_path, capsys, damage):
     path = tmp_path / "model.pt"
-    path.write_bytes(damage(trained["model.pt"]))
+    path.write_bytes(DAMAGES[damage]((digits.folder / "model.pt").read_bytes()))
     assert "is not a checkpoint of python -m torchnotes train, or is damaged" in refusal(capsys, "predict", path)
 
 
 @pytest.mark.parametrize(
     "damage",
     (
-        DAMAGES["a bit is wrong"],
-        DAMAGES["a list"],
+        *(DAMAGES[name] for name in ("a bit is wrong", "a list", "a text")),
         changed("definition", None),
         changed("contenders", {"torchnotes": {"epochs": []}}),
     ),
 )
-def test_a_training_that_is_damaged_is_not_resumed(trained, tmp_path, capsys, damage):
-    path = tmp_path / "training.pt"
-    path.write_bytes(damage(trained["training.pt"]))
-    command = quick("--output", tmp_path, "--resume")
-    assert "is not a training of python -m torchnotes train, or is damaged" in refusal(capsys, *command)
+def test_a_training_that_is_damaged_is_not_resumed(blobs, short, tmp_path, damage):
+    (tmp_path / "training.pt").write_bytes(damage((short / "training.pt").read_bytes()))
+    with pytest.raises(BadInput, match="is not a training of python -m torchnotes train, or is damaged"):
+        begun(blobs, tmp_path, resume=True)
 
 
-def test_a_folder_is_no_model(tmp_path, capsys):
-    assert "cannot be read: Is a directory" in refusal(capsys, "predict", tmp_path)
+# what is printed
 
 
-def test_predictions_that_nobody_reads_end_quietly(trained, tmp_path, capfd, monkeypatch):
-    path = tmp_path / "model.pt"
-    path.write_bytes(trained["model.pt"])
-    for command in (["predict", str(path)], quick("--output", tmp_path / "run")):
-        with nobody_reads() as file, monkeypatch.context() as patched:
+@pytest.mark.parametrize(("to", "status"), ((nobody_reads, 141), (full_disk, 2)))
+def test_output_that_cannot_be_written_ends_a_command(digits, tmp_path, capfd, monkeypatch, to, status):
+    for command in (["predict", str(digits.folder / "model.pt")], quick("--output", tmp_path)):
+        with to() as file, monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", file)
-            assert main(command) == 141
-        assert capfd.readouterr() == ("", "")
-
-
-def test_predictions_for_a_disk_that_is_full_end_in_one_line(trained, tmp_path, capfd, monkeypatch):
-    path = tmp_path / "model.pt"
-    path.write_bytes(trained["model.pt"])
-    for command in (("predict", path), quick("--output", tmp_path / "run")):
-        with full_disk() as file, monkeypatch.context() as patched:
-            patched.setattr(sys, "stdout", file)
-            assert "No space left on device" in refusal(capfd, *command)
+            assert main(command) == status
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert ("No space left on device" in printed.err) == bool(printed.err) == (status == 2)
 
 
 def test_what_the_output_cannot_encode_is_escaped(tmp_path, monkeypatch):
@@ -628,7 +606,7 @@ def test_what_the_output_cannot_encode_is_escaped(tmp_path, monkeypatch):
     path.write_text("".join(f"{i},{i},{('été', 'hiver')[i % 2]}\n" for i in range(40)), encoding="utf-8")
     printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", printed)
-    assert main(quick("--data", path, "--output", tmp_path)) == 0
+    assert main(quick("--data", path, "--output", tmp_path, "--epochs", "1")) == 0
     assert main(["predict", str(tmp_path / "model.pt"), "--data", str(path)]) == 0
     text = printed.buffer.getvalue().decode("ascii")
     assert r"data\udce9.csv: 28 rows" in text
@@ -637,20 +615,32 @@ def test_what_the_output_cannot_encode_is_escaped(tmp_path, monkeypatch):
     assert "µs" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_standard_streams_may_be_closed(blobs, tmp_path, monkeypatch):
-    for command in (quick("--data", blobs, "--output", tmp_path), ("predict", tmp_path / "model.pt", "--data", blobs)):
-        for name in ("stdout", "stderr"):
-            with monkeypatch.context() as patched:
-                patched.setattr(sys, name, None)
-                assert main([str(argument) for argument in command]) == 0
-                getattr(sys, name).close()
+@pytest.mark.parametrize("name", ("stdout", "stderr"))
+def test_standard_streams_may_be_closed(blobs, short, monkeypatch, name):
+    monkeypatch.setattr(sys, name, None)
+    assert main(["predict", str(short / "model.pt"), "--data", str(blobs)]) == 0
+    getattr(sys, name).close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="by a shell")
 def test_the_files_of_standard_streams_may_be_closed(blobs, tmp_path):
-    command = shlex.join([sys.executable, "-m", "torchnotes", *quick("--data", blobs, "--output", tmp_path)])
+    command = quick("--data", blobs, "--output", tmp_path, "--epochs", "1")
+    command = shlex.join([sys.executable, "-m", "torchnotes", *command])
     assert subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], cwd=ROOT).returncode == 0
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_bars_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    shown = _progress.progress(["torchnotes", "torch"], 1, 2)
+    assert isinstance(shown, _progress.Bars)
+    with shown:
+        shown.step("torchnotes", 0.25, 0.5)
+        shown.epoch("torchnotes", training.Epoch(0.25, 0.5, 0.3, 0.75, [], []))
+    assert "loss 0.2500" in capsys.readouterr().out
+
+
+# the data
 
 
 @pytest.mark.parametrize("start", ("", "a,b,c\n"))
@@ -689,6 +679,9 @@ def test_the_parts_of_the_data_are_apart_and_make_up_the_whole():
     assert [len(part[0]) for part in parts] == [70, 15, 15]
     assert torch.equal(torch.cat([part[0] for part in parts]).sort(0)[0], x)
     assert all(torch.equal(part[0][:, 0] % 2, part[1]) for part in parts)
+
+
+# the networks
 
 
 def test_networks_are_judged_in_evaluation_and_trained_on():
@@ -730,13 +723,3 @@ def test_calibration_by_hand():
     assert right == [0.5, 1.0]
     assert share == pytest.approx([2 / 3, 1 / 3])
     assert calibration_error(result) == pytest.approx(2 / 3 * 0.03 + 1 / 3 * 0.05)
-
-
-def test_the_bars_of_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    shown = _progress.progress(["torchnotes", "torch"], 1, 2)
-    assert isinstance(shown, _progress.Bars)
-    with shown:
-        shown.step("torchnotes", 0.25, 0.5)
-        shown.epoch("torchnotes", training.Epoch(0.25, 0.5, 0.3, 0.75, [], []))
-    assert "loss 0.2500" in capsys.readouterr().out

@@ -1,10 +1,11 @@
-"""What docs/scaling.md says that is sent, and the model of benchmarks/scaling.py counts with."""
+"""What a training sends among its ranks: decisions of the first, and what docs/scaling.md counts with."""
 
 import pytest
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import scaling
+from torchnotes._bad_input import BadInput
 from torchnotes.classifier.ranks import Ranks
 
 
@@ -31,3 +32,14 @@ def test_what_is_sent_is_what_is_counted_with(setup):
     with Messages() as messages:
         call()
     assert messages.sent == list(work.messages(size))
+
+
+def test_what_the_first_makes_or_refuses_is_so_on_all():
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    assert ranks.from_first(lambda: [ranks.rank]) == [0]
+
+    def refuse():
+        raise BadInput(f"by rank {ranks.rank}")
+
+    with pytest.raises(BadInput, match="by rank 0"):
+        ranks.from_first(refuse)

@@ -121,10 +121,11 @@ def _numbered(x: Tensor, labels: list[str] | None, classes: tuple[str, ...] | No
 def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
     numpy = extra("numpy")
     try:
-        found = numpy.load(path, allow_pickle=False)
-        if isinstance(found, numpy.ndarray):
-            raise ValueError("it holds a single array, without a name")
-        arrays = dict(found)
+        with path.open("rb") as file:
+            found = numpy.load(file, allow_pickle=False)
+            if isinstance(found, numpy.ndarray):
+                raise ValueError("it holds a single array, without a name")
+            arrays = dict(found)
     except Exception as error:  # numpy raises whatever zipfile and its own reader come upon
         # It takes for a pickle what it does not know, and says how to load one.
         why = "it is no archive of numbers" if "pickle" in str(error) else one_line(error)
