@@ -84,7 +84,7 @@ def of_no_elements(function, shape) -> tuple:
             result = function(torch.empty(shape)).shape
         except (ValueError, ZeroDivisionError) as error:
             result = type(error)
-    return result, [str(warning.message) for warning in caught]
+    return result, [(str(warning.message), warning.filename) for warning in caught]
 
 
 def test_what_has_no_fan_or_no_elements():
@@ -129,6 +129,7 @@ class Model(torch.nn.Module):
         super().__init__()
         parts = {
             "embedding": lambda: torch.nn.Embedding(200, 16),
+            "bag": lambda: torch.nn.EmbeddingBag(200, 16),
             "up": lambda: torch.nn.ConvTranspose2d(16, 8, 3, groups=4),
             "conv": lambda: torch.nn.Conv1d(8, 12, 5, groups=2),
             "norm": lambda: nn.BatchNorm1d(12),
@@ -160,6 +161,11 @@ def test_without_a_seed_torchs_generator_draws_one():
         models.append(init.initialize_(nn.Linear(8, 8), "glorot").weight)
     assert torch.equal(models[0], models[1])
     assert not torch.equal(models[0], models[2])
+    model = nn.Linear(8, 8)
+    torch.manual_seed(0)
+    init.initialize_(model, "glorot")
+    of_seed = init.initialize_(nn.Linear(8, 8), "glorot", seed=900450186894289456)  # the first half of a key
+    assert torch.equal(model.weight, of_seed.weight)
 
 
 def test_each_parameter_gets_what_becomes_it():
@@ -171,7 +177,8 @@ def test_each_parameter_gets_what_becomes_it():
     for weight, fan in ((model.up.weight, 4 * 9), (model.conv.weight, 4 * 5), (model.dense.weight, 64)):
         n = weight.numel()
         assert weight.double().var().item() == pytest.approx(2 / fan, rel=4.5 * math.sqrt(2 / n))
-    assert model.embedding.weight.std().item() == pytest.approx(1, rel=4.5 / math.sqrt(2 * 3200))
+    for embedding in (model.embedding, model.bag):
+        assert embedding.weight.std().item() == pytest.approx(1, rel=4.5 / math.sqrt(2 * 3200))
 
 
 @pytest.mark.parametrize("scheme", init.SCHEMES)

@@ -165,6 +165,16 @@ def test_the_divergence(log_alpha):
     assert torch.autograd.grad(layer.kl(), layer.log_alpha)[0].max() < 0, "less noise costs more"
 
 
+def test_the_divergence_has_the_constants_of_the_paper():
+    """Molchanov, Ashukha and Vetrov, 2017: k_1, k_2, k_3 = 0.63576, 1.87320, 1.48695."""
+    layer = nn.VariationalDropout(1, dtype=torch.float64)
+    for log_alpha in (-1.0, 0.0, 2.0):
+        torch.nn.init.constant_(layer.log_alpha, log_alpha)
+        sigmoid = 1 / (1 + math.exp(-(1.87320 + 1.48695 * log_alpha)))
+        expected = 0.63576 * (1 - sigmoid) + 0.5 * math.log1p(math.exp(-log_alpha))
+        assert layer.kl().item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_bad_rates_of_variational_dropout():
     for p in (0, 1, -0.1, math.nan):
         with pytest.raises(ValueError, match="rate of variational dropout"):

@@ -439,6 +439,10 @@ def test_unusual_tensors(op):
 
     x = torch.ones(4, 6)
     generator = torch.Generator().manual_seed(1)
+    many = op(torch.ones(10_000).as_subclass(Subclass), generator=torch.Generator().manual_seed(2))
+    expected = op(torch.ones(10_000))
+    torch.testing.assert_close(many.std().as_subclass(Tensor), expected.std(), rtol=0.05, atol=0)
+    assert op is GAUSSIAN or set(many.tolist()) == set(expected.tolist())
     first = op(x.as_subclass(Subclass), generator=generator)
     assert type(first) is Subclass
     assert not torch.equal(op(x.as_subclass(Subclass), generator=generator), first)

@@ -54,6 +54,13 @@ def test_far_from_the_mean(a, b, dtype):
         np.testing.assert_allclose(x, exact, rtol=1e-6 if dtype == torch.float32 else 1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:mean is more than 2 std")
+def test_an_interval_of_one_number_gives_that_number():
+    """However the formula is rounded, up and down."""
+    for bound in torch.linspace(-4, 4, 200, dtype=torch.float64).tolist():
+        assert (init.trunc_normal_(torch.empty(3, dtype=torch.float64), 0.1, 1.1, bound, bound) == bound).all()
+
+
 def test_bad_arguments():
     x = torch.ones(3)
     for arguments in ((0.0, 1.0, 2.0, 1.0), (0.0, -1.0), (0.0, 1.0, math.nan, 1.0), (0.0, math.nan)):

@@ -81,6 +81,17 @@ def test_one_of_the_betas_may_be_a_tensor():
         torch.testing.assert_close(params, others, rtol=1e-6, atol=1e-6)
 
 
+def test_the_greatest_average_of_amsgrad_stays_nan():
+    """It is loaded here, with an average that is finite. torch's maximum returns a NaN, too."""
+    for dtype in (torch.float32, torch.bfloat16):
+        (p,) = params = [torch.ones(40, dtype=dtype, requires_grad=True)]
+        optimizer = Adam(params, amsgrad=True)
+        run([optimizer], params, steps=1)
+        optimizer.state[p]["max_exp_avg_sq"][3] = torch.nan
+        run([optimizer], params, steps=1)
+        assert optimizer.state[p]["max_exp_avg_sq"].isnan().nonzero().tolist() == p.isnan().nonzero().tolist() == [[3]]
+
+
 def test_bias_correction_makes_the_first_step_as_long_as_the_others():
     for gradient in (1e-3, 5.0):
         p = torch.zeros(1, dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""The optimizers in the hands of others: DistributedDataParallel, averaged models, functional calls, CUDA graphs."""
+"""How others use the optimizers: wrappers of models, trainers, CUDA graphs; and the native operators."""
 
 import copy
 
@@ -13,95 +13,41 @@ KINDS = pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam", "AdamW"))
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def twins(name: str, net: torch.nn.Module, **options: object) -> tuple:
-    """A copy of the network, our optimizer of the one, torch's of the other."""
-    other = copy.deepcopy(net)
-    ours = getattr(optim, name)(net.parameters(), lr=0.01, **options)
-    return other, ours, getattr(torch.optim, name)(other.parameters(), lr=0.01, **options)
-
-
-def train(net, optimizer: torch.optim.Optimizer, steps: int = 4) -> None:
-    torch.manual_seed(1)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        net(torch.randn(8, 3)).square().sum().backward()
-        optimizer.step()
-
-
-def assert_same(net: torch.nn.Module, other: torch.nn.Module) -> None:
-    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
-
-
 def network() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
 
 
 @KINDS
-def test_distributed_data_parallel(name, tmp_path):
+def test_training_by_others(name, tmp_path):
+    """Gradients that are views of DistributedDataParallel's buckets, averaged models and their schedule, and a closure
+    that may skip a batch and return nothing, as Lightning's."""
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    averages = []
     try:
-        net = network()
-        other, ours, theirs = twins(name, net)
-        train(DistributedDataParallel(net, gradient_as_bucket_view=True), ours)
-        train(other, theirs)
-        assert_same(net, other)
+        for kind in (optim, torch.optim):
+            torch.manual_seed(1)
+            net = DistributedDataParallel(network(), gradient_as_bucket_view=True)
+            optimizer = getattr(kind, name)(net.parameters(), lr=0.01)
+            averages.append(torch.optim.swa_utils.AveragedModel(net.module))
+            scheduler = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)
+            for skipped in (False, True, False, False):
+
+                def closure(net=net, optimizer=optimizer, skipped=skipped) -> torch.Tensor | None:
+                    optimizer.zero_grad()
+                    loss = net(torch.randn(4, 3)).square().sum()
+                    if skipped:
+                        return None
+                    loss.backward()
+                    return loss
+
+                assert (optimizer.step(closure) is None) == skipped
+                averages[-1].update_parameters(net.module)
+                scheduler.step()
     finally:
         torch.distributed.destroy_process_group()
-
-
-@KINDS
-def test_averaged_models(name):
-    averaged = []
-    for kind in (optim, torch.optim):
-        torch.manual_seed(0)
-        net = network()
-        optimizer = getattr(kind, name)(net.parameters(), lr=0.01)
-        average = torch.optim.swa_utils.AveragedModel(net)
-        scheduler = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)
-        for _ in range(4):
-            train(net, optimizer, steps=1)
-            average.update_parameters(net)
-            scheduler.step()
-        averaged.append(average)
-    assert_same(*averaged)
-
-
-@KINDS
-def test_functional_calls(name):
-    """Gradients of a functional call, given to the parameters."""
-    net = network()
-    other, ours, theirs = twins(name, net)
-    x = torch.randn(8, 3)
-    for module, optimizer in ((net, ours), (other, theirs)):
-        for _ in range(3):
-            params = dict(module.named_parameters())
-            grads = torch.func.grad(lambda p, m=module: torch.func.functional_call(m, p, x).square().sum())(params)
-            for key, p in params.items():
-                p.grad = grads[key].detach()
-            optimizer.step()
-    assert_same(net, other)
-
-
-@KINDS
-def test_a_trainer_that_wraps_the_step_in_a_closure(name):
-    """As Lightning does: the closure zeroes, computes and goes back, and may return nothing."""
-    net = network()
-    other, ours, theirs = twins(name, net)
-    for module, optimizer in ((net, ours), (other, theirs)):
-        torch.manual_seed(2)
-        for skipped in (False, True, False):
-
-            def closure(module=module, optimizer=optimizer, skipped=skipped) -> torch.Tensor | None:
-                optimizer.zero_grad()
-                loss = module(torch.randn(4, 3)).square().sum()
-                if skipped:
-                    return None
-                loss.backward()
-                return loss
-
-            assert (optimizer.step(closure) is None) == skipped
-    assert_same(net, other)
+    of_ours, of_theirs = (average.state_dict() for average in averages)
+    torch.testing.assert_close(of_ours, of_theirs, rtol=1e-5, atol=1e-6)
 
 
 @KINDS
@@ -197,7 +143,10 @@ def test_the_operator_refuses_what_does_not_match(name):
 def test_a_cuda_graph(name):
     options = {"capturable": True} if name != "SGD" else {"momentum": 0.9}
     net = network().cuda()
-    other, ours, theirs = twins(name, net, **options)
+    other = copy.deepcopy(net)
+    ours, theirs = (
+        getattr(kind, name)(of.parameters(), lr=0.01, **options) for kind, of in ((optim, net), (torch.optim, other))
+    )
     ours.param_groups[0]["lr"] = torch.tensor(0.01, device="cuda")
     x = torch.randn(8, 3, device="cuda")
 
@@ -229,7 +178,7 @@ def test_a_cuda_graph(name):
         gradients(other)
         theirs.step()
         torch.cuda.synchronize()
-        assert_same(net, other)
+        torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 @ON_CUDA
