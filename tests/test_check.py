@@ -259,35 +259,3 @@ def test_only_what_is_wrong_fails(monkeypatch, tmp_path, capsys):
         assert main(["check", name, "--json", str(path)]) == 1
         (row,) = strictly(path.read_text())["operations"]
         assert {column for column, check in row["checks"].items() if not check["passed"]} == expected
-
-
-# bad input
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["sigmoyd"], "no operation is called 'sigmoyd': did you mean sigmoid?"),
-        (["zzz"], "no operation is called 'zzz': there are sigmoid, tanh"),
-        (["--device", "nowhere"], "'nowhere' is no device that is here"),
-        (["--device", "cuda:99"], "'cuda:99' is no device that is here"),
-        (["--device", "meta"], "'meta' computes nothing"),
-        (
-            ["--json", "/there/is/no/such/folder/x.json"],
-            "/there/is/no/such/folder/x.json: nothing can be written there: No such file",
-        ),
-        (["--json", "."], ".: nothing can be written there: Is a directory"),
-        (["--seed", "x"], "'x' is not a whole number"),
-    ],
-    ids=str,
-)
-def test_bad_input_is_refused_before_the_work(arguments, message, capsys):
-    try:
-        status = main(["check", *arguments])
-    except SystemExit as stop:  # of argparse
-        status = stop.code
-    printed = capsys.readouterr()
-    assert status == 2
-    assert printed.out == ""
-    (line,) = printed.err.splitlines()
-    assert message in line

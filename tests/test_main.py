@@ -18,14 +18,15 @@ from torchnotes.cli import COMMANDS, bench, info
 ROOT = Path(torchnotes.__file__).parents[1]
 
 
-def refusal(capsys, *arguments):
-    """The one line on standard error of a command that is refused."""
+def refusal(capsys, *arguments, has_begun=False):
+    """The one line on standard error of a command that is refused, before it prints anything unless it has begun."""
     try:
         status = main([str(argument) for argument in arguments])
     except SystemExit as stop:  # of argparse
         status = stop.code
     printed = capsys.readouterr()
     assert status == 2
+    assert has_begun or not printed.out
     (line,) = printed.err.splitlines()
     assert line.startswith("python -m torchnotes")
     assert ": error: " in line
@@ -45,23 +46,60 @@ def test_every_command_is_listed_and_explains_itself(capsys):
         assert f"python -m torchnotes {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    (
-        ((), "required: COMMAND"),
-        (("dance",), "invalid choice: 'dance'"),
-        (("train", "--dance"), "unrecognized arguments: --dance"),
-        (("bench", "dance"), "there is no benchmark of dance"),
-        (("bench", "sigmoid", "--cases", "dance"), "no case has the name dance"),
-        (("bench", "sigmoid", "--sizes", "0"), "'0' is not a whole number of at least 1"),
-        (("bench", "sigmoid", "--device", "nowhere"), "'nowhere' is no device that is here"),
-        (("bench", "sigmoid", "--csv", "nowhere/rows.csv"), "nowhere/rows.csv: nothing can be written there"),
-        (("signal", "--layers", "2", "--width", str(2**63 - 1)), "there is not enough memory for it"),
-        (("signal", "--layers", "2", "--batch", str(10**14)), "there is not enough memory for it"),
-    ),
+REFUSED = (
+    ("", "required: COMMAND"),
+    ("dance", "invalid choice: 'dance'"),
+    ("bench dance", "there is no benchmark of dance"),
+    ("bench sigmoid --cases dance", "no case has the name dance"),
+    ("bench sigmoid --sizes 0", "'0' is not a whole number of at least 1"),
+    ("bench sigmoid --device nowhere", "'nowhere' is no device that is here"),
+    ("bench sigmoid --csv nowhere/rows.csv", "nowhere/rows.csv: nothing can be written there"),
+    ("signal --layers 0", "--layers"),
+    ("signal --layers -3", "--layers"),
+    ("signal --width x", "--width"),
+    ("signal --batch 0", "--batch"),
+    ("signal --activation gelu", "gelu"),
+    ("signal --scheme x", "'x'"),
+    ("signal --device cuda:99", "cuda:99"),
+    ("signal --seed 1.5", "--seed"),
+    ("signal --plot missing/figure.png", "missing/figure.png: nothing can be written there"),
+    ("signal --plot figure.txt", "figure.txt: a figure's name ends in"),
+    ("signal --plot figure", ".png"),
+    ("signal --plot folder.png", "folder.png: nothing can be written there"),
+    (f"signal --layers 2 --width {2**63 - 1}", "there is not enough memory for it"),
+    (f"signal --layers 2 --batch {10**14}", "there is not enough memory for it"),
+    ("train --dance", "unrecognized arguments: --dance"),
+    ("train --epochs 0", "'0' is not a whole number of at least 1"),
+    ("train --epochs ten", "'ten' is not"),
+    ("train --hidden -3", "'-3' is not"),
+    ("train --batch-size 1", "'1' is not a whole number of at least 2"),
+    ("train --lr nan", "'nan' is not a number above 0"),
+    ("train --noise 1", "'1' is not a number from 0 to below 1"),
+    (f"train --seed {2**64}", "is not a whole number"),
+    ("train --activation gelu", "invalid choice: 'gelu'"),
+    ("train --dtype int8", "invalid choice: 'int8'"),
+    ("train --device meta", "'meta' computes nothing"),
+    ("train --output /dev/null/run", "nothing can be written there"),
+    ("train --threads 0", "'0' is not a whole number from 1 to 1024"),
+    ("train --threads 1025", "'1025' is not a whole number from 1 to 1024"),
+    ("train --timeout 0", "'0' is not a number of seconds from 1 to a million"),
+    ("train --timeout 60", "--timeout is for processes that torchrun starts"),
+    ("check sigmoyd", "no operation is called 'sigmoyd': did you mean sigmoid?"),
+    ("check zzz", "no operation is called 'zzz': there are sigmoid, tanh"),
+    ("check --device cuda:99", "'cuda:99' is no device that is here"),
+    ("check --json missing/x.json", "missing/x.json: nothing can be written there: No such file"),
+    ("check --json folder.png", "folder.png: nothing can be written there: Is a directory"),
+    ("check --seed x", "'x' is not a whole number"),
 )
-def test_a_bad_command_line_is_refused_in_one_line(capsys, arguments, complaint):
-    assert complaint in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), REFUSED)
+def test_bad_input_is_refused_in_one_line_before_the_work(capsys, tmp_path, monkeypatch, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.png").mkdir()
+    monkeypatch.setattr(torchnotes.signal, "propagation", None)
+    assert complaint in refusal(capsys, *arguments.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
 @pytest.mark.parametrize("content", (b"x,y\n1,2\n", b"\xff\xfe\x00\n\x00", b"benchmark\nsigmoid,1\n"))
@@ -87,14 +125,6 @@ def nobody_reads():
         file.flush()  # main has seen to it that this is no error
 
 
-@commands_that_print
-def test_output_that_nobody_reads_ends_a_command_quietly(capfd, monkeypatch, arguments):
-    with nobody_reads() as file:
-        monkeypatch.setattr(sys, "stdout", file)
-        assert main(arguments) == 141
-    assert capfd.readouterr() == ("", "")
-
-
 @contextlib.contextmanager
 def full_disk():
     """A file on a disk without room."""
@@ -105,11 +135,15 @@ def full_disk():
         file.flush()  # main has seen to it that this is no error
 
 
+@pytest.mark.parametrize(("to", "status", "told"), ((nobody_reads, 141, ""), (full_disk, 2, "No space left on device")))
 @commands_that_print
-def test_output_for_a_disk_that_is_full_ends_a_command_in_one_line(capfd, monkeypatch, arguments):
-    with full_disk() as file:
+def test_output_that_cannot_be_written_ends_a_command(capfd, monkeypatch, arguments, to, status, told):
+    with to() as file:
         monkeypatch.setattr(sys, "stdout", file)
-        assert "No space left on device" in refusal(capfd, *arguments)
+        assert main(arguments) == status
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert (len(printed.err.splitlines()), told in printed.err) == (bool(told), True)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +210,9 @@ def test_info_says_how_it_was_built(capsys):
 
 def test_import_brings_no_optional_package():
     program = "import sys, torch; before = set(sys.modules); import torchnotes; print(*set(sys.modules) - before)"
-    imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     brought = {name.split(".")[0] for name in imported.stdout.split()}
     assert "torchnotes" in brought
     assert not brought & {"matplotlib", "rich", "sklearn", "numpy", "pandas", "scipy"}

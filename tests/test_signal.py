@@ -3,11 +3,9 @@
 import itertools
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -634,54 +632,6 @@ def test_threads_stay_as_they_were(capsys):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     assert threads == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    (
-        (["--layers", "0"], "--layers"),
-        (["--layers", "-3"], "--layers"),
-        (["--width", "x"], "--width"),
-        (["--batch", "0"], "--batch"),
-        (["--activation", "gelu"], "gelu"),
-        (["--scheme", "x"], "'x'"),
-        (["--device", "nowhere"], "nowhere"),
-        (["--device", "cuda:99"], "cuda:99"),
-        (["--seed", "1.5"], "--seed"),
-        (["--plot", "missing/figure.png"], "missing/figure.png: nothing can be written there"),
-        (["--plot", "figure.txt"], "figure.txt: a figure's name ends in"),
-        (["--plot", "figure"], ".png"),
-        (["--plot", "folder.png"], "folder.png: nothing can be written there"),
-    ),
-)
-def test_bad_input_is_answered_by_a_line(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("folder.png").mkdir()
-    monkeypatch.setattr(signal, "propagation", None)  # nothing is computed before
-    try:
-        status = __main__.main(["signal", *arguments])
-    except SystemExit as error:
-        status = error.code
-    out, err = capsys.readouterr()
-    assert status == 2
-    assert out == ""
-    assert err.count("\n") == 1
-    assert message in err
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
-
-
-def test_as_a_program(tmp_path):
-    root = Path(signal.__file__).parents[2]
-    arguments = ["--layers", "3", "--width", "8", "--plot", str(tmp_path / "figure.svg")]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "torchnotes", "signal", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "What holds both" in done.stdout
-    assert "</svg>" in (tmp_path / "figure.svg").read_text()
 
 
 def test_without_matplotlib(capsys, monkeypatch, tmp_path):
