@@ -16,21 +16,10 @@ STEMS, OPTIMIZERS = (
     {path.stem: path for path in sorted((ROOT / f"torchnotes/{package}").rglob("[a-z]*.py"))}
     for package in ("ops", "optim")
 )
-COMPOSITIONS = {
-    "linear_cross_entropy",
-    "sync_batch_norm",
-    "adamw",
-    "newton",
-}  # of the kernels of others, or of plain operations
-OF_MANY_PROCESSES = {"sync_batch_norm"}
-NATIVE_SIDES = (
-    "csrc/formulas/{}.h",
-    "csrc/operators/{}.h",
-    "csrc/cpu/{}.cpp",
-    "csrc/cuda/{}.cu",
-)
+# Of the kernels of others, or of plain operations
+COMPOSITIONS = {"linear_cross_entropy", "sync_batch_norm", "adamw", "newton"}
+NATIVE_SIDES = ("csrc/formulas/{}.h", "csrc/operators/{}.h", "csrc/cpu/{}.cpp", "csrc/cuda/{}.cu")
 BENCHMARK = "benchmarks/bench_{}.py"
-
 
 # Each may import from those before it. Names in one row know nothing of each other.
 LAYERS = (
@@ -41,11 +30,13 @@ LAYERS = (
     ("functional", "init"),
     ("nn", "optim"),
     ("conversion", "signal"),
+    ("testing",),
     ("classifier",),
     ("cli",),
     ("__main__",),
 )
-PUBLIC = {"functional", "init", "nn", "optim", "signal", "classifier"}  # what benchmarks may import of torchnotes
+# What benchmarks may import of torchnotes
+PUBLIC = {"functional", "init", "nn", "optim", "signal", "testing", "classifier"}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -62,7 +53,7 @@ def imports(path: Path) -> Iterator[str]:
 def sides(stem: str) -> list[str]:
     """The files that an operation or an optimizer has beside its Python."""
     native = [] if stem in COMPOSITIONS else [side.format(stem) for side in NATIVE_SIDES]
-    if stem in OF_MANY_PROCESSES:
+    if stem == "sync_batch_norm":  # of several processes
         return [*native, f"tests/distributed/test_{stem}.py", "benchmarks/scaling.py"]
     if stem in STEMS:
         return [*native, f"tests/ops/test_{stem}.py", BENCHMARK.format(stem)]
