@@ -243,7 +243,7 @@ def test_the_variance_of_a_layer(name):
     assert (x @ w.T).var().item() == pytest.approx(expected, rel=4.5 * math.sqrt(2 / (k * m) + 2 / (n * 100)))
 
 
-DEPTH, WIDTH, NETWORKS = 100, 256, 8
+DEPTH, WIDTH, NETWORKS = 100, 256, 4
 
 
 def log_growth(name: str, widths: tuple[int, int], rectified: bool) -> float:

@@ -333,12 +333,10 @@ def test_a_closure_that_raises(call, error, method):
     assert optimizer.report is None
 
 
-def regression(
-    layer: type, cross_entropy: Callable, dtype: torch.dtype
-) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
+def regression(dtype: torch.dtype) -> tuple[torch.nn.Module, Callable[[], Tensor]]:
     features, labels = (torch.as_tensor(numbers) for numbers in drawn(3))
-    model = layer(4, 3, dtype=dtype)
-    return model, lambda: cross_entropy(model(features.to(dtype)), labels)
+    model = nn.Linear(4, 3, dtype=dtype)
+    return model, lambda: F.cross_entropy(model(features.to(dtype)), labels)
 
 
 class Slope(torch.autograd.Function):
@@ -389,7 +387,7 @@ def test_the_hessian(cube, backwards):
 def test_rounding_errors_lead_nowhere(precise, method):
     """Where H is singular they are all there is of the gradient. tolerance_grad is out of reach here."""
     for _ in range(4):
-        model, loss = regression(nn.Linear, F.cross_entropy, precise)
+        model, loss = regression(precise)
         before = model.weight.detach().sum(0)
         Newton(model.parameters(), tolerance_grad=0, method=method).step(loss)
         assert (model.weight.detach().sum(0) - before).abs().max() < 0.1
@@ -397,23 +395,13 @@ def test_rounding_errors_lead_nowhere(precise, method):
 
 @BOTH
 def test_regression_in_float32(method):
-    model, loss = regression(nn.Linear, F.cross_entropy, torch.float32)
+    model, loss = regression(torch.float32)
     optimizer = Newton(model.parameters(), method=method)
     with torch.no_grad():
         optimizer.step(loss)
     assert optimizer.report.converged
     assert optimizer.report.iterations <= 5
     assert model.weight.grad is None
-
-
-def test_plain_torch():
-    weights = []
-    for layer, cross_entropy in ((nn.Linear, F.cross_entropy), (torch.nn.Linear, torch.nn.functional.cross_entropy)):
-        torch.manual_seed(0)
-        model, loss = regression(layer, cross_entropy, torch.float64)
-        Newton(model.parameters()).step(loss)
-        weights.append(model.weight)
-    torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -505,11 +493,6 @@ def test_scheduler_and_hooks(lr):
 def test_bad_arguments(arguments, options, error, message):
     with pytest.raises(error, match=message):
         Newton(arguments, **options)
-
-
-def test_no_second_group():
-    with pytest.raises(ValueError, match="per-parameter options"):
-        Newton([leaf(1)]).add_param_group({"params": [leaf(1)]})
 
 
 def backward_called(x: Tensor) -> Tensor:
