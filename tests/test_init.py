@@ -272,31 +272,22 @@ def interval(expected: float, per_layer: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("name", "factor"),
+    ("name", "widths", "rectified", "factor"),  # by which a layer multiplies the mean of z^2
     (
-        ("default_uniform_", 1 / 3),  # row 21: (1/3)^100
-        ("lecun_uniform_", 1),  # row 22
-        ("lecun_normal_", 1),
-        ("glorot_uniform_", 1),
-        ("glorot_normal_", 1),
-        ("he_uniform_", 2),  # row 23: too much where nothing is rectified
-        ("he_normal_", 2),
+        ("default_uniform_", (WIDTH, WIDTH), False, 1 / 3),  # row 21: (1/3)^100
+        ("lecun_uniform_", (WIDTH, WIDTH), False, 1),  # row 22
+        ("lecun_normal_", (WIDTH, WIDTH), False, 1),
+        ("glorot_uniform_", (WIDTH, WIDTH), False, 1),
+        ("glorot_normal_", (WIDTH, WIDTH), False, 1),
+        ("glorot_normal_", (192, 384), False, math.sqrt(8 / 9)),  # 2k/(k+m), then 2m/(k+m): neither is kept exactly
+        ("he_uniform_", (WIDTH, WIDTH), False, 2),  # row 23: too much where nothing is rectified
+        ("he_normal_", (WIDTH, WIDTH), False, 2),
+        ("he_uniform_", (WIDTH, WIDTH), True, 1),  # made up for by half the numbers that a rectifier takes
+        ("he_normal_", (WIDTH, WIDTH), True, 1),
+        ("lecun_normal_", (WIDTH, WIDTH), True, 1 / 2),
     ),
 )
-def test_a_hundred_layers(name, factor):
-    low, high = interval(DEPTH * math.log(factor), 2)  # the square of a normal number has the variance 2
-    assert low < log_growth(name, (WIDTH, WIDTH), rectified=False) < high
-
-
-def test_a_hundred_layers_of_two_widths_by_glorot():
-    """2k/(k+m) forward, then 2m/(k+m): the mean of both ways keeps neither exactly."""
-    k, m = 192, 384
-    low, high = interval(DEPTH / 2 * math.log(4 * k * m / (k + m) ** 2), 2)
-    assert low < log_growth("glorot_normal_", (k, m), rectified=False) < high
-
-
-@pytest.mark.parametrize(("name", "factor"), (("he_normal_", 1), ("he_uniform_", 1), ("lecun_normal_", 1 / 2)))
-def test_a_hundred_rectified_layers(name, factor):
-    """He's variance makes up for the half that a rectifier takes; without it 2^-100 is left."""
-    low, high = interval(DEPTH * math.log(factor), 5)  # 2 z^2 [z > 0]: E of the square 6, less 1
-    assert low < log_growth(name, (WIDTH, WIDTH), rectified=True) < high
+def test_a_hundred_layers(name, widths, rectified, factor):
+    per_layer = 5 if rectified else 2  # the variance of 2 z^2 [z > 0], 6 - 1, and of z^2, for normal z
+    low, high = interval(DEPTH * math.log(factor), per_layer)
+    assert low < log_growth(name, widths, rectified) < high

@@ -68,8 +68,10 @@ def test_an_optimizer_goes_on_as_ours_and_back(name, options):
     made = getattr(optim, name)(groups_of(net), lr=0.01, **options)
     assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in made.param_groups]
     assert optimizer.defaults == made.defaults
+    optimizer.grad_norm = torch.ones(())  # as a step that clips would leave it
     assert optim.to_torch(optimizer) is optimizer
     assert type(optimizer) is type(theirs)
+    assert vars(optimizer).keys() == vars(theirs).keys()
     assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in theirs.param_groups]
     assert optimizer.defaults == theirs.defaults
     trained(net, optimizer, 2)
@@ -136,11 +138,12 @@ def test_optimizers_that_are_not_taken():
             optim.from_torch(optimizer)
     with pytest.raises(TypeError, match=r"to_torch expects torchnotes.optim's"):
         optim.to_torch(torch.optim.LBFGS(w))
-    ours = optim.SGD(w, lr=0.1, rounding="stochastic")
-    assert optim.from_torch(ours) is ours
-    with pytest.raises(ValueError, match=r"torch.optim.SGD has no rounding, got a group with rounding='stochastic'"):
-        optim.to_torch(ours)
-    assert type(ours) is optim.SGD
+    for option, value in (("rounding", "stochastic"), ("max_grad_norm", 2.0), ("decoupled_weight_decay", True)):
+        ours = optim.RMSprop([{"params": w}, {"params": [nn.Parameter(torch.ones(2))], option: value}], lr=0.1)
+        assert optim.from_torch(ours) is ours
+        with pytest.raises(ValueError, match=f"RMSprop has no {option}, got a group with {option}={value!r}"):
+            optim.to_torch(ours)
+        assert type(ours) is optim.RMSprop
     patched = torch.optim.SGD(w, lr=0.1)
     assert optim.to_torch(patched) is patched
     patched.step = lambda: None
