@@ -7,9 +7,6 @@ Higher derivatives are composed of plain operations (_formulas.py).
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from numbers import Real
 from typing import Any
 
 import torch
@@ -19,13 +16,24 @@ from torch.compiler import is_compiling
 from torch.nn.functional import _verify_batch_size as verify_batch_size  # type: ignore[attr-defined] # not public
 from torch.nn.functional import batch_norm as builtin
 
-from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place, dense_float
+from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place
 from ...autograd.derivatives import of_tensors, tangent, transpose
 from ...autograd.fake import register_fake
 from ...autograd.function import Function, batched, differentiable, show, watched
-from ..activations import BY_NUMBER, checked_activation
+from ..activations import BY_NUMBER
 from . import _formulas as plain
 from ._formulas import Options
+from ._shared import (
+    by_channels,
+    checked_momentum,
+    checked_options,
+    existing,
+    needed_gradients,
+    refuse_gradient,
+    refuse_graph,
+    takes,
+    update_running,
+)
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
@@ -142,7 +150,7 @@ class BatchNormBackward(Function):
         g, x, weight, bias, statistics = ctx.saved_tensors
         gradients_of = functools.partial(plain.gradients, statistics=statistics, options=ctx.options)
         function, primals = of_tensors(gradients_of, (g, x, weight, bias))
-        gradients = iter(transpose(function, *primals)(_there(along, weight, bias)))
+        gradients = iter(transpose(function, *primals)(existing(along, weight, bias)))
         return *(None if p is None else next(gradients) for p in (g, x, weight, bias)), *(None,) * 6
 
     @staticmethod
@@ -189,7 +197,7 @@ class BatchNorm(Function):
         options = training, eps, activation, negative_slope, center_only
         results = _forward(input, weight, bias, running_mean, running_var, *options)
         if training and momentum is not None:
-            _update(running_mean, running_var, results[2:4], momentum, center_only)
+            update_running(running_mean, running_var, results[2:4], momentum, center_only)
         return results
 
     @staticmethod
@@ -208,7 +216,7 @@ class BatchNorm(Function):
             return (None,) * 11
         x, weight, bias, statistics = ctx.saved_tensors
         gradients = BatchNormBackward.apply(g, x, weight, bias, statistics, *ctx.options)
-        return *_wanted(ctx, gradients), *(None,) * 8
+        return *needed_gradients(ctx, gradients), *(None,) * 8
 
     @staticmethod
     def tangent(ctx: Any, *tangents: Any) -> tuple:
@@ -250,7 +258,7 @@ class BatchNorm(Function):
                 None if x is None or _batched_more(new, x) else x
                 for x, new in zip((mean, variance), of_batch, strict=True)
             )
-            _update(mean, variance, of_batch, momentum, center_only)
+            update_running(mean, variance, of_batch, momentum, center_only)
         return (_split(info, y, 1), statistics, *of_batch), dims
 
 
@@ -273,7 +281,7 @@ class BatchNormInPlace(Function):
         training, *_, center_only, _ = options
         results = _forward_(input, weight, bias, running_mean, running_var, *options)
         if training:
-            _update(running_mean, running_var, results[1:3], momentum, center_only)
+            update_running(running_mean, running_var, results[1:3], momentum, center_only)
         return input, *results
 
     @staticmethod
@@ -290,51 +298,11 @@ class BatchNormInPlace(Function):
         y, weight, bias, statistics, *kept = ctx.saved_tensors
         backward = functools.partial(_backward_by, ctx.options)
         gradients = by_channels(backward, (1, 0, 0), y, *kept, g, weight, bias, statistics)
-        return *_wanted(ctx, gradients), *(None,) * 9
-
-
-def refuse_graph(operation: str) -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            f"{operation}: the second derivative needs the input, which has been overwritten. Use inplace=False."
-        )
+        return *needed_gradients(ctx, gradients), *(None,) * 9
 
 
 def _backward_by(options: Options, *operands: Any, from_output: bool) -> tuple[Tensor, ...]:
     return _backward(*operands, *options, from_output=from_output)
-
-
-def by_channels(
-    function: Callable[..., tuple[Tensor, ...]],
-    dims: tuple[int, ...],
-    y: Tensor,
-    channels: Tensor,
-    kept: Tensor,
-    g: Tensor,
-    *numbers: Tensor | None,
-) -> tuple[Tensor, ...]:
-    """function(g, y, *numbers) with the saved channels replaced by function(g, x, *their numbers).
-
-    dims: the dimensions of the results that are channels
-    """
-    if len(channels) == y.shape[1]:
-        return function(g, kept, *numbers, from_output=False)
-    results = function(g, y, *numbers, from_output=True)
-    if len(channels) > 0:
-        of_these = (None if p is None else p.index_select(-1, channels) for p in numbers)
-        some = function(g.index_select(1, channels), kept, *of_these, from_output=False)
-        for all_channels, few, dim in zip(results, some, dims, strict=True):
-            all_channels.index_copy_(dim, channels, few)
-    return results
-
-
-def _there(of_all: tuple, weight: Tensor | None, bias: Tensor | None) -> tuple:
-    """The elements of a tuple (for x, weight, bias) whose tensors exist."""
-    return tuple(one for one, p in zip(of_all, (True, weight, bias), strict=True) if p is not None)
-
-
-def _wanted(ctx: Any, gradients: tuple) -> tuple:
-    return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.needs_input_grad[:3], strict=True))
 
 
 def _of_each(info: Any, running: Tensor | None, dim: int | None) -> Tensor | None:
@@ -375,23 +343,6 @@ def _split(info: Any, x: Tensor, dim: int) -> Tensor:
     return x.unflatten(dim, (info.batch_size, x.shape[dim] // info.batch_size))
 
 
-def _update(
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    of_batch: Sequence[Tensor | None],
-    momentum: float,
-    center_only: bool,
-) -> None:
-    """running <- (1 - momentum) running + momentum new"""
-    for running, new in zip((running_mean, None if center_only else running_var), of_batch, strict=True):
-        if running is None or new is None:
-            continue
-        if running.dtype == new.dtype:
-            running.lerp_(new, momentum)
-        else:
-            running.copy_(torch.lerp(running.to(new.dtype), new, momentum))
-
-
 def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, o: Options) -> Tensor:
     """Computes batch norm in torch's operations if our kernels do not support the call."""
     if not (o.center_only or (is_compiling() and torch._C._are_functorch_transforms_active())):
@@ -403,74 +354,8 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
         return plain.output(input, weight, bias, (mean, mean if o.center_only else (variance + o.eps).rsqrt()), o)
     if mean is not None and input.numel() > 0:
         var, mu = torch.var_mean(input.detach(), [0, *range(2, input.dim())], correction=0 if o.center_only else 1)
-        _update(mean, variance, (mu, var), momentum, o.center_only)
+        update_running(mean, variance, (mu, var), momentum, o.center_only)
     return plain.output(input, weight, bias, None, o)
-
-
-def takes(input: Any, *numbers: Any) -> bool:
-    """Whether our kernels support these tensors, of which all but the first may be None."""
-    # The compiler fuses the formula with its neighbors and converts convolutions to channels last. An opaque operator
-    # would prevent both: MobileNetV2 took twice as long (docs/decisions/compile.md).
-    if is_compiling():
-        return False
-    return dense_float(input) and all([x is None or dense_float(x) for x in numbers])  # noqa: C419 # a list is faster
-
-
-def checked_options(
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    eps: float,
-    activation: str | None,
-    negative_slope: float,
-    center_only: bool,
-) -> Options:
-    number = checked_activation(activation)
-    if not center_only and (eps < 0 or (training and eps == 0)):
-        kind = "positive during training" if training else "non-negative"
-        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
-    if training and not center_only and (running_mean is None) != (running_var is None):
-        raise ValueError("running_mean and running_var must either both be None or neither be None")
-    if not isinstance(training, bool):
-        raise TypeError(f"batch_norm(): argument 'training' (position 6) must be bool, not {type(training).__name__}")
-    if not isinstance(eps, float):
-        eps = _number("batch_norm", "eps", eps)
-    return Options(training, eps, number, float(negative_slope), bool(center_only))
-
-
-def _number(operation: str, name: str, value: Any) -> float:
-    """The value as a float, if torch would accept it as one."""
-    if isinstance(value, Tensor):
-        taken = value.dim() == 0 and not value.is_complex() and not value.requires_grad
-    else:
-        taken = isinstance(value, Real) and not isinstance(value, Fraction)
-    if not taken:
-        raise TypeError(f"{operation}(): argument '{name}' must be float, not {type(value).__name__}")
-    return float(value)
-
-
-def checked_momentum(
-    operation: str,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    momentum: Any,
-    updates_mean: bool,
-    updates_var: bool,
-) -> float:
-    """Validates the running statistics before anything is written, and returns the momentum."""
-    running = ("running_mean", running_mean, updates_mean), ("running_var", running_var, updates_var)
-    for name, statistic, updates in running:
-        if statistic is None:
-            continue
-        if statistic.requires_grad and torch.is_grad_enabled():
-            refuse_gradient(operation, name)
-        if updates:
-            check_in_place(statistic)
-    return momentum if isinstance(momentum, float) else _number(operation, "momentum", momentum)
-
-
-def refuse_gradient(operation: str, name: str) -> None:
-    raise RuntimeError(f"{operation} is not differentiable with respect to {name}, which requires grad")
 
 
 def batch_norm(
@@ -524,5 +409,5 @@ def batch_norm(
     else:
         y, _, *of_batch = _call(x, *arguments, *options)
         if training:
-            _update(running_mean, running_var, of_batch, momentum, center_only)
+            update_running(running_mean, running_var, of_batch, momentum, center_only)
     return input.copy_(y) if inplace else y

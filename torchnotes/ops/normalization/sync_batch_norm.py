@@ -31,18 +31,18 @@ from ...distributed.agreement import agree, constant
 from ...distributed.collectives import Group, checked, gathered, summed
 from . import _formulas as plain
 from ._formulas import Options
-from ._statistics import merged, of_all_batches
-from .batch_norm import (
-    _there,
-    _update,
-    _wanted,
-    batch_norm,
+from ._shared import (
     by_channels,
     checked_momentum,
     checked_options,
+    existing,
+    needed_gradients,
     refuse_graph,
     takes,
+    update_running,
 )
+from ._statistics import merged, of_all_batches
+from .batch_norm import batch_norm
 
 _forward = torch.ops.torchnotes.batch_norm.default
 _forward_ = torch.ops.torchnotes.batch_norm_.default
@@ -113,7 +113,7 @@ class SyncBatchNormBackward(Function):
         moments = partial(of_all_batches, group=ctx.group)
         gradients_of = partial(plain.gradients, statistics=statistics, options=ctx.options, moments=moments)
         function, primals = of_tensors(gradients_of, (g, x, weight, bias))
-        gradients = iter(transpose(function, *primals)(_there(along, weight, bias)))
+        gradients = iter(transpose(function, *primals)(existing(along, weight, bias)))
         return *(None if p is None else next(gradients) for p in (g, x, weight, bias)), *(None,) * 4
 
 
@@ -138,7 +138,7 @@ class SyncBatchNorm(Function):
     def backward(ctx: Any, g: Tensor, *_: Any) -> tuple:
         x, weight, bias, statistics, n = ctx.saved_tensors
         gradients = SyncBatchNormBackward.apply(g, x, weight, bias, statistics, n, ctx.group, ctx.options)
-        return *_wanted(ctx, gradients), None, None
+        return *needed_gradients(ctx, gradients), None, None
 
 
 class SyncBatchNormInPlace(Function):
@@ -171,7 +171,7 @@ class SyncBatchNormInPlace(Function):
         (totals,) = by_channels(partial(_totals_of, ctx.options), (1,), *in_place, g, *numbers)
         means = summed(totals, ctx.group) / n
         (d_x,) = by_channels(partial(_gradient_of, ctx.options), (1,), *in_place, g, *numbers, means)
-        return *_wanted(ctx, (d_x, *_of_parameters(totals, d_x, weight, bias))), *(None,) * 3
+        return *needed_gradients(ctx, (d_x, *_of_parameters(totals, d_x, weight, bias))), *(None,) * 3
 
 
 def _composed(input: Tensor, weight: Any, bias: Any, group: Group, o: Options) -> tuple[Tensor, ...]:
@@ -240,5 +240,5 @@ def sync_batch_norm(
     n, mean, variance = of_all
     precise = torch.promote_types(input.dtype, torch.float32)
     of_batch = mean.to(precise), (variance * (n / (n - 1))).to(precise)
-    _update(running_mean, running_var, of_batch, momentum, center_only)
+    update_running(running_mean, running_var, of_batch, momentum, center_only)
     return input.copy_(y) if inplace and y is not input else y
