@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchnotes.functional as F
 from every_module import EveryModule, batch
@@ -187,6 +188,62 @@ def test_export(training):
     exported = torch.export.export(copy.deepcopy(model), (images,)).module()
     torch.testing.assert_close(exported(images), model(images))
     torch.testing.assert_close(dict(exported.named_buffers()), dict(model.named_buffers()))
+
+
+class Writing(torch.nn.Module):
+    """Gives what a module, or a function, leaves of its input."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        z = self.module(y)
+        return y + 3 * z
+
+
+WAYS = {
+    "fx": lambda model, x: torch.fx.symbolic_trace(model),
+    "trace": lambda model, x: torch.jit.trace(model, x, check_trace=False),
+    "script": lambda model, x: torch.jit.script(model),
+    "make_fx": lambda model, x: make_fx(model)(x),
+    "compile": lambda model, x: torch.compile(model, fullgraph=True, backend="aot_eager"),
+    "export": lambda model, x: torch.export.export(model, (x,)).module(),
+}
+WRITES = {
+    "relu": nn.ReLU(),
+    "relu in place": nn.ReLU(True),
+    "leaky_relu": nn.LeakyReLU(0.2),
+    "leaky_relu in place": nn.LeakyReLU(0.2, inplace=True),
+    "dropout": nn.Dropout(1.0),
+    "dropout in place": nn.Dropout(1.0, inplace=True),
+    "gaussian dropout in place": nn.GaussianDropout(sigma=1e-12, inplace=True),
+    "norm in place": nn.BatchNorm1d(3, inplace=True),
+    "activated norm in place": nn.BatchNorm1d(3, activation="leaky_relu", inplace=True),
+    "functional relu": lambda y: F.relu(y, inplace=True),
+    "functional leaky_relu": lambda y: F.leaky_relu(y, 0.2, True),
+    "functional dropout": lambda y: F.dropout(y, 1.0, inplace=True),
+    "functional norm": lambda y: F.batch_norm(y, None, None, training=True, inplace=True),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("way", WAYS)
+def test_in_place_where_it_is_recorded(way, name):
+    module = copy.deepcopy(WRITES[name])
+    if way == "script" and not isinstance(module, torch.nn.Module):
+        return  # a lambda has no source to compile
+    differentiable = way not in ("make_fx", "export") or "dropout" not in name  # these graphs hold an operator of ours
+    for training in (True, False):
+        model = Writing(module).train(training).double()
+        torch.compiler.reset()
+        results = []
+        for each in (WAYS[way](copy.deepcopy(model), x.clone().requires_grad_()), model):
+            leaf = x.clone().requires_grad_(differentiable)
+            y = each(leaf)
+            results.append((y, torch.autograd.grad(y.pow(2).sum(), leaf) if differentiable else ()))
+        torch.testing.assert_close(*results)
 
 
 def saved(module: torch.jit.ScriptModule) -> io.BytesIO:

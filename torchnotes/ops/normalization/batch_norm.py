@@ -391,7 +391,7 @@ def batch_norm(
         if watched():
             own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
             return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)
-        kept = input.clone() if inplace and isinstance(input, Tensor) else input  # the backward pass needs it
+        kept = input.clone() if inplace and hasattr(input, "clone") else input  # the backward pass needs it
         y = _composed(kept, *arguments, momentum, options)
         return input.copy_(y) if inplace else y
     if training and not center_only:
