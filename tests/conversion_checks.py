@@ -2,6 +2,9 @@
 
 import contextlib
 import copy
+import linecache
+import sys
+import textwrap
 import unittest.mock
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +14,19 @@ from torch import Tensor, nn
 
 from torchnotes import Report, convert, revert
 from torchnotes.conversion import _converted
+
+
+def module(forward: str, base: type[nn.Module] = nn.Module, **children: Any) -> Any:
+    """A module whose forward, of x and of two options a and b, has this source, in the namespace of the caller."""
+    source = "def forward(self, x, a=None, b=None):\n" + textwrap.indent(forward.strip("\n"), "    ")
+    file = f"<{forward}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # where convert reads it
+    members: dict[str, Any] = {}
+    exec(compile(source, file, "exec"), sys._getframe(1).f_globals, members)
+    made = type("Module", (base,), members)()
+    for name, child in children.items():
+        setattr(made, name, child)
+    return made
 
 
 def results(model: nn.Module, *inputs: Tensor, second: bool = False, write: Callable | None = None) -> list:

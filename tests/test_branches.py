@@ -5,11 +5,9 @@ import contextlib  # noqa: F401 # for the sources below
 import copy
 import cProfile
 import gc
-import linecache
 import pickle
 import random
 import sys
-import textwrap
 
 import numpy
 import pytest
@@ -19,7 +17,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint  # noqa: F401 # too
 
-from conversion_checks import fused_in
+from conversion_checks import fused_in, module
 from torchnotes import convert
 
 X = torch.linspace(-1, 1, 20, dtype=torch.float64).view(4, 5)
@@ -50,18 +48,6 @@ class Model(nn.Module):
 
 def keep(y):
     return y
-
-
-def model_of(between, act):
-    """Its forward runs the source between the layer and the activation, on y, the input x and two options."""
-    source = "class Between(Model):\n    def forward(self, x, a=None, b=None):\n        y = self.lin(x)\n"
-    source += textwrap.indent(between, "        ") + "\n        return self.out(self.act(y))\n"
-    file = f"<{between}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    exec(compile(source, file, "exec"), globals())
-    model = globals().pop("Between")().double()
-    model.act = act
-    return model
 
 
 def set_to(**attributes):
@@ -173,7 +159,7 @@ def assert_trained_alike(ours, model, **options):
 @pytest.mark.parametrize("act", (nn.LeakyReLU(0.1), nn.ReLU()), ids=repr)
 @pytest.mark.parametrize("between", NOT_FUSED | FUSED_UNTIL_CHANGED | FUSED)
 def test_a_forward_that_may_go_another_way(between, act):
-    model = model_of(between, act)
+    model = module(f"y = self.lin(x)\n{between}\nreturn self.out(self.act(y))", Model, act=act).double()
     ours = copy.deepcopy(model)
     with torch.set_grad_enabled("is_grad_enabled" not in between):
         assert convert(ours).fused == ({} if between in NOT_FUSED else {"lin": "act"})
@@ -235,20 +221,13 @@ def test_children_that_change_place(change, act):
     assert_trained_alike(ours, model)
 
 
-class Counting(Model):
-    calls = 0
-
-    def forward(self, x):
-        type(self).calls += 1
-        return self.out(self.act(self.lin(x)))
-
-
 def test_a_forward_that_counts_its_calls_in_the_class():
-    model = Counting()
+    model = module("type(self).calls += 1\nreturn self.out(self.act(self.lin(x)))", Model)
+    type(model).calls = 0
     assert not convert(model).fused
-    before = Counting.calls
+    before = type(model).calls
     model(X.float())
-    assert Counting.calls == before + 1
+    assert type(model).calls == before + 1
 
 
 @pytest.mark.parametrize("inside", (False, True))
@@ -278,14 +257,10 @@ def test_fake_tensors_are_not_copied():
     real(X.float()).sum().backward()
 
 
-class Drawing(Model):
-    def forward(self, x):
-        return self.out(self.act(self.lin(x))) * (random.random() + numpy.random.rand())
-
-
 def test_random_numbers_are_those_that_would_have_come():
     states = random.getstate(), numpy.random.get_state()
-    assert convert(Drawing()).fused
+    drawing = "return self.out(self.act(self.lin(x))) * (random.random() + numpy.random.rand())"
+    assert convert(module(drawing, Model)).fused
     numpy.testing.assert_equal((random.getstate(), numpy.random.get_state()), states)
 
 

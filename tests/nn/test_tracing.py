@@ -218,7 +218,6 @@ WRITES = {
     "leaky_relu in place": nn.LeakyReLU(0.2, inplace=True),
     "dropout": nn.Dropout(1.0),
     "dropout in place": nn.Dropout(1.0, inplace=True),
-    "gaussian dropout in place": nn.GaussianDropout(sigma=1e-12, inplace=True),
     "norm in place": nn.BatchNorm1d(3, inplace=True),
     "activated norm in place": nn.BatchNorm1d(3, activation="leaky_relu", inplace=True),
     "functional relu": lambda y: F.relu(y, inplace=True),

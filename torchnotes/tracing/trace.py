@@ -27,8 +27,7 @@ from .steady import Run
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _LISTS = (torch.nn.ModuleList, torch.nn.ModuleDict)  # never called
-# The modules that return their first argument or a view of it, and the source files of modules whose results are new.
-_PASS_ON = (torch.nn.Identity, torch.nn.modules.dropout._DropoutNd, torch.nn.Flatten, torch.nn.Unflatten)
+# The source files of modules whose results are new, and the names of such functions.
 _NEW = {"activation", "batchnorm", "conv", "instancenorm", "linear", "loss", "normalization", "pooling", "_converted"}
 _NEW_RESULTS = {"add", "sub", "mul", "truediv", "matmul", "neg", "pow", "abs", "exp", "square", "sum", "mean", "cat"}
 _NEW_RESULTS |= {"stack", "size", "dim", "linear", "conv1d", "conv2d", "conv3d", "max_pool2d", "adaptive_avg_pool2d"}
@@ -216,18 +215,20 @@ class Trace:
             return not isinstance(module, torch.nn.Identity) and bool(getattr(module, "inplace", False))
         if user.target in _AUGMENTED:
             return user.args[0] is node
-        if _name(user) in ("embedding", "embedding_bag") and _bound(user).get("max_norm") is not None:
+        if _name(user) in ("embedding", "embedding_bag") and user.kwargs.get("max_norm") is not None:
             return True
         if _name(user) in ("batch_norm", "instance_norm") and node in (*user.args[1:], *user.kwargs.values()):
             return True  # as a running statistic
         return (
-            _name(user).endswith("_") or node in _arguments(user.kwargs.get("out")) or bool(_bound(user).get("inplace"))
+            _name(user).endswith("_")
+            or node in _arguments(user.kwargs.get("out"))
+            or bool(user.kwargs.get("inplace"))  # torch.nn.functional shows its options by name
         )
 
     def _may_pass_on(self, user: Node) -> bool:
         if user in self.modules:
             module = self.modules[user]
-            return isinstance(module, _PASS_ON) or type(module).__module__.split(".")[-1] not in _NEW
+            return isinstance(module, torch.nn.Identity) or type(module).__module__.split(".")[-1] not in _NEW
         if _name(user) == "getattr":
             return user.args[1] not in _NUMBERS
         is_list = any(isinstance(argument, (list, tuple)) for argument in user.args)
@@ -240,13 +241,6 @@ def _arguments(out: Any) -> tuple:
 
 def _name(node: Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
-def _bound(node: Node) -> dict[str, Any]:
-    try:
-        return inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # a method name, or a builtin
-        return node.kwargs
 
 
 @dataclass
