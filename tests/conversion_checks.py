@@ -16,9 +16,9 @@ from torchnotes import Report, convert, revert
 from torchnotes.conversion import _converted
 
 
-def module(forward: str, base: type[nn.Module] = nn.Module, **children: Any) -> Any:
-    """A module whose forward, of x and of two options a and b, has this source, in the namespace of the caller."""
-    source = "def forward(self, x, a=None, b=None):\n" + textwrap.indent(forward.strip("\n"), "    ")
+def module(forward: str, base: type[nn.Module] = nn.Module, others: str = "a=None, b=None", **children: Any) -> Any:
+    """A module whose forward, of x and other arguments, has this source, in the namespace of the caller."""
+    source = f"def forward(self, x, {others}):\n" + textwrap.indent(forward.strip("\n"), "    ")
     file = f"<{forward}>"
     linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # where convert reads it
     members: dict[str, Any] = {}

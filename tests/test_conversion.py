@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import torchnotes
-from conversion_checks import assert_same, compare, fused_in, results
+from conversion_checks import assert_same, compare, fused_in, module, results
 from torchnotes import Report, convert, revert
 
 
@@ -92,18 +92,6 @@ def test_a_converted_network_computes_the_same(make, fuse):
     assert make is dense or compare(make(), x, inplace=True).inplace == ["2.first.1"]
 
 
-# Layers, and what a forward does with them, may be sources: of x, an option and the modules of the model.
-class Using(nn.Module):
-    def __init__(self, forward, **modules):
-        super().__init__()
-        for name, module in modules.items():
-            self.add_module(name, module)
-        self.does = forward
-
-    def forward(self, x, skip=None):
-        return self.does(self, x, skip)
-
-
 def hooked(module: nn.Module, register: str = "register_forward_hook") -> nn.Module:
     getattr(module, register)(lambda *args: None)
     return module
@@ -113,50 +101,18 @@ def layer() -> nn.Module:
     return nn.Linear(3, 3)
 
 
-def of_two(forward, act: type[nn.Module] = nn.Tanh) -> nn.Module:
-    return Using(forward, lin=layer(), act=act())
+def of_two(forward: str) -> nn.Module:
+    return module(forward, lin=layer(), act=nn.Tanh())
 
 
-def elsewhere(self, x, _):
-    h = self.lin(x)
-    return self.act(h) + h
-
-
-def elsewhere_in_training(self, x, _):
-    h = self.lin(x)
-    return (self.act(h), h) if self.training else self.act(h)
-
-
-def elsewhere_in_evaluation(self, x, _):
-    h = self.lin(x)
-    return self.act(h) if self.training else (self.act(h), h)
-
-
-def elsewhere_by_default(self, x, skip):
-    h = self.lin(x)
-    return self.act(h) + h if skip is None else self.act(h)
-
-
-def tapped(self, x, _):
-    taps = []
-    for module in self.features:
-        x = module(x)
-        taps.append(x)
-    return taps
-
-
-def opaque(self, x, _):
-    return self.block(x) if x.sum() > 0 else self.same(x)
-
-
-def shared_block() -> nn.Module:
-    block = nn.Sequential(layer(), nn.ReLU())
-    return Using(opaque, block=block, same=block)
+def twice(same: nn.Module) -> nn.Module:
+    return module("return self.block(x) if x.sum() > 0 else self.same(x)", block=same, same=same)
 
 
 def called_by_two() -> nn.Module:
-    lin = layer()
-    return Using(opaque, block=nn.Sequential(lin, nn.ReLU()), same=nn.Sequential(lin, nn.Tanh()))
+    model, lin = twice(nn.Identity()), layer()
+    model.block, model.same = nn.Sequential(lin, nn.ReLU()), nn.Sequential(lin, nn.Tanh())
+    return model
 
 
 def shared_norm() -> nn.Module:
@@ -170,16 +126,17 @@ TAKEN = "its result is also used elsewhere"
 NOT_FUSED = [
     *((lambda r=r: nn.Sequential(hooked(layer(), r), nn.ReLU()), "hooks") for r in REGISTER),
     *((lambda r=r: nn.Sequential(layer(), hooked(nn.ReLU(), r)), "hooks") for r in REGISTER),
-    (lambda: of_two(lambda self, x, _: self.act(self.lin(self.act(x)))), "called more than once"),
-    (lambda: of_two(lambda self, x, _: self.act(self.lin(self.lin(x)))), "called more than once"),
-    (lambda: of_two(elsewhere), TAKEN),
-    (lambda: of_two(elsewhere_in_training), TAKEN),
-    (lambda: of_two(elsewhere_in_evaluation), TAKEN),
-    (lambda: of_two(elsewhere_by_default), TAKEN),
-    (lambda: Using(tapped, features=nn.Sequential(layer(), nn.ReLU())), TAKEN),
-    (shared_block, "several places"),
+    (lambda: of_two("return self.act(self.lin(self.act(x)))"), "called more than once"),
+    (lambda: of_two("return self.act(self.lin(self.lin(x)))"), "called more than once"),
+    (lambda: of_two("h = self.lin(x)\nreturn self.act(h) + h"), TAKEN),
+    (lambda: of_two("h = self.lin(x)\nreturn (self.act(h), h) if self.training else self.act(h)"), TAKEN),
+    (lambda: of_two("h = self.lin(x)\nreturn self.act(h) if self.training else (self.act(h), h)"), TAKEN),
+    (lambda: of_two("h = self.lin(x)\nreturn self.act(h) + h if a is None else self.act(h)"), TAKEN),
+    (lambda: of_two("h = self.lin(x)\nself.kept = [h]\nreturn self.act(h)"), TAKEN),
+    (lambda: of_two("taps = []\nfor one in (self.lin, self.act):\n    taps.append(x := one(x))\nreturn taps"), TAKEN),
+    (lambda: of_two("return self.act(self.lin(x)) if x.sum() > 0 else x"), "does not trace"),
+    (lambda: twice(nn.Sequential(layer(), nn.ReLU())), "several places"),
     (called_by_two, "called more than once"),
-    (lambda: of_two(lambda self, x, _: self.act(self.lin(x)) if x.sum() > 0 else x), "does not trace"),
     (lambda: nn.Sequential(nn.Sequential(hooked(nn.Sequential(layer()))), nn.ReLU()), None),
     (lambda: nn.Sequential(nn.ModuleList([layer()])[0], nn.Dropout(0.0), nn.ReLU()), None),
     (shared_norm, "called more than once"),
@@ -386,19 +343,8 @@ def normalized(*between: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Flatten(), *between, nn.BatchNorm1d(6), nn.Linear(6, 2))
 
 
-def added(self, x, _):
-    h = self.norm(self.conv(x))
-    h += x
-    return h
-
-
-def kept(self, x, _):
-    h = self.conv(x)
-    return (self.norm(h) * 2 - h).abs()
-
-
-def of_norm(forward) -> nn.Module:
-    return nn.Sequential(Using(forward, conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3)), nn.Conv2d(3, 2, 1))
+def of_norm(forward: str) -> nn.Module:
+    return nn.Sequential(module(forward, conv=nn.Conv2d(3, 3, 1), norm=nn.BatchNorm2d(3)), nn.Conv2d(3, 2, 1))
 
 
 def last() -> nn.Module:
@@ -425,8 +371,8 @@ IN_PLACE = {
     "after an activation": (lambda: normalized(nn.Linear(75, 6), nn.Tanh()), []),
     "after a layer with one": (lambda: normalized(torchnotes.nn.Linear(75, 6, activation="tanh")), []),
     "no layer before": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)), []),
-    "added to": (lambda: of_norm(added), []),
-    "kept": (lambda: of_norm(kept), []),
+    "added to": (lambda: of_norm("h = self.norm(self.conv(x))\nh += x\nreturn h"), []),
+    "kept": (lambda: of_norm("h = self.conv(x)\nreturn (self.norm(h) * 2 - h).abs()"), []),
 }
 
 
@@ -448,7 +394,7 @@ def test_in_place_has_no_second_derivative_and_says_so():
 @pytest.mark.parametrize("before", (layer(), nn.BatchNorm1d(3), nn.Softplus()), ids=lambda m: type(m).__name__)
 def test_a_leaky_relu_whose_result_is_overwritten(before):
     """Torch's keeps its input, ours its output. A batch normalisation keeps its input."""
-    after = Using(lambda self, x, _: self.act(self.lin(x)).mul_(3), lin=copy.deepcopy(before), act=nn.LeakyReLU())
+    after = module("return self.act(self.lin(x)).mul_(3)", lin=copy.deepcopy(before), act=nn.LeakyReLU())
     inside = nn.Sequential(copy.deepcopy(before), nn.LeakyReLU(), nn.Dropout(0.0), nn.Hardtanh(inplace=True))
     for model in (after, inside):
         report, fused = compare(model, torch.randn(4, 3, dtype=torch.float64)), type(before) is nn.BatchNorm1d
@@ -506,22 +452,14 @@ def encoders(activation: nn.Module, inplace: bool = False) -> tuple[Encoder, Enc
     return model, ours.train(), x
 
 
-class Calling(nn.Module):
-    def __init__(self, model: nn.Module, call):
-        super().__init__()
-        self.model, self.call = model, call
-
-    def forward(self, x):
-        return self.call(self.model, x)
-
-
 @EACH_ACTIVATION
 @pytest.mark.parametrize("inplace", (False, True))
 def test_children_of_a_fused_model_compute_what_they_did(activation, inplace):
     model, ours, x = encoders(activation, inplace)
     for training in (True, False):
         for call in CALLS:
-            assert_same(Calling(ours, call).train(training), Calling(model, call).train(training), x)
+            calling = (module("return self.call(self.model, x)", model=each, call=call) for each in (ours, model))
+            assert_same(*(each.train(training) for each in calling), x)
 
 
 def replace(model: nn.Module) -> None:

@@ -32,10 +32,10 @@ def lossy(source: str) -> nn.Module:
     return made(f"y = self.lin(x)\nloss = self.loss(y, CLASSES)\n{source}\nreturn loss")
 
 
-def made(source: str) -> nn.Module:
+def made(source: str, **arguments: str) -> nn.Module:
     layers = {"lin": nn.Linear(4, 4), "act": nn.LeakyReLU(), "out": nn.Linear(4, 4), "loss": nn.CrossEntropyLoss()}
     others = {"relu": nn.ReLU(inplace=True), "flat": nn.Flatten(), "tanh": nn.Hardtanh(inplace=True)}
-    model = module(source, **layers, **others, dropout=nn.Dropout(1.0, inplace=True)).double()
+    model = module(source, dropout=nn.Dropout(1.0, inplace=True), **layers, **others, **arguments).double()
     model.out.requires_grad_(False)  # or it saves its input
     return model
 
@@ -105,9 +105,11 @@ def test_what_forward_keeps_may_be_overwritten(keep):
 
 @pytest.mark.parametrize("put", ("a.append(y)", "a += [y]", "a[-1] = y", "b = a + [y]"))
 def test_what_forward_gives_to_the_caller_may_be_overwritten(put):
-    model = made(f"y = self.act(self.lin(x))\n{put}\nreturn self.out(y), b")
+    model = made(f"b = None\ny = self.act(self.lin(x))\n{put}\nreturn self.out(y), b", others="a")
     ours = copy.deepcopy(model)
-    assert not convert(ours).fused
+    report = convert(ours)
+    assert not report.fused
+    assert "" not in report.unfused  # it traces
     gradients = []
     for each in (model, ours):
         kept = [None]
