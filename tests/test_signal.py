@@ -5,7 +5,8 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -320,22 +321,13 @@ def test_every_tensor_of_the_output_gets_a_gradient():
     assert with_both.squared_gradient > 1.2 * with_one[2].squared_gradient  # also by way of the head
 
 
-@dataclass
-class Output:
-    y: Tensor
-
-
-class WithOutput(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense = torch.nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Output:
-        return Output(self.dense(x))
+class Hiding(torch.nn.Sequential):
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(y=super().forward(x))
 
 
 def test_an_output_that_hides_its_tensors_needs_a_loss():
-    model, x = WithOutput(), torch.randn(5, 3)
+    model, x = Hiding(torch.nn.Linear(3, 3)), torch.randn(5, 3)
     (hidden,), (seen,) = (propagation(model, x, loss=loss).layers for loss in (None, lambda out: out.y.square().sum()))
     assert hidden.var_gradient is None
     assert hidden.squared_gradient is None
@@ -352,17 +344,13 @@ def test_frozen_parameters_and_parts_without_a_graph():
     with torch.inference_mode():
         assert propagation(model, x.clone()) == expected
 
-    class Detached(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.head = nn.Linear(5, 5, activation="tanh"), torch.nn.Linear(5, 5)
-
+    class Detached(torch.nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():
-                h = self.body(x)
-            return self.head(h)
+                h = self[0](x)
+            return self[1](h)
 
-    body, head = propagation(Detached(), x).layers
+    body, head = propagation(Detached(*nn.MLP((5, 5, 5), "tanh")), x).layers
     assert body.var_gradient is None
     assert head.var_gradient == expected.layers[1].var_gradient
 
