@@ -199,9 +199,10 @@ def test_options_of_the_scheme_and_bad_ones():
     assert outcome(init.initialize_, layer, "x")[0] is ValueError
     assert outcome(init.initialize_, layer, "he", seed=1, nonsense=2)[0] is TypeError
     assert outcome(init.initialize_, layer, "he", seed="x")[0] is TypeError
-    layer.bias.data.fill_(1)
-    assert outcome(init.initialize_, layer, "glorot", gain=math.inf)[0] is RuntimeError
-    assert (layer.bias == 1).all()
+    parts = torch.nn.ModuleDict({"a": layer, "b": nn.BatchNorm1d(4)})  # whose bias comes first
+    parts["b"].bias.data.fill_(1)
+    assert outcome(init.initialize_, parts, "glorot", gain=math.inf)[0] is RuntimeError
+    assert (parts["b"].bias == 1).all()
     assert torch.equal(layer.weight, before)
 
 

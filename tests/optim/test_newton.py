@@ -412,7 +412,8 @@ def test_method(size, options, products):
     """Three different eigenvalues: conjugate gradients take three products, a Hessian one per parameter."""
     x = torch.ones(size, dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([1e-6, 3e-6, 9e-6], dtype=torch.float64).repeat(86)[:size]
-    optimizer = Newton([x], max_iter=1, tolerance_grad=0, **options)
+    optimizer = Newton([x])
+    optimizer.param_groups[0].update(max_iter=1, tolerance_grad=0, **options)
     optimizer.step(lambda: (weights * x.square()).sum())
     assert optimizer.report.products == products
 
