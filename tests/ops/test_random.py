@@ -517,8 +517,12 @@ def test_compiled_with_inductor():
         nn.Dropout(0.2), nn.GaussianDropoutLinear(8, 8, p=0.2), nn.GaussianDropout(0.1), nn.VariationalDropout(8)
     )
 
+    def written(op: Random, x: Tensor) -> Tensor:
+        op.write(x, generator=KEY)
+        return x
+
     def by_key(x: Tensor, y: Tensor) -> list[Tensor]:
-        noisy = [op(x * 2 + 1, generator=KEY) * 3 + op.write(y * 2, generator=KEY) for op in NOISES]
+        noisy = [op(x * 2 + 1, generator=KEY) * 3 + written(op, y * 2) for op in NOISES]
         return [*noisy, *(op(x * 2, generator=KEY) + 1 for op in FILLS)]
 
     def step(x: Tensor, y: Tensor, z: Tensor) -> tuple[list[Tensor], ...]:
