@@ -24,7 +24,7 @@ void with_activation(int64_t number, double negative_slope, const F& f) {
     case 4:
       return f(ActivationTanh());
     default:
-      TORCH_CHECK_VALUE(false, "torchnotes: there is no activation of number ", number);
+      TORCH_CHECK_VALUE(false, "torchnotes: expected the number of an activation, got ", number);
   }
 }
 

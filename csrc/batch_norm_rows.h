@@ -36,18 +36,18 @@ struct ChannelMoments {
   RowOperand<const scalar_t> x;
   double inverse_n;
 
-  C10_HOST_DEVICE Shift<acc_t> before(int64_t row) const { return {static_cast<acc_t>(*x.among_others(row))}; }
+  C10_HOST_DEVICE Shift<acc_t> row_constants(int64_t row) const { return {static_cast<acc_t>(*x.strided_row(row))}; }
   template <class T>
   C10_HOST_DEVICE ChannelSums<T> start(int64_t) const {
     return ChannelSums<T>::start();
   }
-  template <class Known, class T>
-  C10_HOST_DEVICE void add(ChannelSums<T>& sums, const Shift<Known>& known, T x) const {
-    const Wide<T> d = widen(x) - widen(T(known.k));
+  template <class Constant, class T>
+  C10_HOST_DEVICE void add(ChannelSums<T>& sums, const Shift<Constant>& shift, T x) const {
+    const Wide<T> d = widen(x) - widen(T(shift.k));
     sums.add(d, d);
   }
   C10_HOST_DEVICE Moments moments_of(int64_t row, const ChannelSums<acc_t>& all) const {
-    return moments(all, before(row).k, inverse_n);
+    return moments(all, row_constants(row).k, inverse_n);
   }
 };
 
@@ -57,9 +57,9 @@ struct BatchMoments : ChannelMoments<acc_t, scalar_t> {
   int64_t count;
 
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
-    const Moments of = this->moments_of(row, all);
-    results[row] = of.mean;
-    results[count + row] = of.variance;
+    const Moments moments = this->moments_of(row, all);
+    results[row] = moments.mean;
+    results[count + row] = moments.variance;
   }
 };
 
@@ -72,26 +72,28 @@ struct BatchStatistics : ChannelMoments<acc_t, scalar_t> {
   acc_t* batch_var;   // unbiased
 
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
-    const Moments of = this->moments_of(row, all);
-    channels.statistics[row] = of.mean;
-    channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(of.variance + eps);
-    batch_mean[row] = static_cast<acc_t>(of.mean);
-    batch_var[row] = static_cast<acc_t>(of.variance * unbiased);
+    const Moments moments = this->moments_of(row, all);
+    channels.statistics[row] = moments.mean;
+    channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(moments.variance + eps);
+    batch_mean[row] = static_cast<acc_t>(moments.mean);
+    batch_var[row] = static_cast<acc_t>(moments.variance * unbiased);
   }
 };
 
 template <class acc_t, class scalar_t, class Activation>
-struct Normalise : BatchStatistics<acc_t, scalar_t> {
+struct Normalize : BatchStatistics<acc_t, scalar_t> {
   Activation f;
 
-  C10_HOST_DEVICE Place<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
+  C10_HOST_DEVICE ChannelMap<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
     BatchStatistics<acc_t, scalar_t>::finish(row, all);
-    return of(row);
+    return formula(row);
   }
-  C10_HOST_DEVICE Place<acc_t> of(int64_t row) const { return FromInput::place<acc_t>(this->channels.at(row)); }
+  C10_HOST_DEVICE ChannelMap<acc_t> formula(int64_t row) const {
+    return FromInput::channel_map<acc_t>(this->channels.at(row));
+  }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const Place<T>& at, V x) const {
-    return f(FromInput().z(at, x, x - V(at.m)));
+  C10_HOST_DEVICE V value(const ChannelMap<T>& map, V x) const {
+    return f(FromInput().z(map, x, x - V(map.m)));
   }
 };
 
@@ -102,7 +104,9 @@ struct BatchNormPass {
   Reference from;
   Activation f;
 
-  C10_HOST_DEVICE Place<acc_t> before(int64_t row) const { return Reference::template place<acc_t>(channels.at(row)); }
+  C10_HOST_DEVICE ChannelMap<acc_t> row_constants(int64_t row) const {
+    return Reference::template channel_map<acc_t>(channels.at(row));
+  }
   template <class T>
   C10_HOST_DEVICE ChannelSums<T> start(int64_t) const {
     return ChannelSums<T>::start();
@@ -112,15 +116,15 @@ struct BatchNormPass {
   C10_HOST_DEVICE ChannelBlock<T> block() const {
     return {T(0), T(0)};
   }
-  template <class Sums, class Known, class T>
-  C10_HOST_DEVICE void add(Sums& sums, const Place<Known>& at, T g, T r) const {
-    const T u = from.level(r) - T(at.m);
-    sums.add(sums.number(backward_of_input(f, g, from.z(at, r, u))), sums.number(u));
+  template <class Sums, class Constant, class T>
+  C10_HOST_DEVICE void add(Sums& sums, const ChannelMap<Constant>& map, T g, T r) const {
+    const T u = from.base(r) - T(map.m);
+    sums.add(sums.number(backward_of_input(f, g, from.z(map, r, u))), sums.number(u));
   }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const ChannelGradient<T>& of_x, V g, V r) const {
-    const V u = from.level(r) - V(of_x.at.m);
-    return of_x(backward_of_input(f, g, from.z(of_x.at, r, u)), u);
+  C10_HOST_DEVICE V value(const ChannelGradient<T>& gradient, V g, V r) const {
+    const V u = from.base(r) - V(gradient.map.m);
+    return gradient(backward_of_input(f, g, from.z(gradient.map, r, u)), u);
   }
 };
 
@@ -129,9 +133,9 @@ struct BatchNormTotals : BatchNormPass<acc_t, scalar_t, Reference, Activation> {
   double* totals;  // sum d of every channel, then sum d x^
 
   C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<acc_t>& all) const {
-    const ChannelTotals of = channel_totals<Reference>(this->channels.at(row), all);
-    totals[row] = of.of_d;
-    totals[this->channels.count + row] = of.of_dx;
+    const ChannelTotals sums = channel_totals<Reference>(this->channels.at(row), all);
+    totals[row] = sums.sum_d;
+    totals[this->channels.count + row] = sums.sum_dx;
   }
 };
 
@@ -140,7 +144,7 @@ struct BatchNormGradient : BatchNormPass<acc_t, scalar_t, Reference, Activation>
   const double* means;  // of d for every channel, then of d x^
   bool center_only;
 
-  C10_HOST_DEVICE ChannelGradient<acc_t> of(int64_t row) const {
+  C10_HOST_DEVICE ChannelGradient<acc_t> formula(int64_t row) const {
     const ChannelTotals per_number{means[row], means[this->channels.count + row]};
     return channel_gradient<Reference, acc_t>(this->channels.at(row), per_number, 1, center_only);
   }
@@ -156,8 +160,8 @@ struct BatchNormBackward : BatchNormPass<acc_t, scalar_t, Reference, Activation>
   C10_HOST_DEVICE ChannelGradient<acc_t> finish(int64_t row, const ChannelSums<acc_t>& all) const {
     const Channel channel = this->channels.at(row);
     const ChannelTotals totals = channel_totals<Reference>(channel, all);
-    grad_weight[row] = static_cast<acc_t>(totals.of_dx);
-    grad_bias[row] = static_cast<acc_t>(totals.of_d);
+    grad_weight[row] = static_cast<acc_t>(totals.sum_dx);
+    grad_bias[row] = static_cast<acc_t>(totals.sum_d);
     return channel_gradient<Reference, acc_t>(channel, totals, inverse_n, center_only);
   }
 };

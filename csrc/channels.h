@@ -38,8 +38,8 @@ class ChannelRows {
   bool columns() const { return columns_; }
   int64_t count() const { return shape_.rows; }
   int64_t size() const { return shape_.segments * shape_.length; }  // elements per channel
-  bool is_alike(const at::Tensor& x) const { return x.is_contiguous(format_); }
-  at::Tensor alike(const at::Tensor& x) const { return x.contiguous(format_); }
+  bool has_layout(const at::Tensor& x) const { return x.is_contiguous(format_); }
+  at::Tensor to_layout(const at::Tensor& x) const { return x.contiguous(format_); }
 
   template <class scalar_t>
   RowOperand<const scalar_t> read(const at::Tensor& x) const {
@@ -61,9 +61,7 @@ inline at::ScalarType precise(const at::Tensor& x) { return at::toOpMathType(x.s
 
 // Call these checks before writing anything.
 inline void check_channels(const at::Tensor& x) {
-  TORCH_CHECK(
-      x.dim() >= 2 && x.numel() > 0, "batch_norm: expected an input (N, C, ...) with elements, got size ", x.sizes()
-  );
+  TORCH_CHECK(x.dim() >= 2 && x.numel() > 0, "batch_norm: expected a nonempty input (N, C, ...), got size ", x.sizes());
 }
 
 inline void check_channel_numbers(const at::Tensor& x, const char* name, const std::optional<at::Tensor>& numbers) {

@@ -41,13 +41,13 @@ void check_indices_in_range(const at::Tensor& target, int64_t classes, int64_t i
           false,
           "Target ",
           t,
-          " is out of bounds: at ",
-          at::IntArrayRef(position_of(i, target.sizes())),
-          ", where an index of one of ",
+          " is out of bounds: expected an index of one of ",
           classes,
           " classes or ignore_index = ",
           ignore_index,
-          " is expected."
+          " at ",
+          at::IntArrayRef(position_of(i, target.sizes())),
+          "."
       );
     }
   }
@@ -96,7 +96,7 @@ inline void check_classes(
     const std::optional<at::Tensor>& weight,
     int64_t ignore_index,
     double label_smoothing,
-    bool some_classes  // the input is a shard, so a target may be in another one
+    bool sharded  // the input is a shard, so a target may be in another one
 ) {
   TORCH_CHECK(
       !has_probabilities(input, target) || at::isFloatingType(target.scalar_type()),
@@ -137,7 +137,7 @@ inline void check_classes(
     TORCH_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");
     return;
   }
-  if (target.is_cpu() && !some_classes) {  // on other devices this would synchronize; an invalid target gives NaN there
+  if (target.is_cpu() && !sharded) {  // on other devices this would synchronize; an invalid target gives NaN there
     if (target.scalar_type() == at::kLong) {
       check_indices_in_range<int64_t>(target, classes, ignore_index);
     } else {

@@ -14,7 +14,7 @@ struct ClassRows {
   bool moved;
 
   // x with the layout of `dense`, copied if necessary.
-  at::Tensor alike(const at::Tensor& x) const { return (moved ? x.movedim(dim, -1) : x).contiguous(); }
+  at::Tensor to_layout(const at::Tensor& x) const { return (moved ? x.movedim(dim, -1) : x).contiguous(); }
 };
 
 // Copies only if x is neither contiguous nor dense with `dim` innermost.

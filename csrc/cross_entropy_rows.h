@@ -17,8 +17,8 @@ struct Targets {
   const int64_t* index;
   const acc_t* weight;
   int64_t classes, ignore_index;
-  acc_t share;  // 1 - eps
-  bool some_classes;
+  acc_t target_share;  // 1 - eps
+  bool sharded;
 
   C10_HOST_DEVICE bool counts(int64_t row) const { return !index || index[row] != ignore_index; }
   C10_HOST_DEVICE bool has_class(int64_t row) const {
@@ -30,16 +30,16 @@ struct Targets {
       return counts(row) ? acc_t(1) : acc_t(0);
     }
     if (!has_class(row)) {
-      return some_classes ? acc_t(0) : acc_t(NAN);
+      return sharded ? acc_t(0) : acc_t(NAN);
     }
     return weight ? weight[index[row]] : acc_t(1);
   }
   // a_t
-  C10_HOST_DEVICE acc_t mass(int64_t row) const { return index ? share * weight_of(row) : acc_t(0); }
+  C10_HOST_DEVICE acc_t mass(int64_t row) const { return index ? target_share * weight_of(row) : acc_t(0); }
 
   template <class scalar_t>
   C10_HOST_DEVICE acc_t at(const RowOperand<const scalar_t>& x, int64_t row) const {
-    return has_class(row) ? static_cast<acc_t>(x.among_others(row)[index[row] * x.interleaved]) : acc_t(0);
+    return has_class(row) ? static_cast<acc_t>(x.strided_row(row)[index[row] * x.interleaved]) : acc_t(0);
   }
 };
 
@@ -58,7 +58,7 @@ struct CrossEntropyRows {
   C10_HOST_DEVICE T mass(T q) const {
     return fma(T(slope), q, T(shift));
   }
-  C10_HOST_DEVICE Normaliser<acc_t> normaliser_of(int64_t row) const {
+  C10_HOST_DEVICE Normalizer<acc_t> normalizer_of(int64_t row) const {
     return {statistics[row * columns], statistics[row * columns + 1]};
   }
   C10_HOST_DEVICE acc_t mass_of(int64_t row) const {
@@ -74,24 +74,24 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   template <class T>
   using State = std::conditional_t<with_operand, MassedLogSumExp<T>, LogSumExp<T>>;
   template <class T>
-  using StateBelow = std::conditional_t<with_operand, MassedLogSumExpBelow<T>, LogSumExpBelow<T>>;
+  using StateGivenMax = std::conditional_t<with_operand, MassedLogSumExpGivenMax<T>, LogSumExpGivenMax<T>>;
 
   template <class T>
   C10_HOST_DEVICE State<T> start(int64_t) const {
     return State<T>::start();
   }
   template <class T>
-  Greatest<T> survey() const {
-    return Greatest<T>::start();
+  Maximum<T> prescan() const {
+    return Maximum<T>::start();
   }
   template <class T, class... Q>
-  void look(Greatest<T>& survey, T x, Q...) const {
-    survey.add(x);
+  void scan(Maximum<T>& prescan, T x, Q...) const {
+    prescan.add(x);
   }
   // Capping preserves the order.
   template <class T>
-  StateBelow<T> start(int64_t, Greatest<acc_t> known) const {
-    return StateBelow<T>::start(Greatest<T>{this->softcap(T(known.value))});
+  StateGivenMax<T> start(int64_t, Maximum<acc_t> max) const {
+    return StateGivenMax<T>::start(Maximum<T>{this->softcap(T(max.value))});
   }
   template <class Any, class T, class... Q>
   C10_HOST_DEVICE void add(Any& state, T x, Q... q) const {
@@ -99,20 +99,20 @@ struct CrossEntropyLoss : CrossEntropyRows<acc_t, scalar_t, capped> {
   }
   C10_HOST_DEVICE void finish(int64_t row, const LogSumExp<acc_t>& all) const { write(row, all, 0, 0); }
   C10_HOST_DEVICE void finish(int64_t row, const MassedLogSumExp<acc_t>& all) const {
-    write(row, all.logits, all.mass, all.along);
+    write(row, all.logits, all.mass, all.shifted_sum);
   }
 
  private:
-  C10_HOST_DEVICE void write(int64_t row, const LogSumExp<acc_t>& logits, acc_t mass, acc_t along) const {
-    const Normaliser<acc_t> of_row = normaliser(logits);
-    this->statistics[row * this->columns] = of_row.greatest;
+  C10_HOST_DEVICE void write(int64_t row, const LogSumExp<acc_t>& logits, acc_t mass, acc_t shifted_sum) const {
+    const Normalizer<acc_t> of_row = normalizer(logits);
+    this->statistics[row * this->columns] = of_row.max;
     this->statistics[row * this->columns + 1] = of_row.inverse;
     if (this->columns == 3) {
       this->statistics[row * this->columns + 2] = mass + this->targets.mass(row);
     }
     const acc_t u_t = this->softcap(this->targets.at(this->x, row));
     const acc_t a_t = this->targets.mass(row);
-    const double nll = cross_entropy_of_row(logits.greatest, logits.sum, mass, along, a_t, u_t, this->z);
+    const double nll = cross_entropy_of_row(logits.max, logits.sum, mass, shifted_sum, a_t, u_t, this->z);
     loss[row] = this->targets.counts(row) ? static_cast<acc_t>(nll) : acc_t(0);
     weight[row] = this->targets.weight_of(row);
   }
@@ -133,13 +133,13 @@ template <class acc_t, class scalar_t, bool capped>
 struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
   GradientOfLoss<acc_t, scalar_t> grad;
   RowOperand<scalar_t> out;
-  RowOperand<const acc_t> of_classes;  // the operand, if all rows share it
+  RowOperand<const acc_t> class_operand;  // the operand, if all rows share it
 
-  C10_HOST_DEVICE CrossEntropyGradient<acc_t> of(int64_t row) const {
-    const Normaliser<acc_t> kept = this->normaliser_of(row);
+  C10_HOST_DEVICE CrossEntropyGradient<acc_t> formula(int64_t row) const {
+    const Normalizer<acc_t> normalizer = this->normalizer_of(row);
     const acc_t g = this->targets.counts(row) ? grad(row) : acc_t(0);
-    const acc_t k = total_mass(kept, this->mass_of(row), this->z);
-    return {{kept.greatest, g * k * kept.inverse}, g, this->targets.at(this->x, row)};
+    const acc_t k = total_mass(normalizer, this->mass_of(row), this->z);
+    return {{normalizer.max, g * k * normalizer.inverse}, g, this->targets.at(this->x, row)};
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyGradient<T>& f, V x) const {
@@ -151,14 +151,14 @@ struct CrossEntropyBackward : CrossEntropyRows<acc_t, scalar_t, capped> {
     const V u = this->softcap(x);
     return this->softcap.times_slope(x, f(u, this->mass(q)));
   }
-  C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyGradient<acc_t>& f) const {
+  C10_HOST_DEVICE void patch_target(int64_t row, const CrossEntropyGradient<acc_t>& f) const {
     if (!this->targets.has_class(row)) {
       return;
     }
     const int64_t t = this->targets.index[row];
-    const acc_t q = of_classes.data ? of_classes.data[t] : acc_t(0), u = this->softcap(f.x_t);
+    const acc_t q = class_operand.data ? class_operand.data[t] : acc_t(0), u = this->softcap(f.x_t);
     const acc_t a = this->mass(q) + this->targets.mass(row);
-    out.among_others(row)[t * out.interleaved] = static_cast<scalar_t>(this->softcap.times_slope(f.x_t, f(u, a)));
+    out.strided_row(row)[t * out.interleaved] = static_cast<scalar_t>(this->softcap.times_slope(f.x_t, f(u, a)));
   }
 };
 
@@ -167,13 +167,13 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   GradientOfLoss<acc_t, scalar_t> grad;
   RowOperand<const scalar_t> v;
   RowOperand<scalar_t> out;
-  RowOperand<const acc_t> of_classes;
+  RowOperand<const acc_t> class_operand;
   scalar_t* along_grad;  // dG.v/dg of each row
 
   template <class T>
   C10_HOST_DEVICE CrossEntropyProjection<T> start(int64_t row) const {
-    const Normaliser<acc_t> kept = this->normaliser_of(row);
-    return {{T(kept.greatest), T(kept.inverse)}, T(0), T(0)};
+    const Normalizer<acc_t> normalizer = this->normalizer_of(row);
+    return {{T(normalizer.max), T(normalizer.inverse)}, T(0), T(0)};
   }
   template <class T>
   C10_HOST_DEVICE void add(CrossEntropyProjection<T>& state, T x, T v, T q) const {
@@ -189,9 +189,9 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
     const acc_t k = total_mass(all.row, m, this->z);
     const acc_t x_t = this->targets.at(this->x, row), v_t = this->targets.at(v, row);
     const acc_t at_target = this->targets.mass(row) * this->softcap.times_slope(x_t, v_t);
-    along_grad[row] = static_cast<scalar_t>(counts ? k * all.on_p - (all.on_a + at_target) : acc_t(0));
-    const acc_t d = g * (k - static_cast<acc_t>(2 * this->z) * m) * all.on_p;
-    return {all.row.greatest, g * k * all.row.inverse, d * all.row.inverse, g, x_t, v_t};
+    along_grad[row] = static_cast<scalar_t>(counts ? k * all.dot_p - (all.dot_a + at_target) : acc_t(0));
+    const acc_t d = g * (k - static_cast<acc_t>(2 * this->z) * m) * all.dot_p;
+    return {all.row.max, g * k * all.row.inverse, d * all.row.inverse, g, x_t, v_t};
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const CrossEntropyCurvature<T>& f, V x, V v) const {
@@ -201,13 +201,13 @@ struct CrossEntropyHessian : CrossEntropyRows<acc_t, scalar_t, capped> {
   C10_HOST_DEVICE V value(const CrossEntropyCurvature<T>& f, V x, V v, V q) const {
     return of_mass(f, x, v, this->mass(q));
   }
-  C10_HOST_DEVICE void amend(int64_t row, const CrossEntropyCurvature<acc_t>& f) const {
+  C10_HOST_DEVICE void patch_target(int64_t row, const CrossEntropyCurvature<acc_t>& f) const {
     if (!capped || !this->targets.has_class(row)) {
       return;  // without a cap the curvature does not depend on a_t
     }
     const int64_t t = this->targets.index[row];
-    const acc_t q = of_classes.data ? of_classes.data[t] : acc_t(0);
-    out.among_others(row)[t * out.interleaved] =
+    const acc_t q = class_operand.data ? class_operand.data[t] : acc_t(0);
+    out.strided_row(row)[t * out.interleaved] =
         static_cast<scalar_t>(of_mass(f, f.x_t, f.v_t, this->mass(q) + this->targets.mass(row)));
   }
 

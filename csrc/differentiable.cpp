@@ -4,7 +4,8 @@
 //
 //   no graph needed   y = kernel(x, ...)
 //   a graph           the same, and a node that saves what the backward operator needs, by its names in the schemas
-//   its backward      backward(g, saved...), or a Python function of the same arguments if that needs a graph in turn.
+//   its backward      backward(g, saved_values...), or a Python function of the same arguments if that needs a graph in
+//   turn.
 //                     If the operator has an argument `wanted`, it computes only the gradients that are needed
 //   anything else     the fallback in Python: under a transform, for a gradient by another argument, and under autocast
 //                     if f respects it
@@ -61,7 +62,7 @@ std::optional<size_t> find(const std::vector<c10::Argument>& arguments, const st
   return found == arguments.end() ? std::nullopt : std::optional<size_t>(found - arguments.begin());
 }
 
-std::optional<size_t> written(const c10::FunctionSchema& schema) {
+std::optional<size_t> written_argument(const c10::FunctionSchema& schema) {
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
     if (schema.is_mutable({c10::SchemaArgType::input, i})) {
       return i;
@@ -75,9 +76,9 @@ struct Rule {
   std::string name;
   c10::OperatorHandle kernel;
   c10::OperatorHandle backward;
-  std::vector<Source> kept;  // the arguments of `backward` after the gradient
-  bool heeds_autocast;
-  pybind11::object otherwise;                // f, for calls that are not handled here
+  std::vector<Source> saved_values;  // the arguments of `backward` after the gradient
+  bool respects_autocast;
+  pybind11::object fallback;                 // f, for calls that are not handled here
   pybind11::object differentiable_backward;  // `backward` with a graph
   bool in_place;
   std::optional<size_t> backward_writes;  // the argument of `backward` that becomes the gradient
@@ -86,8 +87,8 @@ struct Rule {
   // The number of gradients; they belong to the first arguments.
   size_t gradients() const { return backward_writes ? 1 : backward.schema().returns().size(); }
 
-  bool keeps_input() const {
-    return std::any_of(kept.begin(), kept.end(), [](const Source& from) { return from.is_input(); });
+  bool saves_input() const {
+    return std::any_of(saved_values.begin(), saved_values.end(), [](const Source& from) { return from.is_input(); });
   }
 };
 
@@ -131,7 +132,7 @@ pybind11::object to_python(const IValue& value) {
   return value.isInt() ? pybind11::object(pybind11::int_(value.toInt())) : pybind11::none();
 }
 
-struct Kept {
+struct Saved {
   IValue constant;  // if it is not a tensor
   std::optional<SavedVariable> tensor;
   bool is_output;
@@ -142,11 +143,11 @@ struct Node final : torch::autograd::Node {
 
   std::string name() const override { return rule.name + "Backward"; }
 
-  void keep(const IValue& value, bool is_output, bool is_inplace_on_view) {
+  void save(const IValue& value, bool is_output, bool is_inplace_on_view) {
     if (value.isTensor()) {
-      kept.push_back({IValue(), SavedVariable(value.toTensor(), is_output, is_inplace_on_view), is_output});
+      saved_values.push_back({IValue(), SavedVariable(value.toTensor(), is_output, is_inplace_on_view), is_output});
     } else {
-      kept.push_back({value, std::nullopt, false});
+      saved_values.push_back({value, std::nullopt, false});
     }
   }
 
@@ -169,16 +170,16 @@ struct Node final : torch::autograd::Node {
   Stack unpack(const Tensor& g) {
     const std::lock_guard<std::mutex> lock(mutex_);
     Stack arguments = {g};
-    for (size_t i = 0; i < kept.size(); ++i) {
-      arguments.push_back(kept[i].tensor ? IValue(kept[i].tensor->unpack(getptr())) : constant(i));
+    for (size_t i = 0; i < saved_values.size(); ++i) {
+      arguments.push_back(saved_values[i].tensor ? IValue(saved_values[i].tensor->unpack(getptr())) : constant(i));
     }
     return arguments;
   }
 
   // A saved value that is not a tensor, or the gradients wanted by this backward pass.
   IValue constant(size_t i) const {
-    if (rule.kept[i].kind != Source::kWanted) {
-      return kept[i].constant;
+    if (rule.saved_values[i].kind != Source::kWanted) {
+      return saved_values[i].constant;
     }
     c10::List<bool> wanted;
     for (size_t j = 0; j < rule.gradients(); ++j) {
@@ -189,7 +190,7 @@ struct Node final : torch::autograd::Node {
 
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (Kept& one : kept) {
+    for (Saved& one : saved_values) {
       if (one.tensor) {
         one.tensor->reset_data();
       }
@@ -215,10 +216,10 @@ struct Node final : torch::autograd::Node {
 
   void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override {
     args.collect(rule.name);
-    for (size_t i = 0; i < kept.size(); ++i) {
+    for (size_t i = 0; i < saved_values.size(); ++i) {
       const IValue value = constant(i);
-      if (kept[i].tensor) {
-        args.collect(*kept[i].tensor, kept[i].is_output);
+      if (saved_values[i].tensor) {
+        args.collect(*saved_values[i].tensor, saved_values[i].is_output);
       } else if (value.isDouble()) {
         args.collect(std::vector<double>{value.toDouble()});
       } else if (value.isDoubleList()) {
@@ -238,7 +239,7 @@ struct Node final : torch::autograd::Node {
     using namespace torch::dynamo::autograd;
     std::vector<at::TypePtr> types;
     std::vector<IValue> tensors;
-    for (Kept& one : kept) {
+    for (Saved& one : saved_values) {
       if (one.tensor) {
         saved.before(*one.tensor);
         types.push_back(at::TensorType::get());
@@ -246,8 +247,8 @@ struct Node final : torch::autograd::Node {
       }
     }
     std::vector<IValue> constants;
-    for (size_t i = 0; i < kept.size(); ++i) {
-      constants.push_back(kept[i].tensor ? IValue(Tensor()) : constant(i));
+    for (size_t i = 0; i < saved_values.size(); ++i) {
+      constants.push_back(saved_values[i].tensor ? IValue(Tensor()) : constant(i));
     }
     const auto backward = [&rule = rule, constants](const variable_list& g, const std::vector<IValue>& tensors) {
       return g[0].defined() ? traced_backward(rule, g[0], constants, tensors) : variable_list(rule.gradients());
@@ -259,7 +260,7 @@ struct Node final : torch::autograd::Node {
     using Outputs = std::vector<std::optional<torch::autograd::InputMetadata>>;
     const auto outputs = IValuePacker<Outputs>::pack(get_input_metadata(next_edges()));
     auto result = compiler->call_function(self, "apply_functional", function, gradients, tensors, outputs);
-    for (Kept& one : kept) {
+    for (Saved& one : saved_values) {
       if (one.tensor) {
         saved.after(*one.tensor);
       }
@@ -285,7 +286,7 @@ struct Node final : torch::autograd::Node {
   }
 
   const Rule& rule;
-  std::vector<Kept> kept;
+  std::vector<Saved> saved_values;
 };
 
 // torch holds nodes by an intrusive pointer since 2.13, by a shared pointer before.
@@ -321,7 +322,7 @@ variable_list call_with_graph(const Rule& rule, Stack arguments) {
     torch::autograd::check_inplace(x, /*requires_grad=*/true);
   }
   const auto node = make_node<Node>(rule, torch::autograd::collect_next_edges(differentiated(rule, arguments)));
-  const Tensor before = rule.in_place && rule.keeps_input() ? x.clone() : x;
+  const Tensor before = rule.in_place && rule.saves_input() ? x.clone() : x;
   const Stack results = call(rule.kernel, arguments);
   Tensor y = rule.in_place ? x : results[0].toTensor();
   if (rule.in_place) {
@@ -330,15 +331,15 @@ variable_list call_with_graph(const Rule& rule, Stack arguments) {
     torch::autograd::set_history(y, node);
   }
   arguments[0] = before;
-  node->kept.reserve(rule.kept.size());
-  for (const Source& from : rule.kept) {
-    const bool idle = from.only_for && !node->should_compute_output(*from.only_for);
-    if (idle || from.kind == Source::kWanted || from.kind == Source::kNothing) {
-      node->keep(IValue(), false, false);
+  node->saved_values.reserve(rule.saved_values.size());
+  for (const Source& from : rule.saved_values) {
+    const bool unused = from.only_for && !node->should_compute_output(*from.only_for);
+    if (unused || from.kind == Source::kWanted || from.kind == Source::kNothing) {
+      node->save(IValue(), false, false);
     } else if (from.is_output()) {
-      node->keep(y, /*is_output=*/true, /*is_inplace_on_view=*/rule.in_place && y.is_view());
+      node->save(y, /*is_output=*/true, /*is_inplace_on_view=*/rule.in_place && y.is_view());
     } else {
-      node->keep((from.kind == Source::kResult ? results : arguments)[from.index], /*is_output=*/false, false);
+      node->save((from.kind == Source::kResult ? results : arguments)[from.index], /*is_output=*/false, false);
     }
   }
   variable_list all = rule.in_place ? variable_list(1) : as_tensors(results);
@@ -347,12 +348,12 @@ variable_list call_with_graph(const Rule& rule, Stack arguments) {
 }
 
 // The gradient overwrites x, so nothing else may use that memory.
-void check_x_can_be_given_up(const Rule& rule, const Tensor& x) {
+void check_can_overwrite(const Rule& rule, const Tensor& x) {
   torch::autograd::check_inplace(x, /*requires_grad=*/true);  // rejects leaves and their views
   TORCH_CHECK(
       x.is_non_overlapping_and_dense(),
       rule.name,
-      ": the gradient can be written over a dense tensor only, no element of which shares memory with another."
+      ": expected a dense input without overlapping elements, because its gradient overwrites it"
   );
 }
 
@@ -363,9 +364,9 @@ bool autocasts(c10::DeviceType device) {
 PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   const auto& rule = *static_cast<const Rule*>(PyCapsule_GetPointer(capsule, nullptr));
-  const auto otherwise = [&] { return PyObject_Vectorcall(rule.otherwise.ptr(), args, n, nullptr); };
+  const auto fallback = [&] { return PyObject_Vectorcall(rule.fallback.ptr(), args, n, nullptr); };
   if (transforming()) {
-    return otherwise();
+    return fallback();
   }
   const auto& expected = rule.kernel.schema().arguments();
   TORCH_CHECK_TYPE(n > 0 && THPVariable_Check(args[0]), rule.name, ": the input must be a Tensor");
@@ -385,21 +386,21 @@ PyObject* call_differentiable(PyObject* capsule, PyObject* const* args, Py_ssize
     arguments.push_back(from_python(args[i], expected[i], rule.name));
     if (arguments[i].isTensor() && wants_graph(arguments[i].toTensor())) {
       if (i >= differentiable_by) {
-        return otherwise();
+        return fallback();
       }
       graph = true;
     }
   }
   add_defaults(rule.kernel.schema(), arguments);
   const Tensor x = arguments[0].toTensor();
-  if (rule.heeds_autocast && autocasts(x.device().type())) {
-    return otherwise();
+  if (rule.respects_autocast && autocasts(x.device().type())) {
+    return fallback();
   }
   variable_list results;
   {
     const pybind11::gil_scoped_release no_gil;
     if (graph && rule.backward_writes) {
-      check_x_can_be_given_up(rule, x);
+      check_can_overwrite(rule, x);
     }
     results = graph ? call_with_graph(rule, std::move(arguments)) : call_without_graph(rule, std::move(arguments));
   }
@@ -412,12 +413,12 @@ PyMethodDef kCallDifferentiable = {
     "apply", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_differentiable)), METH_FASTCALL, nullptr
 };
 
-// Describes the arguments of the backward operator after the gradient. `saved` holds pairs (name or None, None or the
-// index of the only gradient that needs it).
-std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
-  using Kept = std::vector<std::pair<std::optional<std::string>, std::optional<size_t>>>;
+// Describes the arguments of the backward operator after the gradient. `saved_values` holds pairs (name or None, None
+// or the index of the only gradient that needs it).
+std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* saved_values) {
+  using Saved = std::vector<std::pair<std::optional<std::string>, std::optional<size_t>>>;
   std::vector<Source> found;
-  for (const auto& [name, only_for] : pybind11::cast<Kept>(pybind11::handle(kept))) {
+  for (const auto& [name, only_for] : pybind11::cast<Saved>(pybind11::handle(saved_values))) {
     if (!name) {
       found.push_back({Source::kNothing});
     } else if (*name == "wanted") {
@@ -427,7 +428,7 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
     } else {
       const auto result = find(kernel.returns(), *name);
       // An in-place operator returns nothing; its result is what it writes.
-      TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": neither an argument nor a result is named ", *name);
+      TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": found no argument or result named ", *name);
       found.push_back({Source::kResult, result.value_or(0), only_for});
     }
   }
@@ -436,25 +437,25 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* kept) {
 
 }  // namespace
 
-// differentiable(name, kernel, backward, saved, respects_autocast, results, fallback, differentiable_backward) returns
-// a function with the positional arguments of the kernel that returns the first `results` of its results. `saved`
-// describes the arguments of `backward` after the gradient (see sources).
+// differentiable(name, kernel, backward, saved_values, respects_autocast, results, fallback, differentiable_backward)
+// returns a function with the positional arguments of the kernel that returns the first `results` of its results.
+// `saved` describes the arguments of `backward` after the gradient (see sources).
 PyObject* differentiable(PyObject*, PyObject* args) {
   HANDLE_TH_ERRORS
   const char *name, *kernel_name, *backward_name;
-  int heeds_autocast;
+  int respects_autocast;
   Py_ssize_t results;
-  PyObject *kept, *otherwise, *differentiable_backward;
+  PyObject *saved_values, *fallback, *differentiable_backward;
   if (!PyArg_ParseTuple(
           args,
           "sssOpnOO",
           &name,
           &kernel_name,
           &backward_name,
-          &kept,
-          &heeds_autocast,
+          &saved_values,
+          &respects_autocast,
           &results,
-          &otherwise,
+          &fallback,
           &differentiable_backward
       )) {
     return nullptr;
@@ -466,12 +467,12 @@ PyObject* differentiable(PyObject*, PyObject* args) {
       name,
       kernel,
       backward,
-      sources(kernel.schema(), kept),
-      heeds_autocast != 0,
-      pybind11::reinterpret_borrow<pybind11::object>(otherwise),
+      sources(kernel.schema(), saved_values),
+      respects_autocast != 0,
+      pybind11::reinterpret_borrow<pybind11::object>(fallback),
       pybind11::reinterpret_borrow<pybind11::object>(differentiable_backward),
       kernel.schema().is_mutable(),
-      written(backward.schema()),
+      written_argument(backward.schema()),
       static_cast<size_t>(results),
   });
   const auto capsule = checked(PyCapsule_New(rule.get(), nullptr, nullptr));

@@ -13,9 +13,9 @@
 #include <tuple>
 #include <type_traits>
 
+#include "broadcast.h"
 #include "formulas/portable.h"
 #include "formulas/weighted.h"
-#include "repeated.h"
 
 namespace torchnotes {
 namespace {
@@ -35,9 +35,9 @@ struct FinishLoss {
 
 // Wraps a formula and drops the weight in the mean.
 template <class F>
-struct LossAlone {
+struct LossOnly {
   F f;
-  C10_HOST_DEVICE LossAlone operator()() const { return *this; }
+  C10_HOST_DEVICE LossOnly operator()() const { return *this; }
   template <class... T>
   C10_HOST_DEVICE auto operator()(T... x) const {
     return f(x...).loss;
@@ -46,7 +46,7 @@ struct LossAlone {
 
 // A backward formula for elements with a gradient of their own.
 template <class F>
-struct GradientEach {
+struct PerElementGradient {
   F f;
   C10_HOST_DEVICE F operator()() const { return f; }
 };
@@ -67,7 +67,7 @@ struct Factor {
 
 // A backward formula for elements that share a gradient, which is read from the device.
 template <class F, class scalar_t>
-struct GradientShared {
+struct SharedGradient {
   using acc_t = at::opmath_type<scalar_t>;
   struct Formula {
     F f;
@@ -108,12 +108,12 @@ std::tuple<at::Tensor, at::Tensor> loss(
       const FinishLoss<scalar_t> finish{
           reduction == at::Reduction::Mean, result.mutable_data_ptr<scalar_t>(), scale.mutable_data_ptr<double>()
       };
-      sum_elements(x.device(), f, finish, elements.size(), operands.template of<scalar_t>()...);
+      sum_elements(x.device(), f, finish, elements.size(), operands.template typed<scalar_t>()...);
     } else {
       result = empty_like_dense(x);
       scale = at::empty({0}, x.options().dtype(at::kDouble));
       scalar_t* const out = result.mutable_data_ptr<scalar_t>();
-      map_elements(x.device(), LossAlone<F>{f}, elements.size(), out, operands.template of<scalar_t>()...);
+      map_elements(x.device(), LossOnly<F>{f}, elements.size(), out, operands.template typed<scalar_t>()...);
     }
   });
   return {result, scale};
@@ -131,22 +131,22 @@ at::Tensor loss_backward(
   const at::Tensor& x = elements.tensor();
   TORCH_CHECK(
       !reduces(reduction) || (grad.numel() == 1 && scale && scale->numel() == 1),
-      "torchnotes: the gradient of a reduced loss and its scale must be one number each, got a gradient of size ",
+      "torchnotes: expected one number each for the gradient of a reduced loss and its scale, got a gradient of size ",
       grad.sizes()
   );
   const Operand g = reduces(reduction) ? Operand{grad, 1, 1} : elements.operand(grad);
-  check_alike(x, grad);
+  check_same_type(x, grad);
   at::Tensor result = empty_like_dense(x);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::loss_backward", [&] {
     scalar_t* const out = result.mutable_data_ptr<scalar_t>();
     const auto run = [&](const auto& make, const auto&... in) {
-      map_elements(x.device(), make, elements.size(), out, in.template of<scalar_t>()...);
+      map_elements(x.device(), make, elements.size(), out, in.template typed<scalar_t>()...);
     };
     if (reduces(reduction)) {
-      const GradientShared<F, scalar_t> make{f, grad.const_data_ptr<scalar_t>(), scale->const_data_ptr<double>()};
+      const SharedGradient<F, scalar_t> make{f, grad.const_data_ptr<scalar_t>(), scale->const_data_ptr<double>()};
       run(make, operands...);
     } else {
-      run(GradientEach<F>{f}, g, operands...);
+      run(PerElementGradient<F>{f}, g, operands...);
     }
   });
   return result;

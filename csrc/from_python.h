@@ -36,7 +36,7 @@ std::vector<T> list_from_python(
 
 // The default of an omitted argument.
 inline const c10::IValue& default_of(const c10::Argument& argument, const std::string& name) {
-  TORCH_CHECK_TYPE(argument.default_value(), name, ": missing the argument ", argument.name());
+  TORCH_CHECK_TYPE(argument.default_value(), name, ": missing argument ", argument.name());
   return *argument.default_value();
 }
 

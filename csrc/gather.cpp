@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "from_python.h"
+#include "is_supported.h"
 #include "parameters.h"
-#include "takes.h"
 #include "written.h"
 
 namespace torchnotes {
@@ -31,12 +31,12 @@ struct Bundle {
 
 constexpr const char* kBundle = "torchnotes.bundle";
 
-bool takes(PyObject* object) {
+bool is_supported(PyObject* object) {
   if (!is_plain_tensor(object)) {
     return false;
   }
   const at::Tensor& x = THPVariable_Unpack(object);
-  return is_dense(x) && (x.is_cpu() || x.is_cuda()) && is_our_float(c10::toRealValueType(x.scalar_type())) &&
+  return is_dense(x) && (x.is_cpu() || x.is_cuda()) && is_supported_dtype(c10::toRealValueType(x.scalar_type())) &&
          x.scalar_type() != at::kComplexHalf;
 }
 
@@ -106,12 +106,12 @@ const at::Tensor* state_of(PyObject* states, const Name& name) {
 }
 
 // Whether x is something that torch's step accepts and our kernels do not.
-bool differs_in_dtype_alone(const at::Tensor& w, const at::Tensor& x) {
+bool differs_only_in_dtype(const at::Tensor& w, const at::Tensor& x) {
   return x.scalar_type() != w.scalar_type() && x.device() == w.device() && x.sizes() == w.sizes() && is_dense(x);
 }
 
 // The same for a step count.
-bool is_step_of_torchs(const at::Tensor& step) {
+bool needs_torch_step(const at::Tensor& step) {
   return step.is_neg() || (step.numel() == 1 && step.scalar_type() != at::kFloat && step.scalar_type() != at::kDouble);
 }
 
@@ -122,7 +122,7 @@ bool find_states(
   found.clear();
   for (const Name& name : names) {
     if (const at::Tensor* const state = state_of(states, name)) {
-      if (name.is_step ? is_step_of_torchs(*state) : !name.is_average && differs_in_dtype_alone(w, *state)) {
+      if (name.is_step ? needs_torch_step(*state) : !name.is_average && differs_only_in_dtype(w, *state)) {
         return false;
       }
       name.is_step ? check_step(w, *state) : check_like_parameter(w, *state, name.text);
@@ -132,7 +132,7 @@ bool find_states(
   return true;
 }
 
-bool allows_gradients_of_other_dtypes(const at::Tensor& w, const std::vector<Name>& names) {
+bool allows_other_grad_dtype(const at::Tensor& w, const std::vector<Name>& names) {
   return w.grad_dtype() != w.scalar_type() &&
          std::none_of(names.begin(), names.end(), [](const Name& name) { return name.is_average; });
 }
@@ -205,16 +205,16 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   TORCH_CHECK_TYPE(
       n == 4 && (PyList_Check(args[0]) || PyTuple_Check(args[0])) && PyDict_Check(args[1]) && PyTuple_Check(args[2]) &&
           PyTuple_Check(args[3]),
-      "gather expects a list or tuple, a dict and two tuples"
+      "gather: expected a list or tuple, a dict and two tuples"
   );
   const std::array names = {names_in(args[2]), names_in(args[3])};
   std::vector<Bundle> bundles;
   std::vector<const at::Tensor*> found_states;
   Hashes hashes;
-  py::list lacking;
+  py::list missing;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(args[0]); ++i) {
-    const auto held = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(args[0], i));
-    PyObject* const parameter = held.ptr();
+    const auto reference = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(args[0], i));
+    PyObject* const parameter = reference.ptr();
     TORCH_CHECK_TYPE(THPVariable_Check(parameter), "expected a tensor, got ", Py_TYPE(parameter)->tp_name);
     const at::Tensor& w = THPVariable_Unpack(parameter);
     const at::Tensor& grad = w.grad();
@@ -222,11 +222,11 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
       continue;
     }
     const auto gradient = checked(THPVariable_Wrap(grad));
-    if (!takes(parameter) || !takes(gradient.ptr())) {
+    if (!is_supported(parameter) || !is_supported(gradient.ptr())) {
       Py_RETURN_NONE;
     }
     const auto& of_parameter = names[at::isReducedFloatingType(w.scalar_type()) ? 1 : 0];
-    if (differs_in_dtype_alone(w, grad) && allows_gradients_of_other_dtypes(w, of_parameter)) {
+    if (differs_only_in_dtype(w, grad) && allows_other_grad_dtype(w, of_parameter)) {
       Py_RETURN_NONE;
     }
     check_no_overlap(w);
@@ -238,21 +238,21 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
     if (found_states.size() == of_parameter.size()) {
       add_to(bundles, w, grad, found_states);
     } else {
-      lacking.append(py::handle(parameter));
+      missing.append(py::handle(parameter));
     }
   }
   py::list found;
   for (Bundle& bundle : bundles) {
     found.append(to_python(std::move(bundle)));
   }
-  return py::make_tuple(found, lacking).release().ptr();
+  return py::make_tuple(found, missing).release().ptr();
   END_HANDLE_TH_ERRORS
 }
 
 // call_on(name, bundle, places, rest) returns what the operator of this name returns, a tensor.
 PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(n == 4, "call_on expects the name of an operator, a bundle and two tuples");
+  TORCH_CHECK_TYPE(n == 4, "call_on: expected the name of an operator, a bundle and two tuples");
   const auto op = operator_named(args[0]);
   auto stack = arguments_of(op, args[1], args[2], args[3]);
   {
@@ -270,7 +270,7 @@ PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
 PyObject* update(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(
-      n == 3 && PyList_Check(args[1]) && PyList_Check(args[2]), "update expects the name of an operator and two lists"
+      n == 3 && PyList_Check(args[1]) && PyList_Check(args[2]), "update: expected the name of an operator and two lists"
   );
   const auto op = operator_named(args[0]);
   std::vector<torch::jit::Stack> calls;
@@ -280,14 +280,14 @@ PyObject* update(PyObject*, PyObject* const* args, Py_ssize_t n) {
       return nullptr;
     }
     calls.push_back(arguments_of(op, bundle, places, rest));
-    for_each_tensor(written(op.schema(), calls.back()), [](const at::Tensor& x) {
+    for_each_tensor(written_arguments(op.schema(), calls.back()), [](const at::Tensor& x) {
       check_writable(x);
       check_no_overlap(x);
     });
   }
-  std::vector<std::pair<PyObject*, PyObject*>> begun;
+  std::vector<std::pair<PyObject*, PyObject*>> new_states;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[2]); ++i) {
-    auto& [states, more] = begun.emplace_back();
+    auto& [states, more] = new_states.emplace_back();
     if (!PyArg_ParseTuple(PyList_GET_ITEM(args[2], i), "O!O!", &PyDict_Type, &states, &PyDict_Type, &more)) {
       return nullptr;
     }
@@ -299,7 +299,7 @@ PyObject* update(PyObject*, PyObject* const* args, Py_ssize_t n) {
       op.callBoxed(stack);
     }
   }
-  for (const auto& [states, more] : begun) {
+  for (const auto& [states, more] : new_states) {
     if (PyDict_Update(states, more) != 0) {
       return nullptr;
     }

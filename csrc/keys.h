@@ -22,7 +22,7 @@ struct Numbering {
   C10_HOST_DEVICE int64_t start(int64_t row) const { return rows == 1 ? first : first + row % rows * pitch; }
 
   // The most elements of a row's first group that precede the row.
-  int64_t most_before(int64_t group) const { return rows == 1 || pitch % group == 0 ? first % group : group - 1; }
+  int64_t max_skipped(int64_t group) const { return rows == 1 || pitch % group == 0 ? first % group : group - 1; }
 };
 
 // A key is a pair (seed, offset) of int64, on the CPU or the device of x. A tensor of keys of size (..., 2), whose
@@ -37,7 +37,7 @@ struct Parts {
     TORCH_CHECK(
         keys.scalar_type() == at::kLong && keys.dim() >= 1 && keys.size(-1) == 2 &&
             leading == x.sizes().slice(0, std::min<size_t>(leading.size(), x.dim())),
-        "torchnotes: expected a key (seed, offset) of dtype int64, or one for each part of an input of size ",
+        "torchnotes: expected a key (seed, offset) of dtype int64, or one key for each slice of an input of size ",
         x.sizes(),
         ", got ",
         keys.scalar_type(),
@@ -46,10 +46,10 @@ struct Parts {
     );
     TORCH_CHECK(
         keys.is_cpu() || keys.device() == x.device(),
-        "torchnotes: the key is on ",
-        keys.device(),
-        ", the input on ",
-        x.device()
+        "torchnotes: expected the key on the CPU or on ",
+        x.device(),
+        " like the input, got one on ",
+        keys.device()
     );
     size = count == 0 ? 0 : x.numel() / count;
     if (place && size > 0) {
@@ -61,9 +61,10 @@ struct Parts {
   void divide_into_rows(at::IntArrayRef place) {
     TORCH_CHECK(
         place.size() == 3 && place[0] >= 0 && place[1] > 0 && place[2] >= 0 && size % place[1] == 0,
-        "torchnotes: expected a place (first, length, pitch), not negative, of rows that ",
+        "torchnotes: expected a non-negative place (first, length, pitch) whose length divides the number of "
+        "elements, ",
         size,
-        " elements consist of, got ",
+        ", got ",
         place
     );
     numbering = {size / place[1], place[0], place[2]};

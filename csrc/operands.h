@@ -18,10 +18,10 @@ inline void check_same_device(const at::Tensor& a, const at::Tensor& b) {
   );
 }
 
-inline void check_alike(const at::Tensor& a, const at::Tensor& b) {
+inline void check_same_type(const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(
       a.scalar_type() == b.scalar_type(),
-      "torchnotes: operands differ in dtype: ",
+      "torchnotes: expected operands of one dtype, got ",
       a.scalar_type(),
       " and ",
       b.scalar_type()
@@ -31,14 +31,14 @@ inline void check_alike(const at::Tensor& a, const at::Tensor& b) {
 
 // The same for operands that must not broadcast.
 inline void check_same(const at::Tensor& a, const at::Tensor& b) {
-  TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: operands differ in size: ", a.sizes(), " and ", b.sizes());
-  check_alike(a, b);
+  TORCH_CHECK(a.sizes() == b.sizes(), "torchnotes: expected operands of one size, got ", a.sizes(), " and ", b.sizes());
+  check_same_type(a, b);
 }
 
 // The fast path: every operand is a dense block of memory with the same strides. Excludes empty tensors, whose strides
 // mean nothing; TensorIterator gives their results the strides that torch would.
 template <class... Rest>
-bool dense_alike(const at::Tensor& first, const Rest&... rest) {
+bool same_dense_layout(const at::Tensor& first, const Rest&... rest) {
   return first.numel() > 0 && first.is_non_overlapping_and_dense() && ((rest.strides() == first.strides()) && ...);
 }
 
@@ -53,7 +53,7 @@ inline at::MemoryFormat dense_format(const at::Tensor& x) {
 
 // The slow path, for different layouts: a new result with torch's layout, followed by the inputs.
 template <class... Tensors>
-at::TensorIterator result_and(const Tensors&... inputs) {
+at::TensorIterator result_iterator(const Tensors&... inputs) {
   at::TensorIteratorConfig config;
   config.add_owned_output(at::Tensor());
   (config.add_const_input(inputs), ...);

@@ -19,7 +19,7 @@ namespace torchnotes {
 
 // The global index of the elements of a shard of a parameter, which determines their random words. The shard consists
 // of rows of `length` elements, each starting `pitch` elements after the one before.
-struct PlaceInWhole {
+struct GlobalIndex {
   int64_t first = 0, length = std::numeric_limits<int64_t>::max(), pitch = 0;
 
   C10_HOST_DEVICE int64_t operator()(int64_t i) const {
@@ -37,8 +37,8 @@ struct UpdateOptions {
   const std::optional<at::Tensor>&grad_norm, &grad_scale, &found_inf;
   at::IntArrayRef places;  // first, length and pitch of each parameter in the full tensor; or empty
 
-  PlaceInWhole in_whole(size_t i) const {
-    return places.empty() ? PlaceInWhole{} : PlaceInWhole{places[3 * i], places[3 * i + 1], places[3 * i + 2]};
+  GlobalIndex global_index(size_t i) const {
+    return places.empty() ? GlobalIndex{} : GlobalIndex{places[3 * i], places[3 * i + 1], places[3 * i + 2]};
   }
 };
 
@@ -55,7 +55,7 @@ inline void check_like_parameter(const at::Tensor& w, const at::Tensor& x, const
           x.layout() == at::kStrided,
       "torchnotes: expected the ",
       what,
-      " of a parameter to be like it, ",
+      " of a parameter to match it, ",
       w.scalar_type(),
       " on ",
       w.device(),
@@ -114,8 +114,8 @@ class Parameters {
           w.device()
       );
       check_no_overlap(w);
-      const bool lies_well = w.is_non_overlapping_and_dense() && is_plain(w);
-      dense_.push_back(lies_well ? &w : &copy(w, at::empty_like(w), /*written=*/true));
+      const bool dense = w.is_non_overlapping_and_dense() && is_plain(w);
+      dense_.push_back(dense ? &w : &copy(w, at::empty_like(w), /*written=*/true));
       lists_[0].push_back(real(*dense_.back()));
     }
   }
@@ -123,13 +123,12 @@ class Parameters {
   void add(at::TensorList list, const char* what, bool written = true) {
     TORCH_CHECK(
         list.size() == given_.size(),
-        "torchnotes: got ",
-        list.size(),
-        " of ",
+        "torchnotes: expected a ",
         what,
-        " for ",
+        " for each of ",
         given_.size(),
-        " parameters"
+        " parameters, got ",
+        list.size()
     );
     lists_.emplace_back();
     for (size_t i = 0; i < list.size(); ++i) {
@@ -138,9 +137,9 @@ class Parameters {
       if (written) {
         check_no_overlap(x);
       }
-      const at::Tensor* const lies_well =
-          lies_like(x, w) ? &x : &copy(x, at::empty_strided(w.sizes(), w.strides(), x.options()), written);
-      lists_.back().push_back(real(*lies_well));
+      const at::Tensor* const dense =
+          same_strides(x, w) ? &x : &copy(x, at::empty_strided(w.sizes(), w.strides(), x.options()), written);
+      lists_.back().push_back(real(*dense));
     }
   }
 
@@ -156,7 +155,7 @@ class Parameters {
 
  private:
   // The strides of dimensions of size 1 mean nothing.
-  static bool lies_like(const at::Tensor& x, const at::Tensor& other) {
+  static bool same_strides(const at::Tensor& x, const at::Tensor& other) {
     for (int64_t d = 0; d < x.dim(); ++d) {
       if (x.size(d) != 1 && x.stride(d) != other.stride(d)) {
         return false;
@@ -166,17 +165,19 @@ class Parameters {
   }
 
   const at::Tensor& copy(const at::Tensor& x, at::Tensor fresh, bool written) {
-    made_.push_back(std::move(fresh.copy_(x)));
+    copies_.push_back(std::move(fresh.copy_(x)));
     if (written) {
-      written_.emplace_back(&x, &made_.back());
+      written_.emplace_back(&x, &copies_.back());
     }
-    return made_.back();
+    return copies_.back();
   }
 
-  const at::Tensor* real(const at::Tensor& x) { return x.is_complex() ? &made_.emplace_back(at::view_as_real(x)) : &x; }
+  const at::Tensor* real(const at::Tensor& x) {
+    return x.is_complex() ? &copies_.emplace_back(at::view_as_real(x)) : &x;
+  }
 
   at::TensorList given_;
-  std::deque<at::Tensor> made_;                        // a deque, so that pointers to elements stay valid
+  std::deque<at::Tensor> copies_;                      // a deque, so that pointers to elements stay valid
   std::vector<const at::Tensor*> dense_;               // the parameters or their dense copies
   std::vector<std::vector<const at::Tensor*>> lists_;  // [list][parameter]
   std::vector<std::pair<const at::Tensor*, const at::Tensor*>> written_;

@@ -13,7 +13,7 @@
 #include "call_mode.h"
 #include "differentiable.h"
 #include "gather.h"
-#include "takes.h"
+#include "is_supported.h"
 #include "written.h"
 
 #ifndef TORCHNOTES_CUDA_ARCHITECTURES
@@ -55,37 +55,39 @@ bool is_recorded() {
   return (torchnotes::is_traced() && (differentiates || torch::jit::tracer::isTracing())) || functionalizes();
 }
 
-bool takes(PyObject* object) {
+bool is_supported(PyObject* object) {
   if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || is_recorded()) {
     return false;
   }
   const at::Tensor& x = THPVariable_Unpack(object);
-  return torchnotes::is_our_float(x.scalar_type()) && torchnotes::is_dense(x) &&
+  return torchnotes::is_supported_dtype(x.scalar_type()) && torchnotes::is_dense(x) &&
          (x.is_cpu() || x.is_cuda() || x.is_meta());
 }
 
 // dense_float(x): whether our kernels support x, a plain tensor (no subclass), in this call. Calls recorded by
 // torch.jit.trace, or by torch.fx unless gradients are disabled, must consist of torch's operations: these have
 // derivatives in the recorded graph, while our Functions are gone. The same holds for functionalized calls.
-PyObject* dense_float(PyObject*, PyObject* x) try { return PyBool_FromLong(takes(x)); } catch (const std::exception&) {
+PyObject* dense_float(PyObject*, PyObject* x) try {
+  return PyBool_FromLong(is_supported(x));
+} catch (const std::exception&) {
   return raised();
 }
 
 // fits_layer(x, W, b): whether our kernels support x W^T + b: dense_float for each, one dtype and device, and matching
 // sizes. b may be None.
 PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) try {
-  if (n != 3 || !takes(args[0]) || !takes(args[1]) || (args[2] != Py_None && !takes(args[2]))) {
+  if (n != 3 || !is_supported(args[0]) || !is_supported(args[1]) || (args[2] != Py_None && !is_supported(args[2]))) {
     Py_RETURN_FALSE;
   }
   const at::Tensor& x = THPVariable_Unpack(args[0]);
-  const auto alike = [&](const at::Tensor& other) {
+  const auto same_type = [&](const at::Tensor& other) {
     return other.scalar_type() == x.scalar_type() && other.device() == x.device();
   };
   const at::Tensor& W = THPVariable_Unpack(args[1]);
-  bool fits = x.dim() >= 1 && W.dim() == 2 && x.size(-1) == W.size(1) && alike(W);
+  bool fits = x.dim() >= 1 && W.dim() == 2 && x.size(-1) == W.size(1) && same_type(W);
   if (fits && args[2] != Py_None) {
     const at::Tensor& b = THPVariable_Unpack(args[2]);
-    fits = b.dim() == 1 && b.size(0) == W.size(0) && alike(b);
+    fits = b.dim() == 1 && b.size(0) == W.size(0) && same_type(b);
   }
   return PyBool_FromLong(fits);
 } catch (const std::exception&) {

@@ -21,7 +21,7 @@
 //                                  as the target
 //
 // Adding to a State may be cheaper if something is known of the elements before. Then a prescan runs over some thousand
-// elements, which are then added while they are in cache (on the CPU only; docs/decisions/softmax.md):
+// elements, which are added afterwards while they are in cache (on the CPU only; docs/decisions/softmax.md):
 //
 //   Prescan<T> prescan<T>()                the state of the prescan before the first element; merged like a State
 //   scan(Prescan<T>&, T x...)              one element of each input
@@ -70,7 +70,7 @@ struct RowOperand {
     return data + row * row_stride + segment * segment_stride;
   }
   // The first element of an interleaved row, whose elements are `interleaved` apart.
-  C10_HOST_DEVICE T* among_others(int64_t row) const {
+  C10_HOST_DEVICE T* strided_row(int64_t row) const {
     return data + row / interleaved * row_stride + row % interleaved;
   }
 };
@@ -91,36 +91,38 @@ struct RowShape {
 };
 
 template <class Op, class = void>
-inline constexpr bool knows_before = false;
+inline constexpr bool has_row_constants = false;
 template <class Op>
-inline constexpr bool knows_before<Op, std::void_t<decltype(std::declval<const Op&>().before(0))>> = true;
+inline constexpr bool has_row_constants<Op, std::void_t<decltype(std::declval<const Op&>().row_constants(0))>> = true;
 
-struct Nothing {};
+struct NoConstants {};
 
 template <class Op>
-C10_HOST_DEVICE inline auto before_row(const Op& op, int64_t row) {
-  if constexpr (knows_before<Op>) {
-    return op.before(row);
+C10_HOST_DEVICE inline auto row_constants(const Op& op, int64_t row) {
+  if constexpr (has_row_constants<Op>) {
+    return op.row_constants(row);
   } else {
-    return Nothing();
+    return NoConstants();
   }
 }
 
 // op.add, with the constants of the row if the operation has any.
-template <class Op, class State, class Known, class... T>
-C10_HOST_DEVICE inline void add_elements(const Op& op, State& state, const Known& known, const T&... x) {
-  if constexpr (knows_before<Op>) {
-    op.add(state, known, x...);
+template <class Op, class State, class Constants, class... T>
+C10_HOST_DEVICE inline void add_elements(const Op& op, State& state, const Constants& constants, const T&... x) {
+  if constexpr (has_row_constants<Op>) {
+    op.add(state, constants, x...);
   } else {
     op.add(state, x...);
   }
 }
 
 template <class Op, class Formula>
-C10_HOST_DEVICE inline auto amend(const Op& op, int64_t row, const Formula& f, int) -> decltype(op.amend(row, f)) {
-  op.amend(row, f);
+C10_HOST_DEVICE inline auto patch_target(const Op& op, int64_t row, const Formula& f, int)
+    -> decltype(op.patch_target(row, f)) {
+  op.patch_target(row, f);
 }
 template <class Op, class Formula>
-C10_HOST_DEVICE inline void amend(const Op&, int64_t, const Formula&, long) {}  // for operations without patch_target()
+C10_HOST_DEVICE inline void patch_target(const Op&, int64_t, const Formula&, long) {
+}  // for operations without patch_target()
 
 }  // namespace torchnotes

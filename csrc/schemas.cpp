@@ -96,7 +96,7 @@ constexpr std::initializer_list<const char*> kSchemas = {
 
 std::string name_of(const std::string& schema) { return schema.substr(0, schema.find('(')); }
 
-bool takes_lists(const std::string& schema) {
+bool has_lists(const std::string& schema) {
   return schema.find("[] params") != schema.npos || schema.find("[] tensors") != schema.npos;
 }
 
@@ -107,15 +107,15 @@ void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(
       false,
       op.schema().name(),
-      ": this torchnotes was built without CUDA, and got a CUDA tensor. Install it again where a CUDA toolkit and a "
-      "CUDA build of torch are present, or with TORCHNOTES_CUDA=1; torchnotes.build_info() tells what was built."
+      ": torchnotes was built without CUDA but got a CUDA tensor. Reinstall it with a CUDA toolkit and a CUDA build of "
+      "torch present, or with TORCHNOTES_CUDA=1; torchnotes.build_info() describes the build."
   );
 }
 #endif
 
 // Bumps the version counter of what is written, so that a backward pass that needs the old value raises.
 void write_and_move_version(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
-  const auto values = written(op.schema(), *stack);
+  const auto values = written_arguments(op.schema(), *stack);
   for_each_tensor(values, check_writable);
   op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
   for_each_tensor(values, [](const at::Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); });
@@ -163,24 +163,24 @@ TORCH_LIBRARY_IMPL(torchnotes, ADInplaceOrView, m) {
 }
 
 // Optimizers resolve such views themselves, because torch's fallbacks reject lists that are written.
-void take_lists_as_they_are(torch::Library& m) {
+void fall_through_for_lists(torch::Library& m) {
   for (const char* schema : kSchemas) {
-    if (takes_lists(schema)) {
+    if (has_lists(schema)) {
       m.impl(name_of(schema).c_str(), torch::CppFunction::makeFallthrough());
     }
   }
 }
 
-TORCH_LIBRARY_IMPL(torchnotes, Conjugate, m) { take_lists_as_they_are(m); }
+TORCH_LIBRARY_IMPL(torchnotes, Conjugate, m) { fall_through_for_lists(m); }
 TORCH_LIBRARY_IMPL(torchnotes, Negative, m) {
-  take_lists_as_they_are(m);
+  fall_through_for_lists(m);
   for (const char* schema : kSchemas) {
-    if (writes_its_input(schema) && !takes_lists(schema)) {
+    if (writes_its_input(schema) && !has_lists(schema)) {
       m.impl(name_of(schema).c_str(), torch::CppFunction::makeFromBoxedFunction<&write_to_a_copy>());
     }
   }
 }
-TORCH_LIBRARY_IMPL(torchnotes, ZeroTensor, m) { take_lists_as_they_are(m); }
+TORCH_LIBRARY_IMPL(torchnotes, ZeroTensor, m) { fall_through_for_lists(m); }
 
 #ifndef TORCHNOTES_WITH_CUDA
 TORCH_LIBRARY_IMPL(torchnotes, CUDA, m) {

@@ -18,16 +18,16 @@ struct LogSumExpOfRows {
     return LogSumExp<T>::start();
   }
   template <class T>
-  Greatest<T> survey() const {
-    return Greatest<T>::start();
+  Maximum<T> prescan() const {
+    return Maximum<T>::start();
   }
   template <class T, class Scalar>
-  LogSumExpBelow<T> start(int64_t, Greatest<Scalar> known) const {
-    return LogSumExpBelow<T>::start(known);
+  LogSumExpGivenMax<T> start(int64_t, Maximum<Scalar> max) const {
+    return LogSumExpGivenMax<T>::start(max);
   }
   template <class T>
-  void look(Greatest<T>& survey, T x) const {
-    survey.add(x);
+  void scan(Maximum<T>& prescan, T x) const {
+    prescan.add(x);
   }
   template <class State, class T>
   C10_HOST_DEVICE void add(State& state, T x) const {

@@ -30,17 +30,17 @@ void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<
   const at::Tensor& w = call.params[0];
   TORCH_CHECK(
       (call.compensations.empty() && !options.stream.has_value()) || at::isReducedFloatingType(w.scalar_type()),
-      "torchnotes: only parameters of 16 bits are rounded stochastically or compensated, got ",
+      "torchnotes: stochastic rounding and compensation require float16 or bfloat16 parameters, got ",
       w.scalar_type()
   );
-  bool places_are_right = options.places.empty() || options.places.size() == 3 * call.params.size();
-  for (size_t i = 0; places_are_right && i < options.places.size() / 3; ++i) {
-    const PlaceInWhole place = options.in_whole(i);
-    places_are_right = place.first >= 0 && place.length > 0 && place.pitch >= 0;
+  bool valid_places = options.places.empty() || options.places.size() == 3 * call.params.size();
+  for (size_t i = 0; valid_places && i < options.places.size() / 3; ++i) {
+    const GlobalIndex place = options.global_index(i);
+    valid_places = place.first >= 0 && place.length > 0 && place.pitch >= 0;
   }
   TORCH_CHECK(
-      places_are_right,
-      "torchnotes: expected a place (first, length, pitch), not negative, for each of ",
+      valid_places,
+      "torchnotes: expected a non-negative place (first, length, pitch) for each of ",
       call.params.size(),
       " parameters, got ",
       options.places
@@ -66,11 +66,10 @@ void update_all(const Rule& rule, const UpdateCall& call, std::initializer_list<
   }
   TORCH_CHECK(
       call.steps.empty() || call.steps.size() == call.params.size(),
-      "torchnotes: got ",
-      call.steps.size(),
-      " steps for ",
+      "torchnotes: expected ",
       call.params.size(),
-      " parameters"
+      " steps, one for each parameter, got ",
+      call.steps.size()
   );
   for (const at::Tensor& step : call.steps) {
     check_step(w, step);

@@ -17,7 +17,7 @@ inline bool has_grad_scale(const c10::FunctionSchema& schema, const torch::jit::
 }
 
 // The tensors, or lists of them, that a call writes. A step writes the gradients only if it unscales them.
-inline std::vector<c10::IValue> written(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+inline std::vector<c10::IValue> written_arguments(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
   const auto& arguments = schema.arguments();
   std::vector<c10::IValue> found;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -50,8 +50,7 @@ inline void check_writable(const at::Tensor& x) {
   TORCH_CHECK(
       !x._is_zerotensor(),
       "ZeroTensors are immutable. Please use the materialized zero tensor obtained using .clone() if you want a "
-      "mutable "
-      "tensor."
+      "mutable tensor."
   );
 }
 

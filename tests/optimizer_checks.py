@@ -838,7 +838,7 @@ class OptimizerChecks:
             optimizer.state[params[-1]]["step"] = torch.zeros(2)
 
         changes: list[tuple[Callable[[], None], type[Exception], str]] = [
-            (exchange(lambda x: x.float()), RuntimeError, "expected the gradient of a parameter to be like it, Float"),
+            (exchange(lambda x: x.float()), RuntimeError, "expected the gradient of a parameter to match it, Float"),
             (exchange(lambda x: x[:2]), RuntimeError, r"expected the gradient .* of size \[2\]"),
             (exchange(lambda x: x.expand(2, 5)), RuntimeError, "single memory location"),
             (exchange(lambda x: x[:1].expand(5)), RuntimeError, "single memory location"),
@@ -859,7 +859,7 @@ class OptimizerChecks:
 
         changes += [
             (exchange_state(lambda x: x[:1].expand(5)), RuntimeError, "single memory location"),
-            (exchange_state(lambda x: x[:2]), RuntimeError, r"to be like it, .* of size \[2\]"),
+            (exchange_state(lambda x: x[:2]), RuntimeError, r"to match it, .* of size \[2\]"),
             (
                 exchange_state(lambda x: torch._efficientzerotensor(5, dtype=x.dtype)),
                 RuntimeError,

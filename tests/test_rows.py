@@ -57,7 +57,7 @@ def test_max_and_sum(rows, length, dtype):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_transform_in_place_and_amend(rows, length, dtype):
+def test_transform_in_place_and_patch_the_target(rows, length, dtype):
     for shape in shapes(length):
         x = (5 * torch.randn(shape)).to(dtype)
         target = torch.randint(length, shape[:1])
@@ -84,7 +84,7 @@ def test_statistics_over_segments(rows, shape, dtype):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1), (2, 5, 3), (7, 1, 49), (2, 40, 129), (4, 2, 33_000)])
-def test_two_inputs_and_a_state_that_knows_its_row(rows, shape, dtype):
+def test_two_inputs_and_a_state_that_uses_constants_of_its_row(rows, shape, dtype):
     g, x = torch.randn(shape).to(dtype), (torch.randn(shape) + 3).to(dtype)
     mean = torch.linspace(2, 4, shape[1], dtype=torch.promote_types(dtype, torch.float32))
     total, along = rows.project(g, x, mean)

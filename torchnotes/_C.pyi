@@ -26,15 +26,15 @@ def gather(
     params: Sequence[Tensor], state: dict[Tensor, Any], names: tuple[str, ...], names_of_16_bits: tuple[str, ...], /
 ) -> tuple[list[tuple[Any, Tensor]], list[Tensor]] | None: ...
 def call_on(operator: str, bundle: Any, places: tuple[int, ...], rest: tuple, /) -> Tensor: ...
-def update(operator: str, calls: list[tuple], begun: list[tuple[dict, dict]], /) -> None: ...
+def update(operator: str, calls: list[tuple], new_states: list[tuple[dict, dict]], /) -> None: ...
 def differentiable(
     name: str,
     kernel: str,
     backward: str,
-    kept: list[str],
-    heeds_autocast: bool,
+    saved_values: list[str],
+    respects_autocast: bool,
     results: int,
-    otherwise: Callable[..., Tensor] | None,
+    fallback: Callable[..., Tensor] | None,
     differentiable_backward: Callable[..., Tensor | tuple[Tensor, ...]],
     /,
 ) -> Callable[..., Any]: ...

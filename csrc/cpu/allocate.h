@@ -28,13 +28,13 @@ namespace torchnotes {
 
 // Aligns a block inside memory from malloc and stores malloc's pointer just before it. There is always room, because
 // malloc aligns for every type.
-class Blocks final : public c10::Allocator {
+class PlainAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
     auto* const memory = static_cast<char*>(std::malloc(bytes + c10::gAlignment));
     TORCH_CHECK(memory, "torchnotes: not enough memory: you tried to allocate ", bytes, " bytes");
     char* const block = memory + c10::gAlignment - reinterpret_cast<uintptr_t>(memory) % c10::gAlignment;
-    address_of_memory(block) = memory;
+    malloc_pointer(block) = memory;
     c10::profiledCPUMemoryReporter().New(block, bytes);
     return {block, block, &free, c10::Device(c10::kCPU)};
   }
@@ -45,32 +45,32 @@ class Blocks final : public c10::Allocator {
 
  private:
   static_assert(alignof(std::max_align_t) >= sizeof(void*));
-  static void*& address_of_memory(void* block) { return static_cast<void**>(block)[-1]; }
+  static void*& malloc_pointer(void* block) { return static_cast<void**>(block)[-1]; }
 
   static void free(void* block) {
     c10::profiledCPUMemoryReporter().Delete(block);
-    std::free(address_of_memory(block));
+    std::free(malloc_pointer(block));
   }
 };
 
 // An allocator that the program has set takes precedence.
 inline c10::Allocator* allocator() {
-  static Blocks blocks;
+  static PlainAllocator plain_allocator;
   c10::Allocator* const current = c10::GetCPUAllocator();
-  return current == c10::GetDefaultCPUAllocator() ? &blocks : current;
+  return current == c10::GetDefaultCPUAllocator() ? &plain_allocator : current;
 }
 
 inline void advise_huge_pages(const at::Tensor& fresh) {
 #ifdef MADV_HUGEPAGE
-  constexpr uintptr_t kHuge = uintptr_t(2) << 20;
-  constexpr uintptr_t kWorthwhile = 4 * kHuge;
+  constexpr uintptr_t kHugePage = uintptr_t(2) << 20;
+  constexpr uintptr_t kMinBytes = 4 * kHugePage;
   const uintptr_t bytes = fresh.storage().nbytes();
-  if (bytes < kWorthwhile) {
+  if (bytes < kMinBytes) {
     return;
   }
   const auto start = reinterpret_cast<uintptr_t>(fresh.storage().mutable_data());
-  const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge;  // the aligned interior, so that no neighbor is affected
-  const uintptr_t last = (start + bytes) / kHuge * kHuge;
+  const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage;  // the aligned interior
+  const uintptr_t last = (start + bytes) / kHugePage * kHugePage;
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // only a hint: failure is harmless
 #endif
 }

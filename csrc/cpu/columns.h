@@ -39,26 +39,26 @@ auto of_vectors(const RowShape& shape, const F& f) {
 }
 
 // Stands for the output of a pass that only reduces.
-struct Nowhere {};
-inline Nowhere operator+(Nowhere nowhere, int64_t) { return nowhere; }
+struct NoOutput {};
+inline NoOutput operator+(NoOutput no_output, int64_t) { return no_output; }
 
-template <class Op, class State, class Known, class... V>
-inline void add_and_write(const Op& op, State& state, const Known& known, Nowhere, int64_t, const V&... x) {
-  add_elements(op, state, known, x...);
+template <class Op, class State, class Constants, class... V>
+inline void add_and_write(const Op& op, State& state, const Constants& constants, NoOutput, int64_t, const V&... x) {
+  add_elements(op, state, constants, x...);
 }
-template <class Op, class State, class Known, class scalar_t, class... V>
-inline void add_and_write(const Op& op, State& state, const Known&, scalar_t* out, int64_t lanes, const V&... x) {
+template <class Op, class State, class Constants, class scalar_t, class... V>
+inline void add_and_write(const Op& op, State& state, const Constants&, scalar_t* out, int64_t lanes, const V&... x) {
   const std::array y{op.value(x...)};
   store_lanes(out, y, lanes);
   op.add(state, y[0]);
 }
 
 // Adds `length` elements of n vectors of columns, the last of which has `lanes` columns, and prefetches `ahead`.
-template <int n, class V, class Op, class State, class Known, class Out, class... In>
+template <int n, class V, class Op, class State, class Constants, class Out, class... In>
 TORCHNOTES_FLATTEN inline void add_tile(
     const Op& op,
     State* all,
-    const Known* known,
+    const Constants* constants,
     int64_t lanes,
     int64_t length,
     int64_t stride,
@@ -72,9 +72,9 @@ TORCHNOTES_FLATTEN inline void add_tile(
         const int64_t at = j * stride + k * V::size();
         (__builtin_prefetch(in + at + ahead), ...);
         if (lanes == V::size()) {
-          add_and_write(op, states[k], known[k], out + at, V::size(), load_lanes(in + at)...);
+          add_and_write(op, states[k], constants[k], out + at, V::size(), load_lanes(in + at)...);
         } else {
-          add_and_write(op, states[k], known[k], out + at, lanes, load_lanes(in + at, lanes)...);
+          add_and_write(op, states[k], constants[k], out + at, lanes, load_lanes(in + at, lanes)...);
         }
       });
     }
@@ -93,12 +93,12 @@ TORCHNOTES_FLATTEN inline void add_tile(
 }
 
 // Adds the elements [begin, end) of all columns to their states.
-template <class V, class Op, class State, class Known, class Out, class... In>
+template <class V, class Op, class State, class Constants, class Out, class... In>
 void add_chunk(
     const RowShape& shape,
     const Op& op,
     std::vector<State>& states,
-    const std::vector<Known>& known,
+    const std::vector<Constants>& constants,
     int64_t begin,
     int64_t end,
     Out out,
@@ -110,11 +110,13 @@ void add_chunk(
     for (int64_t v = 0; v < full; v += kTile) {
       const int64_t at = j * stride + v * V::size(), next = v + kTile == full ? 0 : v + kTile;
       const int64_t ahead = (next - v) * V::size() + (next == 0 ? kPanel * stride : 0);
-      add_tile<kTile, V>(op, &states[v], &known[v], V::size(), length, stride, ahead, out + at, (in.data + at)...);
+      add_tile<kTile, V>(op, &states[v], &constants[v], V::size(), length, stride, ahead, out + at, (in.data + at)...);
     }
     for (int64_t v = full; v < int64_t(states.size()); ++v) {
       const int64_t first = v * V::size(), at = j * stride + first;
-      add_tile<1, V>(op, &states[v], &known[v], width<V>(shape, first), length, stride, 0, out + at, (in.data + at)...);
+      add_tile<1, V>(
+          op, &states[v], &constants[v], width<V>(shape, first), length, stride, 0, out + at, (in.data + at)...
+      );
     }
   }
 }
@@ -128,13 +130,14 @@ auto finished_columns(const RowShape& shape, const Op& op, Out out, const RowOpe
   const int64_t columns = shape.rows;
   const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
   const int64_t chunks = at::ceil_div(shape.length, chunk);
-  const auto known = of_vectors<V>(shape, [&](int64_t first, int64_t n) { return before_lanes<V>(op, first, n); });
+  const auto constants =
+      of_vectors<V>(shape, [&](int64_t first, int64_t n) { return lane_constants<V>(op, first, n); });
   std::vector<State> parts(chunks * columns);
   const int64_t grain = at::ceil_div(at::internal::GRAIN_SIZE, std::max<int64_t>(1, chunk * columns));
   at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       auto states = of_vectors<V>(shape, [&](int64_t first, int64_t) { return op.template start<V>(first); });
-      add_chunk<V>(shape, op, states, known, i * chunk, std::min((i + 1) * chunk, shape.length), out, in...);
+      add_chunk<V>(shape, op, states, constants, i * chunk, std::min((i + 1) * chunk, shape.length), out, in...);
       for (size_t v = 0; v < states.size(); ++v) {
         const int64_t first = v * V::size();
         const auto lanes = to_scalars<V>(states[v], std::array<State, V::size()>());
@@ -178,7 +181,7 @@ void map_columns_by(
     for (int64_t lane = 0; lane < V::size(); ++lane) {
       lanes[lane] = formula(first + std::min(lane, n - 1));
     }
-    return across<V>(lanes);
+    return pack_lanes<V>(lanes);
   });
   const auto map_range = [&]<bool past_caches>(int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
@@ -198,10 +201,10 @@ void map_columns_by(
         store_lanes(out.data + at + i, y, n);
       }
     }
-    end_of_stream();
+    stream_fence();
   };
   const int64_t in_row = shape.interleaved * int64_t(sizeof(scalar_t));
-  const bool large = streams(out.data, shape.length * in_row, in_row);
+  const bool large = should_stream(out.data, shape.length * in_row, in_row);
   const int64_t grain = at::ceil_div(at::internal::GRAIN_SIZE, std::max<int64_t>(1, columns));
   at::parallel_for(0, shape.length, grain, [&](int64_t begin, int64_t end) {
     large ? map_range.template operator()<true>(begin, end) : map_range.template operator()<false>(begin, end);
@@ -210,14 +213,14 @@ void map_columns_by(
 
 template <class Op, class... In>
 void reduce_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
-  finished_columns(shape, op, Nowhere(), in...);
+  finished_columns(shape, op, NoOutput(), in...);
 }
 
 template <class Op, class scalar_t, class... In>
 void map_columns(
     c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
 ) {
-  map_columns_by(shape, op, [&](int64_t column) { return op.of(column); }, out, in...);
+  map_columns_by(shape, op, [&](int64_t column) { return op.formula(column); }, out, in...);
 }
 
 // Writes op.value(x...) for every element and reduces the values in the same pass.
@@ -232,7 +235,7 @@ template <class Op, class scalar_t, class... In>
 void transform_columns(
     c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
 ) {
-  const auto formulas = finished_columns(shape, op, Nowhere(), in...);
+  const auto formulas = finished_columns(shape, op, NoOutput(), in...);
   map_columns_by(shape, op, [&](int64_t column) { return formulas[column]; }, out, in...);
 }
 

@@ -23,17 +23,17 @@ constexpr int64_t kChunkWords = 4 * kGroup;
 constexpr int64_t kAhead = 4;  // chunks
 
 inline Bits<float> bits_at(const uint32_t* words, float) { return {words[0]}; }
-inline Bits<double> bits_at(const uint32_t* words, double) { return {words[0], words[kApart]}; }
+inline Bits<double> bits_at(const uint32_t* words, double) { return {words[0], words[kPairDistance]}; }
 
 // Writes n draws, rounded up to whole pairs.
 template <class T, class Draw>
 inline void write_draws(T* out, const uint32_t* words, const Draw draw, int64_t n) {
-  constexpr int kRow = kApart * sizeof(T) / sizeof(uint32_t);  // the words of 16 elements
-  for (int64_t i = 0; i < n; i += 2 * kApart, words += 2 * kRow) {
-    for (int lane = 0; lane < kApart; ++lane) {
+  constexpr int kRow = kPairDistance * sizeof(T) / sizeof(uint32_t);  // the words of 16 elements
+  for (int64_t i = 0; i < n; i += 2 * kPairDistance, words += 2 * kRow) {
+    for (int lane = 0; lane < kPairDistance; ++lane) {
       const Pair<T> pair = draw(bits_at(words + lane, T()), bits_at(words + kRow + lane, T()));
       out[i + lane] = pair.first;
-      out[i + kApart + lane] = pair.second;
+      out[i + kPairDistance + lane] = pair.second;
     }
   }
 }
@@ -110,7 +110,7 @@ void for_each_draw(
     const scalar_t* const from = in.const_data_ptr<scalar_t>();
     const int64_t* const keys = parts.keys.const_data_ptr<int64_t>();
     // Chunks start at groups of words. A row that starts inside a group generates a few elements before it in vain.
-    const int64_t chunks = at::ceil_div(parts.numbering.most_before(kElements) + parts.size, kChunk);  // per row
+    const int64_t chunks = at::ceil_div(parts.numbering.max_skipped(kElements) + parts.size, kChunk);  // per row
     const int64_t grain = std::max<int64_t>(1, at::internal::GRAIN_SIZE / std::clamp<int64_t>(parts.size, 1, kChunk));
     at::parallel_for(0, parts.count * chunks, grain, [&](int64_t begin, int64_t end) {
       alignas(64) uint32_t words[kChunkWords];

@@ -16,8 +16,8 @@
 #include <tuple>
 #include <vector>
 
+#include "../broadcast.h"
 #include "../formulas/weighted.h"
-#include "../repeated.h"
 #include "rows.h"
 
 namespace torchnotes {
@@ -57,25 +57,25 @@ using Block = std::array<acc_t, kElements + 2 * Vectorized<acc_t>::size()>;
 
 // Reads an operand block by block.
 template <class T>
-class Source {
+class BlockReader {
   using acc_t = at::opmath_type<T>;
   using V = Vectorized<acc_t>;
 
  public:
-  explicit Source(const Repeated<T>& x) : x_(x) {}
+  explicit BlockReader(const Broadcast<T>& x) : x_(x) {}
 
   // The elements [i, i + n) as a contiguous array, valid until the next call.
   const acc_t* block(int64_t i, int64_t n) {
-    const int64_t first = i / x_.each % x_.count;
+    const int64_t first = i / x_.repeats % x_.count;
     if constexpr (!is_half<T>) {
-      if (x_.each == 1 && first + n <= x_.count) {
+      if (x_.repeats == 1 && first + n <= x_.count) {
         return x_.data + first;
       }
     }
-    if (x_.each == 1 && (first != first_ || n > n_)) {
-      copy_in_turn(first, n);
-    } else if (x_.each != 1) {
-      copy_each(first, i % x_.each, n);
+    if (x_.repeats == 1 && (first != first_ || n > n_)) {
+      copy_run(first, n);
+    } else if (x_.repeats != 1) {
+      copy_each(first, i % x_.repeats, n);
     }
     first_ = first;
     n_ = n;
@@ -83,7 +83,7 @@ class Source {
   }
 
  private:
-  void copy_in_turn(int64_t at, int64_t n) {
+  void copy_run(int64_t at, int64_t n) {
     for (int64_t done = 0; done < n; at = 0) {
       const int64_t some = std::min(x_.count - at, n - done);
       widen(x_.data + at, some, copy_.data() + done);
@@ -95,7 +95,7 @@ class Source {
   void copy_each(int64_t at, int64_t passed, int64_t n) {
     for (int64_t done = 0; done < n;) {
       const V number(static_cast<acc_t>(x_.data[at]));
-      const int64_t some = std::min(x_.each - passed, n - done);
+      const int64_t some = std::min(x_.repeats - passed, n - done);
       for (int64_t i = 0; i < some; i += V::size()) {
         number.store(copy_.data() + done + i);
       }
@@ -105,7 +105,7 @@ class Source {
     }
   }
 
-  Repeated<T> x_;
+  Broadcast<T> x_;
   int64_t first_ = -1, n_ = 0;
   Block<acc_t> copy_;
 };
@@ -113,9 +113,9 @@ class Source {
 // Chooses the size of a block. If an operand repeats within a block, a block holds whole periods, so that all blocks
 // are alike, and whole vectors if they fit.
 template <class acc_t, class... T>
-int64_t block_size(const Repeated<T>&... in) {
+int64_t block_size(const Broadcast<T>&... in) {
   int64_t period = 1;
-  for (const int64_t count : {in.each * in.count...}) {
+  for (const int64_t count : {in.repeats * in.count...}) {
     period = count <= kElements ? std::max(period, count) : period;
   }
   const int64_t whole = std::lcm(period, Vectorized<acc_t>::size());
@@ -131,12 +131,12 @@ inline void map_block(
 
 // make() returns F.
 template <class Make, class scalar_t, class... T>
-void map_elements(c10::Device, const Make& make, int64_t n, scalar_t* out, const Repeated<T>&... in) {
+void map_elements(c10::Device, const Make& make, int64_t n, scalar_t* out, const Broadcast<T>&... in) {
   using acc_t = at::opmath_type<scalar_t>;
   const auto f = make();
   const int64_t size = block_size<acc_t>(in...);
   at::parallel_for(0, at::ceil_div(n, size), at::ceil_div(at::internal::GRAIN_SIZE, size), [&](int64_t b, int64_t end) {
-    std::tuple<Source<T>...> sources(in...);
+    std::tuple<BlockReader<T>...> sources(in...);
     Block<acc_t> result;
     for (; b < end; ++b) {
       const int64_t i = b * size, m = std::min(size, n - i);
@@ -155,11 +155,11 @@ void map_elements(c10::Device, const Make& make, int64_t n, scalar_t* out, const
 
 // Calls finish(sum) with the sum of the Weighted values F(a_i, b_i, ...).
 template <class F, class Finish, class... T>
-void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, const Repeated<T>&... in) {
+void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, const Broadcast<T>&... in) {
   using acc_t = std::common_type_t<at::opmath_type<T>...>;
   using V = Vectorized<acc_t>;
   const int64_t size = block_size<acc_t>(in...), piece = kBlocks * size;
-  const auto sum_piece = [&](std::tuple<Source<T>...>& sources, int64_t begin) {
+  const auto sum_piece = [&](std::tuple<BlockReader<T>...>& sources, int64_t begin) {
     auto sums = vector_states<V>(Weighted<V>{V(0), V(0)});
     const auto add = [&f](Weighted<V>& sum, const auto&... x) { sum.merge(f(x...)); };
     for (int64_t i = begin; i < std::min(begin + piece, n); i += size) {
@@ -171,12 +171,12 @@ void sum_elements(c10::Device, const F& f, const Finish& finish, int64_t n, cons
   };
   Weighted<double> all{0, 0};
   if (n <= piece) {
-    std::tuple<Source<T>...> sources(in...);
+    std::tuple<BlockReader<T>...> sources(in...);
     all = sum_piece(sources, 0);
   } else {
     std::vector<Weighted<double>> pieces(at::ceil_div(n, piece));
     at::parallel_for(0, pieces.size(), at::ceil_div(at::internal::GRAIN_SIZE, piece), [&](int64_t i, int64_t end) {
-      std::tuple<Source<T>...> sources(in...);
+      std::tuple<BlockReader<T>...> sources(in...);
       for (; i < end; ++i) {
         pieces[i] = sum_piece(sources, i * piece);
       }

@@ -86,7 +86,7 @@ inline void store_lanes(scalar_t* p, const std::array<Lanes<scalar_t>, parts>& x
   stored<scalar_t>(x).store(p, static_cast<int>(n));
 }
 
-inline bool lie_across(const RowShape& shape) {
+inline bool one_row_per_lane(const RowShape& shape) {
   return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
 }
 
@@ -141,21 +141,21 @@ inline std::array<Scalars, V::size()> to_scalars(const Vectors& vectors, std::ar
 
 // One Formula of vectors from a Formula per lane.
 template <class V, template <class> class Formula, class T, size_t n>
-inline Formula<V> across(const std::array<Formula<T>, n>& lanes) {
+inline Formula<V> pack_lanes(const std::array<Formula<T>, n>& lanes) {
   return to_vectors<V, Formula<V>>(lanes);
 }
 
 // The constants of n rows from `row` on.
 template <class V, class Op>
-inline auto before_lanes(const Op& op, int64_t row, int64_t n) {
-  if constexpr (knows_before<Op>) {
-    std::array<decltype(op.before(row)), V::size()> lanes;
+inline auto lane_constants(const Op& op, int64_t row, int64_t n) {
+  if constexpr (has_row_constants<Op>) {
+    std::array<decltype(op.row_constants(row)), V::size()> lanes;
     for (int64_t lane = 0; lane < V::size(); ++lane) {
-      lanes[lane] = op.before(row + std::min(lane, n - 1));
+      lanes[lane] = op.row_constants(row + std::min(lane, n - 1));
     }
-    return across<V>(lanes);
+    return pack_lanes<V>(lanes);
   } else {
-    return Nothing();
+    return NoConstants();
   }
 }
 
@@ -167,7 +167,7 @@ class LaneReader {
 
  public:
   LaneReader(const RowShape& shape, const RowOperand<const scalar_t>& x, int64_t row, int64_t n)
-      : first_(x.among_others(row)), stride_(x.interleaved), n_(n), shared_(x.row_stride == 0) {
+      : first_(x.strided_row(row)), stride_(x.interleaved), n_(n), shared_(x.row_stride == 0) {
     copied_ = !shared_ && shape.interleaved == 1;
     if (copied_) {
       for (int64_t lane = 0; lane < V::size(); ++lane) {
@@ -203,7 +203,7 @@ inline void write_lane(
 ) {
   using V = Lanes<scalar_t>;
   if (shape.interleaved > 1) {
-    store_lanes(out.among_others(row) + j * out.interleaved, std::array<V, 1>{y}, n);
+    store_lanes(out.strided_row(row) + j * out.interleaved, std::array<V, 1>{y}, n);
   } else {
     std::array<typename V::value_type, V::size()> lanes;
     y.store(lanes.data());
@@ -238,18 +238,18 @@ auto finished_lanes(const RowShape& shape, const Op& op, int64_t row, int64_t n,
   }
   const auto empty = to_vectors<V, StateOf<Op, V>>(states);
   auto all = empty;
-  const auto known = before_lanes<V>(op, row, n);
+  const auto constants = lane_constants<V>(op, row, n);
   const int64_t alone = shape.length < kWorthMerging ? shape.length : shape.length % kChains;
   int64_t j = 0;
   for (; j < alone; ++j) {
-    add_elements(op, all, known, in(j)...);
+    add_elements(op, all, constants, in(j)...);
   }
   if (j < shape.length) {
     std::array<decltype(all), kChains> chains;
     chains.fill(empty);
     chains[0] = all;
     for (; j < shape.length; j += kChains) {
-      unrolled<kChains>([&](auto k) { add_elements(op, chains[k], known, in(j + k)...); });
+      unrolled<kChains>([&](auto k) { add_elements(op, chains[k], constants, in(j + k)...); });
     }
     chains[0].merge(chains[1]);
     chains[2].merge(chains[3]);
@@ -280,12 +280,12 @@ void write_lanes(
     const RowOperand<scalar_t>& out,
     const LaneReader<In>&... in
 ) {
-  const auto formula = across<Lanes<scalar_t>>(formulas);
+  const auto formula = pack_lanes<Lanes<scalar_t>>(formulas);
   for (int64_t j = 0; j < shape.length; ++j) {
     write_lane(shape, out, row, n, j, op.value(formula, in(j)...));
   }
   for (int64_t lane = 0; lane < n; ++lane) {
-    amend(op, row + lane, formulas[lane], 0);
+    patch_target(op, row + lane, formulas[lane], 0);
   }
 }
 
@@ -302,9 +302,9 @@ void map_lanes(
 ) {
   constexpr int64_t kLanes = Lanes<scalar_t>::size();
   for_lanes(shape, kLanes, [&](int64_t row, int64_t n) {
-    std::array<decltype(op.of(row)), kLanes> formulas;
+    std::array<decltype(op.formula(row)), kLanes> formulas;
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-      formulas[lane] = op.of(row + std::min(lane, n - 1));
+      formulas[lane] = op.formula(row + std::min(lane, n - 1));
     }
     write_lanes(shape, op, formulas, row, n, out, LaneReader<In>(shape, in, row, n)...);
   });

@@ -26,7 +26,7 @@ constexpr int64_t kDepth = 192;  // the most terms that MKL sums at a time; oneD
 constexpr int64_t kWorthCalling = 4 << 20, kWorthCopying = 10 << 20;
 
 // Whether this is an AMD processor with the instructions that ATen's function requires.
-inline bool slow_with_mkl() {
+inline bool mkl_is_slow() {
 #ifdef __x86_64__
   return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq");
@@ -36,33 +36,35 @@ inline bool slow_with_mkl() {
 }
 
 // Neither an outer product nor a product of a matrix and a vector.
-inline bool proper(const at::Tensor& a, const at::Tensor& b) { return a.size(0) > 1 && a.size(1) > 1 && b.size(1) > 1; }
+inline bool is_matrix_product(const at::Tensor& a, const at::Tensor& b) {
+  return a.size(0) > 1 && a.size(1) > 1 && b.size(1) > 1;
+}
 
 inline bool dense(const at::Tensor& x) { return x.is_contiguous() || x.t().is_contiguous(); }
 
-inline bool by_onednn(const at::Tensor& a, const at::Tensor& b) {
+inline bool use_onednn(const at::Tensor& a, const at::Tensor& b) {
   const bool copies = a.size(1) > kDepth && b.stride(1) != 1;
-  return a.scalar_type() == at::kFloat && proper(a, b) &&
+  return a.scalar_type() == at::kFloat && is_matrix_product(a, b) &&
          a.size(0) * std::min(a.size(1), kDepth) * b.size(1) >= (copies ? kWorthCopying : kWorthCalling) &&
-         slow_with_mkl() && at::native::mkldnn_matmul && at::hasMKLDNN() && at::globalContext().userEnabledMkldnn() &&
+         mkl_is_slow() && at::native::mkldnn_matmul && at::hasMKLDNN() && at::globalContext().userEnabledMkldnn() &&
          dense(a) && dense(b);
 }
 
 // A slice of the terms. Copies strided columns, with which oneDNN is slow.
-inline at::Tensor part(const at::Tensor& x, int64_t dim, int64_t start, int64_t length) {
+inline at::Tensor terms(const at::Tensor& x, int64_t dim, int64_t start, int64_t length) {
   const at::Tensor some = x.narrow(dim, start, length);
   return some.stride(1) == 1 ? some : some.t().contiguous().t();
 }
 
 inline at::Tensor multiply(const at::Tensor& a, const at::Tensor& b) {
   at::Tensor result = empty_matrix(a.size(0), b.size(1), a);
-  if (!by_onednn(a, b)) {
+  if (!use_onednn(a, b)) {
     return at::mm_out(result, a, b);
   }
   const int64_t depth = a.size(1), length = at::ceil_div(depth, at::ceil_div(depth, kDepth));
   for (int64_t k = 0; k < depth; k += length) {
     const int64_t n = std::min(length, depth - k);
-    at::native::mkldnn_matmul(part(a, 1, k, n), part(b, 0, k, n), result, /*beta=*/k > 0, /*alpha=*/1);
+    at::native::mkldnn_matmul(terms(a, 1, k, n), terms(b, 0, k, n), result, /*beta=*/k > 0, /*alpha=*/1);
   }
   return result;
 }

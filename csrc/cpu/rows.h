@@ -20,21 +20,22 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kPiece = 32768;     // elements; large enough that merging the lanes costs nothing
-constexpr int64_t kCached = 1 << 19;  // bytes that one core still finds in its cache for the second pass
-constexpr int64_t kScattered = 512;   // elements of a segment
-constexpr int64_t kWoven = 1024;      // elements of a row with many segments
-constexpr int64_t kSurveyed = 4096;   // elements; small enough to stay in L1
-constexpr int64_t kFetched = 1024;    // elements
-constexpr int64_t kGathered = 128;    // elements; shorter segments are gathered, so that they fill the vectors,
-constexpr int64_t kBlock = 256;       // in blocks of up to this many
-constexpr int64_t kBlocked = 32;      // elements per lane that are added to a lighter state
+constexpr int64_t kPiece = 32768;        // elements; large enough that merging the lanes costs nothing
+constexpr int64_t kCached = 1 << 19;     // bytes that one core still finds in its cache for the second pass
+constexpr int64_t kScattered = 512;      // elements of a segment
+constexpr int64_t kInOrderPiece = 1024;  // elements of a row with many segments
+constexpr int64_t kPrescanned = 4096;    // elements; small enough to stay in L1
+constexpr int64_t kFetched = 1024;       // elements
+constexpr int64_t kGathered = 128;       // elements; shorter segments are gathered, so that they fill the vectors,
+constexpr int64_t kBlock = 256;          // in blocks of up to this many
+constexpr int64_t kBlocked = 32;         // elements per lane that are added to a lighter state
 constexpr int kStates = 4;  // vectors of states in flight, so that an addition need not wait for the one before
 
 template <class Op, class = void>
-inline constexpr bool surveys = false;
+inline constexpr bool has_prescan = false;
 template <class Op>
-inline constexpr bool surveys<Op, std::void_t<decltype(std::declval<const Op&>().template survey<float>())>> = true;
+inline constexpr bool has_prescan<Op, std::void_t<decltype(std::declval<const Op&>().template prescan<float>())>> =
+    true;
 
 template <class Op, class = void>
 inline constexpr bool blocks = false;
@@ -152,7 +153,7 @@ inline VectorStates<V, State> vector_states(const State& empty) {
 inline int64_t elements(const RowShape& shape) { return shape.segments * shape.length; }
 
 // Whether the rows interleave segment by segment.
-inline bool woven(const RowShape& shape) {
+inline bool interleaves_segments(const RowShape& shape) {
   return shape.segments > 1 && shape.rows > 1 && shape.length > 0 && shape.length < kPiece;
 }
 
@@ -161,12 +162,12 @@ inline bool woven(const RowShape& shape) {
 template <class... In>
 inline bool in_order(const RowShape& shape) {
   const int64_t bytes = elements(shape) * (int64_t(sizeof(In)) + ... + 0);
-  return woven(shape) && (bytes > kCached || shape.length < kScattered);
+  return interleaves_segments(shape) && (bytes > kCached || shape.length < kScattered);
 }
 
 template <class... In>
 inline int64_t piece_length(const RowShape& shape) {
-  return in_order<In...>(shape) ? std::max<int64_t>(1, kWoven / shape.length) * shape.length : kPiece;
+  return in_order<In...>(shape) ? std::max<int64_t>(1, kInOrderPiece / shape.length) * shape.length : kPiece;
 }
 template <class... In>
 inline int64_t pieces(const RowShape& shape) {
@@ -241,18 +242,18 @@ auto reduce_piece(
 ) {
   using acc_t = AccOf<In...>;
   using V = Vectorized<acc_t>;
-  const auto known = before_row(op, row);
-  const auto add = [&](auto& state, const auto&... x) { add_elements(op, state, known, x...); };
+  const auto constants = row_constants(op, row);
+  const auto add = [&](auto& state, const auto&... x) { add_elements(op, state, constants, x...); };
   StateOf<Op, acc_t> all = op.template start<acc_t>(row);
-  if constexpr (surveys<Op>) {
-    const auto look = [&](auto& survey, const auto&... x) { op.look(survey, x...); };
+  if constexpr (has_prescan<Op>) {
+    const auto scan = [&](auto& prescan, const auto&... x) { op.scan(prescan, x...); };
     const auto reduce_part = [&](int64_t n, const In*... x) {
-      auto surveys = vector_states<V>(op.template survey<V>());
-      surveys.template add<false>(look, n, 0, x...);
-      const auto survey = surveys.merged_into(op.template survey<acc_t>());
-      auto states = vector_states<V>(op.template start<V>(row, survey));
+      auto scans = vector_states<V>(op.template prescan<V>());
+      scans.template add<false>(scan, n, 0, x...);
+      const auto prescan = scans.merged_into(op.template prescan<acc_t>());
+      auto states = vector_states<V>(op.template start<V>(row, prescan));
       states.add(add, n, n, x...);
-      return states.merged_into(op.template start<acc_t>(row, survey));
+      return states.merged_into(op.template start<acc_t>(row, prescan));
     };
     bool first = true;
     for_parts(
@@ -260,7 +261,7 @@ auto reduce_piece(
         row,
         begin,
         end,
-        kSurveyed,
+        kPrescanned,
         [&](int64_t n, const In*... x) {
           const StateOf<Op, acc_t> part = reduce_part(n, x...);
           first ? void(all = part) : all.merge(part);
@@ -319,7 +320,7 @@ void map_piece(
   const int64_t bytes = shape.rows * elements(shape) * int64_t(sizeof(scalar_t));
   for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t n) {
     scalar_t* const y = out.at(row, segment) + offset;
-    if (woven(shape) && streams(y, bytes)) {
+    if (interleaves_segments(shape) && should_stream(y, bytes)) {
       map_segment<true>(op, f, n, y, (in.at(row, segment) + offset)...);
     } else {
       map_segment<false>(op, f, n, y, (in.at(row, segment) + offset)...);
@@ -335,7 +336,7 @@ void for_rows(const RowShape& shape, const F& f) {
     for (int64_t row = begin; row < end; ++row) {
       f(row);
     }
-    end_of_stream();
+    stream_fence();
   });
 }
 
@@ -347,11 +348,11 @@ void for_parts_of_rows(const RowShape& shape, int64_t length, const F& f) {
   const int64_t grain = at::ceil_div(at::internal::GRAIN_SIZE, length);
   at::parallel_for(0, shape.rows * per_row, grain, [&](int64_t first, int64_t last) {
     for (int64_t at = first; at < last; ++at) {
-      const int64_t row = woven(shape) ? at % shape.rows : at / per_row;
-      const int64_t i = woven(shape) ? at / shape.rows : at % per_row;
+      const int64_t row = interleaves_segments(shape) ? at % shape.rows : at / per_row;
+      const int64_t i = interleaves_segments(shape) ? at / shape.rows : at % per_row;
       f(row, i, i * length, std::min((i + 1) * length, elements(shape)));
     }
-    end_of_stream();
+    stream_fence();
   });
 }
 
@@ -398,25 +399,25 @@ void map_rows_by(
     for (int64_t row = 0; row < shape.rows; ++row) {
       formulas.push_back(formula_of(row));
     }
-    const int64_t length = woven(shape) ? shape.length : kPiece;
+    const int64_t length = interleaves_segments(shape) ? shape.length : kPiece;
     for_parts_of_rows(shape, length, [&](int64_t row, int64_t, int64_t begin, int64_t end) {
       map_piece(shape, op, formulas[row], row, begin, end, out, in...);
     });
     for (int64_t row = 0; row < shape.rows; ++row) {
-      amend(op, row, formulas[row], 0);
+      patch_target(op, row, formulas[row], 0);
     }
   } else {
     for_rows(shape, [&](int64_t row) {
       const auto formula = formula_of(row);
       map_piece(shape, op, formula, row, 0, elements(shape), out, in...);
-      amend(op, row, formula, 0);
+      patch_target(op, row, formula, 0);
     });
   }
 }
 
 template <class Op, class... In>
 void reduce_rows(c10::Device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
-  if (lie_across(shape)) {
+  if (one_row_per_lane(shape)) {
     reduce_lanes(shape, op, in...);
   } else {
     const auto states = row_states(shape, op, in...);
@@ -428,11 +429,16 @@ template <class Op, class scalar_t, class... In>
 void map_rows(
     c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
 ) {
-  if (lie_across(shape)) {
+  if (one_row_per_lane(shape)) {
     map_lanes(shape, op, out, in...);
   } else {
     map_rows_by(
-        shape, woven(shape) || split_rows<In...>(shape), op, [&](int64_t row) { return op.of(row); }, out, in...
+        shape,
+        interleaves_segments(shape) || split_rows<In...>(shape),
+        op,
+        [&](int64_t row) { return op.formula(row); },
+        out,
+        in...
     );
   }
 }
@@ -441,7 +447,7 @@ template <class Op, class scalar_t, class... In>
 void transform_rows(
     c10::Device, const RowShape& shape, const Op& op, const RowOperand<scalar_t>& out, const RowOperand<const In>&... in
 ) {
-  if (lie_across(shape)) {
+  if (one_row_per_lane(shape)) {
     transform_lanes(shape, op, out, in...);
   } else {
     const auto states = row_states(shape, op, in...);

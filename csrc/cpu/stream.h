@@ -34,13 +34,13 @@ inline void stream(void* p, const V& x) {
 }
 
 // Whether to stream a result of this many bytes to lines that start at p and are `stride` bytes apart.
-inline bool streams(const void* p, int64_t bytes, int64_t stride = 0) {
+inline bool should_stream(const void* p, int64_t bytes, int64_t stride = 0) {
   const auto address = reinterpret_cast<uintptr_t>(p);
   return sizeof(Streamed) > 1 && bytes > kLarge && (address | stride) % sizeof(Streamed) == 0;
 }
 
 // Each thread that has streamed must call this before other threads read.
-inline void end_of_stream() {
+inline void stream_fence() {
 #if defined(CPU_CAPABILITY_AVX2) || defined(CPU_CAPABILITY_AVX512)
   _mm_sfence();
 #endif

@@ -33,7 +33,7 @@ struct Numbers {
   std::array<Vectorized<T>, kVectors> v;
 
   // The index of the element in this lane of v[k].
-  static constexpr int place(int k, int lane) { return k * Vectorized<T>::size() + lane; }
+  static constexpr int lane_index(int k, int lane) { return k * Vectorized<T>::size() + lane; }
 
   // n: the number of elements, if the vector is not full.
   template <class... N>
@@ -74,7 +74,7 @@ struct Numbers<c10::BFloat16> {
   static constexpr int kVectors = 2;
   std::array<Vectorized<float>, kVectors> v;
 
-  static constexpr int place(int k, int lane) { return 2 * lane + k; }
+  static constexpr int lane_index(int k, int lane) { return 2 * lane + k; }
 
   template <class... N>
   static Numbers load(const c10::BFloat16* p, N... n) {
@@ -101,12 +101,12 @@ struct Numbers<c10::BFloat16> {
 
 // The data of a parameter, and the rule at its step.
 template <class Rule, class scalar_t>
-struct Place {
+struct Slot {
   Rule rule;
   scalar_t *w, *gradient, *compensation;
   std::array<scalar_t*, Rule::kStates> states;
   Key key;
-  PlaceInWhole in_whole;
+  GlobalIndex global_index;
 };
 
 // Rounds w up or down by the random words of its elements; the first element starts a group.
@@ -117,7 +117,7 @@ inline void round_stochastically(Numbers<scalar_t>& w, const uint32_t* words) {
     alignas(64) float lanes[kLanes];
     w.v[k].store(lanes);
     for (int i = 0; i < kLanes; ++i) {
-      lanes[i] = rounded(lanes[i], words[w.place(k, i)], scalar_t());
+      lanes[i] = rounded(lanes[i], words[w.lane_index(k, i)], scalar_t());
     }
     w.v[k] = Vectorized<float>::loadu(lanes);
   }
@@ -126,20 +126,20 @@ inline void round_stochastically(Numbers<scalar_t>& w, const uint32_t* words) {
 // Updates the elements [begin, end).
 template <class Rule, class scalar_t>
 inline void update_part(
-    const Place<Rule, scalar_t> place, const Gradient gradient, int64_t begin, int64_t end, const uint32_t* words
+    const Slot<Rule, scalar_t> slot, const Gradient gradient, int64_t begin, int64_t end, const uint32_t* words
 ) {
   using N = Numbers<scalar_t>;
   using T = typename N::T;
   using V = Vectorized<T>;
-  const bool compensated = is_half<scalar_t> && place.compensation != nullptr;
+  const bool compensated = is_half<scalar_t> && slot.compensation != nullptr;
   const auto update_at = [&](int64_t i, auto... n) {
-    N w = N::load(place.w + i, n...), g = N::load(place.gradient + i, n...), c{};
+    N w = N::load(slot.w + i, n...), g = N::load(slot.gradient + i, n...), c{};
     std::array<N, Rule::kStates> states;
     for (int k = 0; k < Rule::kStates; ++k) {
-      states[k] = N::load(place.states[k] + i, n...);
+      states[k] = N::load(slot.states[k] + i, n...);
     }
     if (compensated) {
-      c = N::load(place.compensation + i, n...);
+      c = N::load(slot.compensation + i, n...);
     }
     for (int j = 0; j < N::kVectors; ++j) {
       if (gradient.scaled) {
@@ -152,7 +152,7 @@ inline void update_part(
       for (int k = 0; k < Rule::kStates; ++k) {
         state[k] = states[k].v[j];
       }
-      place.rule(w.v[j], gradient(g.v[j]), state);
+      slot.rule(w.v[j], gradient(g.v[j]), state);
       for (int k = 0; k < Rule::kStates; ++k) {
         states[k].v[j] = state[k];
       }
@@ -169,15 +169,15 @@ inline void update_part(
         for (int j = 0; j < N::kVectors; ++j) {
           c.v[j] = exact.v[j] - nearest.v[j];
         }
-        c.nearest().store(place.compensation + i, n...);
+        c.nearest().store(slot.compensation + i, n...);
       }
     }
-    w.store(place.w + i, n...);
+    w.store(slot.w + i, n...);
     for (int k = 0; k < Rule::kStates; ++k) {
-      states[k].nearest().store(place.states[k] + i, n...);
+      states[k].nearest().store(slot.states[k] + i, n...);
     }
     if (gradient.scaled) {
-      g.nearest().store(place.gradient + i, n...);
+      g.nearest().store(slot.gradient + i, n...);
     }
   };
   constexpr int64_t kSize = Vectorized<scalar_t>::size();
@@ -193,20 +193,20 @@ inline void update_part(
 // The same with stochastic rounding.
 template <class Rule, class scalar_t>
 inline void update_part_stochastically(
-    const Place<Rule, scalar_t>& place, const Gradient& gradient, int64_t begin, int64_t end
+    const Slot<Rule, scalar_t>& slot, const Gradient& gradient, int64_t begin, int64_t end
 ) {
   alignas(64) uint32_t words[kRounded + kGroup] = {};  // the last vector reads past the words of its elements
-  const PlaceInWhole& in_whole = place.in_whole;
+  const GlobalIndex& global_index = slot.global_index;
   for (int64_t n; begin < end; begin += n) {
-    n = std::min({kRounded, end - begin, in_whole.length - begin % in_whole.length});
-    const int64_t number = in_whole(begin), before = number % kGroup;
-    write_words(words, place.key, number / kGroup, at::ceil_div(before + n, kGroup));
-    update_part(place, gradient, begin, begin + n, words + before);
+    n = std::min({kRounded, end - begin, global_index.length - begin % global_index.length});
+    const int64_t number = global_index(begin), before = number % kGroup;
+    write_words(words, slot.key, number / kGroup, at::ceil_div(before + n, kGroup));
+    update_part(slot, gradient, begin, begin + n, words + before);
   }
 }
 
-inline double number(const std::optional<at::Tensor>& x, double otherwise) {
-  return x.has_value() ? x->item<double>() : otherwise;
+inline double number(const std::optional<at::Tensor>& x, double fallback) {
+  return x.has_value() ? x->item<double>() : fallback;
 }
 
 // parameters: the parameters, their gradients, the states of the rule, and the compensations if there are any. steps:
@@ -223,31 +223,31 @@ void update(const Rule& rule, const Parameters& parameters, at::TensorList steps
     gradient.factor *= clip_factor(options.max_grad_norm, number(options.grad_norm, 0));
   }
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, parameters(0, 0).scalar_type(), "torchnotes::update", [&] {
-    std::vector<Place<Rule, scalar_t>> places(parameters.size());
+    std::vector<Slot<Rule, scalar_t>> slots(parameters.size());
     std::vector<int64_t> sizes(parameters.size());
     double step = steps.empty() ? 0 : advance(steps[0]);
     Rule now = rule.at(lr, step);
-    for (size_t i = 0; i < places.size(); ++i) {
+    for (size_t i = 0; i < slots.size(); ++i) {
       if (!steps.empty() && i > 0) {
         const double own = advance(steps[i]);
         now = own == step ? now : rule.at(lr, own);
         step = own;
       }
       const auto data = [&](size_t list) { return parameters(list, i).template mutable_data_ptr<scalar_t>(); };
-      auto& place = places[i];
-      place = {now, data(0), data(1), parameters.lists() > 2 + kStates ? data(2 + kStates) : nullptr};
+      auto& slot = slots[i];
+      slot = {now, data(0), data(1), parameters.lists() > 2 + kStates ? data(2 + kStates) : nullptr};
       for (int k = 0; k < kStates; ++k) {
-        place.states[k] = data(2 + k);
+        slot.states[k] = data(2 + k);
       }
-      place.key = {uint64_t(options.stream.value_or(0)) + i, uint64_t(step)};
-      place.in_whole = options.in_whole(i);
+      slot.key = {uint64_t(options.stream.value_or(0)) + i, uint64_t(step)};
+      slot.global_index = options.global_index(i);
       sizes[i] = parameters(0, i).numel();
     }
     for_each_chunk(sizes, [&](size_t i, int64_t begin, int64_t end, int64_t) {
       if (options.stream.has_value()) {
-        update_part_stochastically(places[i], gradient, begin, end);
+        update_part_stochastically(slots[i], gradient, begin, end);
       } else {
-        update_part(places[i], gradient, begin, end, nullptr);
+        update_part(slots[i], gradient, begin, end, nullptr);
       }
     });
   });

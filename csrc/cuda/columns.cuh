@@ -43,17 +43,23 @@ __device__ inline at::opmath_type<T> in_column(const RowOperand<const T>& x, int
 }
 
 // Stands for the output of a pass that only reduces.
-struct Nowhere {};
+struct NoOutput {};
 
-template <class Op, class State, class Known, class... T>
+template <class Op, class State, class Constants, class... T>
 __device__ inline void add_and_write(
-    const Op& op, State& state, const Known& known, Nowhere, int64_t, int64_t, const T&... x
+    const Op& op, State& state, const Constants& constants, NoOutput, int64_t, int64_t, const T&... x
 ) {
-  add_elements(op, state, known, x...);
+  add_elements(op, state, constants, x...);
 }
-template <class Op, class State, class Known, class scalar_t, class... T>
+template <class Op, class State, class Constants, class scalar_t, class... T>
 __device__ inline void add_and_write(
-    const Op& op, State& state, const Known&, const RowOperand<scalar_t>& out, int64_t column, int64_t j, const T&... x
+    const Op& op,
+    State& state,
+    const Constants&,
+    const RowOperand<scalar_t>& out,
+    int64_t column,
+    int64_t j,
+    const T&... x
 ) {
   const auto y = op.value(x...);
   out.data[j * out.interleaved + column] = static_cast<scalar_t>(y);
@@ -64,14 +70,14 @@ template <class State, class Op, class Out, class... In>
 __global__ void __launch_bounds__(kColumnThreads) reduce_chunks_kernel(
     RowShape shape, int64_t length, int64_t chunks, Op op, State* parts, Out out, RowOperand<const In>... in
 ) {
-  __shared__ Uninitialised<State> states[kColumnThreads];
+  __shared__ Uninitialized<State> states[kColumnThreads];
   for_chunks(shape, length, chunks, [&](int64_t i, int64_t column, int64_t begin, int64_t end) {
     const bool exists = column < shape.rows;
     State state = op.template start<AccOf<In...>>(exists ? column : 0);
     if (exists) {
-      const auto known = before_row(op, column);
+      const auto constants = row_constants(op, column);
       for (int64_t j = begin; j < end; j += kColumnWarps) {
-        add_and_write(op, state, known, out, column, j, in_column(in, column, j)...);
+        add_and_write(op, state, constants, out, column, j, in_column(in, column, j)...);
       }
     }
     __syncthreads();  // all threads have read the previous chunk
@@ -120,13 +126,13 @@ __global__ void __launch_bounds__(kColumnThreads) map_columns_kernel(
     int64_t length,
     int64_t chunks,
     Op op,
-    FormulaOf of,
+    FormulaOf formula_of,
     RowOperand<scalar_t> out,
     RowOperand<const In>... in
 ) {
   for_chunks(shape, length, chunks, [&](int64_t, int64_t column, int64_t begin, int64_t end) {
     if (column < shape.rows) {
-      const auto formula = of(column);
+      const auto formula = formula_of(column);
       for (int64_t j = begin; j < end; j += kColumnWarps) {
         out.data[j * out.interleaved + column] = static_cast<scalar_t>(op.value(formula, in_column(in, column, j)...));
       }
@@ -135,7 +141,7 @@ __global__ void __launch_bounds__(kColumnThreads) map_columns_kernel(
 }
 
 template <class T>
-at::Tensor memory_for(c10::Device device, int64_t count) {
+at::Tensor scratch_for(c10::Device device, int64_t count) {
   return at::empty({count * int64_t(sizeof(T))}, at::TensorOptions(device).dtype(at::kByte));
 }
 
@@ -150,7 +156,7 @@ void reduce_chunks(
     const RowOperand<const In>&... in
 ) {
   const int64_t length = chunk_length(shape), chunks = at::ceil_div(shape.length, length);
-  const at::Tensor memory = memory_for<State>(device, chunks * shape.rows);
+  const at::Tensor memory = scratch_for<State>(device, chunks * shape.rows);
   auto* const parts = static_cast<State*>(memory.mutable_data_ptr());
   const auto kernel = reduce_chunks_kernel<State, Op, Out, In...>;
   launch(device, chunks * tiles(shape), kColumnThreads, kernel, shape, length, chunks, op, parts, out, in...);
@@ -160,7 +166,7 @@ void reduce_chunks(
 template <class Op>
 struct FormulaOfOp {
   Op op;
-  __device__ auto operator()(int64_t column) const { return op.of(column); }
+  __device__ auto operator()(int64_t column) const { return op.formula(column); }
 };
 
 template <class Formula>
@@ -174,13 +180,13 @@ void map_columns_by(
     c10::Device device,
     const RowShape& shape,
     const Op& op,
-    const FormulaOf& of,
+    const FormulaOf& formula_of,
     const RowOperand<scalar_t>& out,
     const RowOperand<const In>&... in
 ) {
   const int64_t length = chunk_length(shape), chunks = at::ceil_div(shape.length, length);
   const auto kernel = map_columns_kernel<Op, FormulaOf, scalar_t, In...>;
-  launch(device, chunks * tiles(shape), kColumnThreads, kernel, shape, length, chunks, op, of, out, in...);
+  launch(device, chunks * tiles(shape), kColumnThreads, kernel, shape, length, chunks, op, formula_of, out, in...);
 }
 
 template <class Op, class Out, class... In>
@@ -197,7 +203,7 @@ void reduce_columns_to(
 
 template <class Op, class... In>
 void reduce_columns(c10::Device device, const RowShape& shape, const Op& op, const RowOperand<const In>&... in) {
-  reduce_columns_to(device, shape, op, Nowhere(), in...);
+  reduce_columns_to(device, shape, op, NoOutput(), in...);
 }
 
 // Writes op.value(x...) for every element and reduces the values in the same pass.
@@ -233,14 +239,14 @@ void transform_columns(
 ) {
   using State = decltype(op.template start<AccOf<In...>>(0));
   using Formula = decltype(op.finish(0, op.template start<AccOf<In...>>(0)));
-  const at::Tensor memory = memory_for<Formula>(device, shape.rows);
+  const at::Tensor memory = scratch_for<Formula>(device, shape.rows);
   auto* const formulas = static_cast<Formula*>(memory.mutable_data_ptr());
   const auto finish = [&](const State* parts, int64_t chunks) {
     const int64_t blocks = at::ceil_div<int64_t>(shape.rows, kLaneThreads);
     const auto kernel = formulas_kernel<State, Formula, Op>;
     launch(device, blocks, kLaneThreads, kernel, shape, chunks, op, parts, formulas);
   };
-  reduce_chunks<State>(device, shape, op, finish, Nowhere(), in...);
+  reduce_chunks<State>(device, shape, op, finish, NoOutput(), in...);
   map_columns_by(device, shape, op, FormulaIn<Formula>{formulas}, out, in...);
 }
 

@@ -52,11 +52,12 @@ __global__ void __launch_bounds__(kMapThreads) draws_kernel(
 ) {
   using T = at::opmath_type<scalar_t>;
   constexpr int kEach = 4 * sizeof(uint32_t) / sizeof(T);  // elements per block
-  constexpr int kElements = kEach * kApart;                // elements per group
+  constexpr int kElements = kEach * kPairDistance;         // elements per group
   for (int64_t i = thread_index(); i < rows * blocks; i += thread_count()) {
     const int64_t row = i / blocks, start = numbering.start(row);
-    const int64_t number = start / kElements * kApart + i % blocks;
-    const int64_t first = number / kApart * kElements + number % kApart - start;  // its first element in the row
+    const int64_t number = start / kElements * kPairDistance + i % blocks;
+    const int64_t first =
+        number / kPairDistance * kElements + number % kPairDistance - start;  // its first element in the row
     const auto block = philox(keys[numbering.part(row)], uint64_t(number), uint64_t(number) >> 32);
     const auto put = [&](int64_t element, T value) {
       if (element >= 0 && element < size) {
@@ -66,8 +67,8 @@ __global__ void __launch_bounds__(kMapThreads) draws_kernel(
 #pragma unroll
     for (int k = 0; k < kEach; k += 2) {
       const Pair<T> pair = draw(bits_of(block, k, T()), bits_of(block, k + 1, T()));
-      put(first + k * kApart, pair.first);
-      put(first + (k + 1) * kApart, pair.second);
+      put(first + k * kPairDistance, pair.first);
+      put(first + (k + 1) * kPairDistance, pair.second);
     }
   }
 }
@@ -86,9 +87,10 @@ void for_each_draw(
     of_parts.data = keys.const_data_ptr<int64_t>();
   }
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, out.scalar_type(), "torchnotes::draws", [&] {
-    constexpr int64_t kElements = 4 * kApart * sizeof(uint32_t) / sizeof(at::opmath_type<scalar_t>);  // per group
-    const int64_t before = parts.numbering.most_before(kElements);
-    const int64_t blocks = at::ceil_div(before + parts.size, kElements) * kApart;  // per row
+    constexpr int64_t kElements =
+        4 * kPairDistance * sizeof(uint32_t) / sizeof(at::opmath_type<scalar_t>);  // per group
+    const int64_t before = parts.numbering.max_skipped(kElements);
+    const int64_t blocks = at::ceil_div(before + parts.size, kElements) * kPairDistance;  // per row
     launch(
         out.device(),
         at::ceil_div<int64_t>(parts.count * blocks, kMapThreads),

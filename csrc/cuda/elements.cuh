@@ -8,8 +8,8 @@
 #include <ATen/ceil_div.h>
 #include <ATen/ops/empty.h>
 
+#include "../broadcast.h"
 #include "../formulas/weighted.h"
-#include "../repeated.h"
 #include "map.cuh"
 #include "rows.cuh"
 
@@ -22,9 +22,9 @@ inline at::Tensor empty_like_dense(const at::Tensor& x) { return at::empty_like(
 
 // The elements [i, i + n), in a single access if they are contiguous.
 template <int n, class T>
-__device__ inline Packet<T, n> load(const Repeated<T>& x, int64_t i) {
+__device__ inline Packet<T, n> load(const Broadcast<T>& x, int64_t i) {
   const T* p = x.data + x.place(i);
-  if (x.each == 1 && i + n <= x.count && reinterpret_cast<uintptr_t>(p) % sizeof(Packet<T, n>) == 0) {
+  if (x.repeats == 1 && i + n <= x.count && reinterpret_cast<uintptr_t>(p) % sizeof(Packet<T, n>) == 0) {
     return load<n>(p);
   }
   Packet<T, n> packet;
@@ -48,7 +48,7 @@ __device__ inline void map_packet(const F& f, scalar_t* out, const Packet<T, n>&
 
 template <class Make, class scalar_t, class... T>
 __global__ void __launch_bounds__(kMapThreads) map_elements_kernel(
-    Make make, int64_t n, scalar_t* out, Repeated<T>... in
+    Make make, int64_t n, scalar_t* out, Broadcast<T>... in
 ) {
   constexpr int kSize = kPacket<scalar_t>;
   const auto f = make();
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kMapThreads) map_elements_kernel(
 
 // make() returns F. Each thread calls it, because F may depend on numbers on the device.
 template <class Make, class scalar_t, class... T>
-void map_elements(c10::Device device, const Make& make, int64_t n, scalar_t* out, const Repeated<T>&... in) {
+void map_elements(c10::Device device, const Make& make, int64_t n, scalar_t* out, const Broadcast<T>&... in) {
   const int64_t blocks = at::ceil_div<int64_t>(n, kMapThreads * kPacket<scalar_t>);
   launch(device, blocks, kMapThreads, map_elements_kernel<Make, scalar_t, T...>, make, n, out, in...);
 }
@@ -80,7 +80,7 @@ __device__ inline void add_packet(const F& f, Weighted<acc_t>& sum, const Packet
 
 template <int n, class F, class acc_t, class... T>
 __global__ void __launch_bounds__(kRowThreads) sum_pieces_kernel(
-    F f, int64_t elements, Weighted<double>* pieces, Weighted<acc_t> nothing, Repeated<T>... in
+    F f, int64_t elements, Weighted<double>* pieces, Weighted<acc_t> nothing, Broadcast<T>... in
 ) {
   for (int64_t piece = blockIdx.x; piece * kPiece < elements; piece += gridDim.x) {
     const int64_t begin = piece * kPiece;
@@ -124,8 +124,8 @@ void sum_elements(
     const F& f,
     const Finish& finish,
     int64_t n,
-    const Repeated<First>& first,
-    const Repeated<T>&... in
+    const Broadcast<First>& first,
+    const Broadcast<T>&... in
 ) {
   using acc_t = at::opmath_type<First>;
   const int64_t count = at::ceil_div(n, kPiece);

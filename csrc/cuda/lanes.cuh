@@ -18,7 +18,7 @@ constexpr int kLaneThreads = 128;
 // Element j of a row, or of the segment that all rows share, such as a weight per class.
 template <class In>
 __device__ inline at::opmath_type<In> element(const RowOperand<const In>& x, int64_t row, int64_t j) {
-  return static_cast<at::opmath_type<In>>(x.among_others(x.row_stride == 0 ? 0 : row)[j * x.interleaved]);
+  return static_cast<at::opmath_type<In>>(x.strided_row(x.row_stride == 0 ? 0 : row)[j * x.interleaved]);
 }
 
 template <class Op, class... In>
@@ -26,9 +26,9 @@ __device__ inline auto reduce_lane(
     const RowShape& shape, const Op& op, int64_t row, const RowOperand<const In>&... in
 ) {
   auto state = op.template start<AccOf<In...>>(row);
-  const auto known = before_row(op, row);
+  const auto constants = row_constants(op, row);
   for (int64_t j = 0; j < shape.length; ++j) {
-    add_elements(op, state, known, element(in, row, j)...);
+    add_elements(op, state, constants, element(in, row, j)...);
   }
   return state;
 }
@@ -43,9 +43,9 @@ __device__ inline void map_lane(
     const RowOperand<const In>&... in
 ) {
   for (int64_t j = 0; j < shape.length; ++j) {
-    out.among_others(row)[j * out.interleaved] = static_cast<scalar_t>(op.value(f, element(in, row, j)...));
+    out.strided_row(row)[j * out.interleaved] = static_cast<scalar_t>(op.value(f, element(in, row, j)...));
   }
-  amend(op, row, f, 0);
+  patch_target(op, row, f, 0);
 }
 
 template <class F>
@@ -65,7 +65,7 @@ template <class Op, class scalar_t, class... In>
 __global__ void __launch_bounds__(kLaneThreads) map_lanes_kernel(
     RowShape shape, Op op, RowOperand<scalar_t> out, RowOperand<const In>... in
 ) {
-  for_own_rows(shape, [&](int64_t row) { map_lane(shape, op, op.of(row), row, out, in...); });
+  for_own_rows(shape, [&](int64_t row) { map_lane(shape, op, op.formula(row), row, out, in...); });
 }
 
 template <class Op, class scalar_t, class... In>

@@ -82,7 +82,7 @@ at::Tensor map(const F& f, const at::Tensor& first, const Rest&... rest) {
   (check_same(first, rest), ...);
   at::Tensor out;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, first.scalar_type(), "torchnotes::map", [&] {
-    if (dense_alike(first, rest...)) {
+    if (same_dense_layout(first, rest...)) {
       out = empty_like_dense(first);
       map_dense(
           f,
@@ -92,7 +92,7 @@ at::Tensor map(const F& f, const at::Tensor& first, const Rest&... rest) {
           rest.template const_data_ptr<scalar_t>()...
       );
     } else {
-      auto iterator = result_and(first, rest...);
+      auto iterator = result_iterator(first, rest...);
       out = iterator.output();
       map_strided<scalar_t>(f, iterator, std::make_index_sequence<1 + sizeof...(Rest)>{});
     }
@@ -103,7 +103,7 @@ at::Tensor map(const F& f, const at::Tensor& first, const Rest&... rest) {
 template <class F>
 void map_(const F& f, at::Tensor& self) {
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, self.scalar_type(), "torchnotes::map_", [&] {
-    if (dense_alike(self)) {
+    if (same_dense_layout(self)) {
       map_dense(f, self, self.mutable_data_ptr<scalar_t>(), self.const_data_ptr<scalar_t>());
     } else {
       auto iterator = at::TensorIterator::unary_op(self, self);  // raises if the tensor overlaps itself

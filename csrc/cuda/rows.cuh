@@ -20,7 +20,7 @@ constexpr int kRowThreads = 512;
 
 // Shared memory for a T that may not be trivially constructible.
 template <class T>
-struct Uninitialised {
+struct Uninitialized {
   alignas(T) unsigned char bytes[sizeof(T)];
   __device__ T& get() { return *reinterpret_cast<T*>(bytes); }
 };
@@ -52,7 +52,7 @@ __device__ inline State merge_warp(State state) {
 // Merges the states of a block into its first thread.
 template <class acc_t, class State>
 __device__ inline State merge_block(State state, const State& empty) {
-  __shared__ Uninitialised<State> warps[kRowThreads / kWarp];
+  __shared__ Uninitialized<State> warps[kRowThreads / kWarp];
   const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   state = merge_warp<acc_t>(state);
   __syncthreads();  // all threads have read the previous row
@@ -92,13 +92,13 @@ template <int n, class Op, class... In>
 __device__ inline auto reduce_row(const RowShape& shape, const Op& op, int64_t row, const RowOperand<const In>&... in) {
   using acc_t = AccOf<In...>;
   const auto empty = op.template start<acc_t>(row);
-  const auto known = before_row(op, row);
+  const auto constants = row_constants(op, row);
   auto state = empty;
   for_packets<n>(shape, [&](int64_t segment, int64_t offset) {
     const auto add = [&](const Packet<In, n>&... x) {
 #pragma unroll
       for (int i = 0; i < n; ++i) {
-        add_elements(op, state, known, static_cast<acc_t>(x.lane[i])...);
+        add_elements(op, state, constants, static_cast<acc_t>(x.lane[i])...);
       }
     };
     add(load<n>(in.at(row, segment) + offset)...);
@@ -129,7 +129,7 @@ __device__ inline void map_row(
   });
   __syncthreads();
   if (threadIdx.x == 0) {
-    amend(op, row, f, 0);
+    patch_target(op, row, f, 0);
   }
 }
 
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kRowThreads) map_kernel(
     RowShape shape, Op op, RowOperand<scalar_t> out, RowOperand<const In>... in
 ) {
   for (int64_t row = blockIdx.x; row < shape.rows; row += gridDim.x) {
-    const auto formula = op.of(row);
+    const auto formula = op.formula(row);
     __syncthreads();  // all threads have read what patch_target may write
     map_row<n>(shape, op, formula, row, out, in...);
   }
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kRowThreads) transform_kernel(
     RowShape shape, Op op, RowOperand<scalar_t> out, RowOperand<const In>... in
 ) {
   using Formula = decltype(op.finish(0, op.template start<at::opmath_type<scalar_t>>(0)));
-  __shared__ Uninitialised<Formula> formula;
+  __shared__ Uninitialized<Formula> formula;
   for (int64_t row = blockIdx.x; row < shape.rows; row += gridDim.x) {
     const auto all = reduce_row<n>(shape, op, row, in...);
     if (threadIdx.x == 0) {

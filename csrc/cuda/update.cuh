@@ -17,23 +17,25 @@ namespace {
 
 // A float or double on the device, or a constant.
 struct DeviceNumber {
-  float* single = nullptr;
-  double* twice = nullptr;
-  double otherwise = 0;
+  float* as_float = nullptr;
+  double* as_double = nullptr;
+  double constant = 0;
 
   DeviceNumber() = default;
-  explicit DeviceNumber(double value) : otherwise(value) {}
+  explicit DeviceNumber(double value) : constant(value) {}
   explicit DeviceNumber(const at::Tensor& x) {
-    (x.scalar_type() == at::kFloat ? void(single = x.mutable_data_ptr<float>())
-                                   : void(twice = x.mutable_data_ptr<double>()));
+    (x.scalar_type() == at::kFloat ? void(as_float = x.mutable_data_ptr<float>())
+                                   : void(as_double = x.mutable_data_ptr<double>()));
   }
 
-  __device__ double get() const { return single != nullptr ? *single : twice != nullptr ? *twice : otherwise; }
+  __device__ double get() const {
+    return as_float != nullptr ? *as_float : as_double != nullptr ? *as_double : constant;
+  }
   __device__ void increment() const {
-    if (single != nullptr) {
-      *single += 1;
-    } else if (twice != nullptr) {
-      *twice += 1;
+    if (as_float != nullptr) {
+      *as_float += 1;
+    } else if (as_double != nullptr) {
+      *as_double += 1;
     }
   }
 };
@@ -52,22 +54,22 @@ struct DeviceOptions {
 };
 
 template <class scalar_t, int kStates>
-struct Place {
+struct Slot {
   scalar_t *w, *gradient, *compensation;
   std::array<scalar_t*, kStates> states;
   DeviceNumber step;
-  PlaceInWhole in_whole;
+  GlobalIndex global_index;
   uint32_t number;  // of the parameter
   bool aligned;
 };
 
 template <class scalar_t, int kStates>
-using Places = Batch<Place<scalar_t, kStates>>;
+using Slots = Batch<Slot<scalar_t, kStates>>;
 
 template <class scalar_t, int kStates>
-__global__ void advance_kernel(Places<scalar_t, kStates> places, DeviceNumber found_inf) {
-  if (threadIdx.x < places.count && found_inf.get() == 0) {
-    places.item[threadIdx.x].step.increment();
+__global__ void advance_kernel(Slots<scalar_t, kStates> slots, DeviceNumber found_inf) {
+  if (threadIdx.x < slots.count && found_inf.get() == 0) {
+    slots.item[threadIdx.x].step.increment();
   }
 }
 
@@ -81,19 +83,19 @@ template <int n, class Rule, class scalar_t>
 __device__ inline void update_packet(
     const Rule& rule,
     const Gradient& gradient,
-    const Place<scalar_t, Rule::kStates>& place,
+    const Slot<scalar_t, Rule::kStates>& slot,
     const Key* stochastic,
     int64_t i
 ) {
   using T = at::opmath_type<scalar_t>;
-  auto w = load<n>(place.w + i), g = load<n>(place.gradient + i);
+  auto w = load<n>(slot.w + i), g = load<n>(slot.gradient + i);
   Packet<scalar_t, n> c{}, states[Rule::kStates + 1];
-  if (place.compensation != nullptr) {
-    c = load<n>(place.compensation + i);
+  if (slot.compensation != nullptr) {
+    c = load<n>(slot.compensation + i);
   }
 #pragma unroll
   for (int k = 0; k < Rule::kStates; ++k) {
-    states[k] = load<n>(place.states[k] + i);
+    states[k] = load<n>(slot.states[k] + i);
   }
 #pragma unroll
   for (int j = 0; j < n; ++j) {
@@ -102,7 +104,7 @@ __device__ inline void update_packet(
       d = gradient.unscaled(d);
       g.lane[j] = static_cast<scalar_t>(d);
     }
-    if (place.compensation != nullptr) {
+    if (slot.compensation != nullptr) {
       weight += static_cast<T>(c.lane[j]);
     }
     std::array<T, Rule::kStates> state;
@@ -118,60 +120,60 @@ __device__ inline void update_packet(
     w.lane[j] = static_cast<scalar_t>(weight);
     if constexpr (sizeof(scalar_t) == 2) {
       if (stochastic != nullptr) {
-        w.lane[j] = rounded_at<scalar_t>(weight, *stochastic, place.in_whole(i + j));
+        w.lane[j] = rounded_at<scalar_t>(weight, *stochastic, slot.global_index(i + j));
       }
     }
     c.lane[j] = static_cast<scalar_t>(weight - static_cast<T>(w.lane[j]));
   }
-  store(place.w + i, w);
+  store(slot.w + i, w);
 #pragma unroll
   for (int k = 0; k < Rule::kStates; ++k) {
-    store(place.states[k] + i, states[k]);
+    store(slot.states[k] + i, states[k]);
   }
   if (gradient.scaled) {
-    store(place.gradient + i, g);
+    store(slot.gradient + i, g);
   }
-  if (place.compensation != nullptr) {
-    store(place.compensation + i, c);
+  if (slot.compensation != nullptr) {
+    store(slot.compensation + i, c);
   }
 }
 
 template <class Rule, class scalar_t>
 __global__ void __launch_bounds__(kMapThreads) update_kernel(
-    Rule rule, Places<scalar_t, Rule::kStates> places, DeviceOptions options
+    Rule rule, Slots<scalar_t, Rule::kStates> slots, DeviceOptions options
 ) {
   if (options.skipped()) {
     return;
   }
-  __shared__ Uninitialised<Rule> shared;
+  __shared__ Uninitialized<Rule> shared;
   const Gradient gradient = options.gradient();
-  for_each_chunk(places, [&](int i, int64_t begin, int64_t end, int64_t) {
-    const auto& place = places.item[i];
+  for_each_chunk(slots, [&](int i, int64_t begin, int64_t end, int64_t) {
+    const auto& slot = slots.item[i];
     __syncthreads();  // all threads have read the rule of the previous chunk
     if (threadIdx.x == 0) {
-      new (&shared.get()) Rule(rule.at(options.lr.get(), place.step.get()));
+      new (&shared.get()) Rule(rule.at(options.lr.get(), slot.step.get()));
     }
     __syncthreads();
     const Rule now = shared.get();
-    const Key key{options.stream + place.number, uint64_t(place.step.get())};
+    const Key key{options.stream + slot.number, uint64_t(slot.step.get())};
     const Key* const stochastic = options.stochastic ? &key : nullptr;
     constexpr int kSize = kPacket<scalar_t>;
-    const int64_t whole = place.aligned ? begin + (end - begin) / kSize * kSize : begin;
+    const int64_t whole = slot.aligned ? begin + (end - begin) / kSize * kSize : begin;
     for (int64_t j = begin + int64_t(threadIdx.x) * kSize; j < whole; j += int64_t(blockDim.x) * kSize) {
-      update_packet<kSize>(now, gradient, place, stochastic, j);
+      update_packet<kSize>(now, gradient, slot, stochastic, j);
     }
     for (int64_t j = whole + threadIdx.x; j < end; j += blockDim.x) {
-      update_packet<1>(now, gradient, place, stochastic, j);
+      update_packet<1>(now, gradient, slot, stochastic, j);
     }
   });
 }
 
-inline DeviceNumber device_number(const std::optional<at::Tensor>& x, double otherwise, at::Tensor& keep) {
+inline DeviceNumber device_number(const std::optional<at::Tensor>& x, double fallback, at::Tensor& keep) {
   if (!x.has_value()) {
-    return DeviceNumber(otherwise);
+    return DeviceNumber(fallback);
   }
-  const bool known = x->scalar_type() == at::kFloat || x->scalar_type() == at::kDouble;
-  keep = known ? *x : x->to(at::kDouble);
+  const bool is_float = x->scalar_type() == at::kFloat || x->scalar_type() == at::kDouble;
+  keep = is_float ? *x : x->to(at::kDouble);
   return DeviceNumber(keep);
 }
 
@@ -184,8 +186,8 @@ void update(const Rule& rule, const Parameters& parameters, at::TensorList steps
         step.device() == device || (step.is_cpu() && !options.found_inf.has_value()),
         "torchnotes: expected the steps of the parameters on ",
         device,
-        options.found_inf.has_value() ? ", where it is known whether a gradient is infinite" : " or the CPU",
-        ", got one on ",
+        options.found_inf.has_value() ? ", because found_inf is given" : " or the CPU",
+        ", got a step on ",
         step.device()
     );
   }
@@ -204,30 +206,30 @@ void update(const Rule& rule, const Parameters& parameters, at::TensorList steps
   };
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, parameters(0, 0).scalar_type(), "torchnotes::update", [&] {
     for (size_t i = 0; i < parameters.size();) {
-      Places<scalar_t, kStates> places;
-      for (; i < parameters.size() && !places.full(); ++i) {
+      Slots<scalar_t, kStates> slots;
+      for (; i < parameters.size() && !slots.full(); ++i) {
         const auto data = [&](size_t list) { return parameters(list, i).template mutable_data_ptr<scalar_t>(); };
-        Place<scalar_t, kStates> place{data(0), data(1), nullptr};
-        place.aligned = starts_packet(place.w) && starts_packet(place.gradient);
+        Slot<scalar_t, kStates> slot{data(0), data(1), nullptr};
+        slot.aligned = starts_packet(slot.w) && starts_packet(slot.gradient);
         for (int k = 0; k < kStates; ++k) {
-          place.states[k] = data(2 + k);
-          place.aligned = place.aligned && starts_packet(place.states[k]);
+          slot.states[k] = data(2 + k);
+          slot.aligned = slot.aligned && starts_packet(slot.states[k]);
         }
         if (parameters.lists() > 2 + kStates) {
-          place.compensation = data(2 + kStates);
-          place.aligned = place.aligned && starts_packet(place.compensation);
+          slot.compensation = data(2 + kStates);
+          slot.aligned = slot.aligned && starts_packet(slot.compensation);
         }
         if (!steps.empty()) {
-          place.step = steps[i].device() == device ? DeviceNumber(steps[i]) : DeviceNumber(advance(steps[i]));
+          slot.step = steps[i].device() == device ? DeviceNumber(steps[i]) : DeviceNumber(advance(steps[i]));
         }
-        place.in_whole = options.in_whole(i);
-        place.number = uint32_t(i);
-        places.add(place, parameters(0, i).numel());
+        slot.global_index = options.global_index(i);
+        slot.number = uint32_t(i);
+        slots.add(slot, parameters(0, i).numel());
       }
       if (!steps.empty()) {
-        launch(device, 1, kTensors, advance_kernel<scalar_t, kStates>, places, on_device.found_inf);
+        launch(device, 1, kTensors, advance_kernel<scalar_t, kStates>, slots, on_device.found_inf);
       }
-      launch(device, places.chunks(), kMapThreads, update_kernel<Rule, scalar_t>, rule, places, on_device);
+      launch(device, slots.chunks(), kMapThreads, update_kernel<Rule, scalar_t>, rule, slots, on_device);
     }
   });
   parameters.write_back();

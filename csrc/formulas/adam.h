@@ -22,14 +22,14 @@ struct Adam {
   static constexpr int kStates = 2 + kAmsgrad;  // m, v, the greatest v
   double beta1, beta2, eps, lambda;
   bool decoupled;
-  double eta = 0, root = 1, kept = 1;  // eta / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+  double eta = 0, root = 1, shrink = 1;  // eta / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
 
   C10_HOST_DEVICE Adam at(double lr, double t) const {
     Adam rule = *this;
     rule.eta = lr / (1 - ::pow(beta1, t));
     rule.root = 1 / ::sqrt(1 - ::pow(beta2, t));
     if (decoupled) {
-      rule.kept = 1 - lr * lambda;
+      rule.shrink = 1 - lr * lambda;
       rule.lambda = 0;
     }
     return rule;
@@ -37,16 +37,16 @@ struct Adam {
 
   template <class T>
   C10_HOST_DEVICE void operator()(T& w, T gradient, std::array<T, kStates>& state) const {
-    w = T(kept) * w;
+    w = T(shrink) * w;
     const T d = with_decay(gradient, w, lambda);
     T &m = state[0], &v = state[1];
     m = fma(T(1 - beta1), d - m, m);
     v = fma(T(1 - beta2) * d, d, T(beta2) * v);
     T square = v;
     if constexpr (kAmsgrad) {
-      T& greatest = state[2];
-      greatest = where(greatest != greatest, greatest, at_least(v, greatest));  // NaN stays, in bfloat16 too
-      square = greatest;
+      T& max_v = state[2];
+      max_v = where(max_v != max_v, max_v, at_least(v, max_v));  // NaN stays, in bfloat16 too
+      square = max_v;
     }
     w = fma(T(-eta), m / fma(sqrt(square), T(root), T(eps)), w);
   }

@@ -37,12 +37,12 @@ namespace torchnotes {
 // The sums below for a few numbers, in the precision of the arithmetic.
 template <class T>
 struct ChannelBlock {
-  T of_a, of_ab;
+  T sum_a, sum_ab;
 
   static C10_HOST_DEVICE T number(T x) { return x; }
   C10_HOST_DEVICE void add(T a, T b) {
-    of_a = of_a + a;
-    of_ab = fma(a, b, of_ab);
+    sum_a = sum_a + a;
+    sum_ab = fma(a, b, sum_ab);
   }
 };
 
@@ -50,25 +50,25 @@ struct ChannelBlock {
 template <class T>
 struct ChannelSums {
   using Number = double;  // the type of each lane
-  Wide<T> of_a, of_ab;
+  Wide<T> sum_a, sum_ab;
 
   static C10_HOST_DEVICE ChannelSums start() { return {widen(T(0)), widen(T(0))}; }
   static C10_HOST_DEVICE Wide<T> number(T x) { return widen(x); }
   C10_HOST_DEVICE void add(Wide<T> a, Wide<T> b) {
-    of_a = of_a + a;
-    of_ab = fma(a, b, of_ab);
+    sum_a = sum_a + a;
+    sum_ab = fma(a, b, sum_ab);
   }
   C10_HOST_DEVICE void merge(const ChannelSums& other) {
-    of_a = of_a + other.of_a;
-    of_ab = of_ab + other.of_ab;
+    sum_a = sum_a + other.sum_a;
+    sum_ab = sum_ab + other.sum_ab;
   }
   C10_HOST_DEVICE void merge(const ChannelBlock<T>& few) {
-    of_a = of_a + widen(few.of_a);
-    of_ab = of_ab + widen(few.of_ab);
+    sum_a = sum_a + widen(few.sum_a);
+    sum_ab = sum_ab + widen(few.sum_ab);
   }
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(ChannelSums<Scalar>& result) const {
-    result.merge(ChannelSums<Scalar>{sum_of_lanes(of_a), sum_of_lanes(of_ab)});
+    result.merge(ChannelSums<Scalar>{sum_of_lanes(sum_a), sum_of_lanes(sum_ab)});
   }
 };
 
@@ -78,7 +78,7 @@ struct Moments {
 
 template <class T>
 C10_HOST_DEVICE inline Moments moments(const ChannelSums<T>& about, double k, double inverse_n) {
-  const double mean = about.of_a * inverse_n, variance = about.of_ab * inverse_n - mean * mean;
+  const double mean = about.sum_a * inverse_n, variance = about.sum_ab * inverse_n - mean * mean;
   return {k + mean, variance < 0 ? 0.0 : variance};
 }
 
@@ -89,28 +89,28 @@ struct Channel {
 // The affine map of a channel. u = base - m, where the base is x, or z = f^-1(y) if only y is available, and z = scale
 // u + offset. Exactly, x - mu = x_per_u (u - mean_error).
 template <class T>
-struct Place {
+struct ChannelMap {
   T m, scale, offset;
 };
 
 struct FromInput {
   template <class V>
-  C10_HOST_DEVICE V level(V x) const {
+  C10_HOST_DEVICE V base(V x) const {
     return x;
   }
   template <class T, class V>
-  C10_HOST_DEVICE V z(const Place<T>& at, V, V u) const {
-    return fma(u, V(at.scale), V(at.offset));
+  C10_HOST_DEVICE V z(const ChannelMap<T>& map, V, V u) const {
+    return fma(u, V(map.scale), V(map.offset));
   }
   template <class T>
-  static C10_HOST_DEVICE double beyond(const Channel& c) {
+  static C10_HOST_DEVICE double mean_error(const Channel& c) {
     return c.mean - static_cast<double>(static_cast<T>(c.mean));
   }
-  static C10_HOST_DEVICE double per_unit(const Channel&) { return 1; }
+  static C10_HOST_DEVICE double x_per_u(const Channel&) { return 1; }
   template <class T>
-  static C10_HOST_DEVICE Place<T> place(const Channel& c) {
+  static C10_HOST_DEVICE ChannelMap<T> channel_map(const Channel& c) {
     const double scale = c.gamma * c.rstd;
-    const double offset = c.beta - beyond<T>(c) * scale;
+    const double offset = c.beta - mean_error<T>(c) * scale;
     return {static_cast<T>(c.mean), static_cast<T>(scale), static_cast<T>(offset)};
   }
 };
@@ -118,20 +118,20 @@ struct FromInput {
 struct FromOutput {
   double inverse_slope;
   template <class V>
-  C10_HOST_DEVICE V level(V y) const {
+  C10_HOST_DEVICE V base(V y) const {
     return LeakyReLU{inverse_slope}(y);
   }
   template <class T, class V>
-  C10_HOST_DEVICE V z(const Place<T>&, V y, V) const {
+  C10_HOST_DEVICE V z(const ChannelMap<T>&, V y, V) const {
     return y;  // has the sign of z, which determines the slope
   }
   template <class T>
-  static C10_HOST_DEVICE double beyond(const Channel&) {
+  static C10_HOST_DEVICE double mean_error(const Channel&) {
     return 0;
   }
-  static C10_HOST_DEVICE double per_unit(const Channel& c) { return 1 / (c.gamma * c.rstd); }
+  static C10_HOST_DEVICE double x_per_u(const Channel& c) { return 1 / (c.gamma * c.rstd); }
   template <class T>
-  static C10_HOST_DEVICE Place<T> place(const Channel& c) {
+  static C10_HOST_DEVICE ChannelMap<T> channel_map(const Channel& c) {
     return {static_cast<T>(c.beta), T(1), T(0)};
   }
 };
@@ -144,12 +144,12 @@ C10_HOST_DEVICE inline bool may_invert(double gamma, double beta, double most) {
 }
 
 // a - b, but an infinite a stays as it is
-C10_HOST_DEVICE inline double less(double a, double b) { return a - a == 0 ? a - b : a; }
+C10_HOST_DEVICE inline double subtract(double a, double b) { return a - a == 0 ? a - b : a; }
 
 // dL/dx = p d + q u + t
 template <class T>
 struct ChannelGradient {
-  Place<T> at;
+  ChannelMap<T> map;
   T p, q, t;
 
   template <class V>
@@ -160,14 +160,14 @@ struct ChannelGradient {
 
 // sum d and sum d x^
 struct ChannelTotals {
-  double of_d, of_dx;
+  double sum_d, sum_dx;
 };
 
 // From the sums of d and d u.
 template <class Reference, class T>
 C10_HOST_DEVICE inline ChannelTotals channel_totals(const Channel& c, const ChannelSums<T>& sums) {
-  const double beyond = Reference::template beyond<T>(c);
-  return {sums.of_a, less(sums.of_ab, beyond * sums.of_a) * Reference::per_unit(c) * c.rstd};
+  const double mean_error = Reference::template mean_error<T>(c);
+  return {sums.sum_a, subtract(sums.sum_ab, mean_error * sums.sum_a) * Reference::x_per_u(c) * c.rstd};
 }
 
 // For n numbers with mean mu; 1/n = 0 if mu and v are given.
@@ -176,11 +176,16 @@ C10_HOST_DEVICE inline ChannelGradient<T> channel_gradient(
     const Channel& c, ChannelTotals totals, double inverse_n, bool center_only
 ) {
   const double p = c.gamma * c.rstd;
-  const double t = inverse_n == 0 ? 0.0 : -p * totals.of_d * inverse_n;
+  const double t = inverse_n == 0 ? 0.0 : -p * totals.sum_d * inverse_n;
   const double q =
-      inverse_n == 0 || center_only ? 0.0 : -p * c.rstd * Reference::per_unit(c) * totals.of_dx * inverse_n;
-  const double beyond = Reference::template beyond<T>(c);
-  return {Reference::template place<T>(c), static_cast<T>(p), static_cast<T>(q), static_cast<T>(less(t, q * beyond))};
+      inverse_n == 0 || center_only ? 0.0 : -p * c.rstd * Reference::x_per_u(c) * totals.sum_dx * inverse_n;
+  const double mean_error = Reference::template mean_error<T>(c);
+  return {
+      Reference::template channel_map<T>(c),
+      static_cast<T>(p),
+      static_cast<T>(q),
+      static_cast<T>(subtract(t, q * mean_error))
+  };
 }
 
 }  // namespace torchnotes

@@ -80,85 +80,87 @@ struct Softcap {
 template <class T>
 struct MassedLogSumExp {
   LogSumExp<T> logits;
-  T mass, along;  // M and S
+  T mass, shifted_sum;  // M and S
 
   static C10_HOST_DEVICE MassedLogSumExp start() { return {LogSumExp<T>::start(), T(0), T(0)}; }
   C10_HOST_DEVICE void add(T u, T a) {
-    rise(at_least(u, logits.greatest));
+    rebase(at_least(u, logits.max));
     logits.add(u);
-    along = fma(a, u - logits.greatest, along);
+    shifted_sum = fma(a, u - logits.max, shifted_sum);
     mass = mass + a;
   }
   C10_HOST_DEVICE void merge(MassedLogSumExp other) {
-    const T high = at_least(other.logits.greatest, logits.greatest);
-    rise(high);
-    other.rise(high);
+    const T high = at_least(other.logits.max, logits.max);
+    rebase(high);
+    other.rebase(high);
     logits.merge(other.logits);
-    along = along + other.along;
+    shifted_sum = shifted_sum + other.shifted_sum;
     mass = mass + other.mass;
   }
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(MassedLogSumExp<Scalar>& result) const {
     MassedLogSumExp all = *this;
     logits.merge_lanes(result.logits);
-    all.rise(T(result.logits.greatest));
-    result.along = sum_of_lanes(all.along);
+    all.rebase(T(result.logits.max));
+    result.shifted_sum = sum_of_lanes(all.shifted_sum);
     result.mass = sum_of_lanes(mass);
   }
 
  private:
-  C10_HOST_DEVICE void rise(T high) { along = along - where(mass == T(0), T(0), mass * (high - logits.greatest)); }
+  C10_HOST_DEVICE void rebase(T high) {
+    shifted_sum = shifted_sum - where(mass == T(0), T(0), mass * (high - logits.max));
+  }
 };
 
 // For logits whose maximum is known.
 template <class T>
-struct MassedLogSumExpBelow {
-  LogSumExpBelow<T> logits;
-  T mass, along;
+struct MassedLogSumExpGivenMax {
+  LogSumExpGivenMax<T> logits;
+  T mass, shifted_sum;
 
   template <class Scalar>
-  static C10_HOST_DEVICE MassedLogSumExpBelow start(Greatest<Scalar> known) {
-    return {LogSumExpBelow<T>::start(known), T(0), T(0)};
+  static C10_HOST_DEVICE MassedLogSumExpGivenMax start(Maximum<Scalar> max) {
+    return {LogSumExpGivenMax<T>::start(max), T(0), T(0)};
   }
-  C10_HOST_DEVICE operator MassedLogSumExp<T>() const { return {logits, mass, along}; }
+  C10_HOST_DEVICE operator MassedLogSumExp<T>() const { return {logits, mass, shifted_sum}; }
   C10_HOST_DEVICE void add(T u, T a) {
     logits.add(u);
-    along = fma(a, u - logits.greatest, along);
+    shifted_sum = fma(a, u - logits.max, shifted_sum);
     mass = mass + a;
   }
-  C10_HOST_DEVICE void merge(MassedLogSumExpBelow other) {
+  C10_HOST_DEVICE void merge(MassedLogSumExpGivenMax other) {
     logits.merge(other.logits);
-    along = along + other.along;
+    shifted_sum = shifted_sum + other.shifted_sum;
     mass = mass + other.mass;
   }
   template <class Scalar>
-  C10_HOST_DEVICE void merge_lanes(MassedLogSumExpBelow<Scalar>& result) const {
+  C10_HOST_DEVICE void merge_lanes(MassedLogSumExpGivenMax<Scalar>& result) const {
     logits.merge_lanes(result.logits);
-    result.along = sum_of_lanes(along);
+    result.shifted_sum = sum_of_lanes(shifted_sum);
     result.mass = sum_of_lanes(mass);
   }
 };
 
 // The loss of a row, in double: there is little to compute and much to cancel.
 C10_HOST_DEVICE inline double cross_entropy_of_row(
-    double m, double s, double mass, double along, double a_t, double u_t, double z
+    double m, double s, double mass, double shifted_sum, double a_t, double u_t, double z
 ) {
   const double l = ::log(s) + (m - m);
   const double regular = z == 0 ? 0 : z * (a_t + mass) * (m + l) * (m + l);
   const double at_target = a_t == 0 ? 0 : a_t * ((m - u_t) + l);
-  return at_target + (mass * l - along) + regular;
+  return at_target + (mass * l - shifted_sum) + regular;
 }
 
 // k, from the saved statistics of a row.
 template <class T>
-C10_HOST_DEVICE inline T total_mass(const Normaliser<T>& row, T m, double z) {
-  return z == 0 ? m : static_cast<T>(m * (1 + 2 * z * (row.greatest - ::log(static_cast<double>(row.inverse)))));
+C10_HOST_DEVICE inline T total_mass(const Normalizer<T>& row, T m, double z) {
+  return z == 0 ? m : static_cast<T>(m * (1 + 2 * z * (row.max - ::log(static_cast<double>(row.inverse)))));
 }
 
 // What the gradient of a row needs.
 template <class T>
 struct CrossEntropyGradient {
-  Normaliser<T> scaled;  // scaled so that its softmax is g k p
+  Normalizer<T> scaled;  // scaled so that its softmax is g k p
   T g;
   T x_t;  // the logit at the target, which the gradient may overwrite
 
@@ -175,39 +177,39 @@ struct CrossEntropyGradient {
 // d, and the operand's part of sum a_j c_j v_j.
 template <class T>
 struct CrossEntropyProjection {
-  Normaliser<T> row;
-  T on_p, on_a;
+  Normalizer<T> row;
+  T dot_p, dot_a;
 
   C10_HOST_DEVICE void add(T u, T cv, T a) {
-    on_p = fma(row.softmax(u), cv, on_p);
-    on_a = fma(a, cv, on_a);
+    dot_p = fma(row.softmax(u), cv, dot_p);
+    dot_a = fma(a, cv, dot_a);
   }
   C10_HOST_DEVICE void merge(CrossEntropyProjection other) {
-    on_p = on_p + other.on_p;
-    on_a = on_a + other.on_a;
+    dot_p = dot_p + other.dot_p;
+    dot_a = dot_a + other.dot_a;
   }
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(CrossEntropyProjection<Scalar>& result) const {
-    result.on_p = sum_of_lanes(on_p);
-    result.on_a = sum_of_lanes(on_a);
+    result.dot_p = sum_of_lanes(dot_p);
+    result.dot_a = sum_of_lanes(dot_a);
   }
 };
 
 template <class T>
 struct CrossEntropyCurvature {
-  T greatest;
+  T max;
   T of_p, of_d;  // times e^(u - m): g k p and g (k - 2 z m) d p. Products with p <= 1, so that g v does not overflow
   T g, x_t, v_t;
 
   // Without a cap.
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V v) const {
-    const V e = exp_nonpositive(u - V(greatest));
+    const V e = exp_nonpositive(u - V(max));
     return e * V(of_p) * v - e * V(of_d);
   }
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V v, V a, V c, V c_slope) const {
-    const V e = exp_nonpositive(u - V(greatest)), p = e * V(of_p);
+    const V e = exp_nonpositive(u - V(max)), p = e * V(of_p);
     return c * (p * (c * v) - e * V(of_d)) + (p - V(g) * a) * c_slope * v;
   }
 };

@@ -37,8 +37,8 @@ template <class F>
 struct Neuron {
   F f;
   template <class T, class V>
-  C10_HOST_DEVICE V operator()(const Bias<T>& of, V sum) const {
-    return f(sum + V(of.b));
+  C10_HOST_DEVICE V operator()(const Bias<T>& bias, V sum) const {
+    return f(sum + V(bias.b));
   }
 };
 

@@ -35,7 +35,7 @@ struct Key {
   uint64_t seed, offset;
 };
 
-inline constexpr int kApart = 16;  // the distance of the elements of a pair, and the number of blocks in a group
+inline constexpr int kPairDistance = 16;  // the distance of the elements of a pair, and the number of blocks in a group
 
 C10_HOST_DEVICE inline uint64_t product(uint64_t a, uint32_t b) { return uint64_t(uint32_t(a)) * b; }
 
@@ -64,8 +64,8 @@ C10_HOST_DEVICE C10_ALWAYS_INLINE Block<W> philox(const Key& key, W low, W high)
 
 // The word of a single element that takes one word.
 C10_HOST_DEVICE inline uint32_t word_at(const Key& key, uint64_t i) {
-  const uint64_t number = i / (4 * kApart) * kApart + i % kApart;
-  return uint32_t(philox(key, number, number >> 32).word[i / kApart % 4]);
+  const uint64_t number = i / (4 * kPairDistance) * kPairDistance + i % kPairDistance;
+  return uint32_t(philox(key, number, number >> 32).word[i / kPairDistance % 4]);
 }
 
 // The random bits of an element.
@@ -79,13 +79,13 @@ struct Bits<float> {
 
 template <>
 struct Bits<double> {
-  uint32_t word, further;
+  uint32_t word, second_word;
 };
 
 C10_HOST_DEVICE inline float fraction(Bits<float> bits) { return float(int32_t(bits.word >> 8)) * 0x1p-24f; }
 
 C10_HOST_DEVICE inline double fraction(Bits<double> bits) {
-  return double(int32_t(bits.word >> 5)) * 0x1p-27 + double(int32_t(bits.further >> 6)) * 0x1p-53;
+  return double(int32_t(bits.word >> 5)) * 0x1p-27 + double(int32_t(bits.second_word >> 6)) * 0x1p-53;
 }
 
 // The two elements of a pair.

@@ -1,12 +1,12 @@
 // The functions a formula may use. They mean the same for float, double and SIMD vectors of them:
-//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   exp(x)   sqrt(x)   abs(x)   where(condition, a, b)
-//   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a   max(a, b)
+//   logistic(z) = 1 / (1 + e^-z)   tanh(z)   sqrt(x)   abs(x)   where(condition, a, b)
+//   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a
 //   exp_nonpositive(x) = e^x, add_exp_nonpositive(s, x) = s + e^x, and log1p_exp(x) = log(1 + e^x), for x <= 0
 //   widen(x): x in double precision, a Wide<T>, which supports +, * and fma
 //   fma(a, b, c) = a b + c, rounded once if the processor can, and the operators + - * / < <= > >=
 //   max_lane(v) and sum_of_lanes(v), for SIMD vectors only
 // Comparing vectors gives a mask of lanes, comparing scalars a bool; `where` accepts either. The side not chosen has no
-// effect, even if it is NaN or infinite. Comparisons with NaN are false; the max with NaN is NaN.
+// effect, even if it is NaN or infinite. Comparisons with NaN are false.
 #pragma once
 
 #include <c10/macros/Macros.h>
@@ -26,9 +26,6 @@ C10_HOST_DEVICE inline double logistic(double z) { return 1.0 / (1.0 + ::exp(-z)
 C10_HOST_DEVICE inline float tanh(float x) { return ::tanhf(x); }
 C10_HOST_DEVICE inline double tanh(double x) { return ::tanh(x); }
 
-C10_HOST_DEVICE inline float exp(float x) { return ::expf(x); }
-C10_HOST_DEVICE inline double exp(double x) { return ::exp(x); }
-
 C10_HOST_DEVICE inline float sqrt(float x) { return ::sqrtf(x); }
 C10_HOST_DEVICE inline double sqrt(double x) { return ::sqrt(x); }
 
@@ -40,9 +37,6 @@ C10_HOST_DEVICE inline double abs(double x) { return ::fabs(x); }
 
 C10_HOST_DEVICE inline float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 C10_HOST_DEVICE inline double fma(double a, double b, double c) { return ::fma(a, b, c); }
-
-C10_HOST_DEVICE inline float max(float a, float b) { return a > b || a != a ? a : b; }
-C10_HOST_DEVICE inline double max(double a, double b) { return a > b || a != a ? a : b; }
 
 C10_HOST_DEVICE inline float at_least(float a, float low) { return a < low ? low : a; }
 C10_HOST_DEVICE inline double at_least(double a, double low) { return a < low ? low : a; }

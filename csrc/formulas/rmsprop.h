@@ -22,13 +22,13 @@ struct RMSprop {
   static constexpr int kStates = 1 + kCentered + kMomentum;  // v, m, b
   double alpha, eps, mu, lambda;
   bool decoupled;
-  double eta = 0, kept = 1;
+  double eta = 0, shrink = 1;
 
   C10_HOST_DEVICE RMSprop at(double lr, double) const {
     RMSprop rule = *this;
     rule.eta = lr;
     if (decoupled) {
-      rule.kept = 1 - lr * lambda;
+      rule.shrink = 1 - lr * lambda;
       rule.lambda = 0;
     }
     return rule;
@@ -51,7 +51,7 @@ struct RMSprop {
       b = fma(T(mu), b, step);
       step = b;
     }
-    w = fma(T(-eta), step, T(kept) * w);
+    w = fma(T(-eta), step, T(shrink) * w);
   }
 };
 

@@ -31,70 +31,70 @@ namespace torchnotes {
 
 template <class T>
 struct LogSumExp {
-  T greatest, sum;
+  T max, sum;
 
   static C10_HOST_DEVICE LogSumExp start() { return {T(-std::numeric_limits<float>::max()), T(0)}; }
   C10_HOST_DEVICE void add(T x) { merge({x, T(1)}); }
   C10_HOST_DEVICE void merge(LogSumExp other) {
-    const T high = at_least(other.greatest, greatest);
-    const T e = exp_nonpositive(at_most(other.greatest, greatest) - high);
-    const auto rises = other.greatest > greatest;
+    const T high = at_least(other.max, max);
+    const T e = exp_nonpositive(at_most(other.max, max) - high);
+    const auto rises = other.max > max;
     sum = fma(where(rises, sum, other.sum), e, where(rises, other.sum, sum));
-    greatest = high;
+    max = high;
   }
   // Merges the lanes of a SIMD vector with a single exponential.
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(LogSumExp<Scalar>& result) const {
-    result.greatest = greatest_lane(greatest);
-    result.sum = sum_of_lanes(sum * exp_nonpositive(greatest - T(result.greatest)));
+    result.max = max_lane(max);
+    result.sum = sum_of_lanes(sum * exp_nonpositive(max - T(result.max)));
   }
 };
 
 // The maximum of the logits. It may ignore NaN.
 template <class T>
-struct Greatest {
+struct Maximum {
   T value;
 
-  static C10_HOST_DEVICE Greatest start() { return {LogSumExp<T>::start().greatest}; }
+  static C10_HOST_DEVICE Maximum start() { return {LogSumExp<T>::start().max}; }
   C10_HOST_DEVICE void add(T x) { value = at_least(x, value); }
-  C10_HOST_DEVICE void merge(Greatest other) { add(other.value); }
+  C10_HOST_DEVICE void merge(Maximum other) { add(other.value); }
   template <class Scalar>
-  C10_HOST_DEVICE void merge_lanes(Greatest<Scalar>& result) const {
-    result.value = greatest_lane(value);
+  C10_HOST_DEVICE void merge_lanes(Maximum<Scalar>& result) const {
+    result.value = max_lane(value);
   }
 };
 
 // For logits whose maximum is known.
 template <class T>
-struct LogSumExpBelow : LogSumExp<T> {
+struct LogSumExpGivenMax : LogSumExp<T> {
   using LogSumExp<T>::sum;
 
   template <class Scalar>
-  static C10_HOST_DEVICE LogSumExpBelow start(Greatest<Scalar> known) {
-    return {{T(known.value), T(0)}};
+  static C10_HOST_DEVICE LogSumExpGivenMax start(Maximum<Scalar> max) {
+    return {{T(max.value), T(0)}};
   }
-  C10_HOST_DEVICE void add(T x) { sum = add_exp_nonpositive(sum, x - this->greatest); }
-  C10_HOST_DEVICE void merge(LogSumExpBelow other) { sum = sum + other.sum; }
+  C10_HOST_DEVICE void add(T x) { sum = add_exp_nonpositive(sum, x - this->max); }
+  C10_HOST_DEVICE void merge(LogSumExpGivenMax other) { sum = sum + other.sum; }
   template <class Scalar>
-  C10_HOST_DEVICE void merge_lanes(LogSumExpBelow<Scalar>& result) const {
+  C10_HOST_DEVICE void merge_lanes(LogSumExpGivenMax<Scalar>& result) const {
     result.sum = sum_of_lanes(sum);
   }
 };
 
 // Turns the logits of a row into probabilities.
 template <class T>
-struct Normaliser {
-  T greatest, inverse;  // m and 1 / s
+struct Normalizer {
+  T max, inverse;  // m and 1 / s
   template <class V>
   C10_HOST_DEVICE V softmax(V x) const {
-    return exp_nonpositive(x - V(greatest)) * V(inverse);
+    return exp_nonpositive(x - V(max)) * V(inverse);
   }
 };
 
 template <class T>
-C10_HOST_DEVICE inline Normaliser<T> normaliser(const LogSumExp<T>& all) {
-  const double s = all.sum, nan_for_infinity = all.greatest - all.greatest;
-  return {all.greatest, static_cast<T>(1 / s + nan_for_infinity)};
+C10_HOST_DEVICE inline Normalizer<T> normalizer(const LogSumExp<T>& all) {
+  const double s = all.sum, nan_for_infinity = all.max - all.max;
+  return {all.max, static_cast<T>(1 / s + nan_for_infinity)};
 }
 
 // The g.y of a row.

@@ -15,11 +15,6 @@ inline Vectorized<T> where(const Vectorized<T>& mask, const Vectorized<T>& a, co
 }
 
 template <class T>
-inline Vectorized<T> exp(const Vectorized<T>& x) {
-  return x.exp();
-}
-
-template <class T>
 inline Vectorized<T> sqrt(const Vectorized<T>& x) {
   return x.sqrt();
 }
@@ -27,11 +22,6 @@ inline Vectorized<T> sqrt(const Vectorized<T>& x) {
 template <class T>
 inline Vectorized<T> abs(const Vectorized<T>& x) {
   return x.abs();
-}
-
-template <class T>
-inline Vectorized<T> max(const Vectorized<T>& a, const Vectorized<T>& b) {
-  return at::vec::maximum(a, b);
 }
 
 template <class T>
@@ -50,7 +40,7 @@ inline Vectorized<T> fma(const Vectorized<T>& a, const Vectorized<T>& b, const V
 }
 
 template <class T>
-inline T greatest_lane(const Vectorized<T>& v) {
+inline T max_lane(const Vectorized<T>& v) {
   return at::vec::vec_reduce_all<T>([](auto a, auto b) { return at::vec::maximum(a, b); }, v);
 }
 
@@ -158,20 +148,20 @@ C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {
   const auto [scale, t] = detail::exponential<1, 64>(c);
   const V scaled = fma(scale, t, scale);
   const V e = scaled * V(0x1p-64f);
-  const V e_lacks = fma(scale, t, scale - scaled) * V(0x1p-64f);
+  const V e_error = fma(scale, t, scale - scaled) * V(0x1p-64f);
   const V d = fma(e, V(0.5f), V(1.0f));
-  const V d_lacks = fma(e_lacks, V(0.5f), fma(e, V(0.5f), V(1.0f) - d));
+  const V d_error = fma(e_error, V(0.5f), fma(e, V(0.5f), V(1.0f) - d));
   const V s = e / d;
   const V minus_s = V(0.0f) - s;
-  const V remainder = fma(minus_s, d_lacks, fma(minus_s, d, e) + e_lacks);
-  const V s_lacks = remainder * fma(s, V(-0.5f), V(1.0f));
+  const V remainder = fma(minus_s, d_error, fma(minus_s, d, e) + e_error);
+  const V s_error = remainder * fma(s, V(-0.5f), V(1.0f));
   const V u = s * s;
   V q = V(0.000113400045f);
   q = fma(q, u, V(0.0004239565586f));
   q = fma(q, u, V(0.002233777968f));
   q = fma(q, u, V(0.01249990823f));
   q = fma(q, u, V(0.08333333415f));
-  return s + fma(s * u, q, s_lacks);
+  return s + fma(s * u, q, s_error);
 }
 inline Vectorized<double> log1p_exp(const Vectorized<double>& z) { return z.exp().log1p(); }
 

@@ -32,7 +32,7 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          const OptionalTensor& grad_scale,
          const OptionalTensor& found_inf,
          at::IntArrayRef places) {
-        TORCH_CHECK(steps.size() == params.size(), "adam_ expects a step for each parameter");
+        TORCH_CHECK(steps.size() == params.size(), "adam_: expected a step for each parameter");
         const UpdateCall call{
             params,
             grads,

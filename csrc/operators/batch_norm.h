@@ -41,7 +41,7 @@ Channels<acc_t> channels_at(const Tensor& weight, const Tensor& bias, const Tens
   };
 }
 
-struct Normalised {
+struct Normalized {
   Tensor statistics, batch_mean, batch_var;
 };
 
@@ -70,7 +70,7 @@ Tensor checked_pairs(const Tensor& x, const char* name, const Tensor& pairs) {
 }
 
 // Writes the normalized `in` to `out`, which may be the same memory.
-Normalised normalise(
+Normalized normalize(
     const ChannelRows& in,
     const Tensor& out,
     const OptionalTensor& weight,
@@ -85,7 +85,7 @@ Normalised normalise(
   const int64_t counted = options.training ? in.count() : 0;
   const auto n = static_cast<double>(in.size());
   const auto numbers = x.options().dtype(precise(x));
-  Normalised result{
+  Normalized result{
       options.training ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
       : statistics     ? checked_pairs(x, "statistics", *statistics).clone()
                        : running_statistics(*running_mean, running_var, options),
@@ -109,7 +109,7 @@ Normalised normalise(
       reduce_columns(x.device(), in.shape(), of_batch, read);
     }
     with_activation(options.activation, options.negative_slope, [&](const auto& f) {
-      const Normalise<acc_t, scalar_t, std::decay_t<decltype(f)>> op{of_batch, f};
+      const Normalize<acc_t, scalar_t, std::decay_t<decltype(f)>> op{of_batch, f};
       if (in.columns()) {
         map_columns(x.device(), in.shape(), op, write, read);
       } else if (options.training) {
@@ -137,7 +137,10 @@ void check_input(
   check_running(x, "running_mean", running_mean);
   check_running(x, "running_var", running_var);
   if (options.training || statistics) {
-    TORCH_CHECK(!(options.training && statistics), "batch_norm: in training the statistics are those of the batch");
+    TORCH_CHECK(
+        !(options.training && statistics),
+        "batch_norm: expected no statistics in training, where those of the batch are used"
+    );
     return;
   }
   TORCH_CHECK(running_mean, "running_mean must be defined in evaluation mode");
@@ -161,7 +164,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
   check_input(input, weight, bias, running_mean, running_var, statistics, options);
   const ChannelRows in(input);
   const Tensor out = empty_like_dense(in.dense(), in.format());
-  auto result = normalise(in, out, weight, bias, running_mean, running_var, statistics, options);
+  auto result = normalize(in, out, weight, bias, running_mean, running_var, statistics, options);
   return {out, result.statistics, result.batch_mean, result.batch_var};
 }
 
@@ -212,7 +215,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
     kept = channels.numel() == input.size(1) ? input.clone() : input.index_select(1, channels);
   }
   const ChannelRows in(input);
-  auto result = normalise(in, in.dense(), weight, bias, running_mean, running_var, statistics, options);
+  auto result = normalize(in, in.dense(), weight, bias, running_mean, running_var, statistics, options);
   if (!in.dense().is_same(input)) {
     input.copy_(in.dense());
   }
@@ -290,7 +293,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
   const auto numbers = r.options().dtype(precise(r));
   const Tensor out = empty_like_dense(r, in.format());
   // Every element is read before it is written. Measured in docs/decisions/memory-layouts.md.
-  const Tensor g = in.is_alike(grad) ? grad : out.copy_(grad);
+  const Tensor g = in.has_layout(grad) ? grad : out.copy_(grad);
   const std::vector<int64_t> one_each = {in.count()};
   const auto empty_like = [&](const OptionalTensor& parameter) {
     return at::empty(parameter ? parameter->sizes() : at::IntArrayRef(one_each), numbers);
@@ -353,7 +356,7 @@ Tensor batch_norm_totals(
   const BackwardOperands operands(grad, reference, weight, bias, statistics);
   const ChannelRows& in = operands.in;
   const Tensor& r = operands.reference();
-  const Tensor g = in.alike(grad), result = at::empty({2, in.count()}, r.options().dtype(at::kDouble));
+  const Tensor g = in.to_layout(grad), result = at::empty({2, in.count()}, r.options().dtype(at::kDouble));
   operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
     using scalar_t = decltype(zero);
     const BatchNormTotals op{pass, result.mutable_data_ptr<double>()};
@@ -382,7 +385,7 @@ Tensor batch_norm_gradient(
   const ChannelRows& in = operands.in;
   const Tensor& r = operands.reference();
   const Tensor means = checked_pairs(r, "means", given_means), out = empty_like_dense(r, in.format());
-  const Tensor g = in.is_alike(grad) ? grad : out.copy_(grad);
+  const Tensor g = in.has_layout(grad) ? grad : out.copy_(grad);
   operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
     using scalar_t = decltype(zero);
     const BatchNormGradient op{pass, means.const_data_ptr<double>(), center_only};

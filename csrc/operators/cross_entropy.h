@@ -40,25 +40,25 @@ class CrossEntropyProblem {
              class_rows(input, input.dim() > 1))
         ),
         softcap(logit_softcap),
-        some_classes(classes_of_all > 0),
+        sharded(classes_of_all > 0),
         ignore_index_(ignore_index),
         z_(z_loss),
-        share_(1 - label_smoothing) {
+        target_share_(1 - label_smoothing) {
     const auto statistic = at::toOpMathType(input.scalar_type());
     const int64_t classes = rows.shape.length;
     if (weight && weight->defined()) {
       weight_ = weight->to(statistic).contiguous();
     }
     const double uniform =
-        label_smoothing / static_cast<double>(std::max<int64_t>(some_classes ? classes_of_all : classes, 1));
+        label_smoothing / static_cast<double>(std::max<int64_t>(sharded ? classes_of_all : classes, 1));
     if (has_probabilities(input, target)) {
-      operand_ = rows.alike(target.to(input.scalar_type()));
-      slope_ = share_;
+      operand_ = rows.to_layout(target.to(input.scalar_type()));
+      slope_ = target_share_;
       shift_ = uniform;
       if (weight_.defined()) {
         std::vector<int64_t> per_class(input.dim(), 1);
         per_class[rows.dim] = classes;
-        operand_ = rows.alike((target.to(statistic) * share_ + uniform) * weight_.view(per_class));
+        operand_ = rows.to_layout((target.to(statistic) * target_share_ + uniform) * weight_.view(per_class));
         slope_ = 1;
         shift_ = 0;
       }
@@ -95,14 +95,14 @@ class CrossEntropyProblem {
   Tensor empty_gradient(const Tensor& input) const { return empty_like_dense(rows.moved ? input : rows.dense); }
 
   template <class acc_t, class scalar_t, bool capped>
-  CrossEntropyRows<acc_t, scalar_t, capped> known(const Tensor& statistics) const {
+  CrossEntropyRows<acc_t, scalar_t, capped> row_data(const Tensor& statistics) const {
     return {
         {index_.defined() ? index_.const_data_ptr<int64_t>() : nullptr,
          weight_.defined() ? weight_.const_data_ptr<acc_t>() : nullptr,
          rows.shape.length,
          ignore_index_,
-         static_cast<acc_t>(share_),
-         some_classes},
+         static_cast<acc_t>(target_share_),
+         sharded},
         rows.shape.each(rows.dense.const_data_ptr<scalar_t>()),
         {softcap},
         z_,
@@ -114,7 +114,7 @@ class CrossEntropyProblem {
   }
 
   template <class acc_t>
-  RowOperand<const acc_t> of_classes() const {
+  RowOperand<const acc_t> class_operand() const {
     return rows.shape.shared(shares_operand() ? operand_.const_data_ptr<acc_t>() : nullptr);
   }
 
@@ -124,7 +124,7 @@ class CrossEntropyProblem {
     if (!operand_.defined()) {
       f();
     } else if (shares_operand()) {
-      f(of_classes<acc_t>());
+      f(class_operand<acc_t>());
     } else if (operand_.scalar_type() == rows.dense.scalar_type()) {
       f(rows.shape.each(operand_.const_data_ptr<scalar_t>()));
     } else {
@@ -134,16 +134,16 @@ class CrossEntropyProblem {
 
   ClassRows rows;
   double softcap;
-  bool some_classes;
+  bool sharded;
 
  private:
   bool shares_operand() const { return operand_.defined() && index_.defined(); }
-  int64_t columns() const { return operand_.defined() || some_classes ? 3 : 2; }
+  int64_t columns() const { return operand_.defined() || sharded ? 3 : 2; }
 
   Tensor index_, weight_, operand_;
   int64_t ignore_index_;
   double z_;
-  double share_, slope_ = 0, shift_ = 0;
+  double target_share_, slope_ = 0, shift_ = 0;
 };
 
 // Calls f with values of the element type and of the statistics' type, and whether there is a cap.
@@ -185,13 +185,13 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(
     acc_t* const weights = weights_of_rows.mutable_data_ptr<acc_t>();
     problem.with_operand<acc_t, scalar_t>([&](const auto&... operand) {
       const CrossEntropyLoss<acc_t, scalar_t, capped(), sizeof...(operand) == 1> op{
-          problem.known<acc_t, scalar_t, capped()>(statistics), losses, weights
+          problem.row_data<acc_t, scalar_t, capped()>(statistics), losses, weights
       };
       reduce_rows(input.device(), shape, op, op.x, operand...);
     });
     if (reduction == at::Reduction::None) {
       // The losses of a shard are still to be added up.
-      loss = problem.some_classes ? losses_of_rows : losses_of_rows.to(input.scalar_type());
+      loss = problem.sharded ? losses_of_rows : losses_of_rows.to(input.scalar_type());
       return;
     }
     loss = at::empty({}, input.options());
@@ -227,16 +227,16 @@ void write_gradient(
   const Tensor per_row = reduction == at::Reduction::None ? grad.reshape({-1}).contiguous() : grad.reshape({});
   TORCH_CHECK(
       reduction == at::Reduction::None ? per_row.numel() == shape.rows : scale.has_value(),
-      "torchnotes: a gradient is needed for every row, or one gradient and the scale"
+      "torchnotes: expected a gradient for every row, or one gradient and the scale"
   );
   with_types(out, problem.softcap, [&](auto zero, auto acc_zero, auto capped) {
     using scalar_t = decltype(zero);
     using acc_t = decltype(acc_zero);
     const CrossEntropyBackward<acc_t, scalar_t, capped()> op{
-        problem.known<acc_t, scalar_t, capped()>(statistics),
+        problem.row_data<acc_t, scalar_t, capped()>(statistics),
         gradient_of_loss<acc_t, scalar_t>(per_row, scale),
         shape.each(out.mutable_data_ptr<scalar_t>()),
-        problem.of_classes<acc_t>(),
+        problem.class_operand<acc_t>(),
     };
     problem.with_operand<acc_t, scalar_t>([&](const auto&... operand) {
       map_rows(out.device(), shape, op, op.out, op.x, operand...);
@@ -308,19 +308,19 @@ std::tuple<Tensor, Tensor> cross_entropy_curvature(
   const CrossEntropyProblem problem(input, target, weight, ignore_index, label_smoothing, z_loss, logit_softcap);
   const RowShape& shape = problem.rows.shape;
   const Tensor statistics = problem.checked_statistics(given_statistics);
-  const Tensor v = problem.rows.alike(tangent), per_row = grad.reshape({-1}).contiguous();
-  TORCH_CHECK(per_row.numel() == shape.rows, "torchnotes: one gradient is needed per row");
+  const Tensor v = problem.rows.to_layout(tangent), per_row = grad.reshape({-1}).contiguous();
+  TORCH_CHECK(per_row.numel() == shape.rows, "torchnotes: expected a gradient for every row");
   const Tensor along_grad = at::empty(shape_of_losses(input), per_row.options());
   const Tensor out = problem.empty_gradient(input);
   with_types(input, logit_softcap, [&](auto zero, auto acc_zero, auto capped) {
     using scalar_t = decltype(zero);
     using acc_t = decltype(acc_zero);
     const CrossEntropyHessian<acc_t, scalar_t, capped()> op{
-        problem.known<acc_t, scalar_t, capped()>(statistics),
+        problem.row_data<acc_t, scalar_t, capped()>(statistics),
         {per_row.const_data_ptr<scalar_t>(), 1, nullptr},
         shape.each(v.const_data_ptr<scalar_t>()),
         shape.each(out.mutable_data_ptr<scalar_t>()),
-        problem.of_classes<acc_t>(),
+        problem.class_operand<acc_t>(),
         along_grad.mutable_data_ptr<scalar_t>(),
     };
     problem.with_operand<acc_t, scalar_t>([&](const auto&... operand) {

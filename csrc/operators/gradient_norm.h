@@ -9,12 +9,12 @@
 TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
   using namespace torchnotes;
   m.impl("gradient_norm", [](at::TensorList tensors) {
-    TORCH_CHECK(!tensors.empty(), "gradient_norm expects at least one tensor");
+    TORCH_CHECK(!tensors.empty(), "gradient_norm: expected at least one tensor");
     std::vector<at::Tensor> dense;
     for (const at::Tensor& x : tensors) {
       TORCH_CHECK(
           x.scalar_type() == tensors[0].scalar_type() && x.device() == tensors[0].device(),
-          "gradient_norm expects tensors of one dtype and device, got ",
+          "gradient_norm: expected tensors of one dtype and device, got ",
           tensors[0].scalar_type(),
           " on ",
           tensors[0].device(),

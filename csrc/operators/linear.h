@@ -29,7 +29,7 @@ struct Neurons {
   Neuron<F> neuron;
   const acc_t* bias;
 
-  C10_HOST_DEVICE Bias<acc_t> of(int64_t j) const { return {bias[j]}; }
+  C10_HOST_DEVICE Bias<acc_t> formula(int64_t j) const { return {bias[j]}; }
   template <class T, class V>
   C10_HOST_DEVICE V value(const Bias<T>& b, V sum) const {
     return neuron(b, sum);
@@ -73,7 +73,7 @@ void check_factors(const Tensor& a, const Tensor& b) {
       b.sizes(),
       ")"
   );
-  check_alike(a, b);
+  check_same_type(a, b);
 }
 
 // y <- f(y + 1 b^T)
@@ -110,7 +110,7 @@ Tensor linear(
         ", got ",
         b.sizes()
     );
-    check_alike(input, b);
+    check_same_type(input, b);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
   const bool rounds = input.element_size() < 4;  // the product is rounded, so let it include the bias
@@ -129,14 +129,14 @@ Tensor linear(
   return y;
 }
 
-struct Errors {
+struct DeltaAndSums {
   Tensor delta, sums;
 };
 
-Errors errors(const Tensor& g, const Tensor& y, int64_t activation, double negative_slope) {
+DeltaAndSums delta_and_sums(const Tensor& g, const Tensor& y, int64_t activation, double negative_slope) {
   check_same(y, g);
   const auto options = y.options().dtype(at::toOpMathType(y.scalar_type()));
-  Errors result{empty_matrix(y.size(0), y.size(1), y), at::empty({y.size(1)}, options)};
+  DeltaAndSums result{empty_matrix(y.size(0), y.size(1), y), at::empty({y.size(1)}, options)};
   if (y.numel() == 0) {
     result.sums.zero_();
     return result;
@@ -173,9 +173,9 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
   if (activation == kIdentity) {
     of_bias = wanted[2] ? at::sum(grad, {0}) : of_bias;
   } else {
-    TORCH_CHECK(output, "linear_backward: an activation is differentiated by way of its output");
+    TORCH_CHECK(output, "linear_backward: the gradient of an activation requires the output");
     if (wanted[2] && grad.size(-1) > 1) {
-      const auto found = errors(grad.contiguous(), output->contiguous(), activation, negative_slope);
+      const auto found = delta_and_sums(grad.contiguous(), output->contiguous(), activation, negative_slope);
       delta = found.delta;
       of_bias = found.sums.to(grad.scalar_type());
     } else {
@@ -186,12 +186,12 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
     }
   }
   if (wanted[0]) {
-    TORCH_CHECK(weight, "linear_backward: the gradient of the input takes the weight");
+    TORCH_CHECK(weight, "linear_backward: the gradient of the input requires the weight");
     check_factors(delta, *weight);
     of_input = multiply(delta, *weight);
   }
   if (wanted[1]) {
-    TORCH_CHECK(input, "linear_backward: the gradient of the weight takes the input");
+    TORCH_CHECK(input, "linear_backward: the gradient of the weight requires the input");
     const Tensor transposed = delta.t();
     check_factors(transposed, *input);
     of_weight = multiply(transposed, *input);

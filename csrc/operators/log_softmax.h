@@ -16,8 +16,8 @@ struct LogSoftmaxOfRows : LogSumExpOfRows {
     return lse(all);
   }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const Lse<T>& of, V x) const {
-    return of.log_softmax(x);
+  C10_HOST_DEVICE V value(const Lse<T>& row_lse, V x) const {
+    return row_lse.log_softmax(x);
   }
 };
 
@@ -35,8 +35,8 @@ struct LogSoftmaxBackwardOfRows {
     return all;
   }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const SumOfGradient<T>& of, V g, V y) const {
-    return of.backward(g, y);
+  C10_HOST_DEVICE V value(const SumOfGradient<T>& sum, V g, V y) const {
+    return sum.backward(g, y);
   }
 };
 

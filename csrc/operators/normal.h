@@ -1,8 +1,8 @@
 // Included by the kernels of either device, after its driver.
 #pragma once
 
-#include "../drawn.h"
 #include "../formulas/normal.h"
+#include "../noise.h"
 
 #include <torch/library.h>
 

@@ -34,7 +34,7 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          at::IntArrayRef places) {
         TORCH_CHECK(
             !(momentum > 0) || momentum_buffers.size() == params.size(),
-            "rmsprop_ keeps momentum in a buffer for each parameter"
+            "rmsprop_: expected a momentum buffer for each parameter"
         );
         const UpdateCall call{
             params,

@@ -32,7 +32,7 @@ TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
          at::IntArrayRef places) {
         TORCH_CHECK(
             momentum == 0 || momentum_buffers.size() == params.size(),
-            "sgd_ keeps momentum in a buffer for each parameter"
+            "sgd_: expected a momentum buffer for each parameter"
         );
         const UpdateCall call{
             params,

@@ -12,12 +12,12 @@ namespace {
 
 struct SoftmaxOfRows : LogSumExpOfRows {
   template <class T>
-  C10_HOST_DEVICE Normaliser<T> finish(int64_t, const LogSumExp<T>& all) const {
-    return normaliser(all);
+  C10_HOST_DEVICE Normalizer<T> finish(int64_t, const LogSumExp<T>& all) const {
+    return normalizer(all);
   }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const Normaliser<T>& of, V x) const {
-    return of.softmax(x);
+  C10_HOST_DEVICE V value(const Normalizer<T>& normalizer, V x) const {
+    return normalizer.softmax(x);
   }
 };
 
@@ -35,8 +35,8 @@ struct SoftmaxBackwardOfRows {
     return all;
   }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const InnerProduct<T>& of, V g, V y) const {
-    return of.backward(g, y);
+  C10_HOST_DEVICE V value(const InnerProduct<T>& dot, V g, V y) const {
+    return dot.backward(g, y);
   }
 };
 

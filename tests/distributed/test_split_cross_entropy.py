@@ -311,7 +311,7 @@ def test_dtensors_that_are_split_otherwise():
     on_rows = distribute_tensor(x, mesh, [Shard(0)])
     theirs = F.cross_entropy(on_rows, distribute_tensor(target, mesh, [Shard(0)]), reduction="sum")
     close(theirs.full_tensor(), reference(x, target, reduction="sum"))
-    with pytest.raises(ValueError, match="Give no process_group"):
+    with pytest.raises(ValueError, match="expected no process_group"):
         F.cross_entropy(distribute_tensor(x, mesh, [Shard(1)]), target, process_group=GROUP)
     if WORLD == 4:
         mesh = init_device_mesh("cpu", (2, 2))
@@ -509,7 +509,7 @@ def test_bad_input():
     x, target = problem(sum(EVEN))
     own = mine(x, EVEN)
     target[1] = x.shape[1]
-    with pytest.raises(IndexError, match=rf"Target {x.shape[1]} is out of bounds: at \[1\]"):
+    with pytest.raises(IndexError, match=rf"Target {x.shape[1]} is out of bounds: .* at \[1\]"):
         F.cross_entropy(own, target, process_group=GROUP)
     target[1] = 0
     with pytest.raises(RuntimeError, match=f"either for all {x.shape[1]} classes"):

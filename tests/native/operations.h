@@ -1,4 +1,4 @@
-// Two reductions with which the row drivers are tested on every device, and what is done with their results.
+// Operations with which the row drivers are tested on every device.
 #pragma once
 
 #include <limits>
@@ -8,6 +8,11 @@
 
 namespace torchnotes {
 
+template <class T>
+C10_HOST_DEVICE T max_or_nan(T a, T b) {
+  return where(a != a, a, at_least(b, a));
+}
+
 // The greatest element m and the sum of e^(x - m), so that nothing overflows.
 template <class T>
 struct MaxSum {
@@ -16,12 +21,12 @@ struct MaxSum {
 
   C10_HOST_DEVICE void add(T x) { merge({x, T(1)}); }
   C10_HOST_DEVICE void merge(MaxSum other) {
-    const T both = max(greatest, other.greatest);
+    const T both = max_or_nan(greatest, other.greatest);
     sum = scaled(both) + other.scaled(both);
     greatest = both;
   }
-  // Equal infinities differ by nothing.
-  C10_HOST_DEVICE T scaled(T m) const { return where(greatest < m, sum * exp(greatest - m), sum); }
+  // Avoids infinity - infinity.
+  C10_HOST_DEVICE T scaled(T m) const { return where(greatest < m, sum * exp_nonpositive(greatest - m), sum); }
 };
 
 template <class T>
@@ -39,7 +44,7 @@ struct Moments {
   }
 };
 
-// Sums of g and g (x - mean), as a normalisation's backward wants them: the mean is known before.
+// Sums of g and g (x - mean), as the backward of a normalization needs them; the mean is a constant of the row.
 template <class T>
 struct Projection {
   T sum = T(0), along = T(0);
@@ -59,7 +64,7 @@ struct Mean {
   T value;
 };
 
-// out = e^(x - m) / sum, less 1 at the target.
+// out = e^(x - m) / sum, minus 1 at the target.
 template <class T>
 struct SoftmaxOfRow {
   T greatest, sum, at_target;
@@ -80,14 +85,14 @@ struct SoftmaxLessTarget {
     state.add(x);
   }
   C10_HOST_DEVICE SoftmaxOfRow<acc_t> finish(int64_t row, MaxSum<acc_t> all) const {
-    return {all.greatest, all.sum, static_cast<acc_t>(x.among_others(row)[target[row] * x.interleaved])};
+    return {all.greatest, all.sum, static_cast<acc_t>(x.strided_row(row)[target[row] * x.interleaved])};
   }
   template <class T, class V>
   C10_HOST_DEVICE V value(const SoftmaxOfRow<T>& of, V x) const {
-    return exp(x - V(of.greatest)) / V(of.sum);
+    return exp_nonpositive(x - V(of.greatest)) / V(of.sum);
   }
-  C10_HOST_DEVICE void amend(int64_t row, const SoftmaxOfRow<acc_t>& of) const {
-    out.among_others(row)[target[row] * x.interleaved] = static_cast<scalar_t>(value(of, of.at_target) - acc_t(1));
+  C10_HOST_DEVICE void patch_target(int64_t row, const SoftmaxOfRow<acc_t>& of) const {
+    out.strided_row(row)[target[row] * x.interleaved] = static_cast<scalar_t>(value(of, of.at_target) - acc_t(1));
   }
 };
 
@@ -109,7 +114,7 @@ struct WriteMaxSum {
   }
 };
 
-// out = (x - mean) scale[row], where scale stands for what a normalisation makes of the variance.
+// out = (x - mean) scale[row], where scale plays the part of 1/std.
 template <class T>
 struct Centering {
   T mean, scale;
@@ -144,14 +149,14 @@ struct Project {
   const acc_t* mean;
   acc_t* sum;
   acc_t* along;
-  C10_HOST_DEVICE Mean<acc_t> before(int64_t row) const { return {mean[row]}; }
+  C10_HOST_DEVICE Mean<acc_t> row_constants(int64_t row) const { return {mean[row]}; }
   template <class T>
   C10_HOST_DEVICE Projection<T> start(int64_t) const {
     return {};
   }
-  template <class T, class Known>
-  C10_HOST_DEVICE void add(Projection<T>& state, const Mean<Known>& known, T g, T x) const {
-    state.add(g, x - T(known.value));
+  template <class T, class Constant>
+  C10_HOST_DEVICE void add(Projection<T>& state, const Mean<Constant>& mean, T g, T x) const {
+    state.add(g, x - T(mean.value));
   }
   C10_HOST_DEVICE void finish(int64_t row, Projection<acc_t> all) const {
     sum[row] = all.sum;
@@ -159,7 +164,7 @@ struct Project {
   }
 };
 
-// out = a x w, with a of the row and w of the element.
+// out = a x w, with one a per row and one w per element.
 template <class T>
 struct Factor {
   T a;
@@ -168,7 +173,7 @@ struct Factor {
 template <class acc_t>
 struct Scale {
   const acc_t* a;
-  C10_HOST_DEVICE Factor<acc_t> of(int64_t row) const { return {a[row]}; }
+  C10_HOST_DEVICE Factor<acc_t> formula(int64_t row) const { return {a[row]}; }
   template <class T, class V>
   C10_HOST_DEVICE V value(const Factor<T>& of, V x, V w) const {
     return V(of.a) * x * w;

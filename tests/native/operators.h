@@ -1,4 +1,4 @@
-// The row drivers behind operators, for rows.cpp and rows.cu, which have included the driver.
+// The row drivers as operators, for rows.cpp and rows.cu, which include a driver first.
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
@@ -14,8 +14,8 @@ namespace {
 
 using at::Tensor;
 
-// A matrix has a row for each of its own; in (N, C, L) a row is a channel; in (1, N, C, S) the N S rows are
-// interleaved; in (1, 1, 1, R, C) the C columns are the rows.
+// In a matrix (R, C) the rows are its rows, in (N, C, L) the channels, in (1, N, C, S) the N S interleaved rows, and in
+// (1, 1, 1, R, C) the C columns.
 bool columns(const Tensor& x) { return x.dim() == 5; }
 
 RowShape shape_of(const Tensor& x) {

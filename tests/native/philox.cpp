@@ -1,5 +1,5 @@
-// The words of blocks, by the CPU's driver and one block at a time, for tests/test_philox.py.
-// Without torch's vectors, which take seconds to compile.
+// Random words, from the CPU driver and one block at a time, for tests/test_philox.py. Without torch's vectors, which
+// take seconds to compile.
 #define TORCHNOTES_SCALAR_ONLY
 #include "../../csrc/formulas/vector_words.h"
 

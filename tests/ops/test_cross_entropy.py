@@ -755,9 +755,9 @@ def test_kernels_refuse_what_does_not_match():
     x, target = problem((4, 5), torch.float32, False)
     options = (-100, 0.0, 0.0, 0.0)
     _, statistics, scale = ops.cross_entropy(x, target, None, 0, *options, False)
-    with pytest.raises(RuntimeError, match="gradient is needed for every row"):
+    with pytest.raises(RuntimeError, match="gradient for every row"):
         ops.cross_entropy_backward(torch.ones(3), x, target, None, statistics, scale, 0, *options)
-    with pytest.raises(RuntimeError, match="gradient is needed for every row"):
+    with pytest.raises(RuntimeError, match="gradient for every row"):
         ops.cross_entropy_backward(torch.ones(()), x, target, None, statistics, None, 1, *options)
     with pytest.raises(RuntimeError, match="statistics"):
         ops.cross_entropy_backward(torch.ones(4), x, target, None, statistics[:2], scale, 0, *options)
@@ -787,11 +787,11 @@ def test_opinfo_samples(dtype):
 def test_a_class_that_there_is_not_is_named_with_its_place():
     x = torch.randn(2, 5, 3, requires_grad=True)
     target = torch.tensor([[0, 1, 2], [3, 7, -1]])
-    with pytest.raises(IndexError, match=r"Target 7 is out of bounds: at \[1, 1\].* 5 classes or ignore_index = -100"):
+    with pytest.raises(IndexError, match=r"Target 7 is out of bounds: .* 5 classes or ignore_index = -100 at \[1, 1\]"):
         F.cross_entropy(x, target)
-    with pytest.raises(IndexError, match=r"Target -1 is out of bounds: at \[1, 2\]"):
+    with pytest.raises(IndexError, match=r"Target -1 is out of bounds: .* at \[1, 2\]"):
         F.cross_entropy(x, target, ignore_index=7)
-    with pytest.raises(IndexError, match=r"Target 255 is out of bounds: at \[0\]"):
+    with pytest.raises(IndexError, match=r"Target 255 is out of bounds: .* at \[0\]"):
         F.cross_entropy(x[:1, :, 0], torch.tensor([255], dtype=torch.uint8))
 
 

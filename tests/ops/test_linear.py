@@ -648,16 +648,16 @@ def test_kernels_refuse_what_does_not_match(device):
     ):
         with pytest.raises(RuntimeError, match=message):
             forward(*arguments)
-    with pytest.raises(ValueError, match="no activation of number 5"):
+    with pytest.raises(ValueError, match="expected the number of an activation, got 5"):
         forward(x, weight, bias, 5, SLOPE)
     for arguments, message in (
         ((grad[:2], x, weight, y, 3, SLOPE, all_wanted), "size"),
         ((grad.double(), x, weight, y, 3, SLOPE, all_wanted), "dtype"),
         ((grad, x[:2], weight, y, 3, SLOPE, all_wanted), "multiplied"),
         ((grad, x, weight[:2], y, 3, SLOPE, all_wanted), "multiplied"),
-        ((grad, None, weight, y, 3, SLOPE, all_wanted), "takes the input"),
-        ((grad, x, None, y, 3, SLOPE, all_wanted), "takes the weight"),
-        ((grad, x, weight, None, 3, SLOPE, all_wanted), "by way of its output"),
+        ((grad, None, weight, y, 3, SLOPE, all_wanted), "requires the input"),
+        ((grad, x, None, y, 3, SLOPE, all_wanted), "requires the weight"),
+        ((grad, x, weight, None, 3, SLOPE, all_wanted), "requires the output"),
     ):
         with pytest.raises(RuntimeError, match=message):
             backward(*arguments)

@@ -564,7 +564,7 @@ def test_a_class_that_there_is_not(weighted, rows):
         tensors = problem()
         tensors[3][5] = bad
         weight = torch.rand(C, dtype=torch.float64) if weighted else None
-        with pytest.raises(IndexError, match=rf"Target {bad} is out of bounds: at \[5\]"):
+        with pytest.raises(IndexError, match=rf"Target {bad} is out of bounds: .* at \[5\]"):
             call(linear_cross_entropy, tensors, weight=weight, options=Chunk(rows))
 
 

@@ -119,22 +119,22 @@ def test_the_operator_refuses_what_does_not_match(name):
         assert (w == 1).all()
 
     for wrong in (torch.ones(4), torch.ones(3, dtype=torch.float64)):
-        refused("expected the gradient of a parameter to be like it", grad=wrong)
-        refused("expected the state of a parameter to be like it", state=wrong)
+        refused("expected the gradient of a parameter to match it", grad=wrong)
+        refused("expected the state of a parameter to match it", state=wrong)
     refused("Sparse", grad=torch.ones(3).to_sparse())
     for step in (torch.zeros(2), torch.zeros((), dtype=torch.int64)):
         refused("expected the step of a parameter", step=step)
-    refused("only parameters of 16 bits", compensations=[torch.zeros(3)])
-    refused("only parameters of 16 bits", stream=1)
+    refused("require float16 or bfloat16", compensations=[torch.zeros(3)])
+    refused("require float16 or bfloat16", stream=1)
     for places in ((0, 3), (0, 0, 0), (-1, 3, 0), (0, 3, -3)):
-        refused("expected a place", places=places)
+        refused("expected a non-negative place", places=places)
     for number in ("device_lr", "grad_norm", "grad_scale", "found_inf"):
         refused("expected one number", **{number: torch.ones(2)})
     integers = [[torch.ones(3, dtype=torch.int64)] for _ in range(2 + states)]
     with pytest.raises(NotImplementedError, match="not implemented for 'Long'"):
         operator(*integers, [], [torch.zeros(())], *rest)
     without_buffers = [[torch.ones(3)], [torch.ones(3)], *([] for _ in range(states))]
-    with pytest.raises(RuntimeError, match=r"keeps momentum in a buffer|for 1 parameters"):
+    with pytest.raises(RuntimeError, match=r"expected a momentum buffer|for each of 1 parameters"):
         operator(*without_buffers, [], [torch.zeros(())], *rest)
 
 

@@ -68,10 +68,10 @@ def differentiable(
     name: str,
     operator: str,
     backward: str,
-    otherwise: Callable[..., Any] | None,
+    fallback: Callable[..., Any] | None,
     differentiable_backward: Callable[..., Any],
     *,
-    heeds_autocast: bool = False,
+    respects_autocast: bool = False,
     results: int = 1,
     only_for: Mapping[str, int] = MappingProxyType({}),
     **renamed: str | None,
@@ -84,15 +84,17 @@ def differentiable(
     list that tells which gradients are needed. A value in `only_for` is saved only if the gradient of that index is
     needed. If the backward itself needs a graph, the node calls `differentiable_backward` instead.
 
-    `otherwise` is the fallback in Python: under a transform, if another argument requires a gradient, and under
+    `fallback` is the Python version of the call: under a transform, if another argument requires a gradient, and under
     autocast for operators that respect it. It is None if the caller has already checked this.
     See csrc/differentiable.cpp.
     """
     arguments = getattr(torch.ops.torchnotes, backward).default._schema.arguments[1:]
     needed = [one.name for one in arguments if not one.has_default_value()]
-    kept = [(renamed.get(name, name), only_for.get(name)) for name in needed]
+    saved_values = [(renamed.get(name, name), only_for.get(name)) for name in needed]
     operators = f"torchnotes::{operator}", f"torchnotes::{backward}"
-    return _C.differentiable(name, *operators, kept, heeds_autocast, results, otherwise, differentiable_backward)
+    return _C.differentiable(
+        name, *operators, saved_values, respects_autocast, results, fallback, differentiable_backward
+    )
 
 
 class Function(torch.autograd.Function):

@@ -43,12 +43,12 @@ class AlongDimension(Function):
 def public(cls: type[AlongDimension], slope: type[AlongDimension], builtin: Callable[..., Tensor]) -> Callable:
     """The operation with torch's arguments. Arguments that our kernels do not support go to torch."""
 
-    def otherwise(input: Tensor, dim: int) -> Tensor:
+    def fallback(input: Tensor, dim: int) -> Tensor:
         if autocasts(input):
             return builtin(input, dim)
         return cls._under_transform(input, dim)
 
-    call = differentiable(cls.__name__, cls.operator, slope.operator, otherwise, slope.apply, heeds_autocast=True)
+    call = differentiable(cls.__name__, cls.operator, slope.operator, fallback, slope.apply, respects_autocast=True)
 
     def operation(input: Tensor, dim: int | None, _stacklevel: int, dtype: torch.dtype | None) -> Tensor:
         if not (native(input) and type(dim) is int and -input.dim() <= dim < input.dim()):

@@ -22,10 +22,10 @@ from ._loss import (
     fake_loss,
     gradient_of_each,
     gradient_of_elements,
-    heeding_autocast,
     native_together,
     reduced,
     reduction_enum,
+    respecting_autocast,
     rounding_once,
 )
 
@@ -189,9 +189,9 @@ _loss: Callable[..., Tensor] = differentiable(
     "BCEWithLogitsLoss",
     "binary_cross_entropy_with_logits",
     "binary_cross_entropy_with_logits_backward",
-    heeding_autocast(_composed_of_kernels, lambda: _loss),
+    respecting_autocast(_composed_of_kernels, lambda: _loss),
     _composed_backward,
-    heeds_autocast=True,
+    respects_autocast=True,
 )
 
 

@@ -184,15 +184,15 @@ def _composed(x: Tensor, W: Tensor, b: Tensor | None, activation: int, a: float)
     return BY_NUMBER[activation].ours(builtin(x, W, b), a)
 
 
-def _otherwise(x: Tensor, *rest: Any) -> Tensor:
+def _fallback(x: Tensor, *rest: Any) -> Tensor:
     return (_composed if autocasts(x) else Linear.apply)(x, *rest)
 
 
 _IDENTITY = checked_activation(None)
 _call = functools.partial(
     differentiable,
-    *("Linear", "linear", "linear_backward", _otherwise, LinearBackward.apply),
-    heeds_autocast=True,
+    *("Linear", "linear", "linear_backward", _fallback, LinearBackward.apply),
+    respects_autocast=True,
     only_for={"input": 1, "weight": 0},
 )
 _sums, _activated = _call(output=None), _call()

@@ -19,10 +19,10 @@ from ._loss import (
     fake_loss,
     gradient_of_each,
     gradient_of_elements,
-    heeding_autocast,
     native_together,
     reduced,
     reduction_enum,
+    respecting_autocast,
     rounding_once,
 )
 
@@ -97,9 +97,9 @@ _loss: Callable[..., Tensor] = differentiable(
     "MSELoss",
     "mse_loss",
     "mse_loss_backward",
-    heeding_autocast(_composed, lambda: _loss),
+    respecting_autocast(_composed, lambda: _loss),
     _composed_backward,
-    heeds_autocast=True,
+    respects_autocast=True,
 )
 
 

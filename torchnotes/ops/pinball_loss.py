@@ -21,10 +21,10 @@ from ._loss import (
     fake_loss,
     gradient_of_each,
     gradient_of_elements,
-    heeding_autocast,
     native_together,
     reduced,
     reduction_enum,
+    respecting_autocast,
     rounding_once,
 )
 
@@ -172,9 +172,9 @@ _loss: Callable[..., Tensor] = differentiable(
     "PinballLoss",
     "pinball_loss",
     "pinball_loss_backward",
-    heeding_autocast(_composed, lambda: _loss),
+    respecting_autocast(_composed, lambda: _loss),
     _composed_backward,
-    heeds_autocast=True,
+    respects_autocast=True,
 )
 
 

@@ -1,5 +1,5 @@
-"""torch's own step, for what no kernel here takes: sparse gradients, subclasses of tensors, other devices, states of
-another dtype than the parameter's, and a step that is differentiable."""
+"""Fallback to torch's own step, for what our kernels do not support: sparse gradients, tensor subclasses, other
+devices, states whose dtype differs from the parameter's, and differentiable steps."""
 
 import inspect
 from collections.abc import Callable
@@ -9,23 +9,23 @@ import torch
 
 
 def builtin_step(optimizer: type[torch.optim.Optimizer]) -> Callable[..., Any]:
-    """The step of one of torch's optimizers without its hooks, which ours runs, and its choice of gradient mode."""
+    """The step of a torch optimizer, without hooks, which ours runs itself, and without a change of grad mode."""
     return inspect.unwrap(optimizer.step)
 
 
 def step_as_torch(optimizer: Any) -> None:
-    """A step of one of our optimizers, by torch's. Of our options it knows clipping.
+    """Performs a step of one of our optimizers with torch's. Of our options it supports clipping.
 
-    torch's changes one parameter after the other. What it refuses is most often in a group that our kernels do not
-    take: those go first, so that the others have not changed when it raises. The gradients are as before then.
+    torch's step changes one parameter after the other. If it raises, the cause is most likely in a group that our
+    kernels do not support. These groups go first, so that the others have not changed yet. The gradients are restored.
     """
     groups = optimizer.param_groups
     in_order = sorted(groups, key=lambda group: optimizer.gathered([group], []) is not None)
     for group in groups:
         if group["rounding"] != "nearest" or (group.get("decoupled_weight_decay") and not optimizer.torch_decouples):
             raise RuntimeError(
-                f"{type(optimizer).__name__}: rounding and decoupled_weight_decay need dense gradients, parameters on "
-                "a CPU or CUDA device of no subclass of Tensor, gradients and states of the parameter's dtype, and "
+                f"{type(optimizer).__name__}: rounding and decoupled_weight_decay need dense gradients, plain "
+                "parameters on a CPU or CUDA device, gradients and states of the parameter's dtype, and "
                 "differentiable=False"
             )
     of_scaler = {name: vars(optimizer)[name] for name in ("grad_scale", "found_inf") if name in vars(optimizer)}
@@ -37,7 +37,7 @@ def step_as_torch(optimizer: Any) -> None:
     before = [grad.clone() for grad in grads] if clipped or scale is not None else []
     try:
         optimizer.param_groups = in_order
-        vars(optimizer).update(dict.fromkeys(of_scaler))  # torch's plain step insists
+        vars(optimizer).update(dict.fromkeys(of_scaler))  # torch's plain step requires it
         if scale is not None:
             for grad in grads:
                 grad.div_(scale.to(grad.device))

@@ -1,5 +1,5 @@
-"""Parameters that are DTensors. A step is one of the plain tensors that this rank holds of them, by the same kernels;
-the states stay DTensors, as torch's optimizers keep them."""
+"""Parameters that are DTensors. A step updates the local tensors of this rank with the same kernels; the states stay
+DTensors, as in torch's optimizers."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ def is_partial_sum(x: Tensor) -> bool:
 
 
 def held_of(x: Tensor) -> Tensor:
-    """What this rank holds of x: the same memory, without a history."""
+    """The local tensor of x: the same memory, detached."""
     if not is_dtensor(x):
         return x.detach()
     from torch.distributed._functional_collectives import AsyncCollectiveTensor
@@ -33,7 +33,7 @@ def held_of(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gather_held(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[str, ...]) -> Any:
-    """As gather, of what this rank holds; beside each bundle and its first tensor, the parameters it is made of."""
+    """Like gather, for local tensors; next to each bundle and its first tensor, it returns the parameters."""
     with_gradient = [p for p in params if p.grad is not None]
     if any(map(is_partial_sum, with_gradient)):
         return None
@@ -58,7 +58,7 @@ def gather_held(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[st
 
 
 def _held_parameter(p: Tensor) -> Tensor:
-    """What this rank holds of a parameter and, as its gradient, of that. It comes to be placed as the parameter is."""
+    """The local tensor of a parameter with the local gradient, redistributed like the parameter if necessary."""
     if not is_dtensor(p):
         return p
     if is_dtensor(p.grad) and p.grad.device_mesh == p.device_mesh and p.grad.placements != p.placements:
@@ -69,22 +69,22 @@ def _held_parameter(p: Tensor) -> Tensor:
 
 
 def _like_parameter(p: Tensor, x: Any, what: str) -> Any:
-    """What this rank holds of x, which is p's gradient or a state of it."""
+    """The local tensor of x, the gradient or a state of p."""
     if not (is_dtensor(p) and isinstance(x, Tensor)):
         return x
     placed = (x.device_mesh, x.placements) if is_dtensor(x) else None
     if placed != (p.device_mesh, p.placements) and what != "step":
         expected, got = _description(p), _description(x)
-        raise RuntimeError(f"torchnotes: expected the {what} of a parameter to be like it, {expected}, got {got}")
+        raise RuntimeError(f"torchnotes: expected the {what} of a parameter to match it, {expected}, got {got}")
     return held_of(x)
 
 
 def _description(x: Tensor) -> str:
-    return f"a DTensor placed as {x.placements} on {x.device_mesh}" if is_dtensor(x) else "a tensor that is no DTensor"
+    return f"a DTensor placed as {x.placements} on {x.device_mesh}" if is_dtensor(x) else "a plain tensor"
 
 
 def places_in_whole(params: Sequence[Tensor]) -> tuple[int, ...]:
-    """By which the elements of each parameter get their random numbers: first, length and pitch (csrc/parameters.h)."""
+    """The positions that determine each parameter's random numbers: first, length and pitch (csrc/parameters.h)."""
     return tuple(number for p in params for number in _place(p))
 
 
@@ -94,7 +94,7 @@ def _place(p: Tensor) -> tuple[int, int, int]:
     found = list(runs(p))
     if len(found) > 1 or not p.to_local().is_contiguous():
         raise RuntimeError(
-            "torchnotes: stochastic rounding needs parameters of which a rank holds contiguous rows at equal "
-            f"distances, got {_description(p)}, of size {tuple(p.shape)}"
+            "torchnotes: stochastic rounding needs local shards that consist of contiguous rows at equal distances, "
+            f"got {_description(p)}, of size {tuple(p.shape)}"
         )
     return next(((run.first, run.length, run.pitch) for run in found), (0, 1, 0))

@@ -4,26 +4,26 @@
 
 whose own gradient g + H d vanishes at d = -H^-1 g; in one variable x <- x - f'/f''.
 
-Quadratic convergence. Let x* be the minimum, f'(x*) = 0, and e = x - x*. Taylor's formula for f' around x says
+Quadratic convergence. Let x* be the minimum, f'(x*) = 0, and e = x - x*. Taylor's formula for f' around x gives
 0 = f'(x*) = f'(x) - f''(x) e + f'''(xi) e^2 / 2, so that after the step
 
     e - f'(x) / f''(x) = f'''(xi) / (2 f''(x)) e^2,    |e_(k+1)| ~ C |e_k|^2,    C = |f''' / (2 f'')| at x*
 
-and in several variables C = L / (2 lambda), L the Lipschitz constant of H and lambda its least eigenvalue.
+and in several variables C = L / (2 lambda), with L the Lipschitz constant of H and lambda its least eigenvalue.
 
-Where H is not positive definite, -H^-1 g may lead up, or not exist. Along an eigenvector of H with eigenvalue lambda_i
-and the part g_i of g, -g_i / |lambda_i| always leads down: d = -|H|^-1 g, which is Newton's step where H is positive
-definite, and doubles the distance to a saddle. A |lambda_i| up to n eps max |lambda|, the rounding error of them all,
-cannot be told from 0; it counts as the greatest one, so that the step is gradient descent's, 1/L, and where g_i is a
-rounding error so is the step.
+If H is not positive definite, -H^-1 g may lead up, or not exist. Along an eigenvector of H with eigenvalue lambda_i and
+the component g_i of g, -g_i / |lambda_i| always leads down: d = -|H|^-1 g, which is Newton's step if H is positive
+definite, and doubles the distance to a saddle. A |lambda_i| up to n eps max |lambda|, the rounding error of all
+eigenvalues, cannot be distinguished from 0. It is replaced by the greatest one: the step is then that of gradient
+descent, 1/L, and if g_i is a rounding error so is the step.
 
 For many parameters H is too large, but H v is the gradient of g^T v. Conjugate gradients (Steihaug) improve d until
-|g + H d| <= min(1/10, |g|) |g|: what is left adds O(|e|^2) to the error, which stays quadratic. Each d on the way leads
-down. At a direction p where p^T H p is not positive, beyond rounding errors, they stop with what they have, or if that
-is nothing with p = -g, made as long as if the curvature were |p^T H p|.
+|g + H d| <= min(1/10, |g|) |g|: the remainder adds O(|e|^2) to the error, which stays quadratic. Each d on the way
+leads down. At a direction p where p^T H p is not positive, beyond rounding errors, they stop with the d reached so far
+or, if there is none, with p = -g, scaled as if the curvature were |p^T H p|.
 
-The step is t d for the first t of lr, lr/2, lr/4, ... with f(x + t d) <= f(x) + t g^T d / 10^4 (Armijo). Where f is so
-flat that the difference is lost in rounding, the same f and a smaller |g| will do.
+The step is t d for the first t of lr, lr/2, lr/4, ... with f(x + t d) <= f(x) + t g^T d / 10^4 (Armijo). If f is so
+flat that the difference is lost in rounding, the same f and a smaller |g| are accepted.
 """
 
 import math
@@ -37,7 +37,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..distributed.shards import is_dtensor
 
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # sqrt(eps), about: nearer to x* than that, f looks constant
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # about sqrt(eps): nearer to x* than that, f looks constant
 _METHODS = ("auto", "exact", "cg")
 _FEW = 256  # parameters; conjugate gradients need some hundred products at most, a Hessian one per parameter
 _ROWS = 64  # of the Hessian, computed at a time
@@ -47,13 +47,13 @@ _ARMIJO = 1e-4
 
 @dataclass(frozen=True)
 class Report:
-    """How a step of Newton went.
+    """The outcome of a step of Newton.
 
     iterations: how many times the parameters were changed
-    damped: in how many of those the Hessian was not positive definite
+    damped: in how many of these the Hessian was not positive definite
     evaluations: how many times the closure was called
-    products: how many products of the Hessian and a vector were computed; a Hessian counts one per parameter
-    loss, gradient_norm: at the parameters as they are now
+    products: how many Hessian-vector products were computed; a Hessian counts one per parameter
+    loss, gradient_norm: at the current parameters
     converged: whether gradient_norm is at most tolerance_grad
     reason: why it stopped
     """
@@ -69,7 +69,7 @@ class Report:
 
 
 class _Objective:
-    """A closure as a function of one vector, all parameters in a row, with first and second derivatives."""
+    """A closure as a function of one vector, all parameters concatenated, with first and second derivatives."""
 
     def __init__(self, closure: Callable[[], Tensor], parameters: list[Tensor]) -> None:
         self.closure, self.parameters = closure, parameters
@@ -78,9 +78,9 @@ class _Objective:
     def read(self) -> Tensor:
         return torch.cat([p.reshape(-1) for p in self.parameters])
 
-    @torch.no_grad()  # an interrupted closure may have left it otherwise
+    @torch.no_grad()  # an interrupted closure may have changed the mode
     def write(self, x: Tensor) -> None:
-        """In one call, which no interrupt divides."""
+        """In a single call, so that no interrupt can come in between."""
         parts = x.split([p.numel() for p in self.parameters])
         torch._foreach_copy_(self.parameters, [x.view(p.shape) for x, p in zip(parts, self.parameters, strict=True)])
 
@@ -113,13 +113,13 @@ class _Objective:
         identity = torch.eye(len(g), dtype=g.dtype, device=g.device)
         try:
             H = torch.cat([self._derivative(g, rows, is_grads_batched=True) for rows in identity.split(_ROWS)])
-        except RuntimeError:  # some operation has no rule for batches
+        except RuntimeError:  # some operation has no batching rule
             return torch.stack([self.product(g, row) for row in identity])
         self.products += len(g)
         return H
 
     def _derivative(self, y: Tensor, v: Tensor | None = None, **options: bool) -> Tensor:
-        """(dy/dx)^T v, or a row of that per row of v"""
+        """(dy/dx)^T v, or one row of it per row of v"""
         parts: Any = (None,) * len(self.parameters)
         if y.requires_grad and self.parameters:
             parts = torch.autograd.grad(y, self.parameters, v, retain_graph=True, allow_unused=True, **options)
@@ -178,7 +178,7 @@ def _approximated(f: _Objective, g: Tensor, max_cg: int) -> tuple[Tensor, bool]:
 def _lowered(
     f: _Objective, x: Tensor, loss: Tensor, g: Tensor, d: Tensor, lr: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """x + t d, its loss and its gradient; None, and the parameters at x, if there is no such t"""
+    """x + t d, its loss and its gradient; or None, with the parameters at x, if there is no such t"""
     slope, t = g @ d, lr
     try:
         for _ in range(_HALVINGS):
@@ -201,23 +201,23 @@ def _lowered(
 
 
 class Newton(Optimizer):
-    """Newton's method for a smooth loss of parameters of float64 or float32, which a closure returns.
+    """Newton's method for a smooth loss, returned by a closure, of float64 or float32 parameters.
 
-    The closure returns the loss and nothing else: Newton differentiates it twice, so that `backward()` must not be
-    called. It has to return the same loss every time; no dropout, no other batch. The gradients in `.grad` are neither
-    used nor changed. As with LBFGS, there are no parameter groups, and parameters that are frozen stay as they are.
+    The closure must only return the loss. Newton differentiates it twice, so the closure must not call `backward()`. It
+    must return the same loss every time: no dropout, no other batch. The gradients in `.grad` are neither used nor
+    changed. As with LBFGS, there are no parameter groups. Frozen parameters stay as they are.
 
-    The loss never increases. The parameters are left at the best point found, also when the closure raises. A loss that
-    is not finite counts as too great; at the start, nothing is changed. `report` tells how the last step went; it is
-    None before the first one and after one that raised.
+    The loss never increases. The parameters are left at the best point found, even if the closure raises. A loss that
+    is not finite counts as too large; at the start it leaves everything unchanged. `report` describes the last step; it
+    is None before the first step and after one that raised.
 
-    lr: the part of Newton's step that is tried first; only 1 makes convergence quadratic
+    lr: the fraction of Newton's step that is tried first; only 1 makes convergence quadratic
     max_iter: how many times a step changes the parameters, at most
     tolerance_grad: the norm of the gradient at which to stop, be it at a minimum or a saddle; by default 1e-8 in
         float64 and 1e-4 in float32
-    method: "exact" solves with the Hessian, "cg" needs only products of it and a vector; "auto" is "exact" for up to
-        256 parameters
-    max_cg: how many such products "cg" makes for one change of the parameters, at most
+    method: "exact" solves with the Hessian, "cg" needs only Hessian-vector products; "auto" is "exact" for up to 256
+        parameters
+    max_cg: how many such products "cg" computes for one change of the parameters, at most
     """
 
     report: Report | None = None
@@ -254,7 +254,7 @@ class Newton(Optimizer):
         for p in param_group["params"]:
             first = param_group["params"][0]
             if is_dtensor(p):
-                raise ValueError("Newton needs parameters that every rank holds whole, but got a DTensor")
+                raise ValueError("Newton needs plain tensors as parameters, but got a DTensor")
             if p.dtype not in _TOLERANCE or p.layout != torch.strided:
                 raise ValueError(f"Newton needs dense parameters of float64 or float32, but got {p.dtype}, {p.layout}")
             if (p.dtype, p.device) != (first.dtype, first.device):
@@ -262,8 +262,8 @@ class Newton(Optimizer):
                 raise ValueError(f"Newton needs parameters of one dtype on one device, but got {kinds}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override] # as LBFGS
-        """Changes the parameters up to max_iter times. Returns the loss that they had before.
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override] # like LBFGS
+        """Changes the parameters up to max_iter times and returns the loss before the first change.
 
         closure: returns the loss, without calling backward()
         """
@@ -291,7 +291,7 @@ class Newton(Optimizer):
                 reason = "max_iter is reached"
                 break
             d, no_minimum = _solved(f, g) if exact else _approximated(f, g, group["max_cg"])
-            loss, g = loss.detach(), g.detach()  # the graph is not needed any more
+            loss, g = loss.detach(), g.detach()  # the graph is no longer needed
             found = _lowered(f, x, loss, g, d, float(group["lr"]))
             if found is None:
                 reason = "no step lowers the loss"

@@ -1,4 +1,4 @@
-"""Classes split among ranks: what of a cross-entropy's operands is on this one."""
+"""Classes split among ranks: the part of a cross-entropy's operands that belongs to this rank."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class Local(NamedTuple):
-    """The operands on this rank, and what becomes of the loss."""
+    """The operands on this rank, and how to turn its loss into a DTensor."""
 
     tensors: Sequence[Any]
-    group: Group  # which the classes are split among
-    row_groups: Sequence[Group]  # which the rows are
-    whole: Callable[[Tensor], Tensor]  # of a loss, or of the losses of rows
+    group: Group  # that the classes are split among
+    row_groups: Sequence[Group]  # that the rows are split among
+    whole: Callable[[Tensor], Tensor]  # makes a DTensor of a loss, or of the losses of rows
 
 
 def split_among(
     operation: str, group: Group | None, row_groups: Sequence[Group], x: Tensor, dim: int, **what: Hashable
 ) -> Split:
-    """The classes of this rank, which are a dimension of x, after those of the ranks before it."""
+    """The classes of this rank: dimension `dim` of x, following the classes of lower ranks."""
     group = checked(operation, group)
     numbers = agree(operation, group, x.device, own=x.shape[dim], **what)
     return Split(group, sum(numbers[: group.rank()]), sum(numbers), row_groups)
@@ -36,17 +36,17 @@ def split_among(
 
 def refuse_group(operation: str, group: Group | None) -> None:
     if group is not None:
-        raise ValueError(f"{operation}: a DTensor tells what it is split among. Give no process_group with it")
+        raise ValueError(f"{operation}: expected no process_group with a DTensor, whose placements define it")
 
 
 def described(x: Tensor, rows: Sequence[int], target: Tensor, weight: Tensor | None) -> dict[str, Hashable]:
-    """What ranks must agree on beside the options."""
+    """What ranks must agree on besides the options."""
     what: dict[str, Hashable] = dict(
         dtype=x.dtype,
         target="probabilities" if target.is_floating_point() else "indices",
         weight="none" if weight is None else "given",
     )
-    return what if is_compiling() else what | dict(rows=tuple(rows))  # a compiler may have symbols for them
+    return what if is_compiling() else what | dict(rows=tuple(rows))  # a compiler may use symbols for them
 
 
 def sharded(x: "DTensor", dim: int) -> bool:
@@ -54,7 +54,7 @@ def sharded(x: "DTensor", dim: int) -> bool:
 
 
 def of_logits(input: "DTensor", target: Tensor, weight: Tensor | None) -> Local:
-    """The operands of a cross-entropy whose logits are sharded on their classes, and perhaps on other dimensions."""
+    """The operands of a cross-entropy whose logits are sharded by class, and possibly along other dimensions."""
     from torch.distributed.tensor import Replicate, Shard
 
     dim = int(input.dim() > 1)
@@ -71,7 +71,7 @@ def of_logits(input: "DTensor", target: Tensor, weight: Tensor | None) -> Local:
 
 
 def of_linear(x: Tensor, W: "DTensor", b: Tensor | None, target: Tensor, weight: Tensor | None) -> Local:
-    """The operands of a linear_cross_entropy whose W and b are sharded on the classes, and x perhaps on the rows."""
+    """The operands of a linear_cross_entropy whose W and b are sharded by class, and x possibly by row."""
     from torch.distributed.tensor import Partial, Replicate, Shard
 
     among = mesh_dimension(W, 0)
@@ -80,7 +80,7 @@ def of_linear(x: Tensor, W: "DTensor", b: Tensor | None, target: Tensor, weight:
         Shard(0) if i != among and is_dtensor(x) and x.dim() == 2 and x.placements[i].is_shard(0) else Replicate()
         for i in range(W.device_mesh.ndim)
     ]
-    # Ranks that share the classes but not the rows have each a part of the gradient for them.
+    # Ranks with the same classes but different rows each have a partial gradient for the classes.
     of_gradient = [Partial() if p.is_shard() else of for p, of in zip(of_rows, of_classes, strict=True)]
     has_probabilities = target.shape == (*x.shape[:-1], *W.shape[:-1])
     dim_of_classes = x.dim() - 1
@@ -96,19 +96,19 @@ def of_linear(x: Tensor, W: "DTensor", b: Tensor | None, target: Tensor, weight:
 
 
 def mesh_dimension(x: "DTensor", dim: int) -> int:
-    """The one dimension of the mesh along which a dimension of x is sharded."""
+    """The only mesh dimension along which a dimension of x is sharded."""
     from torch.distributed.tensor import Shard
 
     found = [i for i, p in enumerate(x.placements) if p.is_shard(dim)]
     if len(found) > 1 or type(x.placements[found[0]]) is not Shard:
         raise NotImplementedError(
-            f"the classes, dimension {dim}, must be sharded along one dimension of the mesh. Got: {x.placements}"
+            f"expected the classes, dimension {dim}, to be sharded along one dimension of the mesh, got {x.placements}"
         )
     return found[0]
 
 
 def placed(x: Tensor, like: "DTensor", placements: Sequence[Any], of_gradient: Sequence[Any] | None = None) -> Tensor:
-    """The local part of x with these placements on the mesh of `like`. A plain tensor is the whole, on every rank."""
+    """The local part of x with these placements on the mesh of `like`. A plain tensor counts as replicated."""
     from torch.distributed.tensor import DTensor, Replicate
 
     mesh = like.device_mesh

@@ -345,7 +345,9 @@ def _differentiable_backward(
 
 
 _call, _call_and_give_up_the_logits = (
-    differentiable("CrossEntropy", "cross_entropy", backward, _by_rows, _differentiable_backward, heeds_autocast=True)
+    differentiable(
+        "CrossEntropy", "cross_entropy", backward, _by_rows, _differentiable_backward, respects_autocast=True
+    )
     for backward in ("cross_entropy_backward", "cross_entropy_backward_")
 )
 

@@ -8,7 +8,7 @@ namespace torchnotes {
 
 inline bool is_dense(const at::Tensor& x) { return x.layout() == at::kStrided && !x.is_nested(); }
 
-inline bool is_our_float(at::ScalarType dtype) {
+inline bool is_supported_dtype(at::ScalarType dtype) {
   return dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16 || dtype == at::kHalf;
 }
 

@@ -23,27 +23,27 @@
 namespace torchnotes {
 
 template <class T>
-struct Repeated {
+struct Broadcast {
   using value_type = T;
   const T* data;
-  int64_t each, count;
-  C10_HOST_DEVICE int64_t place(int64_t i) const { return each == 1 && i < count ? i : i / each % count; }
+  int64_t repeats, count;
+  C10_HOST_DEVICE int64_t place(int64_t i) const { return repeats == 1 && i < count ? i : i / repeats % count; }
 };
 
 struct Operand {
   at::Tensor tensor;
-  int64_t each, count;
+  int64_t repeats, count;
   template <class scalar_t>
-  Repeated<scalar_t> of() const {
-    return {tensor.const_data_ptr<scalar_t>(), each, count};
+  Broadcast<scalar_t> typed() const {
+    return {tensor.const_data_ptr<scalar_t>(), repeats, count};
   }
 };
 
 // Numbers in the accumulation type, whatever the dtype of the tensors.
 struct PreciseOperand : Operand {
   template <class scalar_t>
-  Repeated<at::opmath_type<scalar_t>> of() const {
-    return Operand::of<at::opmath_type<scalar_t>>();
+  Broadcast<at::opmath_type<scalar_t>> typed() const {
+    return Operand::typed<at::opmath_type<scalar_t>>();
   }
 };
 
@@ -67,7 +67,7 @@ class Elements {
 
   // Another operand, which may broadcast to x. Call it before anything is written.
   Operand operand(const at::Tensor& other) const {
-    check_alike(dense_, other);
+    check_same_type(dense_, other);
     return in_order(other);
   }
   PreciseOperand precise_operand(const at::Tensor& numbers) const { return {in_order(numbers)}; }
@@ -79,18 +79,18 @@ class Elements {
     }
     TORCH_CHECK(
         at::is_expandable_to(x.sizes(), dense_.sizes()),
-        "torchnotes: an operand of size ",
+        "torchnotes: cannot broadcast an operand of size ",
         x.sizes(),
-        " cannot be broadcast to the input's ",
+        " to the input's size ",
         dense_.sizes()
     );
     at::Tensor y = x.expand(dense_.sizes());
     if (!outermost_first_.empty()) {
       y = y.permute(outermost_first_);
     }
-    int64_t each = 1, count = 1, dim = y.dim() - 1;
+    int64_t repeats = 1, count = 1, dim = y.dim() - 1;
     for (; dim >= 0 && (y.size(dim) == 1 || y.stride(dim) == 0); --dim) {
-      each *= y.size(dim);
+      repeats *= y.size(dim);
     }
     for (; dim >= 0 && (y.size(dim) == 1 || y.stride(dim) == count); --dim) {
       count *= y.size(dim);
@@ -100,7 +100,7 @@ class Elements {
     if (dim >= 0) {
       return {y.contiguous(), 1, size()};
     }
-    return {y, count == 1 ? 1 : each, count};
+    return {y, count == 1 ? 1 : repeats, count};
   }
 
   at::Tensor dense_;
