@@ -11,7 +11,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from native_build import COMPILER, ROOT, Build  # noqa: E402
 
-# longjmp from stack to stack is what _FORTIFY_SOURCE takes for an error.
+# _FORTIFY_SOURCE would reject longjmp between stacks.
 FLAGS = ["-DTORCHNOTES_CUDA_ON_CPU", "-DTORCHNOTES_SCALAR_ONLY", f"-I{HERE}", "-U_FORTIFY_SOURCE"]
 
 

@@ -13,7 +13,7 @@
 #include <mutex>
 #include <vector>
 
-// libm's is off by up to two units of the last place, more than the device's and the builtin's.
+// libm's errs by up to two units in the last place, more than the device's and the builtin's.
 extern "C" float tanhf(float x) noexcept { return static_cast<float>(std::tanh(static_cast<double>(x))); }
 
 Index threadIdx, blockIdx, blockDim, gridDim;
@@ -27,14 +27,14 @@ constexpr size_t kWidest = 8;  // bytes a shuffle moves at once
 
 [[noreturn]] void work();
 
-// A stack on which threads of a block run, one after the other; the next begins when one ends. Only a thread that waits
-// keeps its fiber to itself, so a kernel without barriers is a plain loop over its threads.
+// A stack on which threads of a block run, one after the other; the next starts when one ends. Only a waiting thread
+// occupies its fiber, so that a kernel without barriers is a plain loop over its threads.
 struct Fiber {
   ucontext_t start;
   jmp_buf place;
   bool started = false;
   unsigned thread = 0;
-  std::unique_ptr<char[]> stack{new char[kStack]};  // left uninitialised: touched as far as it is used
+  std::unique_ptr<char[]> stack{new char[kStack]};  // uninitialized, so that only used pages are touched
 
   Fiber() {
     getcontext(&start);
@@ -49,7 +49,7 @@ struct Barrier {
   std::vector<Fiber*> waiting;
 };
 
-// The two generations of values let a lane hand over the next one while others still read the last.
+// Two generations of values, so that a lane can provide the next one while others still read the last.
 struct Warp {
   Barrier barrier;
   std::array<std::array<std::array<char, kWidest>, kWarp>, 2> values;
@@ -58,8 +58,8 @@ struct Warp {
 
 struct Block {
   const std::function<void()>* kernel = nullptr;
-  bool last_first = false;    // threads begin in descending order
-  bool newest_first = false;  // of those that wait no longer, the last goes on first: warps run ahead of each other
+  bool last_first = false;    // threads start in descending order
+  bool newest_first = false;  // the latest thread to become ready resumes first: warps run ahead of each other
   unsigned begun = 0, ended = 0;
   Barrier barrier;
   std::vector<Warp> warps;
@@ -171,7 +171,7 @@ void run_block() {
   try {
     schedule();
   } catch (...) {
-    block = Block{};  // the waiting fibers are given up where they stand
+    block = Block{};  // abandons the waiting fibers
     throw;
   }
 }
@@ -179,7 +179,11 @@ void run_block() {
 }  // namespace
 
 void run(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
-  TORCH_CHECK(0 < threads && threads <= 1024 && threads % kWarp == 0, "blocks are made of whole warps, got ", threads);
+  TORCH_CHECK(
+      0 < threads && threads <= 1024 && threads % kWarp == 0,
+      "expected a block of whole warps, got a block of size ",
+      threads
+  );
   static std::mutex one_launch_at_a_time;
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
   block.kernel = &kernel;
@@ -198,7 +202,7 @@ void run(unsigned blocks, unsigned threads, const std::function<void()>& kernel)
 unsigned lane() { return threadIdx.x % kWarp; }
 
 const void* exchange(unsigned mask, const void* value, size_t bytes, unsigned lane) {
-  TORCH_CHECK(mask == 0xffffffff && lane < kWarp && bytes <= kWidest, "a shuffle this harness does not know");
+  TORCH_CHECK(mask == 0xffffffff && lane < kWarp && bytes <= kWidest, "this harness does not support such a shuffle");
   Warp& warp = block.warps[threadIdx.x / kWarp];
   const unsigned own = cuda_on_cpu::lane();
   auto& values = warp.values[warp.generation[own] ^= true];

@@ -1,6 +1,6 @@
-// The words of CUDA for an ordinary C++ compiler: kernels run on the CPU, one block after the other, a block's threads
-// as fibers that take turns at __syncthreads and at warp shuffles. The launches run them in four orders by turns, so
-// that a missing barrier changes a result. A barrier that some thread never reaches is an error.
+// CUDA's keywords for an ordinary C++ compiler: kernels run on the CPU, one block after the other, with the threads of
+// a block as fibers that switch at __syncthreads and at warp shuffles. Launches alternate between four orders of
+// threads, so that a missing barrier changes a result. A barrier that some thread never reaches is an error.
 #pragma once
 
 #include <cstring>
@@ -21,7 +21,7 @@ namespace cuda_on_cpu {
 
 void run(unsigned blocks, unsigned threads, const std::function<void()>& kernel);
 
-// Hands over a value and returns the one of another lane of the warp.
+// Provides a value to the warp and returns that of another lane.
 const void* exchange(unsigned mask, const void* value, size_t bytes, unsigned lane);
 unsigned lane();
 
