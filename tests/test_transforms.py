@@ -300,17 +300,22 @@ def test_a_graph_is_recorded_where_gradients_are_wanted_alone(name, record, opti
 
 
 @pytest.mark.parametrize("name", ("relu", "leaky_relu"))
-def test_reverse_over_forward_mode_in_place(name):
-    def gradients(function: Of, **inplace: bool) -> list[Tensor]:
-        x = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
+def test_what_is_left_of_an_input_that_is_written_over(name):
+    def results(function: Of, **inplace: bool) -> list[Tensor]:
+        def left(x: Tensor) -> Tensor:
+            y = x * x.sign() * x
+            z = function(y, **inplace)
+            return y if inplace else z
 
         def along(x: Tensor) -> Tensor:
-            return jvp(lambda x: function(x * x.sign() * x, **inplace), (x,), (x.cos(),))[1].sum()
+            return jvp(left, (x,), (x.cos(),))[1].sum()
 
-        dual = along_dual_numbers(lambda x: function(x * x.sign() * x, **inplace), (x,), x).sum()
-        return [grad(along)(x), *torch.autograd.grad(along(x), x), *torch.autograd.grad(dual, x)]
+        x = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
+        dual = along_dual_numbers(left, (x,), x).sum()
+        gradients = [grad(along)(x), *torch.autograd.grad(along(x), x), *torch.autograd.grad(dual, x)]
+        return [vmap(left)(x), jacrev(left)(x), *gradients]
 
-    assert_close(gradients(getattr(functional, name), inplace=True), gradients(getattr(torch.nn.functional, name)))
+    assert_close(results(getattr(functional, name), inplace=True), results(getattr(torch.nn.functional, name)))
 
 
 @pytest.mark.parametrize("option", ({}, {"label_smoothing": 0.1}, {"z_loss": 0.1}), ids=str)

@@ -100,6 +100,19 @@ def test_mlp_with_everything():
     torch.testing.assert_close(model(x), torch.nn.functional.linear(h, model[-1].weight, model[-1].bias))
 
 
+@pytest.mark.parametrize(
+    ("options", "hidden"),
+    (
+        ({}, [nn.Linear]),
+        ({"batch_norm": True}, [nn.Linear, nn.BatchNorm1d]),
+        ({"dropout": 0.3}, [nn.Linear, nn.Dropout]),
+        ({"gaussian_dropout": 0.2}, [nn.Linear, nn.GaussianDropout]),
+    ),
+)
+def test_mlp_with_each_option_alone(options, hidden):
+    assert [type(layer) for layer in nn.MLP((4, 8, 3), **options)] == [*hidden, nn.Linear]
+
+
 @pytest.mark.parametrize("sizes", ((), (3,)))
 def test_mlp_takes_at_least_two_sizes(sizes):
     with pytest.raises(ValueError, match="at least two sizes"):
