@@ -154,11 +154,16 @@ def test_script_of_noise(name):
     assert_the_same(scripted.eval(), model.eval(), many[:5])
 
 
-@pytest.mark.parametrize("name", ("options", "ignored bits"))
-def test_script_refuses_options_of_losses_that_torch_lacks(name):
-    model, arguments = wrapped(OF_OUR_OWN[name])
+@pytest.mark.parametrize("option", ({"z_loss": 0.1}, {"logit_softcap": 2.0}, {"empty": "zero"}), ids=str)
+def test_script_refuses_options_of_cross_entropy_that_torch_lacks(option):
     with pytest.raises(torch.jit.Error, match="only the options that torch has"):
-        torch.jit.script(model)(*arguments)
+        torch.jit.script(nn.CrossEntropyLoss(**option))(x, classes)
+
+
+@pytest.mark.parametrize("option", ({"label_smoothing": 0.1}, {"ignore_index": 0.0}), ids=str)
+def test_script_refuses_options_of_bits_that_torch_lacks(option):
+    with pytest.raises(torch.jit.Error, match="only the options that torch has"):
+        torch.jit.script(nn.BCEWithLogitsLoss(**option))(x, y.sigmoid())
 
 
 @pytest.mark.parametrize("training", (True, False))
