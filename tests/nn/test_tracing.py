@@ -154,6 +154,12 @@ def test_script_of_noise(name):
     assert_the_same(scripted.eval(), model.eval(), many[:5])
 
 
+def test_scripted_noise_is_written_over_the_input():
+    y = x.clone()
+    assert torch.equal(torch.jit.script(nn.GaussianDropout(0.5, inplace=True))(y), y)
+    assert not torch.equal(y, x)
+
+
 @pytest.mark.parametrize("option", ({"z_loss": 0.1}, {"logit_softcap": 2.0}, {"empty": "zero"}), ids=str)
 def test_script_refuses_options_of_cross_entropy_that_torch_lacks(option):
     with pytest.raises(torch.jit.Error, match="only the options that torch has"):
