@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import _reduction
 from torch.overrides import has_torch_function
 
@@ -70,8 +71,17 @@ def reduced(loss: Tensor, reduction: int, count: Tensor | None = None) -> Tensor
     if reduction == NONE:
         return loss
     if reduction == SUM:
-        return loss.sum()
-    return loss.sum() / (loss.numel() if count is None else count)
+        return steady_sum(loss)
+    return steady_sum(loss) / (loss.numel() if count is None else count)
+
+
+def steady_sum(x: Tensor, part: int = 16384) -> Tensor:
+    """The sum, with the same bits for any number of threads: torch splits a long row of numbers among its threads."""
+    if is_compiling() or x.numel() <= part:
+        return x.sum()
+    whole = x.numel() // part * part
+    flat = x.flatten()
+    return flat[:whole].view(-1, part).sum(1).sum() + flat[whole:].sum()
 
 
 def gradient_of_elements(g: Tensor, scale: Tensor, reduction: int, like: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ._loss import (
     reduction_enum,
     respecting_autocast,
     rounding_once,
+    steady_sum,
 )
 
 register_fake("torchnotes::mse_loss", lambda x, y, w, reduction: fake_loss(x, reduction))
@@ -84,7 +85,7 @@ class SquaredError(Elementwise):
 @rounding_once
 def _composed(x: Tensor, y: Tensor, w: Tensor | None, reduction: int) -> Tensor:
     loss = SquaredError.apply(x, y)
-    return reduced(loss, reduction) if w is None else reduced(loss * w, reduction, w.double().sum())
+    return reduced(loss, reduction) if w is None else reduced(loss * w, reduction, steady_sum(w.double()))
 
 
 @rounding_once

@@ -26,6 +26,7 @@ from ._loss import (
     reduction_enum,
     respecting_autocast,
     rounding_once,
+    steady_sum,
 )
 
 register_fake("torchnotes::pinball_loss", lambda f, y, w, quantiles, reduction, h: fake_loss(f, reduction))
@@ -98,17 +99,18 @@ class Pinball(Elementwise):
 
 def _plain(f: Tensor, y: Tensor, tau: Tensor, sigma: Tensor, h: float) -> Tensor:
     r = y - f
+    loss = torch.where(r >= 0, tau * r, -sigma * r)
     if h == 0:
-        return torch.where(r >= 0, tau * r, -sigma * r)
+        return loss
     c = r.clamp(-h, h)
-    return ((tau - sigma) * r + (r.abs() - c.abs() + c * c / (2 * h) + h / 2)) / 2
+    return torch.where(r.abs() < h, ((tau - sigma) * c + c * c / (2 * h) + h / 2) / 2, loss)
 
 
 class CompiledPinball(torch.autograd.Function):
     """The same with a backward that saves no mask (see activations/_compiled.py).
 
-    It tells r >= 0 by clamping r/h for a window of almost no width, shifted by half of it so that r = 0 lies on its
-    edge.
+    Without smoothing it tells r >= 0 by clamping a multiple of r, plus 1, that exceeds the bounds for every r but 0:
+    the factor is the largest number twice, for denormal r.
     """
 
     @staticmethod
@@ -124,7 +126,8 @@ class CompiledPinball(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple:
         f, y, tau, sigma = ctx.saved_tensors
         r = (y - f).to(tau.dtype)
-        c = r / ctx.h if ctx.h else r * torch.finfo(r.dtype).max + 1
+        most = torch.finfo(r.dtype).max
+        c = r / ctx.h if ctx.h else r * most * most + 1
         d_f = (g * 0.5 * (sigma - tau - c.clamp(-1, 1))).to(g.dtype)
         return d_f, -d_f, None, None, None
 
@@ -132,7 +135,7 @@ class CompiledPinball(torch.autograd.Function):
 def _reduced(loss: Tensor, w: Tensor | None, reduction: int) -> Tensor:
     if w is None:
         return reduced(loss, reduction)
-    return reduced(loss * w, reduction, w.expand_as(loss).sum())
+    return reduced(loss * w, reduction, steady_sum(w.expand_as(loss)))
 
 
 @rounding_once

@@ -16,6 +16,7 @@ from torch import Tensor, tanh
 
 from ...autograd.derivatives import transpose
 from ...distributed.collectives import Group, collected, reduced
+from .._loss import steady_sum
 
 
 class Options(NamedTuple):
@@ -91,7 +92,8 @@ def losses(
     else:
         result = (a * _gap(u, a)).sum(1)
         if options.z_loss:
-            result = result + options.z_loss * a.sum(1) * torch.logsumexp(u, 1) ** 2
+            greatest, _, rest = _lse(u)
+            result = result + options.z_loss * a.sum(1) * (greatest + rest).squeeze(1) ** 2
     if not has_probabilities(input, target):  # these rows ignore even the infinite gradient of a mean of no rows
         result = result.masked_fill(target == options.ignore_index, 0)
     return result if split is not None else result.to(input.dtype)
@@ -101,9 +103,17 @@ def precise_logits(input: Tensor, options: Options) -> Tensor:
     return capped(input.to(torch.promote_types(input.dtype, torch.float32)), options)
 
 
+def _lse(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """m, u - m and lse - m. torch's own log_softmax and logsumexp have no backward pass for dual numbers."""
+    m = u.detach().amax(1, keepdim=True) if u.shape[1] else torch.zeros_like(u.sum(1, keepdim=True))
+    shifted = u - m
+    return m, shifted, shifted.exp().sum(1, keepdim=True).log()
+
+
 def _gap(u: Tensor, a: Tensor) -> Tensor:
     """lse - u, the slope of the loss by a, including where a = 0."""
-    gap = -u.log_softmax(1)
+    _, shifted, rest = _lse(u)
+    gap = rest - shifted
     return torch.where((a == 0) & gap.isinf(), 0, gap)
 
 
@@ -180,8 +190,8 @@ def weight_of_rows(input: Tensor, target: Tensor, weight: Tensor | None, options
 
 def mean_or_sum(losses: Tensor, weights: Tensor | None, zero_if_empty: bool, groups: Sequence[Group] = ()) -> Tensor:
     """The sum of the losses of rows, of which the ranks of the groups have each some, or with weights their mean."""
-    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
-    count = None if weights is None else weights.to(total.dtype).sum()
+    total = steady_sum(losses.to(torch.promote_types(losses.dtype, torch.float32)))
+    count = None if weights is None else steady_sum(weights.to(total.dtype))
     for group in groups:
         total = reduced(total, group)
         count = None if count is None else reduced(count, group)

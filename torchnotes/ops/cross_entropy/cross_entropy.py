@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.functional import cross_entropy as builtin
@@ -64,12 +65,18 @@ def _fake(
     return loss, statistics, input.new_empty((), dtype=statistic)
 
 
+def _fake_gradient(input: Tensor) -> Tensor:
+    """Laid out as the logits where the kernels read them in place: contiguous, or with the classes last."""
+    in_place = input.is_contiguous() or _classes_first(input).movedim(0, -1).is_contiguous()
+    return torch.empty_like(input, memory_format=torch.preserve_format if in_place else torch.contiguous_format)
+
+
 def _fake_curvature(tangent: Tensor, grad: Tensor, input: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return input.new_empty(_classes_first(input)[0].shape), torch.empty_like(input)
+    return input.new_empty(_classes_first(input)[0].shape), _fake_gradient(input)
 
 
 register_fake("torchnotes::cross_entropy", _fake)
-register_fake("torchnotes::cross_entropy_backward", lambda grad, input, *rest: torch.empty_like(input))
+register_fake("torchnotes::cross_entropy_backward", lambda grad, input, *rest: _fake_gradient(input))
 register_fake("torchnotes::cross_entropy_backward_", lambda *arguments: None)
 register_fake("torchnotes::cross_entropy_curvature", _fake_curvature)
 
@@ -395,7 +402,9 @@ def cross_entropy(
     if not (isinstance(target, Tensor) and ours):
         extended = bool(z_loss or logit_softcap is not None or empty != "nan" or inplace_backward)
         transforming = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-        compiling = isinstance(target, Tensor) and recorded(input) and (extended or transforming)
+        compiling = isinstance(target, Tensor) and (
+            (recorded(input) and (extended or transforming)) or (extended and isinstance(input, FakeTensor))
+        )
     if not (isinstance(target, Tensor) and (ours or compiling)):
         if watched() or (extended and subclass and dense_float(input)):
             of_torch = input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
@@ -418,7 +427,10 @@ def cross_entropy(
     if split:
         return _of_some_classes(input, target, weight, process_group, inplace_backward, *options)
     if compiling:
-        return _by_rows(input, target, weight, *options)
+        # With dynamic=True the compiler takes default numbers for inputs, and fails at a second loss in one graph.
+        smoothing, z = (0.0 if x == 0 else x for x in (label_smoothing, z_loss))
+        index = -100 if ignore_index == -100 else ignore_index
+        return _by_rows(input, target, weight, number, index, smoothing, z, *options[4:])
     try:
         return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
     except NotImplementedError:
