@@ -1,6 +1,8 @@
 """Which devices and dtypes the tests run on, a fixed seed for each test, and rows to tell apart."""
 
 import csv
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("device", DEVICES)
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+
+# Workers of pytest-xdist share the processor. Each imports torch before it knows that it is a worker.
+torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+# What takes longest comes last: most mistakes are found in the first minute.
+SLOW = re.compile(r"inductor|compile|export|opcheck|operators|opinfo|by_ranks|site|rows\.py|test_native")
+# Tests of the kernels are all that take a dtype or a check of kernels, but for what torch's compilers make of them.
+OF_KERNELS = re.compile(r"tests/(ops|optim)/(?!test_linear_cross_entropy|test_newton)")
+NOT_OF_KERNELS = re.compile(
+    r"inductor|compile|export|composition|third|gradcheck|derivatives|vmap|transforms|dual|fake|autocast|hooks|opcheck"
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: bool(SLOW.search(item.nodeid)))
+    for item in items:
+        generic = "check" in getattr(getattr(item, "callspec", None), "params", {})
+        if OF_KERNELS.search(item.nodeid) and not generic and not NOT_OF_KERNELS.search(item.nodeid):
+            item.add_marker("kernels")
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from torch.utils import cpp_extension
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
 
-CAPABILITIES = ["default", "avx2", "avx512"]
-HERE = torch.backends.cpu.get_cpu_capability().lower()
-INSTRUCTION_SETS = CAPABILITIES[: CAPABILITIES.index(HERE) + 1] if HERE in CAPABILITIES else ["default"]
+# The instruction set of the kernels under test: this machine's, or what ATEN_CPU_CAPABILITY says.
+CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
+INSTRUCTION_SET = CAPABILITY if CAPABILITY in ("avx2", "avx512") else "default"
 
 INCLUDES = [word for path in cpp_extension.include_paths() for word in ("-isystem", path)]
 COMPILER = [*shlex.split(os.environ.get("CXX", "g++")), "-std=c++20", "-fPIC", *SETUP["COMMON"], *INCLUDES]

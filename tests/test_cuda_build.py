@@ -21,6 +21,7 @@ def nvcc() -> str:
     return shutil.which("nvcc") or shutil.which("nvcc", path=wheels) or pytest.fail(CURE)
 
 
+@pytest.mark.nvcc
 def test_every_kernel_compiles():
     command = [
         nvcc(),

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import torchnotes
+from torchnotes.testing.dispatcher import recorded_calls
+from torchnotes.testing.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = re.findall(r'^    "([a-z]\w*)\(', (ROOT / "csrc/schemas.cpp").read_text(), re.MULTILINE)
@@ -68,7 +70,7 @@ def test_every_operation_stands_on_every_side():
 
 
 def test_nothing_stands_on_one_side_alone():
-    whole = {"network", "random"}  # benchmarks and tests of more than an operation
+    whole = {"network", "random", "activations", "rows", "losses"}  # benchmarks and tests of more than an operation
     shared = {"activation", "gradient", "philox", "portable", "rounding", "vector_math", "vector_words", "weighted"}
     expected = {path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem)}
     for side in (*NATIVE_SIDES, "tests/ops/test_{}.py", BENCHMARK):
@@ -88,9 +90,22 @@ def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
             assert f'#include "../operators/{stem}.h"' in (ROOT / source).read_text(), source
         source = (STEMS | OPTIMIZERS)[stem].read_text()
         assert f'"torchnotes::{name}"' in source or f'operator = "{name}"' in source
-        if stem in STEMS:  # those of optimizers are found by the optimizer's name, in tests/optim/test_use.py
-            tests = (ROOT / f"tests/ops/test_{kind}.py" for kind in (stem, "random"))
-            assert any(f'"{name}"' in path.read_text() for path in tests)
+
+
+def test_every_operator_is_tested():
+    """By the generic checks, which record the operators that an operation calls, or by name.
+
+    Those of optimizers are found by the optimizer's name, in tests/optim/test_use.py.
+    """
+    recorded = {
+        str(call.function).split(".")[1]
+        for operation in OPERATIONS.values()
+        for call in recorded_calls(operation, torch.float32, "cpu")
+    }
+    named = "".join(path.read_text() for path in (ROOT / "tests/ops").glob("*.py"))
+    of_optimizers = {name for name in SCHEMAS if any(name.startswith(stem) for stem in OPTIMIZERS)}
+    missing = {name for name in SCHEMAS if f'"{name}"' not in named} - recorded - of_optimizers
+    assert not missing
 
 
 @pytest.mark.skipif(torchnotes._C.cuda, reason="this build has CUDA")

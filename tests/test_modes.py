@@ -6,10 +6,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchnotes import functional, init
-from torchnotes.cli._check_operations import Operation, call, cast
-from torchnotes.cli._checked import DIFFERENTIABLE
+from torchnotes.testing.operations import OPERATIONS
 
-OPERATIONS = {name: record for name, record in DIFFERENTIABLE.items() if isinstance(record, Operation)}
 COMPOSED = {"gaussian_dropout_penalty"}  # of torch's operations
 
 
@@ -32,28 +30,26 @@ class Operators(TorchDispatchMode):
         return operator(*args, **kwargs or {})
 
 
-def sample(name, option):
-    record = OPERATIONS[name]
-    (made,) = (cast(one, torch.float32, torch.device("cpu")) for one in record.samples((option,), (5, 7)))
-    return made
-
-
 @pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - COMPOSED))
 def test_modes_see_our_names_and_our_kernels_run(name):
-    for option in OPERATIONS[name].options:
-        function, given = getattr(functional, name), sample(name, option)
-        expected = call(function, given)[0]
+    operation = OPERATIONS[name]
+    for given in operation.samples(operation.laid_out[-1], torch.float32):
+
+        def call(operation=operation, given=given):
+            return operation.call(operation.function, given)[0]
+
+        expected = call()
         with Functions() as functions:
-            shown = call(function, given)[0]
+            shown = call()
         assert name in functions.seen
         assert torch.equal(shown, expected)
         with Operators() as operators:
-            dispatched = call(function, given)[0]
+            dispatched = call()
         assert torch.equal(dispatched, expected)
         assert any(operator.startswith("torchnotes.") for operator in operators.seen)
         dispatched.sum().backward()
         with Functions() as outer, Functions() as inner:
-            assert torch.equal(call(function, given)[0], expected)
+            assert torch.equal(call(), expected)
         assert name in outer.seen
         assert name in inner.seen
 

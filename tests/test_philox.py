@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 import torch
-from native_build import COMPILER, INSTRUCTION_SETS, ROOT, SETUP, Build
+from native_build import COMPILER, INSTRUCTION_SET, ROOT, SETUP, Build
 
 import philox
 
@@ -21,16 +21,16 @@ KNOWN = (
 )
 
 
-@pytest.fixture(scope="session")
-def libraries() -> dict[str, ctypes.CDLL]:
-    build = Build("philox")
-    paths = {}
-    for name in INSTRUCTION_SETS:
-        command = [*COMPILER, *SETUP["cpu_flags"](name)]
-        source = ROOT / "tests/native/philox.cpp"
-        paths[name] = build.link([build.compile(command, source, f".{name}")], f"{name}.so")
+pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("philox")]  # one process builds
+
+
+@pytest.fixture(scope="module")
+def library() -> ctypes.CDLL:
+    build = Build(f"philox_{INSTRUCTION_SET}")
+    command = [*COMPILER, *SETUP["cpu_flags"](INSTRUCTION_SET)]
+    path = build.link([build.compile(command, ROOT / "tests/native/philox.cpp")], "philox.so")
     build.run()
-    return {name: ctypes.CDLL(str(path)) for name, path in paths.items()}
+    return ctypes.CDLL(str(path))
 
 
 def joined(low: int, high: int) -> ctypes.c_uint64:
@@ -38,20 +38,18 @@ def joined(low: int, high: int) -> ctypes.c_uint64:
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_the_known_answers(libraries, counter, key, words):
+def test_the_known_answers(library, counter, key, words):
     assert tuple(int(x) for x in philox.philox(list(counter), list(key))) == words
-    for library in libraries.values():
-        out = np.zeros(4, np.uint32)
-        library.write_block(out.ctypes, joined(*key), joined(*counter[2:]), joined(*counter[:2]))
-        assert tuple(int(x) for x in out) == words
+    out = np.zeros(4, np.uint32)
+    library.write_block(out.ctypes, joined(*key), joined(*counter[2:]), joined(*counter[:2]))
+    assert tuple(int(x) for x in out) == words
 
 
 @pytest.mark.parametrize("group", (0, 1, 2**28 - 1, 2**28, 2**40 + 12345))  # 2^28 - 1: the low half of a number is full
-def test_groups_of_blocks(libraries, group):
+def test_groups_of_blocks(library, group):
     key = torch.tensor([-3, 2**62 + 11])
     seed, offset = (ctypes.c_uint64(int(x) % 2**64) for x in key)
     expected = philox.groups_of_words(key, group, 5).reshape(-1)
-    for library in libraries.values():
-        out = np.zeros(5 * 64, np.uint32)
-        library.write_groups(out.ctypes, seed, offset, ctypes.c_int64(group), ctypes.c_int64(5))
-        assert (out == expected).all()
+    out = np.zeros(5 * 64, np.uint32)
+    library.write_groups(out.ctypes, seed, offset, ctypes.c_int64(group), ctypes.c_int64(5))
+    assert (out == expected).all()

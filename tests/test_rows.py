@@ -1,9 +1,12 @@
 """The row drivers, rows.h and columns.h of csrc/cpu and csrc/cuda, with the operations of tests/native."""
 
+import os
+from typing import Any
+
 import pytest
 import torch
 from cuda_on_cpu.build import library
-from native_build import COMPILER, INSTRUCTION_SETS, ROOT, SETUP, Build
+from native_build import COMPILER, INSTRUCTION_SET, ROOT, SETUP, Build
 from torch import Tensor
 
 SOURCES = ROOT / "tests/native"
@@ -13,24 +16,23 @@ EPSILON = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-6, torc
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 
 
-@pytest.fixture(scope="session")
-def built() -> dict:
-    build = Build("rows")
-    libraries = {
-        "cuda_on_cpu": library(build, [SOURCES / "rows.cu"], "cuda_on_cpu.so", ("-DNAMESPACE=rows_cuda_on_cpu",))
-    }
-    for name in INSTRUCTION_SETS:
-        command = [*COMPILER, *SETUP["cpu_flags"](name), f"-DNAMESPACE=rows_{name}"]
-        libraries[name] = build.link([build.compile(command, SOURCES / "rows.cpp", f".{name}")], f"{name}.so")
+pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("rows")]  # one process builds
+
+
+@pytest.fixture(scope="module")
+def rows() -> Any:
+    """The drivers of the kernels under test."""
+    name = "cuda_on_cpu" if "TORCHNOTES_KERNELS" in os.environ else INSTRUCTION_SET
+    build = Build(f"rows_{name}")
+    flag = f"-DNAMESPACE=rows_{name}"
+    if name == "cuda_on_cpu":
+        path = library(build, [SOURCES / "rows.cu"], "rows.so", (flag,))
+    else:
+        command = [*COMPILER, *SETUP["cpu_flags"](name), flag]
+        path = build.link([build.compile(command, SOURCES / "rows.cpp")], "rows.so")
     build.run()
-    for path in libraries.values():
-        torch.ops.load_library(path)
-    return {name: getattr(torch.ops, f"rows_{name}") for name in libraries}
-
-
-@pytest.fixture(params=[*INSTRUCTION_SETS, "cuda_on_cpu"])
-def rows(built, request):
-    return built[request.param]
+    torch.ops.load_library(path)
+    return getattr(torch.ops, f"rows_{name}")
 
 
 def shapes(length: int) -> list[tuple[int, int]]:

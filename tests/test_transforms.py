@@ -17,79 +17,18 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from checks import activate
 from torchnotes import functional
-from torchnotes.cli._check_operations import Operation, call, cast
-from torchnotes.cli._checked import DIFFERENTIABLE
+from torchnotes.testing.operations import OPERATIONS
 
 Variables = tuple[Tensor, ...]
 Of = Callable[..., Tensor]  # an operation of its variables
 
 CASES = [
-    pytest.param(name, record, option, id=f"{name}-{i}")
-    for name, record in DIFFERENTIABLE.items()
-    if isinstance(record, Operation)
-    for i, option in enumerate(record.options)
+    pytest.param(operation, option, id=f"{name}-{i}")
+    for name, operation in OPERATIONS.items()
+    for i, option in enumerate(operation.options)
     if not option.get("inplace")
 ]
-
-
-def batch_norm(
-    input, running_mean, running_var, weight, bias, training, momentum=0.1, eps=1e-5, center_only=False, **activation
-):
-    shape, dims = (1, -1, *[1] * (input.dim() - 2)), [0, *range(2, input.dim())]
-    mean = input.mean(dims) if training else running_mean
-    z = input - mean.view(shape)
-    if not center_only:
-        variance = z.square().mean(dims) if training else running_var
-        z = z / (variance.view(shape) + eps).sqrt()
-    return activated(z * weight.view(shape) + bias.view(shape), **activation)
-
-
-def activated(z, activation=None, negative_slope=0.01):
-    return activate(z, activation, negative_slope)
-
-
-def mse_loss(input, target, reduction="mean", weight=None):
-    loss = (input - target) ** 2 if weight is None else weight * (input - target) ** 2
-    if reduction == "none":
-        return loss
-    return loss.sum() / (1 if reduction == "sum" else loss.numel() if weight is None else weight.sum())
-
-
-def cross_entropy(
-    input,
-    target,
-    weight=None,
-    reduction="mean",
-    label_smoothing=0.0,
-    z_loss=0.0,
-    logit_softcap=None,
-    ignore_index=-100,
-):
-    u = input if logit_softcap is None else logit_softcap * torch.tanh(input / logit_softcap)
-    counts = torch.ones(len(u), dtype=u.dtype) if target.shape == u.shape else (target != ignore_index).to(u.dtype)
-    q = target if target.shape == u.shape else torch.eye(u.shape[1], dtype=u.dtype)[target.clamp(0)]
-    w = torch.ones(u.shape[1], dtype=u.dtype) if weight is None else weight
-    of_row = counts if target.shape == u.shape else counts * (w * q).sum(1)
-    a = counts[:, None] * w * ((1 - label_smoothing) * q + label_smoothing / u.shape[1])
-    lse = u.exp().sum(1).log()
-    losses = (a * (lse[:, None] - u)).sum(1) + z_loss * a.sum(1) * lse**2
-    return losses if reduction == "none" else losses.sum() / (of_row.sum() if reduction == "mean" else 1)
-
-
-def linear_cross_entropy(input, linear_weight, target, linear_bias=0.0, options=None, **rest):
-    return cross_entropy(input @ linear_weight.T + linear_bias, target, **rest)
-
-
-# torch's third derivative of batch_norm is wrong, its mse_loss writes results of wrong sizes under vmap, and its
-# linearize cannot trace the label smoothing of its cross_entropy.
-REFERENCES = {
-    "batch_norm": batch_norm,
-    "mse_loss": mse_loss,
-    "cross_entropy": cross_entropy,
-    "linear_cross_entropy": linear_cross_entropy,
-}
 
 
 def summed(f: Of) -> Of:
@@ -234,46 +173,29 @@ def as_linearized_pullback(f: Of, v: Variables, t: Tensor) -> Any:
 CHEAPER = {"linearized": as_linearized, "linearized_pullback": as_linearized_pullback}
 
 
-def sample_of(record: Operation, option: dict) -> dict:
-    (sample,) = (cast(one, torch.float64, torch.device("cpu")) for one in record.samples((option,), (2, 3)))
-    return sample
-
-
-def variables_of(function: Of, sample: dict) -> tuple[Of, Variables]:
-    """The operation as a function of the tensors that want a gradient, and these."""
-    names = [name for name, x in sample.items() if isinstance(x, Tensor) and x.requires_grad]
-
-    def of_variables(*v: Tensor) -> Tensor:
-        return call(function, {**sample, **dict(zip(names, v, strict=True))})[0]
-
-    return of_variables, tuple(sample[name] for name in names)
-
-
-def derivative(function: Of, sample: dict, nesting: Callable) -> list[Tensor]:
+def derivative(f: Of, v: Variables, nesting: Callable) -> list[Tensor]:
     t = torch.tensor([0.9, 1.1], dtype=torch.float64, requires_grad=True)
-    of_variables, v = variables_of(function, sample)
-    results = torch.utils._pytree.tree_leaves(
-        nesting(of_variables, tuple(x.detach() * t[i % 2] for i, x in enumerate(v)), t)
-    )
+    v = tuple(x.detach() * t[i % 2] for i, x in enumerate(v))
+    results = torch.utils._pytree.tree_leaves(nesting(f, v, t))
     penalty = sum(((x.cos() * 0.1).sum() for x in results), 0 * t.sum())  # of constants too there is a derivative
     return [x.detach() for x in results] + list(torch.autograd.grad(penalty, t))
 
 
-def assert_derivatives(ours: Of, theirs: Of, sample: dict, names: Iterable[str]) -> None:
+def assert_derivatives(ours: Of, theirs: Of, v: Variables, names: Iterable[str]) -> None:
     for name in names:
-        found = derivative(ours, sample, NESTINGS[name])
-        expected = derivative(theirs, sample, CHEAPER.get(name, NESTINGS[name]))
+        found = derivative(ours, v, NESTINGS[name])
+        expected = derivative(theirs, v, CHEAPER.get(name, NESTINGS[name]))
         assert_close(found, expected, rtol=1e-9, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # of linearize itself
-@pytest.mark.parametrize(("name", "record", "option"), CASES)
-def test_derivatives_of_nested_transforms(name, record, option):
-    sample = sample_of(record, option)
-    if sample.get("training"):  # vmap refuses to update them
-        sample |= dict(running_mean=None, running_var=None)
-    nestings = [one for one in NESTINGS if one != "linearized_pullback" or option is record.options[0]]
-    assert_derivatives(getattr(functional, name), REFERENCES.get(name, record.reference), sample, nestings)
+@pytest.mark.parametrize(("operation", "option"), CASES)
+def test_derivatives_of_nested_transforms(operation, option):
+    sample = operation.stateless(operation.smooth_sample(option))
+    ours, v = operation.of_variables(operation.function, sample)
+    theirs, _ = operation.of_variables(operation.reference, sample)
+    nestings = [one for one in NESTINGS if one != "linearized_pullback" or option is operation.options[0]]
+    assert_derivatives(ours, theirs, v, nestings)
 
 
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
@@ -283,14 +205,14 @@ def test_derivatives_of_noise(name):
         return getattr(functional, name)(input, 0.4, generator=torch.tensor([7, 9]))
 
     factor = noisy(torch.ones(2, 3, dtype=torch.float64))
-    sample = {"input": torch.randn(2, 3, dtype=torch.float64, requires_grad=True)}
+    x = torch.randn(2, 3, dtype=torch.float64)
     nestings = [one for one in NESTINGS if "vmap" not in one and "jac" not in one]
-    assert_derivatives(noisy, lambda input: factor * input, sample, nestings)
+    assert_derivatives(noisy, lambda input: factor * input, (x,), nestings)
 
 
-@pytest.mark.parametrize(("name", "record", "option"), CASES)
-def test_a_graph_is_recorded_where_gradients_are_wanted_alone(name, record, option):
-    f, v = variables_of(getattr(functional, name), sample_of(record, option))
+@pytest.mark.parametrize(("operation", "option"), CASES)
+def test_a_graph_is_recorded_where_gradients_are_wanted_alone(operation, option):
+    f, v = operation.of_variables(operation.function, operation.smooth_sample(option))
     with torch.no_grad():
         results = [*jvp(f, v, v), *jacfwd(f, every(v))(*v), *jacrev(f, every(v))(*v)]
         results += grad(lambda *v: jvp(f, v, v)[1].sum(), every(v))(*v)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.testing._internal.common_optimizers import OptimizerInfo, optim_db
 from torch.testing._internal.common_optimizers import _get_optim_inputs_including_global_cliquey_kwargs as inputs_of
 
-from layouts import negated_view, transposed
 from torchnotes import optim
+from torchnotes.testing.layouts import negated_view, transposed
 
 from .case import Case
 from .programs import Results, noise

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from layouts import channels_last, expanded, negated_view, offset_by_one, sliced, strided, transposed
+from torchnotes.testing.layouts import channels_last, expanded, negated_view, offset_by_one, sliced, strided, transposed
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OTHERS = (torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.float8_e4m3fn)

@@ -12,14 +12,15 @@ import pytest
 import torch
 import torch.nn.functional as torch_F
 from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
 
 import torchnotes.functional as F
-from checks import ACTIVATIONS, TOLERANCE, activate, doubled, op_db, outcome, threads, values
-from layouts import LAYOUTS, channels_last, expanded
+from checks import ACTIVATIONS, TOLERANCE, activated, doubled, op_db, outcome, values
+from conftest import DTYPES
+from generic import checked
 from torchnotes.nn import BatchNorm1d
+from torchnotes.testing.layouts import LAYOUTS, channels_last
+from torchnotes.testing.operations.normalization import NORMALIZATION
 
-SHAPES = ((5, 3), (4, 3, 7), (6, 3, 1), (3, 2, 4, 5), (2, 5, 17, 9), (2, 3, 2, 3, 4), (2, 1, 300), (1, 4, 33))
 KERNELS = ("batch_norm", "batch_norm_", "batch_norm_backward")
 PASSES = ("batch_norm_moments", "batch_norm_totals", "batch_norm_gradient")
 HALF = (torch.bfloat16, torch.float16)
@@ -28,28 +29,20 @@ ORDERS = tuple(itertools.permutations(range(4)))
 inf, nan = float("inf"), float("nan")
 
 
+@checked(NORMALIZATION["batch_norm"])
+def test_generic(check):
+    check()
+
+
 def builtin(x, mean, var, weight, bias, training=True, momentum=0.1, eps=1e-5, activation=None) -> Tensor:
-    return activate(torch_F.batch_norm(x, mean, var, weight, bias, training, momentum, eps), activation, SLOPE)
+    return activated(torch_F.batch_norm(x, mean, var, weight, bias, training, momentum, eps), activation, SLOPE)
 
 
 def ours(*args, **kwargs) -> Tensor:
     return F.batch_norm(*args, **{"training": True, "negative_slope": SLOPE, **kwargs})
 
 
-def reference(
-    x, mean, var, weight, bias, training=True, momentum=0.1, eps=1e-5, activation=None, center_only=False
-) -> Tensor:
-    """In float64 and plain operations, differentiable to every order."""
-    shape = (1, -1, *[1] * (x.dim() - 2))
-    if training:
-        dims = [0, *range(2, x.dim())]
-        mean = x.mean(dims)
-        var = (x - mean.view(shape)).pow(2).mean(dims)
-    z = x - mean.view(shape)
-    if not center_only:
-        z = z / (var.view(shape) + eps).sqrt()
-    z = z if weight is None else z * weight.view(shape)
-    return activate(z if bias is None else z + bias.view(shape), activation, SLOPE)
+reference = partial(NORMALIZATION["batch_norm"].reference, training=True, negative_slope=SLOPE)
 
 
 def inputs(shape: tuple, dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
@@ -104,40 +97,6 @@ def assert_agrees(tensors, grad, **keywords) -> None:
 # values and layouts
 
 
-@pytest.mark.parametrize("training", (True, False))
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_value_gradients_and_running_statistics_agree_with_float64(activation, training, dtype, device):
-    for shape in SHAPES:
-        tensors, grad = inputs(shape, dtype, device), values(shape, dtype, device)
-        assert_agrees(tensors, grad, activation=activation, training=training, momentum=0.3, eps=1e-3)
-
-
-def test_without_parameters_and_without_running_statistics(dtype, device):
-    x, mean, var, weight, bias = inputs((4, 3, 7), dtype, device)
-    grad = values((4, 3, 7), dtype, device)
-    for w, b in itertools.product((weight, None), (bias, None)):
-        assert_agrees([x, None, None, w, b], grad)
-        assert_agrees([x, mean, var, w, b], grad, training=False)
-
-
-@pytest.mark.parametrize("layout_of_grad", (*LAYOUTS, expanded))
-@pytest.mark.parametrize("layout", (*LAYOUTS, expanded))
-def test_layouts(layout, layout_of_grad, dtype, device):
-    for shape in ((3, 4, 5, 6), (6, 35)):
-        if layout is expanded and len(shape) == 2:
-            continue  # constant channels: test_a_constant_channel_has_no_variance
-        x, *numbers = inputs(shape, dtype, device)
-        grad = layout_of_grad(values(shape, dtype, device))
-        assert_agrees([layout(x), *numbers], grad, activation="leaky_relu")
-        assert_agrees([layout(x), *numbers], grad, training=False)
-
-
-def test_every_length_and_every_number_of_channels(dtype, device):
-    for n in (*range(1, 67), 127, 128, 129, 1023, 4097):
-        for shape in ((4, 2, n), (5, n), (n + 4, 3)):
-            assert_agrees(inputs(shape, dtype, device), values(shape, dtype, device), activation="relu")
-
-
 @pytest.mark.parametrize("shape", ((2, 3, 40_000), (1, 1, 70_000), (40, 3, 30, 30), (300, 2, 7, 7), (9000, 5)), ids=str)
 def test_channels_in_several_pieces(shape, dtype, device):
     for layout in (torch.clone, channels_last):
@@ -145,12 +104,17 @@ def test_channels_in_several_pieces(shape, dtype, device):
         assert_agrees([layout(x), *numbers], layout(values(shape, dtype, device)), activation="leaky_relu")
 
 
-@pytest.mark.parametrize("image", ((32, 65, 64), (33, 65, 63)), ids=str)  # lines of cache begin in its rows, or not
-def test_large_images(image, dtype, device):
+# Lines of the cache begin in the rows of the first image, but not in those of the others.
+LARGE = (((32, 65, 64), torch.float32), *(((33, 65, 63), dtype) for dtype in DTYPES))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(("image", "kind"), LARGE, ids=str)
+def test_large_images(image, kind, device):
     """So large that the CPU writes past its caches."""
-    shape = ((1 << 24) // dtype.itemsize // math.prod(image) + 1, *image)
+    shape = ((1 << 24) // kind.itemsize // math.prod(image) + 1, *image)
     for layout in (torch.clone, channels_last):
-        tensors, grad = inputs(shape, dtype, device), layout(values(shape, dtype, device))
+        tensors, grad = inputs(shape, kind, device), layout(values(shape, kind, device))
         assert_agrees([layout(tensors[0]), *tensors[1:]], grad, activation="leaky_relu")
 
 
@@ -283,44 +247,6 @@ def test_special_values_stay_in_their_channel(special, dtype, device):
 # differentiation
 
 
-@pytest.mark.parametrize("training", (True, False))
-@pytest.mark.parametrize("center_only", (False, True))
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_first_and_second_derivatives(activation, center_only, training):
-    x, mean, var, weight, bias = inputs((3, 2, 4))
-    tensors = [t.requires_grad_() for t in (x, weight, bias)]
-
-    def function(x, weight=None, bias=None):
-        options = dict(training=training, activation=activation, center_only=center_only)
-        return ours(x, mean.clone(), var.clone(), weight, bias, **options)
-
-    for some in (tensors, tensors[:1]):
-        options = dict(check_batched_grad=True)
-        assert gradcheck(function, some, check_forward_ad=True, check_batched_forward_grad=True, **options)
-        assert gradgradcheck(function, some, check_fwd_over_rev=True, check_rev_over_rev=True, **options)
-
-
-@pytest.mark.parametrize("training", (True, False))
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_second_derivative_by_value(activation, training, dtype, device):
-    for shape in ((5, 3), (2, 3, 5, 4)):
-        tensors = inputs(shape, dtype, device)
-        results = []
-        for function, arguments in ((ours, tensors), (reference, doubled(tensors))):
-            torch.manual_seed(3)
-            x, mean, var, weight, bias = (t.detach() for t in arguments)
-            wanted = [t.requires_grad_() for t in (x, weight, bias)]
-            y = function(x, mean.clone(), var, weight, bias, training=training, activation=activation)
-            first = torch.autograd.grad(y, wanted, values(shape, dtype, device).to(y.dtype), create_graph=True)
-            total = sum((t * values(t.shape, dtype, device).to(t.dtype)).sum() for t in first)
-            results.append(torch.autograd.grad(total, wanted, allow_unused=True))
-        for mine, exact in zip(*results, strict=True):
-            exact = torch.zeros_like(tensors[3]).double() if exact is None else exact
-            mine = torch.zeros_like(exact) if mine is None else mine
-            rtol, atol = TOLERANCE[dtype]  # sums of sums of rounded numbers
-            torch.testing.assert_close(mine.double(), exact, rtol=8 * rtol, atol=8 * (rtol * exact.abs().max() + atol))
-
-
 def test_a_large_mean_costs_the_second_derivative_nothing(device):
     for dtype, offset in itertools.product((torch.float32, *HALF), (10, 1e3, 1e4)):
         x, _, _, weight, bias = inputs((64, 5, 7), dtype, device)
@@ -332,33 +258,6 @@ def test_a_large_mean_costs_the_second_derivative_nothing(device):
             results.append(torch.autograd.grad(first, (x, weight, g), v.to(first.dtype)))
         for mine, exact in zip(*results, strict=True):
             assert (mine.double() - exact).norm() <= (1e-6 + torch.finfo(mine.dtype).eps) * exact.norm()
-
-
-def test_third_derivative():
-    x, _, _, weight, bias = (t.requires_grad_() for t in inputs((3, 2, 2)))
-
-    def second(x, weight, bias):
-        y = ours(x, None, None, weight, bias, activation="tanh")
-        first = torch.autograd.grad(y.pow(3).sum(), (x, weight), create_graph=True)
-        return torch.autograd.grad(sum(t.pow(2).sum() for t in first), (x, weight), create_graph=True)
-
-    assert gradcheck(second, (x, weight, bias))
-
-
-@pytest.mark.parametrize("order", (1, 2, 3))
-def test_every_composition_of_forward_and_reverse_mode(order):
-    x, _, _, weight, bias = inputs((3, 1, 2))
-    for modes in itertools.product((torch.func.jacfwd, torch.func.jacrev), repeat=order):
-        results = []
-        for function in (ours, reference):
-
-            def derivative(weight, function=function):
-                return function(x * weight, None, None, weight, bias, activation="sigmoid").pow(3).sum()
-
-            for mode in modes:
-                derivative = mode(derivative)
-            results.append(derivative(weight))
-        torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
 
 def test_every_subset_of_requires_grad(device):
@@ -557,26 +456,6 @@ def test_tangents_of_running_statistics_do_what_they_do_in_torch(training):
 # modes of running
 
 
-@pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
-@pytest.mark.parametrize("training", (True, False))
-def test_compile(training, backend):
-    torch._dynamo.reset()
-
-    def function(f, x, *numbers):
-        return f(x * 2 + 1, *numbers, training=training, activation="leaky_relu") * 3
-
-    compiled = torch.compile(lambda *args: function(ours, *args), fullgraph=True, dynamic=True, backend=backend)
-    for shape in ((4, 3, 5, 6), (2, 3, 7, 7)):
-        for layout in (torch.clone, channels_last):
-            x, *numbers = inputs(shape)
-            grad = values(shape, torch.float64, "cpu")
-            arguments = [layout(x), *numbers]
-            expected = run(lambda *args: function(builtin, *args), arguments, grad)
-            for mine, other in zip(run(compiled, arguments, grad), expected, strict=True):
-                torch.testing.assert_close(mine, other)
-    torch._dynamo.reset()
-
-
 def test_compiled_in_place_and_transforms():
     torch._dynamo.reset()
     x, mean, var, weight, bias = inputs((4, 3, 5))
@@ -617,66 +496,6 @@ def test_export(training):
     torch.testing.assert_close([exported.mean, exported.var], [mean, var])
 
 
-def test_autocast_is_torchs(device):
-    for dtype in (torch.float32, torch.bfloat16):
-        x, _, _, weight, bias = inputs((4, 3), dtype, device)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            assert ours(x, None, None, weight, bias).dtype == builtin(x, None, None, weight, bias).dtype
-
-
-def test_fake_and_meta_tensors(dtype):
-    for layout in (*LAYOUTS[:-1], expanded):
-        tensors = inputs((2, 3, 5, 4), dtype)
-        tensors[0] = layout(tensors[0])
-        real = ours(*tensors)
-        meta = ours(*(torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta") for t in tensors))
-        assert (meta.shape, meta.dtype, meta.stride()) == (real.shape, real.dtype, real.stride())
-        with torch._subclasses.FakeTensorMode() as mode:
-            fake = ours(*map(mode.from_tensor, tensors))
-        assert (fake.shape, fake.dtype) == (real.shape, real.dtype)  # the builtin, which gets some strides wrong there
-
-
-def test_no_grad_and_inference_mode(device):
-    x, mean, var, weight, bias = inputs((4, 3), torch.float32, device)
-    weight.requires_grad_()
-    expected = ours(x, None, None, weight, bias)
-    assert expected.requires_grad
-    with torch.no_grad():
-        assert not ours(x, mean, var, weight, bias).requires_grad
-    with torch.inference_mode():
-        y = ours(x, mean, var, weight, bias)
-        assert y.is_inference()
-    assert torch.equal(y, expected)
-
-
-def test_hooks_and_checkpointing(device):
-    x, _, _, weight, bias = inputs((4, 3, 5), device=device)
-    x.requires_grad_()
-
-    def block(x):
-        return ours(x * 2, None, None, weight, bias, activation="tanh").pow(2)
-
-    plain = torch.autograd.grad(block(x).sum(), x)[0]
-    out = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
-    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], plain)
-    with torch.autograd.graph.save_on_cpu():
-        assert torch.equal(torch.autograd.grad(block(x).sum(), x)[0], plain)
-
-
-@pytest.mark.parametrize("shape", ((16, 7, 50, 41), (3, 2, 50_000), (5000, 37)), ids=str)
-def test_the_bits_do_not_depend_on_the_threads(shape, dtype):
-    for layout in (torch.clone, channels_last):
-        x, *numbers = inputs(shape, dtype)
-        tensors, grad = [layout(x), *numbers], layout(values(shape, dtype, "cpu"))
-        for training in (True, False):
-            with threads(1):
-                expected = run(ours, tensors, grad, training=training, activation="leaky_relu")
-            for n in (2, 3, 5):
-                with threads(n):
-                    again = run(ours, tensors, grad, training=training, activation="leaky_relu")
-                assert all(map(torch.equal, again, expected))
-
-
 # in place
 
 
@@ -691,33 +510,6 @@ def kept_bytes(function) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         function()
     return sum(kept.values())
-
-
-@pytest.mark.parametrize("training", (True, False))
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_in_place(activation, training, dtype, device):
-    """The same output and, but for the roundings of the output, the same gradients."""
-    for shape in ((5, 3), (4, 3, 7), (3, 2, 4, 5)):
-        for layout in LAYOUTS:
-            x, mean, var, weight, bias = inputs(shape, dtype, device)
-            grad = values(shape, dtype, device)
-            options = dict(training=training, activation=activation)
-            numbers = [mean, var, weight, bias]
-            inner: list[Tensor] = []
-
-            def in_place(x, *numbers, inner=inner, options=options, layout=layout):
-                inner.append(layout(x * 1))
-                version = inner[-1]._version
-                y = ours(inner[-1], *numbers, inplace=True, **options)
-                assert y is inner[-1]
-                assert y._version > version
-                return y
-
-            result, expected = run(in_place, [x, *numbers], grad), run(ours, [x, *numbers], grad, **options)
-            torch.testing.assert_close(result[0], expected[0], rtol=1e-14, atol=1e-14)  # a view is added up otherwise
-            for mine, other in zip(result[1:], expected[1:], strict=True):
-                rtol = 8 * TOLERANCE[dtype][0]
-                torch.testing.assert_close(mine, other, rtol=rtol, atol=rtol * max(1, other.abs().max().item()))
 
 
 def test_in_place_of_small_weights_is_exact(dtype, device):
@@ -840,14 +632,6 @@ def test_opinfo_samples(dtype, device):
                 torch.testing.assert_close(mine, other, equal_nan=True, **tolerance)
 
 
-def test_every_dtype_does_what_it_does_in_torch(device):
-    for dtype in (torch.bool, torch.int64, torch.complex64, torch.float8_e4m3fn):
-        x = torch.ones(4, 3, device=device).to(dtype)
-        for training in (True, False):
-            numbers = [torch.ones(3, device=device) for _ in range(4)]
-            assert outcome(ours, x, *numbers, training=training) == outcome(builtin, x, *numbers, training)
-
-
 def test_empty_tensors_do_what_they_do_in_torch():
     for shape in ((0, 3, 2), (2, 3, 0), (0, 3)):
         tensors = inputs(shape)
@@ -855,32 +639,6 @@ def test_empty_tensors_do_what_they_do_in_torch():
             results = [run(f, tensors, values(shape, torch.float64, "cpu"), training=training) for f in (ours, builtin)]
             for mine, other in zip(*results, strict=True):
                 torch.testing.assert_close(mine, other)
-
-
-def test_subclasses():
-    class Subclass(torch.Tensor):
-        pass
-
-    x, *numbers = inputs((4, 3))
-    assert type(ours(x.as_subclass(Subclass), *numbers)) is Subclass
-
-
-@pytest.mark.parametrize("shape", ((4, 3), (2, 3, 5, 4)), ids=str)
-def test_opcheck(shape, dtype, device):
-    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
-    x, mean, var, weight, bias = inputs(shape, dtype, device)
-    forward, in_place, backward = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
-    for layout in (torch.clone, channels_last, expanded):
-        for training in (True, False):
-            numbers = (weight, bias, mean, var, training, 1e-5, 2, 0.1, False)
-            torch.library.opcheck(forward, (layout(x), *numbers), test_utils=tests)
-            if layout is not expanded:
-                for keep in (True, False):
-                    arguments = layout(x), *numbers, keep
-                    torch.library.opcheck(in_place, arguments, test_utils=("test_schema", "test_faketensor"))
-            statistics = forward(layout(x), *numbers)[1]
-            arguments = (x.clone(), layout(x), weight, bias, statistics, training, False, 2, 0.1, False)
-            torch.library.opcheck(backward, arguments, test_utils=tests)
 
 
 @pytest.mark.parametrize("center_only", (False, True))
@@ -917,7 +675,9 @@ def test_the_passes_one_by_one(layout, activation, center_only, dtype, device):
 
 
 def test_opcheck_of_the_passes(dtype, device):
-    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
+    tests = ("test_schema", "test_faketensor")
+    if dtype == torch.float32:  # tracing is the same for all
+        tests = (*tests, "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
     moments, totals, gradient = (getattr(torch.ops.torchnotes, name).default for name in PASSES)
     x, _, _, weight, bias = inputs((3, 4, 5, 6), dtype, device)
     for layout in (torch.clone, channels_last):
@@ -1082,25 +842,6 @@ def test_the_gradient_of_the_mean_only_form_tends_to_that_of_y():
         gap.append((dx - grad).abs().max().item())
     assert gap[2] < 0.02
     assert gap[2] < gap[0]
-
-
-@pytest.mark.parametrize("training", (True, False))
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_mean_only_form_agrees_with_float64(activation, training, dtype, device):
-    for shape in ((5, 3), (4, 3, 70), (3, 2, 4, 5)):
-        tensors, grad = inputs(shape, dtype, device), values(shape, dtype, device)
-        options = dict(training=training, activation=activation, center_only=True)
-        exact = run(reference, doubled(tensors), grad.double(), **options)
-        for inplace in (False, True):
-
-            def function(x, *numbers, options=options, inplace=inplace):
-                return ours(x * 1, *numbers, inplace=inplace, **options)
-
-            for mine, true in zip(run(function, tensors, grad)[:4], exact[:4], strict=True):
-                rtol, atol = TOLERANCE[dtype]
-                torch.testing.assert_close(
-                    mine.double(), true, rtol=8 * rtol, atol=8 * rtol * max(1, true.abs().max()) + atol
-                )
 
 
 def test_the_mean_only_form_updates_the_running_mean_alone():

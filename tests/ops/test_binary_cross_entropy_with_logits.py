@@ -6,112 +6,38 @@ import pytest
 import torch
 
 import torchnotes.functional as F
-from loss_checks import LossCase, LossChecks
+from generic import checked
+from torchnotes.testing.operations.losses import LOSSES
+
+
+@checked(LOSSES["binary_cross_entropy_with_logits"])
+def test_generic(check):
+    check()
+
+
+def test_an_ignored_element_has_no_part_whatever_it_is(dtype, device):
+    y = torch.tensor([1.0, -100, 0, -100, -100], dtype=dtype, device=device)
+    w = torch.tensor([1.0, float("nan"), 2.0, 1.0, float("inf")], dtype=dtype, device=device)
+    for bad in (float("nan"), float("inf"), float("-inf"), 1e4):
+        x = torch.tensor([0.5, bad, -0.5, bad, 3.0], dtype=dtype, device=device, requires_grad=True)
+        for weight in (None, w):
+            for target in (y, y.clone().requires_grad_()):  # the kernel, and the composition
+                options = dict(weight=weight, ignore_index=-100)
+                loss = F.binary_cross_entropy_with_logits(x, target, **options)
+                rest = None if weight is None else weight[::2][:2]
+                expected = F.binary_cross_entropy_with_logits(x[[0, 2]], y[[0, 2]], rest)
+                torch.testing.assert_close(loss, expected)
+                assert torch.autograd.grad(loss, x)[0][[1, 3, 4]].tolist() == [0, 0, 0]
+
+
+def test_a_mean_of_none_is_not_a_number_and_its_gradient_is_0(device):
+    x = torch.randn(3, device=device, requires_grad=True)
+    loss = F.binary_cross_entropy_with_logits(x, torch.full_like(x, -1), ignore_index=-1)
+    assert loss.isnan()
+    assert torch.autograd.grad(loss, x)[0].tolist() == [0, 0, 0]
+
 
 inf = float("inf")
-
-
-def reference(x, y, reduction="mean", weight=None, pos_weight=None, label_smoothing=0.0, ignore_index=None):
-    counts = torch.ones_like(y, dtype=torch.bool) if ignore_index is None else y != ignore_index
-    x, y = torch.where(counts, x, 0), torch.where(counts, y, 0)
-    y = y * (1 - label_smoothing) + label_smoothing / 2
-    log = torch.nn.functional.logsigmoid
-    loss = -(1 if pos_weight is None else pos_weight) * y * log(x) - (1 - y) * log(-x)
-    loss = torch.where(counts, loss * (1 if weight is None else weight), 0)
-    return loss if reduction == "none" else loss.sum() / (counts.sum() if reduction == "mean" else 1)
-
-
-def targets(shape):
-    """Some certain, some not."""
-    y = torch.rand(shape)
-    return torch.where(torch.rand(shape) < 0.5, y.round(), y)
-
-
-def labels(shape):
-    """-1 for those to be ignored. Not all: a mean of none is not a number."""
-    y = targets(shape)
-    return torch.where(torch.rand(shape) < 0.3, -1, y)
-
-
-def last(shape):
-    return 3 * torch.rand(shape[-1:])
-
-
-def rows(shape):
-    return torch.rand((*shape[:-1], 1) if shape else ())
-
-
-def channels(shape):
-    return torch.rand((shape[0], *[1] * (len(shape) - 1)) if shape else ())
-
-
-KERNELS = {
-    "binary_cross_entropy_with_logits": lambda g, x, y, w, scale, reduction: (x, y, w, w, reduction, 0.1, None),
-    "binary_cross_entropy_with_logits_backward": lambda g, x, y, w, scale, reduction: (
-        *(g, x, y, w, w, scale, reduction, 0.1, None),
-    ),
-}
-EXTREMES = (0.0, -0.0, 1e-30, 1e-42, 1.0, -1.0, 17.0, -17.0, 88.0, -88.0, 104.0, -104.0, 710.0, -710.0, 1e4, -1e4)
-
-
-class TestBinaryCrossEntropyWithLogits(LossChecks):
-    case = LossCase(
-        op=F.binary_cross_entropy_with_logits,
-        reference=reference,
-        builtin=torch.nn.functional.binary_cross_entropy_with_logits,
-        opinfo="nn.functional.binary_cross_entropy_with_logits",
-        keywords=(
-            {},
-            {"weight": torch.rand, "pos_weight": torch.rand},
-            {"pos_weight": last},
-            {"weight": rows},
-            {"weight": channels},
-            {"label_smoothing": 0.1},
-        ),
-        kernels=KERNELS,
-        targets=targets,
-        special=tuple((x, y) for x in (*EXTREMES, float("nan")) for y in (0.0, 1.0, 0.25)),
-        keyword_only=("label_smoothing", "ignore_index"),
-    )
-
-
-class TestIgnoredLabels(LossChecks):
-    case = LossCase(
-        op=F.binary_cross_entropy_with_logits,
-        reference=reference,
-        builtin=None,
-        opinfo=None,
-        keywords=(
-            {"ignore_index": -1},
-            {"ignore_index": -1, "weight": torch.rand, "pos_weight": last, "label_smoothing": 0.2},
-        ),
-        kernels={
-            name: lambda *args, arguments=arguments: (*arguments(*args)[:-1], -1.0)
-            for name, arguments in KERNELS.items()
-        },
-        targets=labels,
-        special=tuple((x, y) for x in (0.0, 1.0, -17.0) for y in (0.0, 1.0, -1.0)),
-    )
-
-    def test_an_ignored_element_has_no_part_whatever_it_is(self, dtype, device):
-        y = torch.tensor([1.0, -100, 0, -100, -100], dtype=dtype, device=device)
-        w = torch.tensor([1.0, float("nan"), 2.0, 1.0, float("inf")], dtype=dtype, device=device)
-        for bad in (float("nan"), float("inf"), float("-inf"), 1e4):
-            x = torch.tensor([0.5, bad, -0.5, bad, 3.0], dtype=dtype, device=device, requires_grad=True)
-            for weight in (None, w):
-                for target in (y, y.clone().requires_grad_()):  # the kernel, and the composition
-                    options = dict(weight=weight, ignore_index=-100)
-                    loss = F.binary_cross_entropy_with_logits(x, target, **options)
-                    rest = None if weight is None else weight[::2][:2]
-                    expected = F.binary_cross_entropy_with_logits(x[[0, 2]], y[[0, 2]], rest)
-                    torch.testing.assert_close(loss, expected)
-                    assert torch.autograd.grad(loss, x)[0][[1, 3, 4]].tolist() == [0, 0, 0]
-
-    def test_a_mean_of_none_is_not_a_number_and_its_gradient_is_0(self, device):
-        x = torch.randn(3, device=device, requires_grad=True)
-        loss = F.binary_cross_entropy_with_logits(x, torch.full_like(x, -1), ignore_index=-1)
-        assert loss.isnan()
-        assert torch.autograd.grad(loss, x)[0].tolist() == [0, 0, 0]
 
 
 def test_infinite_logits(dtype, device):

@@ -1,7 +1,6 @@
 """cross_entropy, and rows 10, 14 and 15 of the notes."""
 
 import itertools
-import threading
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,15 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import cross_entropy as builtin
 
 import torchnotes.functional as F
-from checks import op_db, outcome, threads
-from layouts import LAYOUTS, channels_last, contiguous, expanded, strided, transposed
-from softmax_checks import log_softmax, rows_of_every_kind
+from checks import outcome, rows_of_every_kind
+from generic import checked
 from torchnotes import nn
+from torchnotes.testing.layouts import channels_last, contiguous, transposed
+from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY, reference
+from torchnotes.testing.operations.rows import log_softmax
 
 inf, nan = float("inf"), float("nan")
 
-SHAPES = ((1,), (7,), (1, 1), (4, 5), (40, 10), (3, 1000), (0, 5), (2, 5, 6), (3, 70, 4, 5), (2, 3, 0))
 TORCHS = ({}, {"weight": True}, {"label_smoothing": 0.2}, {"weight": True, "label_smoothing": 0.3})
 OURS = (
     {"z_loss": 0.01},
@@ -32,39 +32,9 @@ EPS = {torch.float32: 1.2e-7, torch.float64: 2.3e-16, torch.bfloat16: 7.9e-3, to
 KERNELS = ("cross_entropy", "cross_entropy_backward", "cross_entropy_backward_", "cross_entropy_curvature")
 
 
-def reference(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-) -> Tensor:
-    """Term by term, as csrc/formulas/cross_entropy.h defines the loss, in plain operations with classes last."""
-    x = x.movedim(1, -1) if x.dim() > 1 else x
-    classes = x.shape[-1]
-    u = x if logit_softcap is None else logit_softcap * torch.tanh(x / logit_softcap)
-    weight = torch.ones(classes, dtype=x.dtype) if weight is None else weight.to(x.dtype)
-    if target.is_floating_point():
-        q = target.movedim(1, -1) if target.dim() > 1 else target
-        counts, row_weight = torch.ones(x.shape[:-1], dtype=torch.bool), torch.ones(x.shape[:-1], dtype=x.dtype)
-    else:
-        target = target.reshape(x.shape[:-1]).long()
-        counts = target != ignore_index
-        q = torch.nn.functional.one_hot(torch.where(counts, target, 0), classes).to(x.dtype)
-        row_weight = (q * weight).sum(-1) * counts
-    mass = weight * ((1 - label_smoothing) * q + label_smoothing / classes)
-    p = log_softmax(u)
-    lse = (u - p)[..., 0]
-    losses = -(mass * torch.where(mass == 0, 0, p)).sum(-1)
-    if z_loss:
-        losses = losses + z_loss * mass.sum(-1) * lse**2
-    losses = torch.where(counts, losses, 0)
-    if reduction == "none":
-        return losses
-    return losses.sum() / (row_weight.sum() if reduction == "mean" else 1)
+@checked(CROSS_ENTROPY["cross_entropy"])
+def test_generic(check):
+    check()
 
 
 def problem(shape: tuple, dtype: torch.dtype, probabilities: bool, scale: float = 5.0) -> tuple[Tensor, Tensor]:
@@ -87,46 +57,6 @@ def value_and_gradient(function: Any, x: Tensor, target: Tensor, **keywords: Any
     loss = function(x, target, **keywords)
     (gradient,) = torch.autograd.grad(loss, x, torch.linspace(0.5, 2, loss.numel(), dtype=loss.dtype).view(loss.shape))
     return loss.detach(), gradient
-
-
-def assert_agrees(x: Tensor, target: Tensor, theirs: bool, **keywords: Any) -> None:
-    """A few roundings from float64, and 1.25 times what the builtin is off."""
-    ours = value_and_gradient(F.cross_entropy, x, target, **keywords)
-    in_double = target.double() if target.is_floating_point() else target
-    exact = value_and_gradient(reference, x.double(), in_double, **keywords)
-    other = value_and_gradient(builtin, x, target, **keywords) if theirs else exact
-    for got, true, torchs in zip(ours, exact, other, strict=True):
-        assert got.dtype == x.dtype
-        assert got.shape == torchs.shape
-        error, off = (got.double() - true.view(got.shape)).abs(), (torchs.double() - true.view(got.shape)).abs()
-        scale = 1 + (x.double().abs().max() if x.numel() else 0)
-        allowed = (
-            4 * EPS[x.dtype] * true.view(got.shape).abs() + 4 * EPS[torch.promote_types(x.dtype, torch.float32)] * scale
-        )
-        if x.dtype == torch.float16:
-            allowed = allowed + 6e-8  # the least of the numbers that are not normal
-        assert (
-            (error <= allowed + 1.25 * off) | (got.double() == true.view(got.shape)) | true.view(got.shape).isnan()
-        ).all()
-        assert torch.equal(got.isnan(), true.view(got.shape).isnan())
-
-
-@pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_value_and_gradient_agree_with_float64(shape, probabilities, dtype):
-    classes = shape[1] if len(shape) > 1 else shape[0]
-    for keywords, reduction in itertools.product(TORCHS + OURS, REDUCTIONS):
-        x, target = problem(shape, dtype, probabilities)
-        assert_agrees(x, target, keywords in TORCHS, **filled(keywords, classes, dtype), reduction=reduction)
-
-
-@pytest.mark.parametrize("classes", (*range(1, 70), 127, 128, 129, 1000, 32_771, 70_000))
-def test_every_number_of_classes(classes, dtype):
-    for rows in (1, 2, 33 if classes <= 1000 else 3):
-        for keywords in (TORCHS[0], TORCHS[3]):
-            for probabilities in (False, True):
-                x, target = problem((rows, classes), dtype, probabilities)
-                assert_agrees(x, target, True, **filled(keywords, classes, dtype))
 
 
 def test_error_is_not_above_the_builtins(dtype):
@@ -174,41 +104,6 @@ def test_error_of_a_mean_is_not_above_the_builtins(options):
     (loss, gradient), eps = torch.tensor(errors).square().mean(0).sqrt(), EPS[torch.float32]
     assert loss[0] <= max(2 * loss[1], eps)
     assert gradient[0] <= 1.1 * gradient[1] + 0.02 * eps
-
-
-@pytest.mark.parametrize("classes", (5, 200))
-def test_special_values_stay_in_their_row(classes, dtype):
-    x, target = problem((10, classes), dtype, False)
-    x[0, 2], x[1], x[2, 2], x[3], x[4, 2] = nan, -inf, inf, inf, -inf
-    target[:5] = torch.tensor((1, 1, 1, 1, 2))
-    loss, gradient = value_and_gradient(F.cross_entropy, x, target, reduction="none")
-    their_loss, their_gradient = value_and_gradient(builtin, x, target, reduction="none")
-    assert torch.equal(loss[:5].isnan(), their_loss[:5].isnan())
-    assert loss[4] == inf
-    assert torch.equal(gradient.isnan(), their_gradient.isnan())
-    alone = value_and_gradient(F.cross_entropy, x[5:], target[5:], reduction="sum")
-    for got, expected in zip(
-        (loss[5:].sum(), gradient[5:].isfinite().all()), (alone[0], torch.tensor(True)), strict=True
-    ):
-        torch.testing.assert_close(got, expected, rtol=4 * EPS[dtype], atol=0)
-
-
-@pytest.mark.parametrize("layout", (*LAYOUTS, expanded))
-@pytest.mark.parametrize("layout_of_target", (contiguous, strided, transposed, expanded))
-def test_layouts(layout, layout_of_target, dtype):
-    for shape in ((6, 35), (2, 5, 3, 4)):
-        for probabilities in (False, True):
-            x, target = problem(shape, dtype, probabilities)
-            assert_agrees(layout(x), layout_of_target(target), True)
-            assert_agrees(layout(x), layout_of_target(target), False, reduction="none", logit_softcap=5.0, z_loss=0.1)
-    x, target = problem((2, 5, 3, 4), dtype, False)
-    for grad in (layout(torch.randn(2, 3, 4).to(dtype)), torch.ones((), dtype=dtype).expand(2, 3, 4)):
-        (ours,), (theirs,) = (
-            torch.autograd.grad(f(y, target, reduction="none"), y, grad)
-            for y in (x.clone().requires_grad_(),)
-            for f in (F.cross_entropy, builtin)
-        )
-        torch.testing.assert_close(ours, theirs, rtol=4 * EPS[dtype], atol=4 * EPS[dtype])
 
 
 def test_channels_last_stays_channels_last():
@@ -275,48 +170,6 @@ def test_deprecated_reductions_warn_as_in_torch():
 
 # derivatives
 
-DOUBLE = ((3, 5), (5,), (2, 5, 3))
-
-
-@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=str)
-@pytest.mark.parametrize("shape", DOUBLE, ids=str)
-def test_first_and_second_derivatives(shape, keywords):
-    for probabilities, reduction in itertools.product((False, True), ("mean", "none")):
-        x, target = problem(shape, torch.float64, probabilities, scale=1)
-        keywords = filled(keywords, 5, torch.float64)
-        x.requires_grad_()
-        arguments = (x, target.requires_grad_()) if probabilities else (x,)
-
-        def function(x: Tensor, q: Tensor = target, k: dict = keywords, r: str = reduction) -> Tensor:
-            return F.cross_entropy(x, q, reduction=r, **k)
-
-        options = dict(check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
-        assert gradcheck(function, arguments, **options)
-        assert gradgradcheck(
-            function, arguments, check_fwd_over_rev=True, check_rev_over_rev=True, check_batched_grad=True
-        )
-
-
-@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=str)
-def test_second_derivative_by_value(keywords, dtype):
-    """d/dx and d/dg of G.v, by the kernel and in float64."""
-    for shape, probabilities in itertools.product(((4, 5), (3, 1000), (2, 70, 9)), (False, True)):
-        x, target = problem(shape, dtype, probabilities, scale=2)
-        rows = shape[:1] + shape[2:]
-        g, v = torch.randn(rows).to(dtype), torch.randn(shape).to(dtype)
-        options = filled(keywords, shape[1], dtype)
-        results = []
-        for function, to in ((F.cross_entropy, dtype), (reference, torch.float64)):
-            leaf, grad = x.to(to).requires_grad_(), g.to(to).requires_grad_()
-            q = target.to(to) if probabilities else target
-            (gradient,) = torch.autograd.grad(
-                function(leaf, q, reduction="none", **options), leaf, grad, create_graph=True
-            )
-            results.append(torch.autograd.grad(gradient, (leaf, grad), v.to(to)))
-        for ours, exact in zip(*results, strict=True):
-            scale = exact.abs().max().item()
-            torch.testing.assert_close(ours.double(), exact, rtol=8 * EPS[dtype], atol=8 * EPS[dtype] * scale)
-
 
 @pytest.mark.parametrize("kind", (torch.float32, torch.bfloat16), ids=str)
 def test_the_second_derivative_overflows_no_earlier_than_torchs(kind):
@@ -346,37 +199,6 @@ def test_third_and_fourth_derivative():
     x.requires_grad_()
     assert gradcheck(third, x)
     assert gradgradcheck(third, x)
-
-
-@pytest.mark.parametrize("order", (1, 2, 3))
-def test_every_composition_of_forward_and_reverse_mode(order):
-    x, target = problem((2, 3), torch.float64, False, scale=1)
-    for modes in itertools.product((torch.func.jacfwd, torch.func.jacrev), repeat=order):
-        results = []
-        for function in (F.cross_entropy, builtin):
-
-            def derivative(x: Tensor, function: Any = function) -> Tensor:
-                return function(x, target, label_smoothing=0.1)
-
-            for mode in modes:
-                derivative = mode(derivative)
-            results.append(derivative(x))
-        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
-
-
-def test_forward_mode_with_dual_numbers():
-    x, target = problem((3, 5), torch.float64, False, scale=1)
-    x.requires_grad_()
-    tangent = torch.randn_like(x)
-    results = []
-    for function in (F.cross_entropy, reference):
-        with torch.autograd.forward_ad.dual_level():
-            out = torch.autograd.forward_ad.unpack_dual(
-                function(torch.autograd.forward_ad.make_dual(x, tangent), target)
-            )
-            (mixed,) = torch.autograd.grad(out.tangent.pow(2), x)
-        results.append((out.primal, out.tangent, mixed))
-    torch.testing.assert_close(*results)
 
 
 def test_gradient_for_the_weight():
@@ -489,78 +311,6 @@ def test_vmap():
         torch.testing.assert_close(each_its_own[i], expected / 0.5)
 
 
-@pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
-@pytest.mark.parametrize(
-    "keywords", ({}, {"label_smoothing": 0.1}, {"logit_softcap": 2.0, "z_loss": 0.1, "reduction": "none"}), ids=str
-)
-def test_compile(backend, keywords):
-    torch._dynamo.reset()
-    compiled = torch.compile(
-        lambda x, t: F.cross_entropy(x * 2, t, **keywords) * 3, fullgraph=True, dynamic=True, backend=backend
-    )
-    for rows in (3, 7):
-        x, target = problem((rows, 5), torch.float32, False)
-        ours = value_and_gradient(compiled, x, target)
-        torch.testing.assert_close(
-            ours, value_and_gradient(lambda x, t: F.cross_entropy(x * 2, t, **keywords) * 3, x, target)
-        )
-        with torch.no_grad():
-            torch.testing.assert_close(compiled(x, target), ours[0])
-    torch._dynamo.reset()
-
-
-def test_compiled_transforms():
-    torch._dynamo.reset()
-    x, target = torch.randn(4, 3, 5), torch.randint(5, (4, 3))
-    for transform in (torch.vmap, lambda f: torch.vmap(torch.func.grad(f))):
-        compiled = torch.compile(transform(F.cross_entropy), fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(x, target), transform(builtin)(x, target))
-    torch._dynamo.reset()
-
-
-def test_export():
-    class Module(torch.nn.Module):
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return F.cross_entropy(x, t, z_loss=0.1)
-
-    x, target = problem((3, 5), torch.float32, False)
-    dynamic = torch.export.Dim.DYNAMIC
-    exported = torch.export.export(Module(), (x, target), dynamic_shapes=({0: dynamic}, {0: dynamic}))
-    x, target = problem((6, 5), torch.float32, False)
-    torch.testing.assert_close(exported.module()(x, target), F.cross_entropy(x, target, z_loss=0.1))
-
-
-def test_autocast_is_torchs():
-    x, target = problem((3, 5), torch.bfloat16, False)
-    for tensor, targets in itertools.product((x, x.float()), (target, x.float().softmax(1), x.softmax(1))):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            ours, theirs = (value_and_gradient(f, tensor, targets) for f in (F.cross_entropy, builtin))
-        assert [t.dtype for t in ours] == [t.dtype for t in theirs]
-        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
-
-
-def test_fake_and_meta_tensors(dtype):
-    for shape, probabilities, reduction in itertools.product(((7,), (4, 5), (2, 5, 3)), (False, True), REDUCTIONS):
-        x, target = problem(shape, dtype, probabilities)
-        real = F.cross_entropy(x, target, reduction=reduction, label_smoothing=0.1)
-        meta = F.cross_entropy(x.to("meta"), target.to("meta"), reduction=reduction, label_smoothing=0.1)
-        with torch._subclasses.FakeTensorMode() as mode:
-            fake = F.cross_entropy(mode.from_tensor(x), mode.from_tensor(target), reduction=reduction)
-        for abstract in (meta, fake):
-            assert (abstract.shape, abstract.dtype, abstract.stride()) == (real.shape, real.dtype, real.stride())
-
-
-def test_no_grad_and_inference_mode():
-    x, target = problem((3, 5), torch.float32, False)
-    expected = F.cross_entropy(x, target)
-    x.requires_grad_()
-    with torch.no_grad():
-        assert not F.cross_entropy(x, target).requires_grad
-    with torch.inference_mode():
-        assert F.cross_entropy(x, target).is_inference()
-        assert torch.equal(F.cross_entropy(x, target), expected)
-
-
 def test_keeps_two_numbers_per_row():
     x, target = torch.randn(64, 100), torch.randint(100, (64,))
     kept: dict[int, Tensor] = {}
@@ -573,44 +323,6 @@ def test_keeps_two_numbers_per_row():
         F.cross_entropy(x.requires_grad_(), target)
     extra = [t for t in kept.values() if t.data_ptr() not in (x.data_ptr(), target.data_ptr())]
     assert sorted(t.numel() for t in extra) == [1, 2 * 64]  # the normaliser of each row, the scale of the mean
-
-
-def test_hooks_and_checkpointing():
-    x, target = problem((4, 5), torch.float32, False)
-    _, plain = value_and_gradient(F.cross_entropy, x, target)
-    x.requires_grad_()
-    out = torch.utils.checkpoint.checkpoint(F.cross_entropy, x, target, use_reentrant=False)
-    assert torch.equal(torch.autograd.grad(out, x)[0], plain * 2)
-    with torch.autograd.graph.save_on_cpu():
-        assert torch.equal(torch.autograd.grad(F.cross_entropy(x, target), x)[0], plain * 2)
-
-
-def test_the_bits_do_not_depend_on_the_threads(dtype):
-    for shape in ((3, 100_000), (500, 333), (9_000, 10), (2, 7, 3_001)):
-        x, target = problem(shape, dtype, False)
-        with threads(1):
-            alone = value_and_gradient(F.cross_entropy, x, target, label_smoothing=0.1)
-        for n in (2, 3, 5):
-            with threads(n):
-                again = value_and_gradient(F.cross_entropy, x, target, label_smoothing=0.1)
-            assert all(map(torch.equal, alone, again))
-
-
-def test_concurrent_calls():
-    problems = [problem((300, 100), torch.float32, False) for _ in range(4)]
-    expected = [value_and_gradient(F.cross_entropy, *p) for p in problems]
-    results: list = [None] * 4
-
-    def work(i: int) -> None:
-        results[i] = [value_and_gradient(F.cross_entropy, *problems[i]) for _ in range(5)]
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for right, runs in zip(expected, results, strict=True):
-        assert all(torch.equal(a, b) for again in runs for a, b in zip(right, again, strict=True))
 
 
 # in place
@@ -725,31 +437,6 @@ def test_kernels_of_some_classes(keywords, probabilities, dtype):
 # registration
 
 
-@pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
-def test_opcheck(probabilities, dtype):
-    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
-    forward, backward, backward_, curvature = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
-    x, target = problem((2, 5, 3, 4), dtype, probabilities)
-    for layout, weight in itertools.product((contiguous, channels_last), (None, torch.rand(5).to(dtype))):
-        x, options = layout(x), (-100, 0.1, 0.2, 3.0)
-        torch.library.opcheck(forward, (x, target, weight, 1, *options, False), test_utils=tests)
-        _, statistics, scale = forward(x, target, weight, 1, *options, False)
-        grad = torch.ones((), dtype=dtype)
-        rest = (target, weight, statistics, scale, 1, *options)
-        torch.library.opcheck(backward, (grad, x, *rest), test_utils=tests)
-        torch.library.opcheck(backward_, (grad, x.clone(), *rest), test_utils=tests)
-        torch.library.opcheck(
-            forward, (x, target, weight, 1, *options, False, 9), test_utils=("test_schema", "test_faketensor")
-        )
-        _, statistics, _ = forward(x, target, weight, 0, *options, False, 9)
-        rest = torch.rand(2, 3, 4).to(dtype), x, target, weight, statistics, None, 0, *options, 9
-        torch.library.opcheck(backward, rest, test_utils=tests)
-        _, statistics, _ = forward(x, target, weight, 1, *options, False)
-        grads = torch.rand(2, 3, 4).to(dtype)
-        arguments = (x.clone(), grads, x, target, weight, statistics, *options)
-        torch.library.opcheck(curvature, arguments, test_utils=tests)
-
-
 def test_kernels_refuse_what_does_not_match():
     ops = torch.ops.torchnotes
     x, target = problem((4, 5), torch.float32, False)
@@ -767,18 +454,6 @@ def test_kernels_refuse_what_does_not_match():
         ops.cross_entropy_curvature(x[:2], torch.ones(4), x, target, None, statistics, *options)
     with pytest.raises(RuntimeError, match="scalar type"):
         ops.cross_entropy_backward(torch.ones(4).double(), x, target, None, statistics, scale, 0, *options)
-
-
-def test_opinfo_samples(dtype):
-    (info,) = (op for op in op_db() if op.name == "nn.functional.cross_entropy")
-    for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
-        arguments, keywords = (sample.input, *sample.args), sample.kwargs
-        half = dtype in (torch.bfloat16, torch.float16)
-        ours, theirs = F.cross_entropy(*arguments, **keywords), builtin(*arguments, **keywords)
-        tolerance = dict(rtol=8 * EPS[dtype], atol=8 * EPS[dtype]) if half else {}  # torch rounds the log-softmax
-        torch.testing.assert_close(ours, theirs, **tolerance)
-        gradients = [torch.autograd.grad(loss.sum(), sample.input) for loss in (ours, theirs)]
-        torch.testing.assert_close(*gradients, **tolerance)
 
 
 # errors

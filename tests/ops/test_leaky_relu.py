@@ -3,21 +3,13 @@
 import torch
 
 import torchnotes.functional as F
-from checks import OpCase
-from inplace_checks import InplaceChecks
+from generic import checked
+from torchnotes.testing.operations.activations import ACTIVATIONS
 
 
-class TestLeakyReLU(InplaceChecks):
-    case = OpCase(
-        op=F.leaky_relu,
-        builtin=torch.nn.functional.leaky_relu,
-        reference=lambda x, negative_slope=0.01: torch.where(x > 0, x, negative_slope * x),
-        opinfo="nn.functional.leaky_relu",
-        kernels={"leaky_relu": 1, "leaky_relu_": 1, "leaky_relu_backward": 2},
-        keywords=tuple({"negative_slope": slope} for slope in (0.01, 0.3, 0.0, 1, 1.5, -0.3, True)),
-        kink=0.0,
-        inplace=True,
-    )
+@checked(ACTIVATIONS["leaky_relu"])
+def test_generic(check):
+    check()
 
 
 def test_the_derivative_of_the_notes():

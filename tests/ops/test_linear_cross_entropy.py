@@ -7,18 +7,25 @@ import pytest
 import torch
 import torch.nn.functional as builtin
 from torch import Tensor
-from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 import torchnotes
 from benchmarks import memory
 from checks import outcome, threads
+from generic import checked
 from torchnotes.functional import linear_cross_entropy
+from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY
 
 TORCHS = getattr(builtin, "linear_cross_entropy", None)
 needs_torchs = pytest.mark.skipif(TORCHS is None, reason="torch has it from 2.13 on")
 N, F, C = 7, 5, 11
 SHAPES = ((), (3,), (2, 3))  # of what is predicted for a row
 EXTENSIONS = ({}, dict(z_loss=0.1), dict(logit_softcap=1.5), dict(z_loss=0.1, logit_softcap=1.5))
+
+
+@checked(CROSS_ENTROPY["linear_cross_entropy"])
+def test_generic(check):
+    check()
 
 
 class Chunk:
@@ -324,50 +331,6 @@ def test_second_derivative_by_value_in_every_dtype(dtype):
         torch.testing.assert_close(ours.double(), exact, rtol=rtol, atol=rtol * exact.abs().max().item())
 
 
-def test_third_derivative():
-    x, W, _, t = problem(n=3)
-
-    def second(x: Tensor) -> Tensor:
-        loss = linear_cross_entropy(x, W, t, reduction="none", z_loss=0.1, options=Chunk(2)).pow(2).sum()
-        (first,) = torch.autograd.grad(loss, x, create_graph=True)
-        return torch.autograd.grad(first.pow(2).sum(), x, create_graph=True)[0]
-
-    assert gradcheck(second, x, fast_mode=True)
-
-
-def test_transforms():
-    x, W, b, t = (v.detach() for v in problem())
-    results = []
-    for function in (linear_cross_entropy, reference):
-
-        def loss(x: Tensor, W: Tensor, t: Tensor, function=function) -> Tensor:
-            return function(x, W, t, linear_bias=b, label_smoothing=0.1)
-
-        results.append(
-            (
-                torch.func.grad(loss, argnums=(0, 1))(x, W, t),
-                torch.vmap(torch.func.grad(loss), in_dims=(0, None, 0))(x.unsqueeze(1), W, t.unsqueeze(1)),
-                torch.vmap(loss, in_dims=(None, 0, None))(x, torch.stack((W, W * 2)), t),
-                torch.func.jacfwd(loss, argnums=1)(x, W, t),
-                torch.func.jvp(lambda x, W: loss(x, W, t), (x, W), (x.cos(), W.sin())),
-                torch.func.hessian(loss)(x[:2], W, t[:2]),
-            )
-        )
-    torch.testing.assert_close(*results)
-
-
-def test_forward_mode_with_dual_numbers():
-    x, W, _, t = problem()
-    results = []
-    for function in (linear_cross_entropy, reference):
-        with forward_ad.dual_level():
-            primal, tangent = forward_ad.unpack_dual(
-                function(forward_ad.make_dual(x.detach(), x.detach().cos()), W.detach(), t)
-            )
-        results.append((primal, tangent))
-    torch.testing.assert_close(*results)
-
-
 def test_gradient_for_the_weight_of_the_classes():
     x, W, b, t = problem(probabilities=True)
     weight = torch.rand(C, dtype=torch.float64, requires_grad=True)
@@ -389,16 +352,6 @@ def test_batched_gradients():
             torch.testing.assert_close(*results)
 
 
-def test_inference_mode_and_no_grad():
-    tensors = problem()
-    expected = call(reference, tensors)
-    for mode in (torch.inference_mode, torch.no_grad):
-        with mode():
-            loss = call(linear_cross_entropy, tensors)
-            assert not loss.requires_grad
-            torch.testing.assert_close(loss, expected.detach())
-
-
 @pytest.mark.parametrize("probabilities", (False, True))
 def test_autocast(probabilities, device):
     tensors = problem(torch.float32, probabilities=probabilities, device=device)
@@ -411,13 +364,6 @@ def test_autocast(probabilities, device):
     assert not torch.equal(results[0], call(linear_cross_entropy, tensors, label_smoothing=0.1)), "x and W are rounded"
     ours, theirs = (torch.autograd.grad(loss, leaves(tensors)) for loss in results)
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
-
-
-def test_checkpointing():
-    tensors = problem()
-    expected = torch.autograd.grad(call(linear_cross_entropy, tensors), leaves(tensors))
-    loss = torch.utils.checkpoint.checkpoint(lambda *t: call(linear_cross_entropy, t), *tensors, use_reentrant=False)
-    torch.testing.assert_close(torch.autograd.grad(loss, leaves(tensors)), expected)
 
 
 # compilers
@@ -460,15 +406,6 @@ def test_compiled_under_autocast_and_transforms():
     torch._dynamo.reset()
 
 
-def test_exported():
-    module = torchnotes.nn.LinearCrossEntropyLoss(F, C, bias=True)
-    x, t = torch.randn(N, F), torch.randint(0, C, (N,))
-    exported = torch.export.export(module, (x, t), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) * 2)
-    assert "torchnotes.linear_cross_entropy" in exported.graph_module.code
-    for n in (N, 3):
-        torch.testing.assert_close(exported.module()(x[:n], t[:n]), module(x[:n], t[:n]))
-
-
 def test_opcheck():
     operator = torch.ops.torchnotes.linear_cross_entropy.default
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
@@ -477,14 +414,6 @@ def test_opcheck():
         torch.library.opcheck(
             operator, (x, W, b, t, None, None, wanted, reduction, "nan", 3, -100, 0.1, 0.0, 0.0), test_utils=tests
         )
-
-
-def test_meta_and_fake_tensors():
-    x, W, b, t = (v.detach().to("meta") for v in problem())
-    assert call(linear_cross_entropy, (x, W, b, t), reduction="none").shape == (N,)
-    with torch._subclasses.FakeTensorMode() as mode:
-        fake = tuple(mode.from_tensor(v.detach()) for v in problem())
-        assert call(linear_cross_entropy, fake).shape == ()
 
 
 # memory and threads

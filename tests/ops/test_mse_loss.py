@@ -6,36 +6,16 @@ import pytest
 import torch
 
 import torchnotes.functional as F
-from loss_checks import LossCase, LossChecks
+from generic import checked
+from torchnotes.testing.operations.losses import LOSSES
+
+
+@checked(LOSSES["mse_loss"])
+def test_generic(check):
+    check()
+
 
 inf = float("inf")
-
-
-def reference(x, y, reduction="mean", weight=None):
-    weight = torch.ones_like(x) if weight is None else weight
-    loss = weight * (x - y) ** 2
-    return loss if reduction == "none" else loss.sum() / (weight.sum() if reduction == "mean" else 1)
-
-
-class TestMSELoss(LossChecks):
-    case = LossCase(
-        op=F.mse_loss,
-        reference=reference,
-        builtin=torch.nn.functional.mse_loss,
-        opinfo="nn.functional.mse_loss",
-        keywords=({}, {"weight": torch.rand}),
-        kernels={
-            "mse_loss": lambda g, x, y, w, scale, reduction: (x, y, w, reduction),
-            "mse_loss_backward": lambda g, x, y, w, scale, reduction: (g, x, y, w, scale, reduction),
-        },
-        special=(
-            *((a, b) for a in (0.0, -0.0, 1e-30, -3.0, 200.0) for b in (0.0, 1e-42, 1.0, -200.0)),
-            *((a, 1.0) for a in (1e19, -1e30, float("inf"), float("-inf"), float("nan"))),
-            (1.0, float("inf")),
-            (float("inf"), float("inf")),
-            (1.0, float("nan")),
-        ),
-    )
 
 
 def test_the_worked_example_of_the_notes():

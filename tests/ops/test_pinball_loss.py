@@ -5,59 +5,13 @@ import pytest
 import torch
 
 import torchnotes.functional as F
-from loss_checks import LossCase, LossChecks
-
-TENTHS = tuple(i / 10 for i in range(1, 10))
-
-
-def reference(f, y, quantiles=0.5, weight=None, reduction="mean", smoothing=0.0):
-    tau = torch.tensor(quantiles, dtype=torch.float64, device=f.device)
-    if tau.dim():
-        y, weight = y.unsqueeze(-1), None if weight is None else weight.unsqueeze(-1)
-    r = y - f
-    loss = torch.where(r >= 0, tau * r, (tau - 1) * r)
-    if smoothing:
-        inside = r.clamp(-smoothing, smoothing)
-        parabola = (tau - 0.5) * inside + (inside**2 + smoothing**2) / (4 * smoothing)
-        loss = torch.where(r.abs() < smoothing, parabola, loss)
-    weight = (torch.ones_like(loss) if weight is None else weight).expand_as(loss)
-    loss = loss * weight
-    return loss if reduction == "none" else loss.sum() / (weight.sum() if reduction == "mean" else 1)
+from generic import checked
+from torchnotes.testing.operations.losses import LOSSES, pinball_loss
 
 
-def away_from_the_kinks(f, y):
-    """At r = 0, and at the ends of the window of 0.7, where the second derivative jumps."""
-    r = y - f
-    for kink in (0.0, 0.7, -0.7):
-        r = torch.where((r - kink).abs() < 0.02, kink + 0.05, r)
-    return y - r
-
-
-class TestPinballLoss(LossChecks):
-    case = LossCase(
-        op=F.pinball_loss,
-        reference=reference,
-        builtin=None,
-        opinfo=None,
-        keywords=(
-            {},
-            {"quantiles": (0.1, 0.5, 0.9)},
-            {"quantiles": 0.9, "weight": torch.rand},
-            {"quantiles": TENTHS, "weight": torch.rand},
-            {"quantiles": [0.3], "smoothing": 0.7},
-            {"quantiles": 0.2, "smoothing": 0.7},
-        ),
-        kernels={
-            "pinball_loss": lambda g, x, y, w, scale, reduction: (x, y, w, [0.3], reduction, 0.1),
-            "pinball_loss_backward": lambda g, x, y, w, scale, reduction: (g, x, y, w, scale, [0.3], reduction, 0.1),
-        },
-        special=(
-            *((a, b) for a in (0.0, -0.0, 1e-30, 1e-42, 1.0, -1.0, 3e4) for b in (0.0, -0.0, 1.0, -3e4)),
-            *((float("inf"), b) for b in (0.0, 1.0)),
-            *((float("-inf"), b) for b in (0.0, 1.0)),
-        ),
-        smooth=away_from_the_kinks,
-    )
+@checked(LOSSES["pinball_loss"])
+def test_generic(check):
+    check()
 
 
 @pytest.mark.parametrize("h", (0.0, 0.5))
@@ -94,7 +48,7 @@ def test_any_number_of_quantiles(quantiles, n, dtype, device):
     f64 = f.detach().double().requires_grad_()
     for reduction in ("none", "mean"):
         loss = F.pinball_loss(f, y, taus, weight=w, reduction=reduction)
-        exact = reference(f64, y.double(), taus, w.double(), reduction)
+        exact = pinball_loss(f64, y.double(), taus, w.double(), reduction)
         tolerance = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
         torch.testing.assert_close(loss.double(), exact, rtol=tolerance, atol=tolerance)
         grads = torch.autograd.grad(loss.sum(), f)[0].double(), torch.autograd.grad(exact.sum(), f64)[0]

@@ -18,10 +18,10 @@ from torch._subclasses import FakeTensorMode
 
 import torchnotes.functional as F
 from checks import outcome, threads, values
-from layouts import LAYOUTS, expanded, offset_by_one
 from philox import KEY, factors_of_dropout, windows
 from torchnotes import init, nn
 from torchnotes.ops._random import random_key
+from torchnotes.testing.layouts import LAYOUTS, expanded, offset_by_one
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,20 +3,13 @@
 import torch
 
 import torchnotes.functional as F
-from checks import OpCase
-from inplace_checks import InplaceChecks
+from generic import checked
+from torchnotes.testing.operations.activations import ACTIVATIONS
 
 
-class TestReLU(InplaceChecks):
-    case = OpCase(
-        op=F.relu,
-        builtin=torch.nn.functional.relu,
-        reference=lambda x: torch.where(x <= 0, 0, x),
-        opinfo="nn.functional.relu",
-        kernels={"relu": 1, "relu_": 1, "relu_backward": 2},
-        kink=0.0,
-        inplace=True,
-    )
+@checked(ACTIVATIONS["relu"])
+def test_generic(check):
+    check()
 
 
 def test_the_derivative_of_the_notes():

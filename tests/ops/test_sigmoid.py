@@ -3,17 +3,13 @@
 import torch
 
 import torchnotes.functional as F
-from checks import OpCase, OpChecks
+from generic import checked
+from torchnotes.testing.operations.activations import ACTIVATIONS
 
 
-class TestSigmoid(OpChecks):
-    case = OpCase(
-        op=F.sigmoid,
-        builtin=torch.sigmoid,
-        reference=lambda x: 1 / (1 + torch.exp(-x)),
-        opinfo="sigmoid",
-        kernels={"sigmoid": 1, "sigmoid_backward": 2, "sigmoid_curvature": 3},
-    )
+@checked(ACTIVATIONS["sigmoid"])
+def test_generic(check):
+    check()
 
 
 def test_the_derivatives_of_the_notes():

@@ -3,19 +3,13 @@
 import torch
 
 import torchnotes.functional as F
-from checks import OpCase
-from softmax_checks import SoftmaxChecks, log_softmax
+from generic import checked
+from torchnotes.testing.operations.rows import ROWS
 
 
-class TestSoftmax(SoftmaxChecks):
-    case = OpCase(
-        op=lambda x, dim=-1, **keywords: F.softmax(x, dim, **keywords),
-        builtin=lambda x, dim=-1, **keywords: torch.nn.functional.softmax(x, dim, **keywords),
-        reference=lambda x, dim=-1: log_softmax(x, dim).exp(),
-        opinfo="softmax",
-        kernels={"softmax": 1, "softmax_backward": 2},
-        numbers=(1,),
-    )
+@checked(ROWS["softmax"])
+def test_generic(check):
+    check()
 
 
 def test_the_jacobian_of_the_notes():

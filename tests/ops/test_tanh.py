@@ -3,17 +3,13 @@
 import torch
 
 import torchnotes.functional as F
-from checks import OpCase, OpChecks
+from generic import checked
+from torchnotes.testing.operations.activations import ACTIVATIONS
 
 
-class TestTanh(OpChecks):
-    case = OpCase(
-        op=F.tanh,
-        builtin=torch.tanh,
-        reference=lambda x: torch.sign(x) * -torch.expm1(-2 * x.abs()) / (1 + torch.exp(-2 * x.abs())),
-        opinfo="tanh",
-        kernels={"tanh": 1, "tanh_backward": 2, "tanh_curvature": 3},
-    )
+@checked(ACTIVATIONS["tanh"])
+def test_generic(check):
+    check()
 
 
 def test_the_derivatives_of_the_notes():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from checks import threads
-from layouts import LAYOUTS
 from torchnotes.optim import gradient_norm
+from torchnotes.testing.layouts import LAYOUTS
 
 
 def test_it_is_the_norm_of_all_numbers(dtype, device):

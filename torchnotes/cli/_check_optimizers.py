@@ -8,8 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils import get_total_norm
 
-from ._check_operations import Figures, Record, Setup, assert_same, beside, error, judged, told, words
+from ..testing.accuracy import Figures, compared, errors, judged
+from ..testing.operation import described
+from ..testing.running import naming
+from ._check_operations import Record, Setup
 
 SHAPES = ((), (1,), (7, 33), (2, 3, 5, 4), (9001,))
 STEPS = 6
@@ -37,14 +41,14 @@ class Stepping(Record):
             reference = self.theirs(exact, lr=0.05, **option)
             reference.load_state_dict(deepcopy(mine.state_dict()))
             _step([mine, other, reference], params, others, exact)
-            errors = (error(p.detach(), exact[0].detach(), dtype, True) for p in (params[0], others[0]))
-            measured.append(beside(f"a step with {words(option)}", *errors))
+            off, other_off = (errors(p.detach(), exact[0].detach(), dtype, True) for p in (params[0], others[0]))
+            measured.append(compared(f"a step with {described(option)}", off, other_off))
         return judged(measured)
 
     def agreement(self, ours: Callable, setup: Setup) -> Figures:
         for dtype in (torch.float64, torch.float32):
             for option in self.options:
-                self._assert_trajectory(ours, setup, dtype, option, words(option))
+                self._assert_trajectory(ours, setup, dtype, option, described(option))
             self._assert_trajectory(ours, setup, dtype, {}, "max_grad_norm", clip=0.7)
             if self.decouples:
                 self._assert_trajectory(ours, setup, dtype, {}, "decoupled_weight_decay", decay=0.3)
@@ -79,8 +83,8 @@ class Stepping(Record):
             mine.step()
             theirs.step()
         found = {"parameters": params, "states": [mine.state[p] for p in params]}
-        with told(what):
-            assert_same(found, {"parameters": others, "states": [theirs.state[p] for p in others]})
+        with naming(what):
+            torch.testing.assert_close(found, {"parameters": others, "states": [theirs.state[p] for p in others]})
 
 
 def _give_gradients(*lists: list[Tensor]) -> None:
@@ -173,14 +177,14 @@ class GradientNorm(Record):
         measured = []
         for tensors in _lists(setup, dtype):
             exact = torch.cat([t.double().flatten() for t in tensors]).norm()
-            errors = (error(norm(tensors), exact, dtype) for norm in (ours, torch.nn.utils.get_total_norm))
-            measured.append(beside(f"{len(tensors)} tensors", *errors))
+            off, other_off = (errors(norm(tensors), exact, dtype, False) for norm in (ours, get_total_norm))
+            measured.append(compared(f"{len(tensors)} tensors", off, other_off))
         return judged(measured)
 
     def agreement(self, ours: Callable, setup: Setup) -> Figures:
         for dtype in (torch.float64, torch.float32):
             for tensors in _lists(setup, dtype):
-                torch.testing.assert_close(ours(tensors), torch.nn.utils.get_total_norm(tensors))
+                torch.testing.assert_close(ours(tensors), get_total_norm(tensors))
         if ours([]) != 0:
             raise AssertionError("of nothing it is not 0")
         return {"lists": 3}

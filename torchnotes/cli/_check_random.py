@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from .. import init
-from ..classifier.threads import threads
-from ._check_operations import Failed, Figures, Record, Setup, beside, error, judged, words
+from ..testing.accuracy import Figures, Inaccurate, compared, errors, judged
+from ..testing.operation import described
+from ..testing.running import threads
+from ._check_operations import Record, Setup
 
 KEY = torch.tensor([20240229, 7])
 OTHER_KEYS = (KEY + torch.tensor([1, 0]), KEY + torch.tensor([0, 1]), KEY.flip(0))
@@ -77,13 +79,13 @@ class Fill(Record):
             x = ours(torch.empty(SHAPE, device=setup.device), generator=KEY, **option)
             short = ours(torch.empty(SHAPE, device=setup.device, dtype=dtype), generator=KEY, **option)
             if not torch.equal(short, x.to(dtype)):
-                raise AssertionError(f"{words(option)}: the same key gives other numbers than in float32, rounded")
+                raise AssertionError(f"{described(option)}: the same key gives other numbers than in float32, rounded")
             distance = _distance(x, self.distribution(**option))
             if distance >= worst:
-                worst, of = distance, words(option)
+                worst, of = distance, described(option)
         figures = {"ours": worst, "bound": KOLMOGOROV, "of": of}
         if not worst < KOLMOGOROV:
-            raise Failed(f"{of}: not the distribution: {worst:.3g} > {KOLMOGOROV}", figures)
+            raise Inaccurate(f"{of}: not the distribution: {worst:.3g} > {KOLMOGOROV}", figures)
         return figures
 
     def agreement(self, ours: Callable, setup: Setup) -> Figures:
@@ -92,10 +94,10 @@ class Fill(Record):
             for dtype in (torch.float64, torch.float32):
                 how: dict[str, Any] = dict(dtype=dtype, device=setup.device)
                 drawn = partial(_drawn, ours, torch.empty, option, **how)
-                assert_moments(drawn(generator=KEY), expected, words(option))
+                assert_moments(drawn(generator=KEY), expected, described(option))
                 if option in self.options:
                     x = _drawn(self.theirs, torch.empty, option, **how)
-                    assert_moments(x, expected, f"torch's own, {words(option)}")
+                    assert_moments(x, expected, f"torch's own, {described(option)}")
                 assert_one_stream(drawn, setup)
         return {"options": len(self.options) + len(self.ours_alone)}
 
@@ -133,8 +135,8 @@ class Noise(Record):
             y = ours(leaf := x.clone().requires_grad_(), generator=KEY, **option)
             (dx,) = torch.autograd.grad(y, leaf, g)
             for name, found, by in (("value", y.detach(), x), ("gradient", dx, g)):
-                errors = (error(t, by.double() * d.double(), dtype, True) for t in (found, (by * d).to(dtype)))
-                measured.append(beside(f"{name} of {words(option)}", *errors))
+                off, other_off = (errors(t, by.double() * d.double(), dtype, True) for t in (found, (by * d).to(dtype)))
+                measured.append(compared(f"{name} of {described(option)}", off, other_off))
         return judged(measured)
 
     def agreement(self, ours: Callable, setup: Setup) -> Figures:
@@ -143,18 +145,18 @@ class Noise(Record):
                 drawn = partial(_drawn, ours, torch.ones, option, dtype=dtype, device=setup.device)
                 d = drawn(generator=KEY).double()
                 n, variance = d.numel(), self.variance(**option)
-                assert_near(d.mean(), 1, (variance / n) ** 0.5, f"{words(option)}: the mean")
+                assert_near(d.mean(), 1, (variance / n) ** 0.5, f"{described(option)}: the mean")
                 fourth = ((d - 1) ** 4).mean().item()
                 spread = (max(0.0, fourth - variance**2) / n) ** 0.5
-                assert_near(((d - 1) ** 2).mean(), variance, spread, f"{words(option)}: the variance")
+                assert_near(((d - 1) ** 2).mean(), variance, spread, f"{described(option)}: the variance")
                 assert_one_stream(drawn, setup)
                 if not torch.equal(drawn(generator=KEY, inplace=True), drawn(generator=KEY)):
-                    raise AssertionError(f"{words(option)}: another result in place")
+                    raise AssertionError(f"{described(option)}: another result in place")
                 if not torch.equal(drawn(training=False), torch.ones_like(d, dtype=dtype)):
-                    raise AssertionError(f"{words(option)}: noise in evaluation")
+                    raise AssertionError(f"{described(option)}: noise in evaluation")
         x = torch.ones(SHAPE, device=setup.device)
         if not torch.equal(ours(x, **self.none), x):
-            raise AssertionError(f"{words(self.none)}: noise")
+            raise AssertionError(f"{described(self.none)}: noise")
         return {"options": len(self.options)}
 
 

@@ -30,8 +30,9 @@ import torch
 from .. import _native
 from .._bad_input import BadInput, check_writable
 from .._table import table
+from ..testing.accuracy import Figures, Inaccurate
 from ._arguments import at_least, device
-from ._check_operations import Failed, Figures, Setup
+from ._check_operations import Setup
 from ._checked import CHECKED, public
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -118,7 +119,7 @@ def _outcome(check: Callable[[Setup], Figures | None], setup: Setup) -> dict[str
         if figures is None:
             return None
     except Exception as error:
-        figures = error.figures if isinstance(error, Failed) else {}
+        figures = error.figures if isinstance(error, Inaccurate) else {}
         notes = {"error": _first_line(error)}
     seconds = round(time.perf_counter() - start, 3)
     return {"passed": "error" not in notes, **notes, "seconds": seconds, "figures": figures}

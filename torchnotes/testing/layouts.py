@@ -1,4 +1,4 @@
-"""The ways one tensor can lie in memory. Each makes a tensor equal to x whose elements lie otherwise."""
+"""The ways a tensor can lie in memory. Each function returns a tensor equal to x in another layout."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ def strided(x: Tensor) -> Tensor:
 
 
 def sliced(x: Tensor) -> Tensor:
-    """A narrower part of wider rows, beginning in the middle of them."""
+    """The middle of wider rows."""
     return torch.nn.functional.pad(x, (3, 2))[..., 3:-2] if x.dim() else x.clone()
 
 
 def offset_by_one(x: Tensor) -> Tensor:
-    """Dense, but not aligned to more than one element."""
+    """Contiguous, but aligned to no more than one element."""
     memory = torch.empty(x.numel() + 1, dtype=x.dtype, device=x.device)
     return memory[1:].view(x.shape).copy_(x)
 
@@ -34,7 +34,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def negated_view(x: Tensor) -> Tensor:
-    """The imaginary part of a conjugate: a view that torch negates lazily (its neg bit is set)."""
+    """The imaginary part of a conjugate, which torch negates lazily (its negative bit is set)."""
     if x.dtype not in (torch.float32, torch.float64):
         return x.clone()
     view = torch.complex(torch.zeros_like(x), -x).conj().imag
@@ -54,5 +54,5 @@ LAYOUTS: tuple[Callable[[Tensor], Tensor], ...] = (
 
 
 def expanded(x: Tensor) -> Tensor:
-    """Not equal to x, but to its first element along the first dimension everywhere."""
+    """Unlike the others, not equal to x: its first element along the first dimension everywhere."""
     return x[:1].expand(x.shape) if x.dim() else x.clone()

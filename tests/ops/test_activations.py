@@ -1,0 +1,149 @@
+"""What the elementwise activations have in common, beyond the generic checks."""
+
+from collections.abc import Callable
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+from torch import Tensor
+
+from checks import outcome, values
+from torchnotes.testing.layouts import LAYOUTS
+from torchnotes.testing.operation import Operation, described
+from torchnotes.testing.operations.activations import ACTIVATIONS
+
+RECTIFIERS = [
+    pytest.param(operation, options, id=f"{name} {described(options)}")
+    for name, operation in ACTIVATIONS.items()
+    if name in ("relu", "leaky_relu")
+    for options in operation.options
+    if not options.get("inplace")
+]
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
+@hypothesis.given(data=st.data())
+def test_any_view_of_any_shape(name, data):
+    """Any shape, order of dimensions and step; the output's layout is the builtin's."""
+    shape = data.draw(st.lists(st.integers(0, 7), max_size=5))
+    order = data.draw(st.permutations(range(len(shape))))
+    steps = [data.draw(st.integers(1, 3)) for _ in shape]
+    expands = [data.draw(st.booleans()) for _ in shape]
+    x = values(tuple(shape), torch.float32, "cpu")
+    x = x[tuple(slice(None, None, step) for step in steps)]
+    for dim, size in enumerate(x.shape):
+        if expands[dim] and size:
+            x = x.narrow(dim, 0, 1).expand(*x.shape[:dim], size, *x.shape[dim + 1 :])
+    operation, x = ACTIVATIONS[name], x.permute(order).requires_grad_()
+    ours, theirs = (operation.results(f, {"input": x}) for f in (operation.function, operation.builtin))
+    torch.testing.assert_close(ours, theirs)
+    assert ours["output"].stride() == theirs["output"].stride()
+
+
+# in place
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(("operation", "options"), RECTIFIERS)
+def test_in_place_writes_to_views_and_counts_as_a_write(operation: Operation, options, dtype, device):
+    for layout in LAYOUTS:
+        x = layout(values((2, 3, 5, 4), dtype, device))
+        expected, version = operation.function(x, **options), x._version
+        assert operation.function(x, **options, inplace=True) is x
+        assert torch.equal(x, expected)
+        assert x._version > version
+        if options.get("negative_slope", 0) < 0:
+            continue  # torch refuses the backward pass of these
+        grad = values((2, 3, 5, 4), dtype, device)
+        for select in (lambda t: t, lambda t: t[:, 1:]):
+            results = []
+            for function in (operation.function, operation.builtin):
+                torch.manual_seed(0)
+                leaf = values((2, 3, 5, 4), dtype, device).requires_grad_()
+                inner = layout(leaf * 1)
+                assert function(select(inner), **options, inplace=True).data_ptr() == select(inner).data_ptr()
+                results.append((inner.detach(), *torch.autograd.grad(inner, leaf, grad)))
+            torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(("operation", "options"), RECTIFIERS)
+def test_in_place_where_torch_refuses_it(operation: Operation, options, device):
+    def made_in_no_grad() -> Tensor:
+        with torch.no_grad():
+            return (values((3, 4), torch.float32, device).requires_grad_())[1:]
+
+    def inference() -> Tensor:
+        with torch.inference_mode():
+            return values((3, 4), torch.float32, device)
+
+    refused: tuple[Callable[[], Tensor], ...] = (
+        lambda: values((3, 4), torch.float32, device).requires_grad_(),  # a leaf
+        lambda: values((3, 4), torch.float32, device).requires_grad_()[1:],  # a view of a leaf
+        lambda: values((3, 1), torch.float32, device).expand(3, 4),  # an element in several places
+        lambda: (values((3, 1), torch.float32, device).requires_grad_() * 1).expand(3, 4),
+        lambda: (values((3, 4), torch.float32, device).requires_grad_() * 1).unbind()[0],  # one of several views
+        made_in_no_grad,
+        inference,
+    )
+    for make in refused:
+        torch.manual_seed(2)
+        x = make()
+        kept = x.detach().clone()
+        expected = outcome(operation.builtin, make(), **options, inplace=True)
+        assert outcome(operation.function, x, **options, inplace=True)[0] is expected[0], expected
+        assert torch.equal(x.detach(), kept), "something was written"
+
+
+# compiled
+
+
+@pytest.mark.parametrize(("operation", "options"), RECTIFIERS)
+def test_compiled_special_values(operation: Operation, options, dtype):
+    """The compiled backward pass chooses by the bits of the output, which each dtype has of its own."""
+    sample = operation.sample({**options, **operation.special[0]}, (27,), dtype)
+    torch._dynamo.reset()
+    compiled = torch.compile(operation.function, fullgraph=True, backend="aot_eager")
+    for grad in (1.0, -0.3, float("inf"), float("nan")):
+        g = torch.full_like(sample["input"].detach(), grad)
+        ours, theirs = (operation.results(f, sample, g) for f in (compiled, operation.builtin))
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(
+    torch.__version__ < (2, 12), reason="this compiler says that it exports; what it compiles is the builtin"
+)
+def test_compiled_backward_saves_no_mask():
+    """Inductor's CPU code is slowest at storing and loading bools."""
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+    from torch._inductor.decomposition import select_decomp_table
+
+    saved: list[torch.dtype] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: object) -> Callable:
+        (output,) = (node for node in graph.graph.nodes if node.op == "output")
+        results = (node.meta["val"] for node in output.args[0] if node is not None)
+        saved.extend(value.dtype for value in results if isinstance(value, Tensor))
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(
+        fw_compiler=compiler,
+        bw_compiler=compiler,
+        partition_fn=min_cut_rematerialization_partition,
+        decompositions=select_decomp_table(),
+    )
+    cases = [(o.function, options) for o in ACTIVATIONS.values() for options in o.options]
+    cases = [
+        (f, options) for f, options in cases if not options.get("inplace") and options.get("negative_slope", 0) >= 0
+    ]
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: [f(x * 2 + 1, **options) * 3 for f, options in cases], backend=backend)
+    torch.stack(compiled(torch.randn(9, requires_grad=True))).sum().backward()
+    assert saved
+    assert torch.bool not in saved
+    torch._dynamo.reset()

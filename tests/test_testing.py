@@ -1,0 +1,188 @@
+"""The checks of torchnotes.testing find what they are for."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchnotes.functional as F
+from torchnotes.autograd.function import Elementwise
+from torchnotes.testing import check, checks
+from torchnotes.testing.operations import OPERATIONS
+
+TANH = OPERATIONS["tanh"]
+
+
+class Tanh(Elementwise):
+    """A Function of torch's operations on the base class of torchnotes."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return g * (1 - y**2).conj()
+
+    @staticmethod
+    def tangent(ctx, x_t: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return x_t * (1 - y**2)
+
+
+class SavesTheInput(Tanh):
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return g * (1 - torch.tanh(ctx.saved_tensors[0]) ** 2)
+
+
+class ConstantSlope(Tanh):
+    """The gradient does not depend on the input."""
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        return g * (1 - ctx.saved_tensors[0].detach() ** 2)
+
+
+class WrongTangent(Tanh):
+    @staticmethod
+    def tangent(ctx, x_t: Tensor) -> Tensor:
+        return 2 * x_t
+
+
+class WithoutVmap(torch.autograd.Function):
+    forward, setup_context, backward = Tanh.forward, Tanh.setup_context, Tanh.backward
+
+
+class UnnoticedWrite(Tanh):
+    """It keeps its output where autograd does not see that it is overwritten."""
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(output.detach().clone())
+
+
+def by(function: type[torch.autograd.Function]) -> Callable[..., Tensor]:
+    def applied(input: Tensor) -> Tensor:
+        return function.apply(input)
+
+    return applied
+
+
+def where(condition: Callable[[Tensor], bool], wrong: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """tanh, but wrong for some inputs."""
+    return lambda input: wrong(input) if condition(input) else F.tanh(input)
+
+
+def off(input: Tensor) -> Tensor:
+    return F.tanh(input) * 1.01
+
+
+def transposed_output(input: Tensor) -> Tensor:
+    y = F.tanh(input)
+    return y.transpose(0, -1).contiguous().transpose(0, -1) if y.dim() == 4 else y
+
+
+def graph_break(input: Tensor) -> Tensor:
+    torch._dynamo.graph_break()
+    return F.tanh(input)
+
+
+def by_torch(input: Tensor) -> Tensor:
+    return torch.tanh(input)
+
+
+WRONG: dict[str, tuple[Callable[..., Tensor], ...]] = {
+    "values": (off, where(lambda x: x.numel() == 0, lambda x: x[None]), lambda input: F.tanh(input).float()),
+    "layouts": (where(lambda x: not x.is_contiguous(), off), transposed_output),
+    "every_length": (where(lambda x: x.numel() % 16 == 15, off), where(lambda x: x.numel() == 32_771, off)),
+    "special_values": (
+        lambda input: F.tanh(input).nan_to_num(),
+        lambda input: torch.where(input == 0, 0, F.tanh(input)),
+        where(lambda x: bool(x.isinf().any()), lambda x: F.tanh(x.clamp(-3, 3))),
+    ),
+    "error": (lambda input: F.tanh(input) * (1 + torch.finfo(input.dtype).eps),),
+    "threads": (lambda input: F.tanh(input) * (1 + 1e-7 * torch.get_num_threads()),),
+    "place_in_memory": (lambda input: F.tanh(input) * (1 + (input.storage_offset() % 2) * 1e-2),),
+    "gradient": (lambda input: F.tanh(0.9 * input + 0.1 * input.detach()), by(WrongTangent)),
+    "second_derivative": (by(ConstantSlope),),
+    "second_derivative_values": (by(ConstantSlope),),
+    "third_derivative": (by(ConstantSlope),),
+    "wanted_gradients": (by(ConstantSlope),),
+    "dual_numbers": (by(WrongTangent),),
+    "compositions": (by(WrongTangent), by(ConstantSlope)),
+    "vmap": (by(WithoutVmap),),
+    "saved_tensors": (by(SavesTheInput), by(UnnoticedWrite), lambda input: F.tanh(torch.exp(input).log())),
+    "gradient_modes": (where(lambda x: not torch.is_grad_enabled(), off), lambda input: F.tanh(input).detach()),
+    "hooks_and_checkpointing": (lambda input: F.tanh(input) + torch.rand(()),),
+    "autocast": (lambda input: F.tanh(input @ torch.eye(input.shape[-1], dtype=input.dtype)),),
+    "mismatched_operands": (),
+    "bad_arguments": (lambda input: F.tanh(torch.as_tensor(input)), lambda input, nonsense=1: F.tanh(input)),
+    "subclasses": (lambda input: F.tanh(input.as_subclass(Tensor)),),
+    "other_dtypes": (lambda input: F.tanh(input if input.is_floating_point() else input.abs().double()),),
+    "traced_operators": (by_torch,),
+    "export": (lambda input: torch.ops.torchnotes.tanh(input),),
+    "compile": (graph_break, where(lambda x: torch.compiler.is_compiling(), off)),
+    "compiled_transforms": (graph_break,),
+    "fake_tensors": (
+        where(lambda x: x.is_meta, lambda x: F.tanh(x).double()),
+        where(lambda x: x.is_meta, torch.Tensor.t),
+    ),
+    "operators": (),
+    "opinfo": (where(lambda x: x.dtype == torch.int64, off),),
+    "concurrent_calls": (),
+}
+
+
+CASES = [pytest.param(name, wrong, id=f"{name}-{i}") for name, of in WRONG.items() for i, wrong in enumerate(of)]
+
+
+@pytest.mark.parametrize(("name", "wrong"), CASES)
+def test_a_wrong_operation_is_found(name, wrong):
+    assert isinstance(wrong(input=torch.randn(2, 3, 5, 4)), Tensor)
+
+    def all_of_this_name() -> None:
+        for each in checks(dataclasses.replace(TANH, function=wrong)):
+            if each.name == name:
+                each()
+
+    with pytest.raises(Exception):  # noqa: B017, PT011 # what it raises is its own affair
+        all_of_this_name()
+
+
+def test_every_check_has_a_wrong_operation():
+    assert {each.name for each in checks(TANH)} == set(WRONG)
+
+
+def test_a_function_of_torchs_operations_passes():
+    """It passes all that does not ask for operators."""
+    none = dict.fromkeys(("operators", "traced_operators", "mismatched_operands"), "there are no operators")
+    check(dataclasses.replace(TANH, function=by(Tanh), unchecked=none), dtypes=(torch.float64,))
+
+
+def test_the_guide():
+    guide = (Path(__file__).parents[1] / "docs/testing.md").read_text()
+    exec("".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL)), {})
+
+
+def test_a_failure_names_the_check():
+    with pytest.raises(AssertionError, match=r"values-float32: \(\), defaults: output: got"):
+        check(dataclasses.replace(TANH, function=off))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="no checks called speling"):
+        checks(dataclasses.replace(TANH, unchecked={"speling": "?"}))

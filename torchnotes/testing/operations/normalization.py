@@ -1,0 +1,122 @@
+"""Batch normalization."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as torch_F
+from torch import Tensor
+
+from ... import functional as F
+from ..accuracy import Bound
+from ..operation import Operation, Options, Sample, Shape
+from .linear import ACTIVATIONS, activated
+
+
+def images(shape: Shape) -> Tensor:
+    """With a mean."""
+    return (2 * torch.randn(shape, dtype=torch.float64) + 1).requires_grad_()
+
+
+def per_channel(shape: Shape) -> Tensor:
+    return torch.randn(shape[1], dtype=torch.float64).requires_grad_()
+
+
+def running_mean(shape: Shape) -> Tensor:
+    return torch.randn(shape[1], dtype=torch.float64)
+
+
+def running_var(shape: Shape) -> Tensor:
+    return torch.rand(shape[1], dtype=torch.float64) + 0.5
+
+
+def reference(
+    input: Tensor,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    inplace: bool = False,
+    center_only: bool = False,
+) -> Tensor:
+    shape, dims = (1, -1, *[1] * (input.dim() - 2)), [0, *range(2, input.dim())]
+    mean, var = running_mean, running_var
+    if training:
+        mean = input.mean(dims)
+        var = (input - mean.view(shape)).pow(2).mean(dims)
+        n = input.numel() // input.shape[1]
+        for running, batch in ((running_mean, mean), (running_var, var * n / (n - 1))):
+            if running is not None and not (center_only and running is running_var):
+                running.lerp_(batch.detach().to(running.dtype), momentum)
+    z = input - mean.view(shape)
+    if not center_only:
+        z = z / (var.view(shape) + eps).sqrt()
+    z = z if weight is None else z * weight.view(shape)
+    return activated(z if bias is None else z + bias.view(shape), activation, negative_slope)
+
+
+def _builtin(
+    input: Tensor, activation: str | None = None, negative_slope: float = 0.01, inplace: bool = False, **of_torch: Any
+) -> Tensor:
+    return activated(torch_F.batch_norm(input, **of_torch), activation, negative_slope)
+
+
+def _without_running_statistics(sample: Sample) -> Sample:
+    return {**sample, "running_mean": None, "running_var": None} if sample["training"] else sample
+
+
+EVALUATION: Options = {"training": False}
+LENGTHS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 4097)
+
+NORMALIZATION = {
+    "batch_norm": Operation(
+        F.batch_norm,
+        reference,
+        arguments={
+            "input": images,
+            "running_mean": running_mean,
+            "running_var": running_var,
+            "weight": per_channel,
+            "bias": per_channel,
+            "training": True,
+        },
+        options=(
+            {"momentum": 0.3, "eps": 1e-3},
+            *ACTIVATIONS,
+            EVALUATION,
+            *({**EVALUATION, **each} for each in ACTIVATIONS),
+            {"center_only": True},
+            {"center_only": True, "activation": "leaky_relu", "negative_slope": 0.2, **EVALUATION},
+        ),
+        more_options=(
+            {"inplace": True},
+            *({"inplace": True, **each} for each in ACTIVATIONS),
+            {"inplace": True, "activation": "leaky_relu", "negative_slope": 0.2, **EVALUATION},
+            {"center_only": True, "inplace": True},
+            {"running_mean": None, "running_var": None},
+            {"weight": None, "bias": None},
+            {"bias": None},
+            {"weight": None, **EVALUATION},
+            {**EVALUATION, "eps": 0.1, "activation": "tanh"},
+        ),
+        shapes=((5, 3), (4, 3, 7), (6, 3, 1), (3, 2, 4, 5), (2, 5, 17, 9), (2, 3, 2, 3, 4), (2, 1, 300), (1, 4, 33)),
+        small=(3, 2, 2),
+        laid_out=((3, 4, 5, 6), (6, 35)),
+        lengths=tuple(shape for n in LENGTHS for shape in ((4, 2, n), (n + 4, 3), (5, n))),
+        large=((16, 7, 50, 41), (3, 2, 50_000), (5000, 37)),
+        many=(64, 20, 100),
+        scales=(1e-10, 1.0, 100.0),
+        builtin=_builtin,
+        beyond_torch=("center_only", "inplace"),
+        unchecked={"mismatched_operands": "tests/ops/test_batch_norm.py"},
+        stateless=_without_running_statistics,
+        mutates=("running_mean", "running_var"),
+        saves=("input", "weight", "bias", "output", "running_mean", "running_var"),
+        saves_besides=lambda shape: 2 * shape[1],
+        bound=Bound(mean=1.25, largest=1.5, roundings=1.0, few=2.5, share=0.5),
+    ),
+}

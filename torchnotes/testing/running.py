@@ -1,0 +1,34 @@
+"""What several checks need while they run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Puts the case before the message of an error."""
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"{what}: {error}") from error
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a call returns; or the type of the exception that it raises, and the first line of its message."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        return type(error), str(error).split("\n")[0]
