@@ -1,4 +1,4 @@
-# The words to remember: make train, test, check, bench, conformance, docs, wheel. Each does all the set-up it needs.
+# make train, test, test-all, check, bench, conformance, docs and wheel: each does all the set-up that it needs.
 #
 #   TORCH=2.12.0          another torch
 #   PYTHON=python3.12     another Python to make the environment with
@@ -13,13 +13,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet
 HERE := env "PYTHONPATH=$(CURDIR)"
+PYTEST := $(PY) -m pytest -q -n auto --dist loadgroup
 SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
-# What runs again for every instruction set: not what is made of the kernels in Python, or by torch's compiler (which
-# does not follow ATEN_CPU_CAPABILITY).
-KERNEL_TESTS := tests/ops tests/optim --ignore tests/ops/test_linear_cross_entropy.py --ignore tests/optim/test_newton.py -k "not (inductor or compile \
-	or export or composition or third or gradcheck or derivatives or vmap or transforms or dual or fake or autocast or hooks or opcheck)"
-
-.PHONY: build train test check format bench conformance docs wheel sanitize clean
+.PHONY: build train test test-all kernels check format bench conformance docs wheel sanitize clean
 .DELETE_ON_ERROR:
 
 build: $(VENV)/built
@@ -53,11 +49,19 @@ $(VENV)/tools: $(VENV)/torch-$(TORCH) pyproject.toml
 train: $(VENV)/usable
 	$(HERE) $(PY) -m torchnotes train
 
-test: build $(VENV)/tests
-	$(HERE) $(PY) -m pytest tests
-	$(HERE) ATEN_CPU_CAPABILITY=avx2 $(PY) -m pytest -q $(KERNEL_TESTS)
-	$(HERE) ATEN_CPU_CAPABILITY=default $(PY) -m pytest -q $(KERNEL_TESTS)
-	$(HERE) TORCHNOTES_KERNELS="$$($(PY) tests/cuda_on_cpu/build.py)" $(PY) -m pytest -q $(KERNEL_TESTS)
+# The whole suite with this machine's kernels, or ARGS="tests/ops/test_tanh.py -k values".
+ARGS ?= tests
+test: $(VENV)/usable $(VENV)/tests
+	$(HERE) $(PYTEST) --durations 20 $(ARGS)
+
+test-all: test kernels wheel sanitize conformance
+
+# The tests of the kernels again: with the other instruction sets, and with the CUDA kernels on the CPU.
+kernels: build $(VENV)/tests
+	$(HERE) ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m kernels
+	$(HERE) ATEN_CPU_CAPABILITY=default $(PYTEST) -m kernels
+	$(HERE) TORCHNOTES_KERNELS="$$($(PY) tests/cuda_on_cpu/build.py)" $(PYTEST) -m kernels
+	$(HERE) $(PYTEST) -m nvcc
 
 check: $(VENV)/tools
 	$(VENV)/bin/pre-commit run --all-files
@@ -98,7 +102,7 @@ UNDER_SANITIZERS := env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 
 sanitize: $(VENV)/tests
 	TORCHNOTES_SANITIZE=1 TORCHNOTES_INSTRUCTION_SETS=native \
 		$(PY) setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
-	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -p no:cacheprovider $(KERNEL_TESTS)
+	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -n auto -p no:cacheprovider -m kernels tests/ops tests/optim
 	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -p no:cacheprovider "tests/test_distributed.py::test_by_ranks[3]"
 
 clean:

@@ -40,7 +40,7 @@ COMMON = [
     "-Wno-psabi",  # notes on every vector that is passed without AVX
 ]
 NVCC = ["-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
-SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+SANITIZE = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
 def with_cuda() -> bool:
