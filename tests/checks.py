@@ -1,4 +1,4 @@
-"""What several tests compute with."""
+"""Helpers shared by several tests."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,7 +22,7 @@ __all__ = [
     "threads",
     "values",
 ]
-ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")  # with which other operations end
+ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")  # that other operations can apply to their output
 
 
 def values(shape: tuple, dtype: torch.dtype, device: str, scale: float = 2.0) -> Tensor:
@@ -30,7 +30,7 @@ def values(shape: tuple, dtype: torch.dtype, device: str, scale: float = 2.0) ->
 
 
 def rows_of_every_kind() -> Tensor:
-    """Twenty rows each of ordinary numbers, of large ones and with a large mean; and rows of -inf but for one."""
+    """Twenty rows each of ordinary values, of large values and with a large mean, and rows with one finite value."""
     ordinary = torch.randn(20, 1000, dtype=torch.float64)
     masked = torch.full((4, 1000), -torch.inf, dtype=torch.float64)
     masked[range(4), (0, 500, 998, 999)] = torch.tensor([0.0, 5.0, -1e4, 1e4], dtype=torch.float64)
@@ -42,8 +42,8 @@ def doubled(tensors: Iterable) -> list:
 
 
 def outcome(function: Callable, *args: Any, **kwargs: Any) -> tuple[type, str]:
-    """The type of the exception that a call raises, and its first line."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 # which one is the question
+    """The type and the first line of the message of the exception that a call raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 # any exception
         function(*args, **kwargs)
     return type(caught.value), str(caught.value).split("\n")[0]
 

@@ -1,4 +1,4 @@
-"""Which devices and dtypes the tests run on, a fixed seed for each test, and rows to tell apart."""
+"""The devices and dtypes that tests run on, a fixed seed for each test, and a small data set."""
 
 import csv
 import os
@@ -21,12 +21,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
-# Workers of pytest-xdist share the processor. Each imports torch before it knows that it is a worker.
+# Divides the cores among the workers of pytest-xdist.
 torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
-# What takes longest comes last: most mistakes are found in the first minute.
+# The slowest tests run last, so that most mistakes are found in the first minute.
 SLOW = re.compile(r"inductor|compile|export|opcheck|operators|opinfo|by_ranks|site|rows\.py|test_native")
-# Tests of the kernels are all that take a dtype or a check of kernels, but for what torch's compilers make of them.
+# Tests of kernels run again for every instruction set. Tests of compilers and of derivatives built from them do not.
 OF_KERNELS = re.compile(r"tests/(ops|optim)/(?!test_linear_cross_entropy|test_newton)")
 NOT_OF_KERNELS = re.compile(
     r"inductor|compile|export|composition|third|gradcheck|derivatives|vmap|transforms|dual|fake|autocast|hooks|opcheck"
@@ -48,7 +48,7 @@ def seed() -> None:
 
 @pytest.fixture(scope="session")
 def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes around three points, as a CSV file."""
+    """A CSV file with three classes, each scattered around a point."""
     generator = torch.Generator().manual_seed(0)
     path = tmp_path_factory.mktemp("blobs") / "blobs.csv"
     with path.open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""What the tests of convert share: a model beside its converted copy."""
+"""Compares a model with its converted copy, for the tests of convert."""
 
 import contextlib
 import copy
@@ -17,7 +17,7 @@ from torchnotes.conversion import _converted
 
 
 def module(forward: str, base: type[nn.Module] = nn.Module, others: str = "a=None, b=None", **children: Any) -> Any:
-    """A module whose forward, of x and other arguments, has this source, in the namespace of the caller."""
+    """A module whose forward has this source and runs in the caller's namespace."""
     source = f"def forward(self, x, {others}):\n" + textwrap.indent(forward.strip("\n"), "    ")
     file = f"<{forward}>"
     linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # where convert reads it
@@ -30,7 +30,7 @@ def module(forward: str, base: type[nn.Module] = nn.Module, others: str = "a=Non
 
 
 def results(model: nn.Module, *inputs: Tensor, second: bool = False, write: Callable | None = None) -> list:
-    """The output, the gradients of a loss, the buffers and, if wanted, the gradients of the gradients' length.
+    """The output, the gradients of a loss, the buffers and, with `second`, the gradients of the gradients' norm.
 
     `write` overwrites the output before the backward pass.
     """
@@ -51,7 +51,7 @@ def results(model: nn.Module, *inputs: Tensor, second: bool = False, write: Call
 
 
 def assert_same(ours: nn.Module, model: nn.Module, *inputs: Tensor, **options: Any) -> None:
-    """Both in double precision: only the order of some sums differs, relative to the greatest result."""
+    """Compares in float64, relative to the largest result, because only the order of some sums differs."""
     found, expected = (results(each, *inputs, **options) for each in (ours, model))
     greatest = max(1.0, *(x.abs().max().item() for x in torch.utils._pytree.tree_leaves(expected) if x is not None))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * greatest)
@@ -60,7 +60,7 @@ def assert_same(ours: nn.Module, model: nn.Module, *inputs: Tensor, **options: A
 def compare(
     model: nn.Module, *inputs: Tensor, second: bool = False, write: Callable | None = None, **options: bool
 ) -> Report:
-    """The report of converting a copy, which must compute the same in training and in evaluation, and be reverted."""
+    """Converts a copy, compares it with the model in training and in evaluation, reverts it, and returns the report."""
     model = model.double()
     ours = copy.deepcopy(model)
     report = convert(ours, **options)
@@ -77,7 +77,7 @@ def compare(
 
 
 def fused_in(model: nn.Module, *inputs: Tensor) -> int:
-    """How many activations a call of the model has its layers compute."""
+    """How many activations are fused into layers when the model runs."""
     passed_on = []
 
     def watched(forward: Callable) -> Callable:

@@ -7,7 +7,7 @@ from torchnotes import nn
 
 
 class EveryModule(torch.nn.Module):
-    """Gives the sum of its losses. The lazy modules are no longer."""
+    """Returns the sum of its losses. Its lazy modules are initialized."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""The checks of the numbers that fill a tensor. What random operations have in common: tests/ops/test_random.py."""
+"""The checks of operations that fill a tensor with random numbers. tests/ops/test_random.py checks what all random
+operations have in common.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -21,10 +23,10 @@ class FillCase:
 
     fill: Callable[..., Tensor]
     builtin: Callable[..., Tensor]
-    keywords: dict[str, float]  # not the default ones
-    exact: Callable[[int, torch.dtype], np.ndarray]  # so many numbers for KEY and the keywords, in float64
-    distribution: Any  # of them, as scipy has it
-    bits: dict[torch.dtype, str]  # the first digits of the hash of 1000 numbers
+    keywords: dict[str, float]  # different from the defaults
+    exact: Callable[[int, torch.dtype], np.ndarray]  # the first n numbers for KEY and the keywords, in float64
+    distribution: Any  # scipy's
+    bits: dict[torch.dtype, str]  # the start of the hash of 1000 numbers
 
 
 class FillChecks:
@@ -35,23 +37,23 @@ class FillChecks:
         assert self.case.fill(x, generator=key, **self.case.keywords) is x
         return x
 
-    def test_the_numbers_are_those_of_the_words(self, dtype, device):
+    def test_matches_the_formula(self, dtype, device):
         got = self.filled(10_000, dtype, device)
         if dtype.itemsize == 2:
             assert torch.equal(got, self.filled(10_000, device=device).to(dtype))
             return
         exact = self.case.exact(10_000, dtype)
-        # a few roundings of the number, and of the mean and deviation that it is made of
+        # a few roundings of the number, the mean and the standard deviation
         rounding = torch.finfo(dtype).eps * (np.abs(exact) + sum(abs(x) for x in self.case.keywords.values()))
         assert (np.abs(got.double().cpu().numpy() - exact) <= 4 * rounding).all()
 
-    def test_the_bits_are_the_same_everywhere(self, dtype, device):
-        """For every instruction set and device that the tests run on, and from one version to the next."""
+    def test_bits_are_pinned(self, dtype, device):
+        """For every instruction set, every device and every version."""
         got = self.filled(1000, dtype, device).cpu().view(torch.uint8).numpy().tobytes()
         assert hashlib.sha256(got).hexdigest()[:16] == self.case.bits[dtype]
 
-    def test_the_distribution(self):
-        """Kolmogorov and Smirnov; the moments; the tails; neighbours, and streams of neighbouring keys."""
+    def test_distribution(self):
+        """Kolmogorov-Smirnov test, moments, tails, and correlations of neighboring elements and keys."""
         distribution = self.case.distribution
         x = self.filled(MANY, torch.float64).numpy()
         mean, variance = distribution.stats("mv")
@@ -70,7 +72,7 @@ class FillChecks:
         for numbers in (x, self.filled(MANY).double().numpy()):
             assert stats.kstest(numbers[: 1 << 18], distribution.cdf).pvalue > 1e-3
 
-    def test_the_defaults_are_torchs(self):
+    def test_defaults_match_torch(self):
         ours = self.case.fill(torch.empty(200_000), generator=KEY).double()
         torch.manual_seed(1)
         theirs = self.case.builtin(torch.empty(200_000)).double()

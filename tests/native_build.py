@@ -1,4 +1,4 @@
-"""Builds C++ and CUDA for the tests with the flags of setup.py. Ninja keeps what is up to date."""
+"""Builds C++ and CUDA code for the tests with the flags of setup.py."""
 
 import os
 import runpy
@@ -14,13 +14,13 @@ from torch.utils import cpp_extension
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
 
-# The instruction set of the kernels under test: this machine's, or what ATEN_CPU_CAPABILITY says.
+# The instruction set of the kernels under test: this machine's, unless ATEN_CPU_CAPABILITY lowers it.
 CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
 INSTRUCTION_SET = CAPABILITY if CAPABILITY in ("avx2", "avx512") else "default"
 
 INCLUDES = [word for path in cpp_extension.include_paths() for word in ("-isystem", path)]
 COMPILER = [*shlex.split(os.environ.get("CXX", "g++")), "-std=c++20", "-fPIC", *SETUP["COMMON"], *INCLUDES]
-# A library's own functions come first for itself, as the better tanhf of cuda_on_cpu.cpp before libm's.
+# -Bsymbolic lets a library prefer its own functions, such as the more accurate tanhf of cuda_on_cpu.cpp.
 LINK = ["-Wl,-Bsymbolic-functions", f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
 
 RULES = """\
@@ -51,7 +51,7 @@ class Build:
         return output
 
     def run(self) -> None:
-        """Brings everything up to date, or raises RuntimeError with the words of the compilers."""
+        """Builds what is out of date. Raises RuntimeError with the compiler's messages."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "build.ninja").write_text("".join(self.statements))
         jobs = os.environ.get("MAX_JOBS")

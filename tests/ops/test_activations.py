@@ -1,4 +1,4 @@
-"""What the elementwise activations have in common, beyond the generic checks."""
+"""Tests of all elementwise activations that the generic checks do not cover."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ RECTIFIERS = [
 @hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
 @hypothesis.given(data=st.data())
 def test_any_view_of_any_shape(name, data):
-    """Any shape, order of dimensions and step; the output's layout is the builtin's."""
+    """Any shape, order of dimensions and step. The output has the layout of torch's."""
     shape = data.draw(st.lists(st.integers(0, 7), max_size=5))
     order = data.draw(st.permutations(range(len(shape))))
     steps = [data.draw(st.integers(1, 3)) for _ in shape]
@@ -48,7 +48,7 @@ def test_any_view_of_any_shape(name, data):
 
 @pytest.mark.kernels
 @pytest.mark.parametrize(("operation", "options"), RECTIFIERS)
-def test_in_place_writes_to_views_and_counts_as_a_write(operation: Operation, options, dtype, device):
+def test_in_place_writes_to_views_and_bumps_the_version(operation: Operation, options, dtype, device):
     for layout in LAYOUTS:
         x = layout(values((2, 3, 5, 4), dtype, device))
         expected, version = operation.function(x, **options), x._version
@@ -56,7 +56,7 @@ def test_in_place_writes_to_views_and_counts_as_a_write(operation: Operation, op
         assert torch.equal(x, expected)
         assert x._version > version
         if options.get("negative_slope", 0) < 0:
-            continue  # torch refuses the backward pass of these
+            continue  # torch rejects their backward pass
         grad = values((2, 3, 5, 4), dtype, device)
         for select in (lambda t: t, lambda t: t[:, 1:]):
             results = []
@@ -70,7 +70,7 @@ def test_in_place_writes_to_views_and_counts_as_a_write(operation: Operation, op
 
 
 @pytest.mark.parametrize(("operation", "options"), RECTIFIERS)
-def test_in_place_where_torch_refuses_it(operation: Operation, options, device):
+def test_in_place_raises_where_torch_does(operation: Operation, options, device):
     def made_in_no_grad() -> Tensor:
         with torch.no_grad():
             return (values((3, 4), torch.float32, device).requires_grad_())[1:]
@@ -82,9 +82,11 @@ def test_in_place_where_torch_refuses_it(operation: Operation, options, device):
     refused: tuple[Callable[[], Tensor], ...] = (
         lambda: values((3, 4), torch.float32, device).requires_grad_(),  # a leaf
         lambda: values((3, 4), torch.float32, device).requires_grad_()[1:],  # a view of a leaf
-        lambda: values((3, 1), torch.float32, device).expand(3, 4),  # an element in several places
+        lambda: values((3, 1), torch.float32, device).expand(3, 4),  # overlapping elements
         lambda: (values((3, 1), torch.float32, device).requires_grad_() * 1).expand(3, 4),
-        lambda: (values((3, 4), torch.float32, device).requires_grad_() * 1).unbind()[0],  # one of several views
+        lambda: (values((3, 4), torch.float32, device).requires_grad_() * 1).unbind()[
+            0
+        ],  # an output of a multi-view operation
         made_in_no_grad,
         inference,
     )
@@ -102,7 +104,7 @@ def test_in_place_where_torch_refuses_it(operation: Operation, options, device):
 
 @pytest.mark.parametrize(("operation", "options"), RECTIFIERS)
 def test_compiled_special_values(operation: Operation, options, dtype):
-    """The compiled backward pass chooses by the bits of the output, which each dtype has of its own."""
+    """The compiled backward pass compares the bits of the output, whose layout depends on the dtype."""
     sample = operation.sample({**options, **operation.special[0]}, (27,), dtype)
     torch._dynamo.reset()
     compiled = torch.compile(operation.function, fullgraph=True, backend="aot_eager")
@@ -117,7 +119,7 @@ def test_compiled_special_values(operation: Operation, options, dtype):
     torch.__version__ < (2, 12), reason="this compiler says that it exports; what it compiles is the builtin"
 )
 def test_compiled_backward_saves_no_mask():
-    """Inductor's CPU code is slowest at storing and loading bools."""
+    """Inductor generates slow CPU code for storing and loading bools."""
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
     from torch._functorch.partitioners import min_cut_rematerialization_partition

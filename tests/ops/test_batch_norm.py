@@ -46,7 +46,7 @@ reference = partial(NORMALIZATION["batch_norm"].reference, training=True, negati
 
 
 def inputs(shape: tuple, dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
-    """x, running mean and variance, weight and bias; the numbers in float32 for 16-bit inputs."""
+    """x, running mean and variance, weight and bias. All but x are float32 if x has 16 bits."""
     numbers = torch.float32 if dtype in HALF else dtype
     channels = (shape[1],)
     positive = (torch.rand(channels) + 0.5).to(device, numbers)
@@ -60,7 +60,7 @@ def inputs(shape: tuple, dtype: torch.dtype = torch.float64, device: str = "cpu"
 
 
 def run(function, tensors, grad, **keywords) -> tuple[Tensor, ...]:
-    """Output, the gradients for x, weight and bias, and the running statistics."""
+    """The output, the gradients of x, weight and bias, and the running statistics."""
     x, mean, var, weight, bias = (None if t is None else t.detach() for t in tensors)
     mean, var = (None if t is None else t.clone() for t in (mean, var))
     wanted = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
@@ -81,7 +81,7 @@ def assert_same(mine, theirs) -> None:
 
 
 def assert_agrees(tensors, grad, **keywords) -> None:
-    """With float64, but for some roundings of the greatest number, or of what is added up, or what the builtin errs."""
+    """Compares with float64. Allows a few roundings of the largest value or of the summands, or torch's own error."""
     result, theirs = run(ours, tensors, grad, **keywords), run(builtin, tensors, grad, **keywords)
     exact = run(builtin, doubled(tensors), grad.double(), **keywords)
     for mine, other, true in zip(result, theirs, exact, strict=True):
@@ -98,27 +98,27 @@ def assert_agrees(tensors, grad, **keywords) -> None:
 
 
 @pytest.mark.parametrize("shape", ((2, 3, 40_000), (1, 1, 70_000), (40, 3, 30, 30), (300, 2, 7, 7), (9000, 5)), ids=str)
-def test_channels_in_several_pieces(shape, dtype, device):
+def test_channels_in_several_chunks(shape, dtype, device):
     for layout in (torch.clone, channels_last):
         x, *numbers = inputs(shape, dtype, device)
         assert_agrees([layout(x), *numbers], layout(values(shape, dtype, device)), activation="leaky_relu")
 
 
-# Lines of the cache begin in the rows of the first image, but not in those of the others.
+# In the first image rows are aligned to cache lines, in the others they are not.
 LARGE = (((32, 65, 64), torch.float32), *(((33, 65, 63), dtype) for dtype in DTYPES))
 
 
 @pytest.mark.kernels
 @pytest.mark.parametrize(("image", "kind"), LARGE, ids=str)
 def test_large_images(image, kind, device):
-    """So large that the CPU writes past its caches."""
+    """Large enough for stores that bypass the CPU's caches."""
     shape = ((1 << 24) // kind.itemsize // math.prod(image) + 1, *image)
     for layout in (torch.clone, channels_last):
         tensors, grad = inputs(shape, kind, device), layout(values(shape, kind, device))
         assert_agrees([layout(tensors[0]), *tensors[1:]], grad, activation="leaky_relu")
 
 
-def test_mixed_types_are_what_they_are_in_torch(device):
+def test_mixed_dtypes_match_torch(device):
     for dtype in HALF:
         x, *numbers = inputs((4, 3, 5), dtype, device)
         for statistics in (torch.float32, dtype):
@@ -126,7 +126,7 @@ def test_mixed_types_are_what_they_are_in_torch(device):
             assert_agrees([x, *parameters], values((4, 3, 5), dtype, device), momentum=0.2)
 
 
-def test_dimensions_of_size_one_lie_as_in_torch(dtype):
+def test_strides_of_dimensions_of_size_one_match_torch(dtype):
     for shape in itertools.product((1, 2), repeat=4):
         x, *numbers = inputs(shape, dtype)
         views = [x.permute(order).contiguous().permute(torch.tensor(order).argsort().tolist()) for order in ORDERS]
@@ -144,8 +144,8 @@ def test_dimensions_of_size_one_lie_as_in_torch(dtype):
 
 
 @pytest.mark.parametrize("training", (True, False))
-def test_weight_and_bias_need_only_one_element_per_channel(training, device):
-    """torch, too, takes them in any shape, but has no gradients for them then."""
+def test_weight_and_bias_of_any_shape(training, device):
+    """torch also accepts other shapes, but cannot compute gradients for them."""
     x, mean, var, weight, bias = inputs((4, 6, 5), device=device)
     grad = values((4, 6, 5), torch.float64, device)
 
@@ -199,7 +199,7 @@ def hard_inputs(shape: tuple) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("columns", (False, True))
-def test_error_is_not_above_the_builtins(columns, dtype, device):
+def test_error_is_no_larger_than_torchs(columns, dtype, device):
     shape = (64, 20, 100)
     for name, x in hard_inputs(shape).items():
         if not x.to(dtype).isfinite().all():
@@ -210,14 +210,14 @@ def test_error_is_not_above_the_builtins(columns, dtype, device):
         tensors = [x.to(dtype), *numbers]
         exact = run(builtin, doubled(tensors), grad.double())
         results = [run(f, [t.to(device) for t in tensors], grad.to(device)) for f in (ours, builtin)]
-        if dtype == torch.float64:  # there is no wider type at hand, and the builtin loses digits to a large mean
+        if dtype == torch.float64:  # there is no wider reference, and torch is inaccurate for a large mean
             for mine, other in zip(*results, strict=True):
                 scale = grad.abs().sum().item() if other.dim() == 1 else other.abs().max().item()
                 torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10 * scale)
             continue
         for i, (mine, other, true) in enumerate(zip(*results, exact, strict=True)):
             error, builtins = ((t.cpu().double() - true).abs() for t in (mine, other))
-            # One rounding of the greatest number: some of what is compared are a few sums, rounded by chance.
+            # One rounding of the largest value, because some results are a few sums, whose rounding errors are random.
             rounding = torch.finfo(mine.dtype).eps * true.abs().max()
             assert error.max() <= builtins.max() + rounding, (name, i)
             assert error.mean() <= builtins.mean() + 0.5 * rounding, (name, i)
@@ -247,7 +247,7 @@ def test_special_values_stay_in_their_channel(special, dtype, device):
 # differentiation
 
 
-def test_a_large_mean_costs_the_second_derivative_nothing(device):
+def test_second_derivative_with_a_large_mean(device):
     for dtype, offset in itertools.product((torch.float32, *HALF), (10, 1e3, 1e4)):
         x, _, _, weight, bias = inputs((64, 5, 7), dtype, device)
         tensors, v = [x + offset, weight, bias, values(x.shape, dtype, device)], values(x.shape, dtype, device)
@@ -281,9 +281,9 @@ def test_every_subset_of_requires_grad(device):
 
 
 def test_vmap():
-    """Per-sample gradients with running statistics, and a batch of training batches."""
+    """Per-sample gradients with running statistics, and vmap over training batches."""
     x, mean, var, weight, bias = inputs((6, 4, 3, 5))
-    mean, var, weight, bias = (t[:3] for t in (mean, var, weight, bias))  # as many as channels of a sample
+    mean, var, weight, bias = (t[:3] for t in (mean, var, weight, bias))  # one per channel of a sample
     x = x[:, :, :3]
 
     def loss(function, weight, bias, x, training):
@@ -328,7 +328,7 @@ def test_running_statistics_under_transforms():
 
 @pytest.mark.parametrize("training", (True, False))
 def test_vmap_over_every_subset_of_the_tensors(training):
-    """As in torch, but that it loses what is written to statistics whose batch is not in the first dimension."""
+    """Like torch, except that torch loses updates of statistics that are not batched in the first dimension."""
     shapes = (4, 2, 3), (2,), (2,), (2,), (2,)
     for batched, last in itertools.product(itertools.product((False, True), repeat=5), (False, True)):
         if not any(batched):
@@ -358,7 +358,7 @@ def test_vmap_over_every_subset_of_the_tensors(training):
 
 
 @pytest.mark.parametrize("training", (True, False))
-def test_running_statistics_have_no_gradient_beneath_a_transform_either(training):
+def test_running_statistics_have_no_gradient_under_a_transform(training):
     x, mean, var, weight, bias = inputs((4, 3))
     for function in (ours, builtin):
 
@@ -383,10 +383,10 @@ def test_nested_vmap_over_weights():
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of torch's lerp_ under vmap
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's lerp_ under vmap
 @pytest.mark.parametrize("samples", (1, 3))
 def test_nested_vmap_over_every_subset_of_the_tensors(samples):
-    """In training: the results and the running statistics."""
+    """Compares results and running statistics in training."""
     x, mean, var, weight, _ = inputs((4, 3))
     subsets = list(itertools.product((0, None), repeat=4))[:-1]
     for inner, outer in itertools.product(subsets, subsets):
@@ -413,7 +413,7 @@ def test_nested_vmap_over_every_subset_of_the_tensors(samples):
 
 @pytest.mark.parametrize("training", (True, False))
 def test_ensembles(training):
-    """Of members that differ in everything, and in their weights alone."""
+    """Ensembles whose members differ in everything, or only in their weights."""
     x, grads = torch.randn(5, 3, 4).double(), []
     for module in (torch.nn.BatchNorm1d, BatchNorm1d):
         torch.manual_seed(0)
@@ -433,7 +433,7 @@ def test_ensembles(training):
 
 
 @pytest.mark.parametrize("training", (True, False))
-def test_tangents_of_running_statistics_do_what_they_do_in_torch(training):
+def test_tangents_of_running_statistics_match_torch(training):
     for moving in itertools.product((False, True), repeat=5):
         if not any(moving):
             continue
@@ -453,7 +453,7 @@ def test_tangents_of_running_statistics_do_what_they_do_in_torch(training):
         assert_same(*results)
 
 
-# modes of running
+# compilation
 
 
 def test_compiled_in_place_and_transforms():
@@ -500,7 +500,7 @@ def test_export(training):
 
 
 def kept_bytes(function) -> int:
-    """Of the tensors that a call saves, each block of memory once."""
+    """The bytes that a call saves for the backward pass. Counts each storage once."""
     kept: dict[int, int] = {}
 
     def pack(t: Tensor) -> Tensor:
@@ -512,8 +512,8 @@ def kept_bytes(function) -> int:
     return sum(kept.values())
 
 
-def test_in_place_of_small_weights_is_exact(dtype, device):
-    """Channels of which the output does not tell the input are kept as they are."""
+def test_in_place_with_small_weights_is_exact(dtype, device):
+    """Channels whose input cannot be recovered from the output are saved."""
     x, _, _, weight, bias = inputs((6, 5, 9), dtype, device)
     weight[0], weight[1], weight[2] = 0.0, 1e-30, -1e-6
     bias[:3] = torch.tensor([1.0, -2.0, 3.0])
@@ -525,7 +525,7 @@ def test_in_place_of_small_weights_is_exact(dtype, device):
         assert torch.equal(mine.narrow(channels, 0, 3), other.narrow(channels, 0, 3))
 
 
-def test_in_place_keeps_nothing_else(device):
+def test_in_place_saves_nothing_else(device):
     x, _, _, weight, bias = inputs((16, 4, 1000), torch.float32, device)
     weight, bias = weight.abs() + 0.5, bias.clamp(-1, 1)
     x.requires_grad_()
@@ -535,7 +535,7 @@ def test_in_place_keeps_nothing_else(device):
     assert mine <= 0.55 * theirs
 
 
-def test_in_place_of_an_expanded_gradient(device):
+def test_in_place_with_an_expanded_gradient(device):
     x, _, _, weight, bias = (t.requires_grad_() for t in inputs((6, 5, 9), device=device))
     results = []
     for options in ({}, {"inplace": True}):
@@ -551,7 +551,7 @@ def test_in_place_has_no_second_derivative():
         torch.autograd.grad(y.sum(), x, create_graph=True)
 
 
-def test_a_changed_output_in_place_raises():
+def test_in_place_raises_if_the_output_was_modified():
     x = inputs((4, 3))[0].requires_grad_()
     y = ours(x * 1, None, None, inplace=True)
     with torch.no_grad():
@@ -571,7 +571,7 @@ def test_in_place_under_transforms():
     torch.testing.assert_close(eval_(x)[:, 0], builtin(x, mean, var, weight, bias, False))
 
 
-def test_in_place_where_torch_refuses_it():
+def test_in_place_raises_where_torch_does():
     def inference() -> Tensor:
         with torch.inference_mode():
             return torch.randn(3, 4)
@@ -579,7 +579,7 @@ def test_in_place_where_torch_refuses_it():
     refused = (
         lambda: torch.randn(3, 4, requires_grad=True),  # a leaf
         lambda: torch.randn(4, 4, requires_grad=True)[1:],  # a view of a leaf
-        lambda: torch.randn(3, 1).expand(3, 4),  # an element in many places
+        lambda: torch.randn(3, 1).expand(3, 4),  # overlapping elements
         lambda: (torch.randn(3, 1, requires_grad=True) * 1).expand(3, 4),
         inference,
     )
@@ -593,14 +593,14 @@ def test_in_place_where_torch_refuses_it():
         assert torch.equal(mean, torch.zeros(4))
 
 
-def test_nothing_is_written_where_a_running_statistic_cannot_be():
+def test_nothing_is_written_if_a_running_statistic_is_not_writable():
     def inference() -> Tensor:
         with torch.inference_mode():
             return torch.ones(3)
 
     for make in (inference, lambda: torch._efficientzerotensor((3,)), lambda: torch.ones(1).expand(3)):
         for i, inplace, center_only in itertools.product((0, 1), (False, True), (False, True)):
-            if i == 1 and center_only:  # it is not written then
+            if i == 1 and center_only:  # the running variance is not updated
                 continue
             running = [torch.zeros(3), torch.ones(3)]
             running[i] = make()
@@ -612,7 +612,7 @@ def test_nothing_is_written_where_a_running_statistic_cannot_be():
             assert all(map(torch.equal, tensors, kept))
 
 
-# torch's own samples, the registration, errors
+# OpInfo samples, registration, errors
 
 
 def test_opinfo_samples(dtype, device):
@@ -628,11 +628,11 @@ def test_opinfo_samples(dtype, device):
             results.append([y, *torch.autograd.grad(y, wanted, torch.randn_like(y), allow_unused=True), *args[:2]])
         for mine, other in zip(*results, strict=True):
             if isinstance(other, Tensor):
-                tolerance = dict(rtol=2e-2, atol=2e-2) if dtype in HALF else {}  # the builtin rounds between its steps
+                tolerance = dict(rtol=2e-2, atol=2e-2) if dtype in HALF else {}  # torch rounds intermediate results
                 torch.testing.assert_close(mine, other, equal_nan=True, **tolerance)
 
 
-def test_empty_tensors_do_what_they_do_in_torch():
+def test_empty_tensors_match_torch():
     for shape in ((0, 3, 2), (2, 3, 0), (0, 3)):
         tensors = inputs(shape)
         for training in (True, False):
@@ -644,7 +644,7 @@ def test_empty_tensors_do_what_they_do_in_torch():
 @pytest.mark.parametrize("center_only", (False, True))
 @pytest.mark.parametrize("activation", (None, "relu", "tanh"))
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_passes_one_by_one(layout, activation, center_only, dtype, device):
+def test_each_pass(layout, activation, center_only, dtype, device):
     forward = torch.ops.torchnotes.batch_norm.default
     moments, totals, gradient = (getattr(torch.ops.torchnotes, name).default for name in PASSES)
     number = ACTIVATIONS.index(activation)
@@ -676,7 +676,7 @@ def test_the_passes_one_by_one(layout, activation, center_only, dtype, device):
 
 def test_opcheck_of_the_passes(dtype, device):
     tests = ("test_schema", "test_faketensor")
-    if dtype == torch.float32:  # tracing is the same for all
+    if dtype == torch.float32:  # tracing does not depend on the dtype
         tests = (*tests, "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
     moments, totals, gradient = (getattr(torch.ops.torchnotes, name).default for name in PASSES)
     x, _, _, weight, bias = inputs((3, 4, 5, 6), dtype, device)
@@ -690,7 +690,7 @@ def test_opcheck_of_the_passes(dtype, device):
         torch.library.opcheck(torch.ops.torchnotes.batch_norm.default, (*given, statistics), test_utils=tests)
 
 
-def test_kernels_refuse_what_does_not_match(device):
+def test_kernels_reject_mismatched_arguments(device):
     forward, _, backward = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
     x, mean, var, weight, bias = inputs((4, 3), torch.float32, device)
     options = (True, 1e-5, 0, 0.1, False)
@@ -728,7 +728,7 @@ def test_kernels_refuse_what_does_not_match(device):
             forward(x, weight, bias, *given, training, 1e-5, 0, 0.1, False)
 
 
-def test_bad_arguments_raise_what_torch_raises():
+def test_bad_arguments_raise_torchs_errors():
     x, mean, var, weight, bias = inputs((4, 3, 5), torch.float32)
 
     def arguments(**changed):
@@ -764,7 +764,7 @@ def test_bad_arguments_raise_what_torch_raises():
             assert torch.equal(var, kept[1]), "nothing is written"
 
 
-def test_every_kind_of_number_is_a_momentum_and_an_eps():
+def test_momentum_and_eps_accept_any_number_type():
     x = torch.randn(4, 3)
     for name, number in itertools.product(("momentum", "eps"), (1, np.float32(0.3), np.int64(1), torch.tensor(0.3))):
         results = []
@@ -774,7 +774,7 @@ def test_every_kind_of_number_is_a_momentum_and_an_eps():
         torch.testing.assert_close(*results)
 
 
-def test_bad_options_of_our_own():
+def test_rejects_invalid_additional_options():
     x = torch.randn(4, 3)
     for bad in ("gelu", 3, "ReLU"):
         with pytest.raises(ValueError, match="activation must be one of None, 'relu'"):
@@ -795,19 +795,19 @@ def test_every_channel_has_mean_beta_and_deviation_gamma():
     torch.testing.assert_close(y.std((0, 2), correction=0), weight.abs())
 
 
-def test_small_batches_make_noise():
-    """Row 17: what a sample becomes depends on the others by chance, the more the smaller the batch: by 1/n."""
+def test_noise_of_small_batches():
+    """Row 17: a sample's output depends on the other samples of the batch; its variance is O(1/n)."""
     sample, spread = torch.tensor(0.5, dtype=torch.float64), []
     for n in (8, 32, 128):
         others = torch.randn(20_000, n - 1, dtype=torch.float64)
         batches = torch.cat((sample.expand(20_000, 1), others), 1)
         spread.append(ours(batches.t().contiguous(), None, None)[0].var())
     assert spread[0] > 3 * spread[1] > 9 * spread[2]
-    # of the first order: (x - mu)/sigma varies by 1/n for mu and x^2/2n for sigma
+    # to first order, mu contributes a variance of 1/n and sigma one of x^2/2n
     assert spread[2].item() == pytest.approx((1 + 0.5**2 / 2) / 128, rel=0.05)
 
 
-def test_the_mean_only_form():
+def test_mean_only_form():
     """Row 18: dx^_i/dx_j = [i = j] - 1/n."""
     n = 6
     x = torch.randn(n, 1, dtype=torch.float64)
@@ -820,7 +820,7 @@ def test_the_mean_only_form():
     torch.testing.assert_close(dx, scaled - scaled.mean((0, 2), keepdim=True))
 
 
-def test_the_mean_only_form_of_one_number_is_zero_with_gradient_zero(dtype, device):
+def test_mean_only_form_of_one_number_is_zero_with_gradient_zero(dtype, device):
     x, mean, var, weight, bias = inputs((1, 3), dtype, device)
     kept = var.clone()
     y, dx, dw, db, *_ = run(ours, [x, mean, var, weight, bias], torch.ones_like(x), center_only=True)
@@ -833,8 +833,8 @@ def test_the_mean_only_form_of_one_number_is_zero_with_gradient_zero(dtype, devi
         ours(x, None, None)
 
 
-def test_the_gradient_of_the_mean_only_form_tends_to_that_of_y():
-    """Row 18: n -> infinity, for gradients of which the mean tends to 0."""
+def test_gradient_of_the_mean_only_form_tends_to_that_of_y():
+    """Row 18: n -> infinity, for gradients whose mean tends to 0."""
     gap = []
     for n in (10, 1000, 100_000):
         x, grad = torch.randn(n, 1, dtype=torch.float64), torch.randn(n, 1, dtype=torch.float64)
@@ -844,7 +844,7 @@ def test_the_gradient_of_the_mean_only_form_tends_to_that_of_y():
     assert gap[2] < gap[0]
 
 
-def test_the_mean_only_form_updates_the_running_mean_alone():
+def test_mean_only_form_updates_only_the_running_mean():
     x, mean, var, weight, bias = inputs((5, 3, 4))
     expected_mean, kept = 0.7 * mean + 0.3 * x.mean((0, 2)), var.clone()
     ours(x, mean, var, weight, bias, momentum=0.3, center_only=True)

@@ -15,13 +15,13 @@ def test_generic(check):
     check()
 
 
-def test_an_ignored_element_has_no_part_whatever_it_is(dtype, device):
+def test_ignored_elements_have_no_effect(dtype, device):
     y = torch.tensor([1.0, -100, 0, -100, -100], dtype=dtype, device=device)
     w = torch.tensor([1.0, float("nan"), 2.0, 1.0, float("inf")], dtype=dtype, device=device)
     for bad in (float("nan"), float("inf"), float("-inf"), 1e4):
         x = torch.tensor([0.5, bad, -0.5, bad, 3.0], dtype=dtype, device=device, requires_grad=True)
         for weight in (None, w):
-            for target in (y, y.clone().requires_grad_()):  # the kernel, and the composition
+            for target in (y, y.clone().requires_grad_()):  # the kernel, and the composite
                 options = dict(weight=weight, ignore_index=-100)
                 loss = F.binary_cross_entropy_with_logits(x, target, **options)
                 rest = None if weight is None else weight[::2][:2]
@@ -30,7 +30,7 @@ def test_an_ignored_element_has_no_part_whatever_it_is(dtype, device):
                 assert torch.autograd.grad(loss, x)[0][[1, 3, 4]].tolist() == [0, 0, 0]
 
 
-def test_a_mean_of_none_is_not_a_number_and_its_gradient_is_0(device):
+def test_mean_over_no_elements_is_nan_with_gradient_zero(device):
     x = torch.randn(3, device=device, requires_grad=True)
     loss = F.binary_cross_entropy_with_logits(x, torch.full_like(x, -1), ignore_index=-1)
     assert loss.isnan()
@@ -41,7 +41,7 @@ inf = float("inf")
 
 
 def test_infinite_logits(dtype, device):
-    """As in torch, but for a certain loss of infinity that it takes for inf - inf."""
+    """Like torch, except where torch computes inf - inf although the loss is infinite."""
     inf = float("inf")
     x = torch.tensor([inf, inf, inf, -inf, -inf, -inf], dtype=dtype, device=device, requires_grad=True)
     y = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.5], dtype=dtype, device=device)
@@ -52,7 +52,7 @@ def test_infinite_logits(dtype, device):
     assert torch.equal(torch.autograd.grad(loss.sum(), x)[0], gradient)
 
 
-def test_what_is_no_smoothing_is_refused():
+def test_rejects_invalid_label_smoothing():
     x = torch.ones(2)
     for bad in (-0.1, 1.1, float("nan")):
         with pytest.raises(RuntimeError, match="label_smoothing must be between"):
@@ -70,11 +70,11 @@ def problem():
 
 
 def energy(w, x, y):
-    """E of the weights and the bias, which come last."""
+    """E as a function of the weights, the last of which is the bias."""
     return F.binary_cross_entropy_with_logits(x @ w[:-1] + w[-1], y, reduction="sum")
 
 
-def test_the_gradient_of_the_notes(problem):
+def test_gradient_of_the_notes(problem):
     x, y = problem
     w = torch.randn(5, dtype=torch.float64)
     residual = torch.sigmoid(x @ w[:-1] + w[-1]) - y
@@ -82,7 +82,7 @@ def test_the_gradient_of_the_notes(problem):
     torch.testing.assert_close(torch.func.grad(energy)(w, x, y), expected)
 
 
-def test_the_hessian_of_the_notes_is_positive_semidefinite(problem):
+def test_hessian_of_the_notes_is_positive_semidefinite(problem):
     x, y = problem
     ones = torch.ones(200, 1, dtype=torch.float64)
     for scale in (0.1, 1, 20):
@@ -112,14 +112,14 @@ def test_gradient_descent_reaches_the_global_minimum(problem):
         w = start.requires_grad_()
         for _ in range(4000):
             (gradient,) = torch.autograd.grad(energy(w, x, y), w)
-            w = (w - 0.01 * gradient).detach().requires_grad_()  # 1/L: L <= |x|^2/4, the greatest curvature
+            w = (w - 0.01 * gradient).detach().requires_grad_()  # 1/L, where L <= |x|^2/4 is the largest curvature
         torch.testing.assert_close(w.detach(), best, rtol=1e-4, atol=1e-5)
         assert energy(w, x, y) <= energy(best, x, y) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("wanted", ((True, False), (True, True)), ids=("input", "input and target"))
 @pytest.mark.parametrize("kind", (torch.float32, torch.bfloat16), ids=str)
-def test_the_largest_numbers_overflow_no_earlier_than_in_torch(wanted, kind):
+def test_large_values_overflow_no_earlier_than_in_torch(wanted, kind):
     most = 3e38
     cases = (  # x, y, weight, pos_weight, gradient of each element
         (5.0, 1.0, most, None, 4.0),
@@ -144,14 +144,14 @@ def test_the_largest_numbers_overflow_no_earlier_than_in_torch(wanted, kind):
                 assert ours[theirs.isfinite()].isfinite().all()
 
 
-def test_what_is_infinite_is_not_nan():
+def test_infinite_results_are_not_nan():
     x, y = torch.tensor([-1e3, -200.0, 200.0]), torch.tensor([2.0, 2.0, 1.0])
     for weight in (None, torch.ones(3)):
         loss = F.binary_cross_entropy_with_logits(x, y, weight, pos_weight=torch.tensor(3e38), reduction="none")
         assert loss.tolist() == [inf, inf, 0]
 
 
-def test_the_smallest_gradients_are_rounded_once():
+def test_subnormal_gradients_are_rounded_once():
     results = []
     for dtype in (torch.float32, torch.float64):
         x, y = torch.full((100_000,), 3.0, dtype=dtype, requires_grad=True), torch.full((100_000,), -1e6, dtype=dtype)

@@ -38,7 +38,7 @@ def test_generic(check):
 
 
 def problem(shape: tuple, dtype: torch.dtype, probabilities: bool, scale: float = 5.0) -> tuple[Tensor, Tensor]:
-    """Logits and targets, one of which is to be ignored where there are several."""
+    """Logits and targets. One target is ignored if there are several."""
     x = (scale * torch.randn(shape, dtype=torch.float64)).to(dtype)
     if probabilities:
         return x, torch.randn(shape, dtype=torch.float64).softmax(1 if len(shape) > 1 else 0).to(dtype)
@@ -59,8 +59,8 @@ def value_and_gradient(function: Any, x: Tensor, target: Tensor, **keywords: Any
     return loss.detach(), gradient
 
 
-def test_error_is_not_above_the_builtins(dtype):
-    """At logits of every size, up to 1e4, and rows of -inf but for one. (Of float64 there is no wider type at hand.)"""
+def test_error_is_no_larger_than_torchs(dtype):
+    """Logits of every magnitude up to 1e4, and rows with one finite logit. Float64 has no wider reference."""
     if dtype == torch.float64:
         return
     x = rows_of_every_kind().to(dtype)
@@ -68,21 +68,22 @@ def test_error_is_not_above_the_builtins(dtype):
     target[-4:] = torch.tensor((0, 500, 998, 999))
     for keywords in ({}, {"label_smoothing": 0.1}):
         kinds = torch.arange(len(x)).split(20)
-        for kind in kinds[:-1] if keywords else kinds:  # smoothing makes the loss of the last infinite
+        for kind in kinds[:-1] if keywords else kinds:  # with smoothing, the loss of the last kind is infinite
             ours, theirs, exact = (
                 value_and_gradient(f, x[kind].to(d), target[kind], reduction="none", **keywords)
                 for f, d in ((F.cross_entropy, dtype), (builtin, dtype), (reference, torch.float64))
             )
             for mine, other, true in zip(ours, theirs, exact, strict=True):
                 error, builtins = ((got.double() - true).abs() for got in (mine, other))
-                one_rounding = torch.finfo(dtype).eps * true.abs().max()  # by chance
+                one_rounding = torch.finfo(dtype).eps * true.abs().max()  # rounding errors are random
                 assert error.max() <= builtins.max() + one_rounding
                 assert error.mean() <= 1.1 * builtins.mean() + 1e-2 * one_rounding
 
 
 @pytest.mark.parametrize("options", ({"weight": 0.1 + torch.rand(30)}, {"logit_softcap": 3.0}), ids=("weight", "cap"))
-def test_error_of_a_mean_is_not_above_the_builtins(options):
-    """The builtin gets the capped logits. Means over seeds, of which few say little: twice its errors, or an eps."""
+def test_error_of_the_mean_is_no_larger_than_torchs(options):
+    """Compares means over a few seeds, hence the tolerance of twice torch's error or one eps. Torch gets the capped
+    logits."""
     errors = []
     for seed in range(8):
         torch.manual_seed(seed)
@@ -113,13 +114,13 @@ def test_channels_last_stays_channels_last():
     torch.testing.assert_close(gradient, value_and_gradient(F.cross_entropy, x, target)[1])
 
 
-def test_targets_of_bytes():
+def test_uint8_targets():
     x, target = problem((4, 5), torch.float32, False)
     target = target.clamp(min=0)
     assert torch.equal(F.cross_entropy(x, target.byte()), F.cross_entropy(x, target))
 
 
-def test_mixed_types_are_what_they_are_in_torch():
+def test_mixed_dtypes_match_torch():
     x, q = problem((4, 5), torch.bfloat16, True)
     for other in (q.float(), q.double()):
         ours = F.cross_entropy(x, other)
@@ -142,7 +143,7 @@ def test_mixed_types_are_what_they_are_in_torch():
 
 
 @pytest.mark.parametrize("weight", (None, torch.zeros(5)))
-def test_the_mean_over_no_row(weight):
+def test_mean_over_no_rows(weight):
     x = torch.randn(3, 5, requires_grad=True)
     target = torch.full((3,), -100) if weight is None else torch.tensor([0, 1, 2])
     for empty, expected in (("nan", nan), ("zero", 0.0)):
@@ -172,7 +173,7 @@ def test_deprecated_reductions_warn_as_in_torch():
 
 
 @pytest.mark.parametrize("kind", (torch.float32, torch.bfloat16), ids=str)
-def test_the_second_derivative_overflows_no_earlier_than_torchs(kind):
+def test_second_derivative_overflows_no_earlier_than_torchs(kind):
     for probabilities, weighted in itertools.product((False, True), repeat=2):
         x, target = problem((200, 5), kind, probabilities)
         weight = torch.rand(5).to(kind) if weighted else None
@@ -201,15 +202,15 @@ def test_third_and_fourth_derivative():
     assert gradgradcheck(third, x)
 
 
-def test_gradient_for_the_weight():
-    """Torch has none for class indices; the loss is differentiable by it all the same."""
+def test_gradient_of_the_weight():
+    """The loss is differentiable by the weight, although torch's raises for class indices."""
     x, target = problem((3, 5), torch.float64, False, scale=1)
     weight = torch.rand(5, dtype=torch.float64, requires_grad=True)
     x.requires_grad_()
     assert gradcheck(lambda x, w: F.cross_entropy(x, target, w, label_smoothing=0.1), (x, weight))
 
 
-def test_forward_mode_for_the_weight():
+def test_forward_mode_of_the_weight():
     along, weight = torch.rand(5, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
     for probabilities, reduction in itertools.product((False, True), REDUCTIONS):
         x, target = problem((4, 5), torch.float64, probabilities)
@@ -226,14 +227,14 @@ def test_forward_mode_for_the_weight():
         torch.testing.assert_close(*results)
 
 
-def test_gradient_for_probabilities_that_are_zero():
-    """w_j (lse - u_j), however little there is of q_j."""
+def test_gradient_of_zero_probabilities():
+    """The gradient of q_j is w_j (lse - u_j) even if q_j is zero."""
     x, q = torch.randn(3, 5, dtype=torch.float64), torch.eye(5, dtype=torch.float64)[:3].requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(x, q, reduction="sum"), q)
     torch.testing.assert_close(gradient, -log_softmax(x))
 
 
-def test_a_class_of_no_mass_has_no_part_whatever_its_logit():
+def test_classes_of_zero_probability_have_no_effect():
     x = torch.tensor([[0.0, -inf, 1.0]], requires_grad=True)
     q = torch.tensor([[0.5, 0.0, 0.5]], requires_grad=True)
     for weight in (None, torch.tensor([1.0, 0.0, 2.0])):
@@ -243,7 +244,7 @@ def test_a_class_of_no_mass_has_no_part_whatever_its_logit():
     assert F.cross_entropy(x, torch.tensor([1]), weight, reduction="sum") == 0
 
 
-# transforms and modes
+# transforms
 
 
 def gradient_for_probabilities(function: Any, x: Tensor, q: Tensor, **keywords: Any) -> Tensor:
@@ -253,7 +254,7 @@ def gradient_for_probabilities(function: Any, x: Tensor, q: Tensor, **keywords: 
 
 
 @pytest.mark.parametrize("offset", (0.0, 1e4))
-def test_error_of_the_gradient_for_probabilities_is_not_above_the_builtins(offset, dtype):
+def test_error_of_the_gradient_of_probabilities_is_no_larger_than_torchs(offset, dtype):
     if dtype == torch.float64:
         return
     x, q = problem((60, 300), dtype, probabilities=True)
@@ -266,10 +267,10 @@ def test_error_of_the_gradient_for_probabilities_is_not_above_the_builtins(offse
             (gradient_for_probabilities(f, x, q, **keywords) - exact).pow(2).mean().sqrt()
             for f in (F.cross_entropy, builtin)
         )
-        assert ours <= 1.05 * theirs  # 5 %: chance
+        assert ours <= 1.05 * theirs  # 5 % of random variation
 
 
-def test_the_gradient_for_probabilities_of_the_largest_logits():
+def test_gradient_of_probabilities_with_large_logits():
     most = 3e38
     rows = [[most, 0, 1], [most, -most, 0], [most, most, 0], [-most] * 3, [-most, 0, 0], [most, -inf, 0]]
     for x in (torch.tensor(rows), torch.tensor(rows).bfloat16(), torch.tensor(rows).clamp(-6e4, 6e4).half()):
@@ -278,7 +279,7 @@ def test_the_gradient_for_probabilities_of_the_largest_logits():
             keywords = {**filled(keywords, 3, x.dtype), "reduction": "sum"}
             ours, theirs = (gradient_for_probabilities(f, x, q, **keywords) for f in (F.cross_entropy, builtin))
             assert not ours.isnan().any()
-            finite = theirs.isfinite()  # theirs overflows earlier in half precision
+            finite = theirs.isfinite()  # torch's overflows earlier in half precision
             torch.testing.assert_close(ours[finite], theirs[finite])
 
 
@@ -311,7 +312,7 @@ def test_vmap():
         torch.testing.assert_close(each_its_own[i], expected / 0.5)
 
 
-def test_keeps_two_numbers_per_row():
+def test_saves_two_numbers_per_row():
     x, target = torch.randn(64, 100), torch.randint(100, (64,))
     kept: dict[int, Tensor] = {}
 
@@ -322,7 +323,7 @@ def test_keeps_two_numbers_per_row():
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         F.cross_entropy(x.requires_grad_(), target)
     extra = [t for t in kept.values() if t.data_ptr() not in (x.data_ptr(), target.data_ptr())]
-    assert sorted(t.numel() for t in extra) == [1, 2 * 64]  # the normaliser of each row, the scale of the mean
+    assert sorted(t.numel() for t in extra) == [1, 2 * 64]  # the normalizer of each row, and the scale of the mean
 
 
 # in place
@@ -348,7 +349,7 @@ def test_inplace_backward(keywords, dtype):
             assert torch.equal(logits.detach(), expected)
 
 
-def test_inplace_backward_raises_where_it_would_be_wrong():
+def test_inplace_backward_raises_instead_of_wrong_results():
     x, target = problem((4, 5), torch.float32, False)
     leaf = x.requires_grad_()
     logits = leaf * 1
@@ -357,7 +358,7 @@ def test_inplace_backward_raises_where_it_would_be_wrong():
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
     logits = leaf * 1
-    other = logits.pow(2).sum()  # keeps the logits
+    other = logits.pow(2).sum()  # saves the logits
     F.cross_entropy(logits, target, inplace_backward=True).backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         other.backward()
@@ -366,11 +367,11 @@ def test_inplace_backward_raises_where_it_would_be_wrong():
             F.cross_entropy(given, target, inplace_backward=True)
     with pytest.raises(RuntimeError, match="dense"):
         F.cross_entropy((leaf * 1)[:1].expand(4, 5), target, inplace_backward=True)
-    with torch.no_grad():  # nothing to give up
+    with torch.no_grad():  # there is no graph
         assert torch.equal(F.cross_entropy(leaf, target, inplace_backward=True), F.cross_entropy(leaf, target))
 
 
-def test_inplace_backward_leaves_a_graph_and_hooks_alone():
+def test_inplace_backward_preserves_other_uses_and_hooks():
     x, target = problem((4, 5), torch.float64, False)
     leaf = x.requires_grad_()
     logits = leaf * 1
@@ -388,12 +389,12 @@ def test_inplace_backward_leaves_a_graph_and_hooks_alone():
     )
 
 
-# some classes of all, the others being known elsewhere
+# kernels for a subset of the classes, as on one rank
 
 
 @pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
 @pytest.mark.parametrize("keywords", (*TORCHS, *OURS), ids=str)
-def test_kernels_of_some_classes(keywords, probabilities, dtype):
+def test_kernels_for_a_subset_of_classes(keywords, probabilities, dtype):
     keywords = dict(keywords)
     forward, backward, backward_, _ = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
     x, target = problem((6, 11, 3), dtype, probabilities)
@@ -437,7 +438,7 @@ def test_kernels_of_some_classes(keywords, probabilities, dtype):
 # registration
 
 
-def test_kernels_refuse_what_does_not_match():
+def test_kernels_reject_mismatched_arguments():
     ops = torch.ops.torchnotes
     x, target = problem((4, 5), torch.float32, False)
     options = (-100, 0.0, 0.0, 0.0)
@@ -459,7 +460,7 @@ def test_kernels_refuse_what_does_not_match():
 # errors
 
 
-def test_a_class_that_there_is_not_is_named_with_its_place():
+def test_class_out_of_range_is_reported_with_its_position():
     x = torch.randn(2, 5, 3, requires_grad=True)
     target = torch.tensor([[0, 1, 2], [3, 7, -1]])
     with pytest.raises(IndexError, match=r"Target 7 is out of bounds: .* 5 classes or ignore_index = -100 at \[1, 1\]"):
@@ -475,7 +476,7 @@ class Subclass(Tensor):
 
 
 @pytest.mark.parametrize("keywords", ({}, {"z_loss": 0.1}, {"logit_softcap": 2.0, "reduction": "none"}), ids=str)
-def test_a_subclass_of_any_argument_keeps_its_type(keywords):
+def test_tensor_subclasses_are_preserved(keywords):
     x, weight = torch.randn(4, 5, requires_grad=True), torch.rand(5)
     for target in (torch.tensor([0, 1, 2, 3]), torch.rand(4, 5)):
         plain = F.cross_entropy(x, target, weight, **keywords)
@@ -496,7 +497,7 @@ def error_of(function: Any, *args: Any) -> tuple[type, str] | None:
 
 
 @pytest.mark.parametrize("shape", ((3,), (4, 3), (2, 3, 5), (0, 3), (1, 3), (1,)), ids=str)
-def test_sizes_that_do_not_match_raise_what_torch_raises(shape):
+def test_mismatched_sizes_raise_torchs_errors(shape):
     x = torch.rand(shape)
     sizes = ((1,), (4,), (3,), (4, 1), (4, 3), (2, 5), (2, 2), (4, 2), (0, 2), (2, 3, 5), (1, 3))
     for size, dtype in itertools.product(sizes, (torch.int64, torch.float32, torch.int32, torch.bool)):
@@ -509,7 +510,7 @@ def test_sizes_that_do_not_match_raise_what_torch_raises(shape):
                 assert ours == theirs or weight is not None or theirs[0] is IndexError, (size, dtype)
 
 
-def test_bad_arguments_raise_what_torch_raises():
+def test_bad_arguments_raise_torchs_errors():
     x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
     q, weight = x.softmax(1), torch.rand(5)
     for arguments in (
@@ -560,7 +561,7 @@ def test_bad_arguments_raise_what_torch_raises():
         F.cross_entropy(x, t, label_smoothing=-0.5)
 
 
-def test_numbers_of_numpy_and_tensors_are_options():
+def test_options_accept_numpy_scalars_and_tensors():
     x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
     layer = torch.randn(5, 5)
     for name, numbers in (
@@ -589,7 +590,7 @@ def test_numbers_of_numpy_and_tensors_are_options():
             assert outcome(builtin, x, t, **{name: number})[0] is TypeError
 
 
-def test_bad_options_of_our_own():
+def test_rejects_invalid_additional_options():
     x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
     for cap in (0, -1.0):
         with pytest.raises(ValueError, match="logit_softcap must be positive"):
@@ -605,7 +606,7 @@ def test_bad_options_of_our_own():
 @pytest.mark.parametrize(
     "option", ({"z_loss": 0.1}, {"logit_softcap": 3.0}, {"empty": "zero"}, {"inplace_backward": True})
 )
-def test_a_sparse_target_takes_torchs_options_only(option):
+def test_sparse_targets_support_only_torchs_options(option):
     x = torch.randn(4, 5)
     target = x.softmax(1).to_sparse()
     torch.testing.assert_close(F.cross_entropy(x, target), builtin(x, target))
@@ -616,7 +617,7 @@ def test_a_sparse_target_takes_torchs_options_only(option):
 # the notes
 
 
-def test_the_gradient_and_the_hessian_of_the_notes():
+def test_gradient_and_hessian_of_the_notes():
     """dL/dz = y^ - y and H = diag(y^) - y^ y^T (rows 14 and 15)"""
     z = torch.randn(6, dtype=torch.float64, requires_grad=True)
     y = torch.zeros(6, dtype=torch.float64)
@@ -630,7 +631,7 @@ def test_the_gradient_and_the_hessian_of_the_notes():
     )
 
 
-def test_the_cross_entropy_is_convex():
+def test_cross_entropy_is_convex():
     """v^T H v = sum y^ v^2 - (sum y^ v)^2 >= 0, and no eigenvalue of H is negative (row 15)."""
     for scale in (0.1, 1.0, 10.0):
         z, v = scale * torch.randn(200, 7, dtype=torch.float64), torch.randn(200, 7, dtype=torch.float64)

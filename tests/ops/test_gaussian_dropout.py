@@ -11,14 +11,14 @@ from checks import outcome
 from philox import KEY, normals
 
 
-def test_the_noise_is_that_of_the_words():
+def test_noise_matches_the_formula():
     for dtype in (torch.float32, torch.float64):
         y = F.gaussian_dropout(torch.ones(5000, dtype=dtype), sigma=0.5, generator=KEY)
         expected = 1 + 0.5 * normals(KEY, 5000, dtype)
         np.testing.assert_allclose(y.double().numpy(), expected, rtol=0, atol=16 * torch.finfo(dtype).eps)
 
 
-def test_a_rate_is_the_variance_of_dropout():
+def test_variance_of_a_rate_is_that_of_dropout():
     x = torch.ones(1000)
     for p in (0.1, 0.5, 0.9):
         by_rate = F.gaussian_dropout(x, p, generator=KEY)
@@ -31,7 +31,7 @@ def test_a_rate_is_the_variance_of_dropout():
     assert torch.equal(F.gaussian_dropout(x, generator=KEY), F.gaussian_dropout(x, 0.5, generator=KEY))
 
 
-def test_bad_rates_and_deviations():
+def test_rejects_invalid_rates_and_standard_deviations():
     x = torch.ones(3)
     for keywords in (
         {"p": 1},
@@ -50,7 +50,7 @@ def test_bad_rates_and_deviations():
     assert torch.equal(x, torch.ones(3))
 
 
-def test_complex_numbers_are_multiplied_by_real_noise():
+def test_noise_of_complex_inputs_is_real():
     z = torch.complex(torch.ones(100), 2 * torch.ones(100))
     y = F.gaussian_dropout(z, 0.2)
     torch.testing.assert_close(y.imag, 2 * y.real)
@@ -69,7 +69,7 @@ def draws_of_the_loss(sigma: float, n: int):
 
 
 @pytest.mark.parametrize("sigma", (0.1, 0.5, 1.0))
-def test_the_expected_loss_is_that_without_noise_and_a_penalty(sigma):
+def test_expected_loss_is_that_without_noise_plus_a_penalty(sigma):
     n = 400_000
     x, w, t, _, losses = draws_of_the_loss(sigma, n)
     penalty = F.gaussian_dropout_penalty(x, w, sigma)
@@ -81,10 +81,10 @@ def test_the_expected_loss_is_that_without_noise_and_a_penalty(sigma):
 
 
 @pytest.mark.parametrize("sigma", (0.1, 0.5, 1.0))
-def test_the_expected_gradient(sigma):
+def test_expected_gradient(sigma):
     n = 400_000
     x, w, t, d_x, _ = draws_of_the_loss(sigma, n)
-    gradients = -(t - d_x @ w)[:, None] * d_x  # dJ/dw of each draw
+    gradients = -(t - d_x @ w)[:, None] * d_x  # dJ/dw for each sample
     terms = w * x
     expected = -x * (t - terms * (sigma**2 + 1) - (terms.sum() - terms))
     deviation = gradients.std(0) / math.sqrt(n)
@@ -94,7 +94,7 @@ def test_the_expected_gradient(sigma):
     torch.testing.assert_close(of_expectation, expected.detach())
 
 
-def test_the_moments_of_the_noise():
+def test_moments_of_the_noise():
     """E[d_i d_k] = 1 + sigma^2 [i = k]"""
     n, sigma = 400_000, 0.7
     d = F.gaussian_dropout(torch.ones(n, 3, dtype=torch.float64), sigma=sigma, generator=KEY)
@@ -103,7 +103,7 @@ def test_the_moments_of_the_noise():
     assert ((products.mean(0) - expected).abs() < 4.5 * products.std(0) / math.sqrt(n)).all()
 
 
-def test_the_penalty_of_a_layer_is_a_row_of_the_batch_each():
+def test_penalty_of_a_layer_is_one_value_per_row():
     x, w = torch.randn(4, 3, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     expected = torch.stack([sum(0.5 * 0.3**2 * (w[o] ** 2 * x**2).sum(-1) for o in range(2))])[0]
     torch.testing.assert_close(F.gaussian_dropout_penalty(x, w, 0.3), expected)

@@ -12,7 +12,7 @@ def test_generic(check):
     check()
 
 
-def test_the_derivative_of_the_notes():
+def test_derivative_of_the_notes():
     for a in (0.1, 0.5, 0.99):
         x = torch.tensor([-2.0, -0.0, 0.0, 1e-300, 3.0], dtype=torch.float64, requires_grad=True)
         y = F.leaky_relu(x, a)
@@ -21,7 +21,7 @@ def test_the_derivative_of_the_notes():
         assert torch.equal(first, torch.tensor([a, a, a, 1, 1], dtype=torch.float64))
 
 
-def test_with_slope_1_it_is_the_identity_whose_derivative_is_1():
+def test_slope_1_is_the_identity():
     x = torch.randn(100, dtype=torch.float64, requires_grad=True)
     y = F.leaky_relu(x, 1)
     (first,) = torch.autograd.grad(y.sum(), x)
@@ -30,6 +30,6 @@ def test_with_slope_1_it_is_the_identity_whose_derivative_is_1():
 
 
 def test_in_place_with_a_negative_slope_is_exact():
-    """torch refuses this backward."""
+    """torch rejects this backward pass."""
     x = torch.tensor([-2.0, -0.5, 0.4, 3.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: F.leaky_relu(x * 1, -0.3, inplace=True), x)

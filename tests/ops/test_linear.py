@@ -1,4 +1,4 @@
-"""linear: a layer of the network, with its activation."""
+"""linear with its optional activation."""
 
 import itertools
 
@@ -34,20 +34,20 @@ def builtin(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: s
 def inputs(
     leading: tuple = (5,), inputs: int = 4, outputs: int = 3, dtype: torch.dtype = torch.float64, device: str = "cpu"
 ) -> list[Tensor]:
-    """x, weight, bias, and a gradient of y."""
+    """x, weight, bias and the gradient of y."""
     sizes = (*leading, inputs), (outputs, inputs), (outputs,), (*leading, outputs)
     return [values(size, dtype, device, scale=1.0) for size in sizes]
 
 
 def run(function, tensors, grad, activation) -> tuple[Tensor, ...]:
-    """The output, and the gradients for x, weight and bias."""
+    """The output and the gradients of x, weight and bias."""
     wanted = [t.detach().requires_grad_() for t in tensors]
     y = function(*wanted, activation=activation)
     return y.detach(), *torch.autograd.grad(y, wanted, grad)
 
 
 def assert_agrees(tensors, grad, activation) -> None:
-    """With float64, but for some roundings of the greatest number, and 1.25 times what the builtin errs."""
+    """Compares with float64. Allows a few roundings of the largest value, and 1.25 times torch's error."""
     result, theirs = run(ours, tensors, grad, activation), run(builtin, tensors, grad, activation)
     exact = run(builtin, doubled(tensors), grad.double(), activation)
     assert result[0].stride() == theirs[0].stride()
@@ -65,7 +65,7 @@ def assert_agrees(tensors, grad, activation) -> None:
 @pytest.mark.parametrize("sizes", ((4100, 33, 40), (130, 257, 200), (300, 300, 300)), ids=str)
 @pytest.mark.parametrize("transpose", (False, True))
 def test_large_products(transpose, sizes, device):
-    """Large enough for the product that is used there, and for columns in several chunks."""
+    """Large enough for the matrix product of large sizes and for several chunks of columns."""
     rows, of_x, of_y = sizes
     *tensors, grad = inputs((rows,), of_x, of_y, torch.float32, device)
     if transpose:
@@ -75,12 +75,12 @@ def test_large_products(transpose, sizes, device):
         exact = run(builtin, doubled(tensors), grad.double(), activation)
         for mine, other, true in zip(result, theirs, exact, strict=True):
             error = (mine.double() - true).abs().max()
-            # Either product adds up in blocks of its own: the greatest of thousands of random errors differ.
+            # Both products add in different blocks, so that the largest of thousands of random errors differ.
             assert error <= 3 * (other.double() - true).abs().max() + 1e-7 * true.abs().max()
 
 
 def test_many_rows(dtype, device):
-    """So many that the bias' gradient is added up in several chunks, and each of them in blocks."""
+    """Enough rows that the bias gradient is summed in several chunks, and each of these in blocks."""
     *tensors, grad = inputs((4100,), 3, 40, dtype, device)
     for activation in ("leaky_relu", "tanh"):
         assert_agrees(tensors, grad, activation)
@@ -112,22 +112,22 @@ def test_special_values(special, activation, dtype, device):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rounded_to", (torch.float32, torch.bfloat16, torch.float16), ids=str)
 @pytest.mark.parametrize("sizes", ((500, 60, 70), (500, 300, 200)), ids=str)
-def test_the_error_is_not_above_the_builtins(sizes, activation, rounded_to, device):
-    """Nor that of large products, for which there is another library."""
+def test_error_is_no_larger_than_torchs(sizes, activation, rounded_to, device):
+    """Large products use another library."""
     rows, *features = sizes
     *tensors, grad = inputs((rows,), *features, rounded_to, device)
     result, theirs = run(ours, tensors, grad, activation), run(builtin, tensors, grad, activation)
     exact = run(builtin, doubled(tensors), grad.double(), activation)
     for mine, other, true in zip(result, theirs, exact, strict=True):
         ours_errs, theirs_errs = ((got.double() - true).square().mean().sqrt() for got in (mine, other))
-        assert ours_errs <= 1.1 * theirs_errs  # the roundings of some thousand numbers differ by chance
+        assert ours_errs <= 1.1 * theirs_errs  # the errors of a few thousand roundings vary randomly
 
 
 # derivatives
 
 
 class _Calls(TorchDispatchMode):
-    """The names of the native operators that are called, with their arguments."""
+    """Records the native operators that are called, with their arguments."""
 
     def __init__(self):
         super().__init__()
@@ -139,7 +139,7 @@ class _Calls(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("activation", (None, "sigmoid"))
-def test_no_gradient_is_computed_that_nobody_wants(activation, device):
+def test_computes_only_the_gradients_that_are_needed(activation, device):
     for subset in itertools.product((True, False), repeat=3):
         x, weight, bias, grad = inputs(device=device)
         operands = [t.requires_grad_(wanted) for t, wanted in zip((x, weight, bias), subset, strict=True)]
@@ -174,7 +174,7 @@ def test_no_gradient_is_computed_that_nobody_wants(activation, device):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("leading", ((5,), (2, 3)), ids=str)
-def test_the_input_and_the_output_are_all_that_is_kept(leading, activation, device):
+def test_saves_only_the_input_and_the_output(leading, activation, device):
     for subset in itertools.product((True, False), repeat=3):
         kept: list[Tensor] = []
 
@@ -193,12 +193,6 @@ def test_the_input_and_the_output_are_all_that_is_kept(leading, activation, devi
         assert sorted(t.data_ptr() for t in kept) == sorted(t.data_ptr() for t in allowed)
 
 
-# transforms
-
-
-# compilers
-
-
 def test_operations_are_counted():
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -212,10 +206,7 @@ def test_operations_are_counted():
     assert counts[0] == counts[1] == 3 * 2 * 6 * 4 * 5
 
 
-# modes of running
-
-
-# torch's own samples, unusual tensors and errors
+# unusual tensors and errors
 
 
 def test_subclasses_and_distributed_tensors(tmp_path):
@@ -259,7 +250,7 @@ BAD = (
 
 
 @pytest.mark.parametrize("sizes", BAD, ids=str)
-def test_shapes_that_do_not_match_raise_what_torch_raises(sizes):
+def test_mismatched_shapes_raise_torchs_errors(sizes):
     tensors = [None if size is None else torch.ones(size) for size in sizes]
     for activation in (None, "relu"):
         assert outcome(ours, *tensors, activation) == outcome(torch_F.linear, *tensors)
@@ -268,13 +259,13 @@ def test_shapes_that_do_not_match_raise_what_torch_raises(sizes):
         assert "(3x4 and 6x5)" in message
 
 
-def test_unusual_shapes_do_what_they_do_in_torch():
+def test_unusual_shapes_match_torch():
     for sizes in (((3, 4), (4,), None), ((3, 4), (5, 4), (1,)), ((4,), (4,), None), ((2, 3, 4), (4,), None)):
         tensors = [None if size is None else torch.randn(size) for size in sizes]
         torch.testing.assert_close(ours(*tensors, activation="tanh"), builtin(*tensors, activation="tanh"))
 
 
-def test_out_is_written_as_in_torch():
+def test_out_matches_torch():
     x, weight, bias, _ = inputs(dtype=torch.float32)
     for activation in ACTIVATIONS:
         out = torch.empty(0)
@@ -283,7 +274,7 @@ def test_out_is_written_as_in_torch():
     assert outcome(F.linear, x.requires_grad_(), weight, out=out) == outcome(torch_F.linear, x, weight, out=out)
 
 
-def test_bad_arguments_raise_what_torch_raises():
+def test_bad_arguments_raise_torchs_errors():
     x, weight, bias, _ = inputs(dtype=torch.float32)
     for i in range(3):
         for bad in ("x", [1.0, 2.0], 1.0, object(), *(() if i == 2 else (None,))):
@@ -294,7 +285,7 @@ def test_bad_arguments_raise_what_torch_raises():
             arguments = [x, weight, bias]
             arguments[i] = arguments[i].to(dtype)
             assert outcome(ours, *arguments, "relu") == outcome(builtin, *arguments, "relu")
-        if i != 1:  # torch computes with a weight that is on no device
+        if i != 1:  # torch accepts a weight on the meta device
             arguments = [x, weight, bias]
             arguments[i] = arguments[i].to("meta")
             assert outcome(ours, *arguments) == outcome(builtin, *arguments)
@@ -308,7 +299,7 @@ def test_bad_arguments_raise_what_torch_raises():
             F.linear(x, weight, activation="leaky_relu", negative_slope=bad)
 
 
-def test_kernels_refuse_what_does_not_match(device):
+def test_kernels_reject_mismatched_arguments(device):
     x, weight, bias, grad = inputs(dtype=torch.float32, device=device)
     forward, backward = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
     y = forward(x, weight, bias, 3, SLOPE)
