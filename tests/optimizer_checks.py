@@ -1,6 +1,6 @@
-"""The checks of optimizers. tests/optim/test_X.py describes one as an OptimizerCase, and inherits them.
+"""The checks of optimizers. tests/optim/test_X.py describes an optimizer as an OptimizerCase and inherits the checks.
 
-The reference is torch.optim's optimizer of the same name in float64.
+The reference is the optimizer of the same name in torch.optim, in float64.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ from checks import outcome, threads
 SHAPES = ((), (0,), (1,), (5,), (7, 33), (2, 3, 5, 4), (1, 1, 4, 1), (9001,))
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 ROUNDINGS = ("nearest", "kahan", "stochastic")
-HOW_TORCH_COMPUTES = {"foreach", "fused", "capturable", "differentiable"}  # options that change no number
+HOW_TORCH_COMPUTES = {"foreach", "fused", "capturable", "differentiable"}  # options that do not change the results
 
-HOOKS: dict[str, Callable] = {  # each a function of the optimizer and the hook
+HOOKS: dict[str, Callable] = {  # how to register each on an optimizer
     "before each step": lambda optimizer, hook: optimizer.register_step_pre_hook(hook),
     "after each step": lambda optimizer, hook: optimizer.register_step_post_hook(hook),
     "before each step of any": lambda _, hook: register_optimizer_step_pre_hook(hook),
@@ -57,11 +57,11 @@ class OptimizerCase:
 
     ours: type[torch.optim.Optimizer]
     theirs: type[torch.optim.Optimizer]
-    options: tuple[dict[str, Any], ...]  # a sweep over every one that changes the numbers
-    base: dict[str, Any]  # with which each of these changes the numbers:
+    options: tuple[dict[str, Any], ...]  # a sweep over all options that change the results
+    base: dict[str, Any]  # options with which each of these changes the results:
     changes: dict[str, Any]
-    bad: tuple[dict[str, Any], ...]  # which torch refuses
-    bits: dict[torch.dtype, str]  # the first digits of the hash of 1000 parameters after some steps
+    bad: tuple[dict[str, Any], ...]  # rejected by torch
+    bits: dict[torch.dtype, str]  # the start of the hash of 1000 parameters after some steps
     capturable: bool = True
 
 
@@ -74,7 +74,7 @@ def copies(params: list[Tensor], dtype: torch.dtype | None = None) -> list[Tenso
 
 
 def give_gradients(*lists: list[Tensor]) -> None:
-    """The same to each list, as exactly as its dtype holds it."""
+    """Sets the same gradients in each list, rounded to its dtype."""
     for same in zip(*lists, strict=True):
         grad = torch.randn_like(same[0])
         for p in same:
@@ -117,24 +117,24 @@ class OptimizerChecks:
     case: ClassVar[OptimizerCase]
 
     def pair(self, params: list[Tensor], **options: Any) -> tuple[list[Tensor], Any, Any]:
-        """torch's parameters, our optimizer of the given ones, torch's of those."""
+        """Copies of the parameters for torch, our optimizer of `params`, and torch's of the copies."""
         others = copies(params)
         return others, self.case.ours(params, **options), self.case.theirs(others, **options)
 
     def ours(self, params: list[Tensor], **options: Any) -> Any:
         return self.case.ours(params, lr=0.01, **options)
 
-    # the numbers
+    # results
 
-    def test_the_constructor_has_the_defaults_of_torchs(self):
+    def test_constructor_has_torchs_defaults(self):
         ours, theirs = (inspect.signature(kind).parameters for kind in (self.case.ours, self.case.theirs))
         assert {name: ours[name].default for name in theirs} == {name: theirs[name].default for name in theirs}
 
-    def test_every_option_gives_the_trajectory_of_torch(self, device):
-        """For every shape and layout of parameter, which is updated where it lies, and of gradient."""
+    def test_every_option_gives_torchs_trajectory(self, device):
+        """For every shape and layout of parameters, which are updated in place, and of gradients."""
         for options, dtype in itertools.product(self.case.options, (torch.float64, torch.complex128)):
             if dtype.is_complex and options.get("fused"):
-                continue  # which torch refuses
+                continue  # rejected by torch
             base = torch.randn(6, 8, 5, 4, dtype=dtype, device=device)
             memories = [base.clone() for _ in LAYOUTS]
             params = [layout(m).requires_grad_() for layout, m in zip(LAYOUTS, memories, strict=True)]
@@ -156,8 +156,8 @@ class OptimizerChecks:
             assert torch.equal(memories[2][:, 1::2], base[:, 1::2])
             assert torch.equal(memories[3].flatten()[[0, -1]], base.flatten()[[0, -1]])
 
-    def test_every_option_of_a_group_is_its_own(self):
-        """An optimizer of two groups does what two optimizers do."""
+    def test_options_apply_per_group(self):
+        """An optimizer with two groups is equivalent to two optimizers."""
         changes = [("lr", 0.02), ("maximize", True), ("rounding", "kahan"), ("rounding", "stochastic")]
         changes += self.case.changes.items()
         options_of_torch = set(inspect.signature(self.case.theirs).parameters) - HOW_TORCH_COMPUTES - {"params"}
@@ -175,7 +175,7 @@ class OptimizerChecks:
                     kind([p], **{**plain, name: of_group}) for p, of_group in zip(others, (value, usual), strict=True)
                 ]
                 for step in range(4):
-                    grad = torch.randn_like(start) * 10.0**-step  # for AMSGrad, less and less
+                    grad = torch.randn_like(start) * 10.0**-step  # decreasing, for AMSGrad
                     for p in (*params, *others):
                         p.grad = grad.clone()
                     for each in (optimizer, *alone):
@@ -183,7 +183,7 @@ class OptimizerChecks:
                 assert_all_close(params, others)
                 assert not torch.equal(*params), f"{name} changes nothing"
 
-    def test_how_torch_computes_is_an_option_of_the_group(self):
+    def test_torchs_implementation_is_an_option_of_the_group(self):
         for name, value in itertools.product(("foreach", "fused", "differentiable"), (True, False)):
             if name not in inspect.signature(self.case.theirs).parameters:
                 continue
@@ -198,8 +198,8 @@ class OptimizerChecks:
             assert_same_states(ours, theirs)
 
     @pytest.mark.parametrize("short", (torch.float32, *SIXTEEN_BITS), ids=str)
-    def test_the_error_is_not_above_the_builtins(self, short, device):
-        """Against a step in float64 from the same numbers, for parameters that are not tiny beside their steps."""
+    def test_error_is_no_larger_than_torchs(self, short, device):
+        """Compares with a step in float64 from the same state, for parameters that are large compared to the step."""
         for options in self.case.options:
             params = [(3 + torch.rand(4096)).to(device, short).requires_grad_()]
             others, ours, theirs = self.pair(params, lr=0.05, **options)
@@ -212,11 +212,11 @@ class OptimizerChecks:
             reference.load_state_dict(copy.deepcopy(ours.state_dict()))
             run([ours, theirs, reference], params, others, exact, steps=1)
             error, other_error = ((p.double() - exact[0]).abs().mean().item() for (p,) in (params, others))
-            # One rounding errs by a quarter of the last place, 2 eps here; of 4096 that is known to some hundredths,
-            # and how errors compare that are the same but for some roundings, to one.
+            # A rounding has a mean error of a quarter ulp, where an ulp is 2 eps. Over 4096 parameters this estimate is
+            # accurate to a few percent, and the ratio of two nearly equal errors to one percent.
             assert error <= max(1.01 * other_error, 1.05 * 0.5 * torch.finfo(short).eps)
 
-    def test_every_length_leaves_the_neighbours_alone(self, dtype, device):
+    def test_every_length_writes_nothing_else(self, dtype, device):
         for rounding in ROUNDINGS if dtype in SIXTEEN_BITS else ROUNDINGS[:1]:
             memories = [torch.full((n + 2,), 77.0, dtype=dtype, device=device) for n in range(1, 70)]
             params = [m[1:-1].fill_(1).requires_grad_() for m in memories]
@@ -227,11 +227,11 @@ class OptimizerChecks:
             optimizer.step()
             for m, p in zip(memories, params, strict=True):
                 assert (m[[0, -1]] == 77).all()
-                if rounding != "stochastic":  # there each parameter has random numbers of its own
+                if rounding != "stochastic":  # which uses other random numbers for each parameter
                     assert torch.equal(p, params[-1][: p.numel()])
 
-    def test_parameters_of_several_dtypes_and_numbers_of_steps(self, device):
-        """The second of each dtype gets its first gradient later, so that steps differ between neighbours."""
+    def test_parameters_of_several_dtypes_and_step_counts(self, device):
+        """The second parameter of each dtype gets its first gradient later, so that the step counts differ."""
         dtypes = (torch.float64, torch.float32, torch.complex128)
         params = [p for dtype in dtypes for p in parameters([(1 + i % 7,) for i in range(50)], dtype, device)]
         others, ours, theirs = self.pair(params, lr=0.01, **self.case.options[-1])
@@ -245,7 +245,7 @@ class OptimizerChecks:
         for p, other in zip(params, others, strict=True):
             torch.testing.assert_close(p, other, rtol=1e-5, atol=1e-6)
 
-    def test_not_a_number_stays_where_it_is(self, dtype, device):
+    def test_nan_does_not_spread(self, dtype, device):
         for options in (*self.case.options, {"weight_decay": 0.0}):
             params = parameters([(50,)], dtype, device)
             params[0].data[20:22] = torch.tensor((torch.inf, -torch.inf))
@@ -263,7 +263,7 @@ class OptimizerChecks:
                 for name in set(of_theirs) - {"step"}:
                     assert torch.equal(of_ours[name].isfinite(), of_theirs[name].isfinite()), name
 
-    def test_the_bits_are_the_same_for_any_number_of_threads(self, dtype):
+    def test_bits_do_not_depend_on_threads(self, dtype):
         for rounding in ROUNDINGS if dtype in SIXTEEN_BITS else ROUNDINGS[:1]:
             found = []
             for count in (1, 3):
@@ -275,11 +275,11 @@ class OptimizerChecks:
                 found.append(params)
             assert all(torch.equal(p, q) for p, q in zip(*found, strict=True))
 
-    # 16 bits
+    # 16-bit parameters
 
     @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
-    def test_what_rounding_takes_away_is_not_lost(self, short, device):
-        """Steps of a 64th of the last place: rounded to the nearest nothing would ever be learnt."""
+    def test_small_steps_add_up(self, short, device):
+        """Steps of 1/64 ulp, which rounding to nearest would lose entirely."""
         n, steps = 4096, 160
         eps = torch.finfo(short).eps
         found = {}
@@ -294,17 +294,16 @@ class OptimizerChecks:
         moved = found["float32"].mean().item()
         assert moved > 2 * eps
         assert (found["nearest"] == 0).all()
-        # the averages are rounded, too, to some hundredths of themselves
+        # the moving averages are also rounded, to a few percent
         assert (found["kahan"] - moved).abs().max() <= 0.5 * eps + 0.1 * moved
-        # each step is a binomial of variance at most eps^2 / 4
+        # each rounding is a Bernoulli variable of variance at most eps^2 / 4
         error = abs(found["stochastic"].mean().item() - moved)
         assert error < 4.5 * eps / 2 * (steps / n) ** 0.5 + 0.1 * moved
         assert found["stochastic"].unique().numel() > 3
 
     @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
-    def test_the_bits_of_stochastic_rounding_are_the_same_everywhere(self, short, device):
-        """For every instruction set and device: the parameters are rounded from numbers that all of them compute alike,
-        small whole ones."""
+    def test_bits_of_stochastic_rounding_are_pinned(self, short, device):
+        """For every instruction set and device. Small integers make all of them round the same values."""
         (p,) = params = [torch.ones(1000, dtype=short, device=device).requires_grad_()]
         optimizer = self.case.ours(params, lr=torch.finfo(short).eps / 4, rounding="stochastic")
         for _ in range(5):
@@ -313,8 +312,8 @@ class OptimizerChecks:
         bits = p.detach().cpu().view(torch.uint8).numpy().tobytes()
         assert hashlib.sha256(bits).hexdigest()[:16] == self.case.bits[short]
 
-    def test_groups_parameters_and_steps_are_rounded_by_random_numbers_of_their_own(self):
-        """Each parameter by its own number of steps, here with one among others that begins late."""
+    def test_each_group_parameter_and_step_is_rounded_by_other_random_numbers(self):
+        """The random numbers depend on each parameter's own step count. One parameter begins later than the others."""
         found = []
         for late in (False, True):
             params = [torch.ones(512, dtype=torch.bfloat16).requires_grad_() for _ in range(4)]
@@ -338,7 +337,7 @@ class OptimizerChecks:
 
     @pytest.mark.parametrize("by", ("kernels", "subclass", "differentiable"))
     def test_each_group_is_clipped_to_its_own_norm(self, by):
-        """By the norm of all gradients: in our kernels, and where the step is torch's."""
+        """The norm is that of all gradients, both in our kernels and in torch's step."""
         limits = (0.1, None, 0.3, 1e3)
         params = parameters([(3, 2), (4, 2), (5, 2), (2, 2)], torch.float64)
         others = copies(params)
@@ -347,7 +346,7 @@ class OptimizerChecks:
             params = [p.detach().as_subclass(Subclass).requires_grad_() for p in params]
         params, others = (
             [p * 1 for p in of] if "differentiable" in options else of for of in (params, others)
-        )  # torch refuses leaves
+        )  # torch rejects leaves
         groups = [{"params": [p], "max_grad_norm": limit} for p, limit in zip(params, limits, strict=True)]
         ours, theirs = self.ours(groups, **options), self.case.theirs(others, lr=0.01, **options)
         for scale, found_inf in ((1.0, 0.0), (4.0, 1.0), (4.0, 0.0)):
@@ -371,8 +370,8 @@ class OptimizerChecks:
         with pytest.raises(RuntimeError, match="rounding") if by != "kernels" else contextlib.nullcontext():
             ours.step()
 
-    def test_clipping_at_the_edges(self):
-        """torch adds 1e-6 to the norm, and a norm that is NaN leaves nothing but NaN."""
+    def test_clipping_at_edge_cases(self):
+        """Like torch, adds 1e-6 to the norm. If the norm is NaN all parameters become NaN."""
         for value in (1e-6, torch.nan, torch.inf):
             params = parameters([(3,)], torch.float64)
             others, _, theirs = self.pair(params, lr=0.01)
@@ -385,7 +384,7 @@ class OptimizerChecks:
             torch.testing.assert_close(params, others, rtol=1e-15, atol=1e-15, equal_nan=True)
             torch.testing.assert_close(states(ours), states(theirs), rtol=1e-10, atol=0, equal_nan=True)
 
-    def test_the_norm_is_that_of_all_dtypes_groups_and_parameters(self):
+    def test_norm_covers_all_dtypes_groups_and_parameters(self):
         params = [*parameters([(5,)], torch.float32), *parameters([(3, 3)], torch.bfloat16)]
         optimizer = self.ours([{"params": params[:1], "max_grad_norm": 0.5}, {"params": params[1:]}])
         give_gradients(params)
@@ -421,15 +420,15 @@ class OptimizerChecks:
                 assert_same_states(ours, theirs)
 
     @pytest.mark.parametrize("fused", (False, True))
-    def test_a_scaler(self, device, fused):
-        """Which leaves the scale to a fused step alone. Lightning clips what a scaler has unscaled."""
+    def test_grad_scaler(self, device, fused):
+        """A scaler only lets fused steps apply the scale. Lightning clips gradients that a scaler has unscaled."""
         if fused and "fused" not in self.case.theirs.__init__.__annotations__:
             pytest.skip("torch has no fused step")
         model = torch.nn.Linear(3, 2).to(device)
         other = copy.deepcopy(model)
         options = {"fused": True} if fused else {}
         ours, theirs = self.ours(model.parameters(), **options), self.case.theirs(other.parameters(), lr=0.01)
-        assert getattr(ours, "_step_supports_amp_scaling", False) == fused  # else Lightning refuses to clip
+        assert getattr(ours, "_step_supports_amp_scaling", False) == fused  # otherwise Lightning rejects clipping
         scaler, plain = (torch.amp.GradScaler(device, init_scale=2.0**10, growth_interval=2) for _ in range(2))
         x = torch.randn(4, 3, device=device)
         for step in range(6):
@@ -447,7 +446,7 @@ class OptimizerChecks:
 
     # the state
 
-    def test_state_dicts_go_both_ways(self, device):
+    def test_state_dicts_are_interchangeable_with_torchs(self, device):
         for options in self.case.options:
             params = parameters(SHAPES, torch.float64, device)
             others, ours, theirs = self.pair(params, lr=0.01, **options)
@@ -467,7 +466,7 @@ class OptimizerChecks:
                     }
             assert_all_close(params, others)
 
-    def test_the_dtypes_of_states_follow_the_default_dtype_as_torchs(self):
+    def test_dtypes_of_states_follow_the_default_dtype_like_torchs(self):
         before = torch.get_default_dtype()
         try:
             torch.set_default_dtype(torch.float64)
@@ -480,7 +479,7 @@ class OptimizerChecks:
         finally:
             torch.set_default_dtype(before)
 
-    def test_options_of_ours_survive_a_state_dict_of_torchs(self):
+    def test_our_options_survive_loading_torchs_state_dict(self):
         params = parameters([(3,)], torch.bfloat16)
         others, _, theirs = self.pair(params, lr=0.01)
         run([theirs], others, steps=1)
@@ -513,7 +512,7 @@ class OptimizerChecks:
         for i, of_parameter in kept["state"].items():
             torch.testing.assert_close(now["state"][i], of_parameter, rtol=0, atol=0)
 
-    def test_what_others_keep_beside_our_states_is_loaded(self):
+    def test_additional_states_of_other_code_are_loaded(self):
         params = parameters([(3,), (4,)], torch.float64)
         ours = self.ours(params, **self.case.options[-1])
         run([ours], params, steps=1)
@@ -524,7 +523,7 @@ class OptimizerChecks:
         torch.testing.assert_close(states(after), states(ours), rtol=0, atol=0)
         run([ours, after], params, steps=1)
 
-    def test_copies_go_on_alike(self):
+    def test_copies_continue_identically(self):
         for through in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
             params = parameters(SHAPES, torch.float32)
             ours = self.ours(params, max_grad_norm=1.0, **self.case.options[-1])
@@ -534,8 +533,8 @@ class OptimizerChecks:
             run([ours, twin], params, others, steps=2)
             assert_all_close(params, others, 0)
 
-    def test_an_optimizer_that_nobody_holds_is_freed_with_its_parameters_and_states(self):
-        """At once, without the garbage collector: after a step by our kernels, by torch's, with hooks, and compiled."""
+    def test_an_unreferenced_optimizer_is_freed_with_its_parameters_and_states(self):
+        """Immediately, without the garbage collector, after a step by our kernels, by torch's, with hooks, compiled."""
 
         def references(**options: Any) -> list[weakref.ref]:
             params = parameters([(3,), (4,)], torch.float64)
@@ -554,13 +553,13 @@ class OptimizerChecks:
         gc.disable()
         try:
             for options in ({}, {"max_grad_norm": 1.0}, {"subclass": True}, {"hooked": True}, {"compiled": True}):
-                references(**options)  # the first time, torch's modules are imported
+                references(**options)  # the first call imports modules of torch
                 left = [reference() for reference in references(**options) if reference() is not None]
                 assert not left, options
         finally:
             gc.enable()
 
-    # how it is used
+    # use
 
     def test_schedulers_groups_and_frozen_parameters(self):
         params = parameters(SHAPES, torch.float64)
@@ -585,7 +584,7 @@ class OptimizerChecks:
 
     @pytest.mark.parametrize("where", HOOKS)
     def test_each_hook_alone(self, where):
-        """It is called as torch's is, once, and no more when it is removed."""
+        """It is called once, with torch's arguments, and not again after its removal."""
         seen: list[tuple] = []
         for kind in (self.case.ours, self.case.theirs):
             (p,) = params = [torch.ones(3, dtype=torch.float64, requires_grad=True)]
@@ -606,8 +605,8 @@ class OptimizerChecks:
         assert len(seen) == 2
         assert seen[0] == seen[1]
 
-    def test_hooks_of_a_step_come_in_order_and_can_exchange_the_closure(self):
-        """Which they get by its name, as torch's get one that is given so."""
+    def test_hooks_of_a_step_run_in_order_and_can_replace_the_closure(self):
+        """Hooks get the closure as a keyword argument, like torch's if it is passed as one."""
         seen: list = []
         for kind in (self.case.ours, self.case.theirs):
             (p,) = params = parameters([(3,)], torch.float64)
@@ -634,7 +633,7 @@ class OptimizerChecks:
         assert seen[:half] == seen[half:]
         assert seen[1] == "closure"
 
-    def test_groups_of_torchs_optimizer_get_our_options(self):
+    def test_groups_of_torchs_optimizer_gain_our_options(self):
         params = parameters([(3,), (4,)], torch.bfloat16)
         (of_torch,) = self.case.theirs(params, **self.case.options[-1]).param_groups
         exchanged, added = (self.ours(params[:1], rounding="kahan") for _ in range(2))
@@ -662,8 +661,9 @@ class OptimizerChecks:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
 
-    def test_gradients_that_are_not_stored_as_they_read(self):
-        """As torch's step of the same gradients in memory of their own, also where torch refuses conjugates."""
+    def test_conjugated_and_negated_gradients(self):
+        """Also zero and inference tensors. Compares with torch's step on contiguous copies, even where torch rejects
+        conjugates."""
         complex_ones = [torch.complex(*torch.randn(2, 5, dtype=torch.float64)) for _ in range(3)]
         with torch.inference_mode():
             inference = torch.randn(5, dtype=torch.float64)
@@ -679,7 +679,7 @@ class OptimizerChecks:
         )
         for options in self.case.options:
             if options.get("fused"):
-                continue  # which torch refuses for complex numbers
+                continue  # torch rejects it for complex numbers
             for limit in (None, 0.1):
                 params = [torch.ones(5, dtype=g.dtype, requires_grad=True) for g in gradients]
                 others, ours, theirs = self.pair(params, lr=0.01, **options)
@@ -693,12 +693,12 @@ class OptimizerChecks:
                     theirs.step()
                 assert_all_close(params, others)
 
-    def test_states_of_another_dtype_are_updated_as_by_torch(self):
+    def test_states_of_another_dtype_match_torch(self):
         for options in self.case.options:
             if options.get("fused"):
-                continue  # where torch takes one dtype
+                continue  # torch supports a single dtype
             for short, long in ((torch.bfloat16, torch.float32), (torch.float64, torch.float32)):
-                for name in set(self.case.ours.states) - {"exp_avg", "grad_avg"}:  # which torch refuses
+                for name in set(self.case.ours.states) - {"exp_avg", "grad_avg"}:  # rejected by torch
                     params = parameters([(4,), (5,)], short)
                     others, ours, theirs = self.pair(params, lr=0.01, **options)
                     run([ours, theirs], params, others, steps=1)
@@ -713,7 +713,7 @@ class OptimizerChecks:
                     assert_all_close(params, others, 0)
                     assert ours.state[params[-1]][name].dtype == long
 
-    def test_steps_are_counted_in_any_dtype_and_groups_hold_any_sequence(self):
+    def test_step_counts_of_any_dtype_and_groups_of_any_sequence(self):
         for dtype in (torch.int64, torch.bfloat16):
             params = parameters([(4,), (5,)], torch.float64)
             others, ours, theirs = self.pair(params, lr=0.01)
@@ -725,8 +725,8 @@ class OptimizerChecks:
             run([ours, theirs], params, others, steps=2)
             assert_all_close(params, others)
 
-    def test_options_that_torch_does_not_need_may_be_missing(self):
-        """In a state dict of an older version, which is completed, or a group that somebody has made."""
+    def test_missing_options_match_torch(self):
+        """In the state dict of an older version, which is completed, or in a group."""
         for options, loaded in itertools.product(self.case.options, (True, False)):
             params = parameters([(4,)], torch.float64)
             others, ours, theirs = self.pair(params, lr=0.01, **options)
@@ -748,7 +748,7 @@ class OptimizerChecks:
                     ours.step()
                 assert_all_close(params, others)
 
-    def test_gradients_of_another_dtype_are_taken_as_by_torch(self):
+    def test_gradients_of_another_dtype_match_torch(self):
         params = [torch.randn(5).requires_grad_()]
         others, ours, theirs = self.pair(params, lr=0.01)
         for (p,) in (params, others):
@@ -764,7 +764,7 @@ class OptimizerChecks:
             ours.step()
             assert_all_close(params, others, 1e-6)
 
-    def test_a_step_takes_no_memory(self):
+    def test_a_step_allocates_no_memory(self):
         params = parameters([(100_000,)], torch.float32)
         optimizer = self.ours(params, **self.case.options[-1])
         run([optimizer], params, steps=1)
@@ -786,7 +786,7 @@ class OptimizerChecks:
         assert_all_close(params, others)
 
     def test_a_differentiable_step(self):
-        """By torch's own code: the derivative of the new parameters by the old ones and the gradients."""
+        """Torch's code computes the derivative of the new parameters by the old ones and the gradients."""
         found = []
         for kind in (self.case.ours, self.case.theirs):
             torch.manual_seed(0)
@@ -810,7 +810,7 @@ class OptimizerChecks:
 
     # bad input
 
-    def test_bad_options_are_refused_as_by_torch(self):
+    def test_bad_options_raise_torchs_errors(self):
         params = parameters([(3,)], torch.float32)
         for options in self.case.bad:
             ours, theirs = outcome(self.case.ours, params, **options), outcome(self.case.theirs, params, **options)
@@ -827,7 +827,7 @@ class OptimizerChecks:
     def test_a_wrong_group_leaves_all_groups_unchanged(self):
         def exchange(change: Callable[[Tensor], Tensor]) -> Callable[[], None]:
             def exchanged() -> None:
-                params[-1].data = change(params[-1].data)  # and its gradient is as it was
+                params[-1].data = change(params[-1].data)  # and leaves its gradient unchanged
 
             return exchanged
 
@@ -879,8 +879,8 @@ class OptimizerChecks:
             assert_all_close(params[:1], before, 0)
             torch.testing.assert_close(states(optimizer)[0], kept, rtol=0, atol=0)
 
-    def test_a_missing_state_is_an_error_where_it_is_torchs(self):
-        """And nothing has changed then. SGD's momentum begins anew, as torch's does."""
+    def test_a_missing_state_raises_where_torch_does(self):
+        """And leaves everything unchanged. SGD restarts the momentum, like torch's."""
         for options in self.case.options:
             for missing in ("step", *self.case.ours.states):
                 params = parameters([(4,), (5,)], torch.float64)
@@ -900,7 +900,7 @@ class OptimizerChecks:
                     theirs.step()
                     assert_all_close(params, others)
 
-    def test_a_capturable_one_is_refused_on_a_cpu(self):
+    def test_rejects_capturable_on_the_cpu(self):
         params = parameters([(3,)], torch.float32)
         if not self.case.capturable:
             assert "capturable" not in self.ours(params).defaults
@@ -911,15 +911,15 @@ class OptimizerChecks:
 
     @pytest.mark.parametrize("limit", (None, 1e-3))
     @pytest.mark.parametrize("reason", ("sparse", "capturable", "betas"))
-    def test_what_torch_refuses_in_a_step_of_its_own_leaves_gradients_and_other_groups(self, reason, limit):
-        """Where it is in a group that no kernel here takes. What a scaler has set stays, as after torch's step."""
+    def test_errors_in_torchs_step_leave_gradients_and_other_groups_unchanged(self, reason, limit):
+        """If the cause is in a group that our kernels do not support. The scaler's attributes remain, as with torch."""
         params = parameters([(4,), (5,)], torch.float64)
         optimizer = self.ours([{"params": [p]} for p in params], max_grad_norm=limit)
         group = optimizer.param_groups[1]
         if reason not in ("sparse", *group):
             pytest.skip("it has no such option")
         if reason == "sparse" and not self.case.ours.counts_steps:
-            group.update(momentum=0.9, nesterov=True)  # else SGD takes them
+            group.update(momentum=0.9, nesterov=True)  # otherwise our SGD supports them
         run([optimizer], params, steps=2)
         give_gradients(params)
         if reason == "sparse":
@@ -939,7 +939,7 @@ class OptimizerChecks:
         torch.testing.assert_close(states(optimizer)[0], kept, rtol=0, atol=0)
 
     def test_sparse_gradients(self):
-        """Taken or refused as by torch, which cannot clip them."""
+        """Accepted or rejected like torch's, which cannot clip them."""
 
         def updated(kind: type[torch.optim.Optimizer], **options: float) -> str | list[float]:
             p = torch.ones(3, requires_grad=True)

@@ -1,4 +1,4 @@
-"""linear_cross_entropy beside cross_entropy(linear(...)) of plain torch in float64, and beside torch's own."""
+"""Compares linear_cross_entropy with torch's cross_entropy(linear(...)) in float64 and with torch's own."""
 
 import itertools
 from typing import Any
@@ -19,7 +19,7 @@ from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY
 TORCHS = getattr(builtin, "linear_cross_entropy", None)
 needs_torchs = pytest.mark.skipif(TORCHS is None, reason="torch has it from 2.13 on")
 N, F, C = 7, 5, 11
-SHAPES = ((), (3,), (2, 3))  # of what is predicted for a row
+SHAPES = ((), (3,), (2, 3))  # dimensions of the logits after the classes
 EXTENSIONS = ({}, dict(z_loss=0.1), dict(logit_softcap=1.5), dict(z_loss=0.1, logit_softcap=1.5))
 
 
@@ -29,7 +29,7 @@ def test_generic(check):
 
 
 class Chunk:
-    """What we read of torch's LinearCrossEntropyOptions, which torch 2.12 does not have."""
+    """The part of torch's LinearCrossEntropyOptions that we read. Torch 2.12 lacks the class."""
 
     def __init__(self, rows: int | None):
         self.batch_chunk_size = rows
@@ -37,7 +37,7 @@ class Chunk:
 
 def reference(x, W, t, *, linear_bias=None, weight=None, reduction="mean", ignore_index=-100, label_smoothing=0.0,
               z_loss=0.0, logit_softcap=None, empty="nan", options=None) -> Tensor:  # fmt: skip
-    """Plain torch, with the z-loss weighted as the row is."""
+    """Plain torch. Each row weights its z-loss like its cross-entropy."""
     bias = None if linear_bias is None else linear_bias.flatten()
     logits = builtin.linear(x, W.flatten(0, -2), bias).unflatten(-1, W.shape[:-1])
     if logit_softcap:
@@ -65,7 +65,7 @@ def reference(x, W, t, *, linear_bias=None, weight=None, reduction="mean", ignor
 
 
 def problem(dtype=torch.float64, n=N, dims=(), probabilities=False, device="cpu") -> tuple[Tensor, ...]:
-    """x, W, b, target; those that can require a gradient do."""
+    """x, W, b and target. All that can require a gradient do."""
     x, W, b = torch.randn(n, F), torch.randn(C, *dims, F), torch.randn(C, *dims)
     t = torch.randn(n, C, *dims).softmax(1) if probabilities else torch.randint(0, C, (n, *dims))
     found = (v.to(device, dtype).requires_grad_() if v.is_floating_point() else v.to(device) for v in (x, W, b, t))
@@ -84,7 +84,7 @@ def double(tensors: tuple) -> tuple[Tensor, ...]:
 
 
 def call(function, tensors: tuple, **keywords: Any) -> Tensor:
-    """By chunks of 3 rows, if nothing else is said."""
+    """Calls with chunks of 3 rows by default."""
     x, W, b, t = tensors
     keywords.setdefault("options", Chunk(3) if function is linear_cross_entropy else None)
     return function(x, W, t, linear_bias=b, **keywords)
@@ -137,8 +137,8 @@ def test_dtypes(probabilities, dtype, device):
 
 
 def test_half_precision_is_rounded_once():
-    """Sums in float32, over many chunks: the gradient of the weight is that of float64 but for the last rounding. And
-    where the loss is scaled, it is scaled before that rounding, which small numbers would not survive."""
+    """Gradients are summed over chunks in float32 and rounded once, at the end. A scaled loss scales them before that
+    rounding, so that small gradients do not underflow."""
     x = (torch.randn(512, F) * 1e-4).half()
     W = torch.randn(C, F, dtype=torch.float16, requires_grad=True)
     t = torch.randint(0, C, (512,))
@@ -148,8 +148,8 @@ def test_half_precision_is_rounded_once():
     torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-3, atol=1e-6)
 
 
-def test_our_own_choice_of_chunks():
-    """Of a problem that is not small: 2 chunks, of 512 rows and a rest."""
+def test_default_chunks():
+    """A larger problem is split into 2 chunks: 512 rows and the remainder."""
     x, W = torch.randn(520, 600, dtype=torch.float64), torch.randn(2100, 600, dtype=torch.float64) / 25
     t = torch.randint(0, 2100, (520,))
     assert_agrees((x.requires_grad_(), W.requires_grad_(), None, t), options=None)
@@ -178,7 +178,7 @@ def test_no_rows(empty, probabilities, reduction):
 
 
 @pytest.mark.parametrize("ignore_index", (-100, 4))
-def test_rows_that_are_ignored(ignore_index):
+def test_ignored_rows(ignore_index):
     tensors = problem()
     tensors[3][:3] = ignore_index
     for reduction, smoothing in itertools.product(("mean", "sum", "none"), (0.0, 0.1)):
@@ -191,7 +191,7 @@ def test_rows_that_are_ignored(ignore_index):
         assert all((d == 0).all() for d in gradients)
 
 
-def test_targets_of_bytes_and_the_class_that_wraps_to_ignore_index():
+def test_uint8_targets_and_the_class_that_wraps_to_ignore_index():
     W = torch.randn(200, F)
     x, t = torch.randn(4, F), torch.tensor([156, 1, 199, 156])
     expected = reference(x, W, t)
@@ -199,7 +199,7 @@ def test_targets_of_bytes_and_the_class_that_wraps_to_ignore_index():
         torch.testing.assert_close(linear_cross_entropy(x, W, t.to(torch.uint8), options=Chunk(rows)), expected)
 
 
-def test_probabilities_that_are_zero_have_a_gradient():
+def test_gradient_of_zero_probabilities():
     x, W, b, _ = problem()
     q = builtin.one_hot(torch.arange(N), C).double().requires_grad_()
     assert_agrees((x, W, b, q))
@@ -235,7 +235,7 @@ def test_layouts():
 
 
 @needs_torchs
-def test_agrees_with_torchs():
+def test_agrees_with_torch():
     chunked = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=3)
     for reduction, bias, weighted in itertools.product(("mean", "sum", "none"), (True, False), (True, False)):
         x, W, b, t = problem()
@@ -253,7 +253,7 @@ def test_agrees_with_torchs():
 # differentiation
 
 
-def test_a_graph_that_is_retained():
+def test_retain_graph():
     for reduction in ("mean", "none"):
         tensors = problem()
         wanted = leaves(tensors)
@@ -261,7 +261,7 @@ def test_a_graph_that_is_retained():
         expected = torch.autograd.grad(call(reference, tensors, reduction=reduction).sum(), wanted)
         first = torch.autograd.grad(loss, wanted, retain_graph=True)
         for d in first:
-            d.mul_(7)  # nobody else's memory
+            d.mul_(7)  # the gradients must not share memory
         torch.testing.assert_close(
             torch.autograd.grad(loss * 3, wanted, retain_graph=True), tuple(3 * d for d in expected)
         )
@@ -270,7 +270,7 @@ def test_a_graph_that_is_retained():
             torch.autograd.grad(loss, wanted)
 
 
-def test_gradients_add_up():
+def test_gradients_accumulate():
     tensors = problem()
     for _ in range(2):
         call(linear_cross_entropy, tensors).backward()
@@ -317,8 +317,8 @@ def test_gradcheck(dims, probabilities, reduction):
     assert gradgradcheck(function, leaves(tensors), **batched, **fast)
 
 
-def test_second_derivative_by_value_in_every_dtype(dtype):
-    """By hand, in chunks. Half precision is compared with the float64 of the same rounded operands."""
+def test_second_derivative_in_every_dtype(dtype):
+    """Half precision is compared with float64 at the same rounded inputs."""
     tensors = problem(dtype, dims=(2,))
     results = []
     for function, of in ((linear_cross_entropy, tensors), (reference, double(tensors))):
@@ -331,7 +331,7 @@ def test_second_derivative_by_value_in_every_dtype(dtype):
         torch.testing.assert_close(ours.double(), exact, rtol=rtol, atol=rtol * exact.abs().max().item())
 
 
-def test_gradient_for_the_weight_of_the_classes():
+def test_gradient_of_the_class_weights():
     x, W, b, t = problem(probabilities=True)
     weight = torch.rand(C, dtype=torch.float64, requires_grad=True)
     losses = [call(f, (x, W, b, t), weight=weight) for f in (linear_cross_entropy, reference)]
@@ -440,7 +440,7 @@ def test_memory_does_not_grow_with_the_rows(reduction):
     assert many - few <= 1024 * 64, "a few numbers for each row"
 
 
-def test_memory_is_that_of_the_gradients_and_one_chunk():
+def test_memory_of_the_gradients_and_one_chunk():
     x, W = torch.randn(128, 512, requires_grad=True), torch.randn(2000, 512, requires_grad=True)
     t = torch.randint(0, 2000, (128,))
 
@@ -452,7 +452,7 @@ def test_memory_is_that_of_the_gradients_and_one_chunk():
     assert memory.peak_bytes(step, torch.device("cpu")) < W.nbytes + x.nbytes + 32 * 2000 * 4 + 50_000
 
 
-def test_second_derivative_in_the_memory_of_chunks():
+def test_memory_of_the_second_derivative():
     rows, classes = 512, 5000
     x, W = torch.randn(rows, 8, requires_grad=True), torch.randn(classes, 8, requires_grad=True)
     t = torch.randint(0, classes, (rows,))
@@ -465,7 +465,7 @@ def test_second_derivative_in_the_memory_of_chunks():
     assert memory.peak_bytes(step, torch.device("cpu")) < rows * classes * 4 / 4
 
 
-def test_threads_change_nothing():
+def test_bits_do_not_depend_on_threads():
     torch.manual_seed(1)
     x, W = torch.randn(64, 32, requires_grad=True), torch.randn(1000, 32, requires_grad=True)
     t = torch.randint(0, 1000, (64,))
@@ -488,7 +488,7 @@ def test_threads_change_nothing():
 
 @pytest.mark.parametrize("rows", (3, 100))
 @pytest.mark.parametrize("weighted", (False, True))
-def test_a_class_that_there_is_not(weighted, rows):
+def test_class_out_of_range(weighted, rows):
     for bad in (C, -1):
         tensors = problem()
         tensors[3][5] = bad
@@ -498,7 +498,7 @@ def test_a_class_that_there_is_not(weighted, rows):
 
 
 @needs_torchs
-def test_bad_arguments_raise_what_torch_raises():
+def test_bad_arguments_raise_torchs_errors():
     x, W, b, t = (v.detach() for v in problem(torch.float32))
     q = torch.rand(N, C)
     for args, keywords in (
@@ -529,7 +529,7 @@ def test_bad_arguments_raise_what_torch_raises():
         ((x, W[:, None].expand(C, 4, F), t[1:]), {}),
     ):
         assert outcome(linear_cross_entropy, *args, **keywords) == outcome(TORCHS, *args, **keywords)
-    for args, keywords in (  # in other words
+    for args, keywords in (  # with other messages
         ((x, W.double(), t), {}),
         ((x, W.double(), t[1:]), {}),
         ((x, W, t), dict(linear_bias=b.double())),
@@ -549,7 +549,7 @@ class Subclass(torch.Tensor):
 
 
 @pytest.mark.parametrize("keywords", ({}, {"z_loss": 0.1, "reduction": "none"}), ids=str)
-def test_a_subclass_of_any_argument_keeps_its_type(keywords):
+def test_tensor_subclasses_are_preserved(keywords):
     x, W, b, t = (v.detach() for v in problem())
     weight = torch.rand(C).to(x.dtype)
     plain = linear_cross_entropy(x, W, t, linear_bias=b, weight=weight, **keywords)
@@ -560,7 +560,7 @@ def test_a_subclass_of_any_argument_keeps_its_type(keywords):
         torch.testing.assert_close(loss.as_subclass(torch.Tensor), plain)
 
 
-def test_bad_extensions():
+def test_rejects_invalid_additional_options():
     x, W, _, t = problem()
     for keywords in (dict(empty="one"), dict(logit_softcap=0.0), dict(logit_softcap=-1.0)):
         with pytest.raises(ValueError, match=next(iter(keywords))):
@@ -581,7 +581,7 @@ def test_module():
 
 
 @needs_torchs
-def test_module_is_torchs():
+def test_module_matches_torchs():
     theirs = torch.nn.LinearCrossEntropyLoss(F, C, out_features=(2,), bias=True, weight=torch.rand(C), reduction="sum")
     ours = torchnotes.nn.LinearCrossEntropyLoss(
         F, C, out_features=(2,), bias=True, weight=theirs.weight, reduction="sum"

@@ -1,4 +1,4 @@
-"""What the elementwise losses have in common, beyond the generic checks."""
+"""Tests of all elementwise losses that the generic checks do not cover."""
 
 import itertools
 
@@ -15,7 +15,7 @@ OF_TORCH = [operation for operation in LOSSES.values() if operation.builtin]
 
 @EVERY
 @pytest.mark.kernels
-def test_a_large_sum_is_as_good_as_one_in_double(operation: Operation, device):
+def test_large_sums_are_accurate(operation: Operation, device):
     for reduction in ("mean", "sum"):
         sample = operation.sample({"reduction": reduction}, (3_000_001,), torch.float32, device)
         exact = operation.reference(sample["input"].double(), sample["target"].double(), reduction=reduction)
@@ -24,7 +24,7 @@ def test_a_large_sum_is_as_good_as_one_in_double(operation: Operation, device):
 
 @EVERY
 def test_every_weight_has_a_gradient(operation: Operation, device):
-    """Also where the builtin has none."""
+    """Even if torch's has none."""
     for options in operation.options:
         sample = operation.smooth_sample(options, device)
         weights = [sample[name].requires_grad_() for name in ("weight", "pos_weight") if name in sample]
@@ -49,7 +49,7 @@ def test_autocast_computes_in_float32(operation: Operation, device):
 
 
 @pytest.mark.parametrize("operation", OF_TORCH, ids=lambda operation: operation.function.__name__)
-def test_pairs_of_dtypes_do_what_they_do_in_torch(operation: Operation):
+def test_mixed_dtypes_match_torch(operation: Operation):
     kinds = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.complex64, torch.bool)
     for a, b in itertools.product(kinds, repeat=2):
         x, y = torch.ones(4).to(a), torch.ones(4).to(b)
@@ -69,7 +69,7 @@ def test_bad_reductions_and_missing_arguments(operation: Operation):
     assert outcome(operation.function, x)[0] is outcome(operation.function)[0] is TypeError
 
 
-def test_the_kernels_of_reduced_losses_take_one_gradient():
+def test_kernels_of_reduced_losses_take_one_gradient():
     x = torch.randn(2, 3)
     scale = torch.tensor(0.25, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="one number"):

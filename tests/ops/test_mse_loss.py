@@ -18,7 +18,7 @@ def test_generic(check):
 inf = float("inf")
 
 
-def test_the_worked_example_of_the_notes():
+def test_worked_example_of_the_notes():
     """Row 5: y^ = 1/2, y = 1: L = 1/4, dL/dy^ = -1, dL/dy = 1."""
     prediction, y = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.5, 1.0))
     loss = F.mse_loss(prediction, y)
@@ -26,18 +26,18 @@ def test_the_worked_example_of_the_notes():
     assert torch.autograd.grad(loss, (prediction, y)) == (-1, 1)
 
 
-def test_the_root_of_the_sum_of_squares_is_the_distance():
+def test_root_of_the_sum_is_the_distance():
     x, y = torch.randn(2, 1000, dtype=torch.float64)
     torch.testing.assert_close(F.mse_loss(x, y, reduction="sum").sqrt(), torch.linalg.vector_norm(x - y))
 
 
-def test_the_second_derivative_is_twice_the_weight():
+def test_second_derivative_is_twice_the_weight():
     x, y, w = torch.randn(3, 5, dtype=torch.float64)
     hessian = torch.func.hessian(lambda x: F.mse_loss(x, y, reduction="sum", weight=w))(x)
     torch.testing.assert_close(hessian, torch.diag(2 * w))
 
 
-def test_sizes_that_broadcast_are_warned_of():
+def test_broadcasting_warns():
     x, y = torch.randn(4, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     for a, b in ((x, y), (y, x)):
         a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
@@ -61,7 +61,7 @@ def test_deprecated_reductions():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_the_smallest_gradients_are_rounded_once():
+def test_subnormal_gradients_are_rounded_once():
     for difference, g in ((3e6, 1e-37), (1e30, 1e-41), (inf, 4.8e-38), (3.0, 1e38)):
         results = []
         for dtype in (torch.float32, torch.float64):
@@ -75,7 +75,7 @@ def test_the_smallest_gradients_are_rounded_once():
 
 @pytest.mark.parametrize("wanted", ((True, False), (True, True)), ids=("input", "input and target"))
 @pytest.mark.parametrize("kind", (torch.float32, torch.bfloat16), ids=str)
-def test_the_largest_numbers_overflow_no_earlier_than_in_torch(wanted, kind):
+def test_large_values_overflow_no_earlier_than_in_torch(wanted, kind):
     most = 3e38
     cases = (  # x - y, weight, gradient of each element
         (most, None, 0.25),

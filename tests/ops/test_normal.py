@@ -28,7 +28,7 @@ class TestNormal(FillChecks):
     )
 
 
-def test_standard_normal_numbers_are_right_to_a_few_ulp():
+def test_standard_normal_numbers_are_accurate_to_a_few_ulp():
     for dtype in (torch.float32, torch.float64):
         got = init.normal_(torch.empty(1 << 20, dtype=dtype), generator=KEY).double().numpy()
         exact = normals(KEY, 1 << 20, dtype)
@@ -37,7 +37,7 @@ def test_standard_normal_numbers_are_right_to_a_few_ulp():
         assert ulps.max() < 4
 
 
-def test_the_tails_beyond_four_deviations():
+def test_tails_beyond_four_standard_deviations():
     n = 1 << 23
     x = init.normal_(torch.empty(n), generator=KEY)
     for bound in (4.0, 4.5, 5.0):
@@ -47,7 +47,7 @@ def test_the_tails_beyond_four_deviations():
     assert 5 < x.abs().max().item() < 6.7
 
 
-def test_no_deviation_and_bad_ones():
+def test_zero_and_invalid_standard_deviations():
     assert torch.equal(init.normal_(torch.empty(3), 2.0, 0.0), torch.full((3,), 2.0))
     x = torch.ones(3)
     for std in (-1.0, math.nan):

@@ -15,7 +15,7 @@ def test_generic(check):
 
 
 @pytest.mark.parametrize("h", (0.0, 0.5))
-def test_not_a_number(h, dtype, device):
+def test_nan(h, dtype, device):
     f = torch.tensor([float("nan"), 1.0, float("inf")], dtype=dtype, device=device, requires_grad=True)
     y = torch.tensor([1.0, float("nan"), float("inf")], dtype=dtype, device=device)
     loss = F.pinball_loss(f, y, 0.3, reduction="none", smoothing=h)
@@ -23,7 +23,7 @@ def test_not_a_number(h, dtype, device):
     assert torch.autograd.grad(loss.sum(), f)[0].isnan().all()
 
 
-def test_at_the_kink_the_subgradient_of_the_upper_branch_is_taken(dtype, device):
+def test_subgradient_at_the_kink_is_that_of_the_upper_branch(dtype, device):
     for zero in (0.0, -0.0):
         f = torch.tensor([zero, 1.0, -7.0], dtype=dtype, device=device, requires_grad=True)
         y = torch.tensor([-zero, 1.0, -7.0], dtype=dtype, device=device)
@@ -39,7 +39,7 @@ def test_at_the_kink_the_subgradient_of_the_upper_branch_is_taken(dtype, device)
 @pytest.mark.parametrize("n", (1, 31, 5000))
 @pytest.mark.parametrize("quantiles", (1, 2, 3, 7, 16, 17, 40, 1500))
 def test_any_number_of_quantiles(quantiles, n, dtype, device):
-    """Fewer than a vector has lanes, more, and more than a block of elements."""
+    """Fewer than the lanes of a SIMD vector, more, and more than a block of elements."""
     if quantiles * n > 200_000:
         return
     taus = torch.linspace(0.01, 0.99, quantiles).tolist()
@@ -55,7 +55,7 @@ def test_any_number_of_quantiles(quantiles, n, dtype, device):
         torch.testing.assert_close(*grads, rtol=tolerance, atol=tolerance / 1000)
 
 
-def test_the_smoothed_loss_is_convex_and_tends_to_the_loss():
+def test_smoothed_loss_is_convex_and_converges():
     r = torch.linspace(-3, 3, 60_001, dtype=torch.float64)
     f = torch.zeros_like(r).requires_grad_()
     for tau in (0.1, 0.5, 0.9):
@@ -69,7 +69,7 @@ def test_the_smoothed_loss_is_convex_and_tends_to_the_loss():
             assert slope.diff().abs().max() <= 1e-4 / (2 * h) + 1e-12 or h < 1e-4, "and without a jump"
 
 
-def test_a_quantile_of_numpy():
+def test_numpy_quantiles():
     f, y = torch.randn(2, 4)
     assert torch.equal(F.pinball_loss(f, y, np.float32(0.25)), F.pinball_loss(f, y, 0.25))
 
@@ -99,7 +99,7 @@ def test_bad_arguments():
 # Row 16
 
 
-def test_the_minimiser_is_the_empirical_quantile():
+def test_minimizer_is_the_empirical_quantile():
     y = torch.randn(101, dtype=torch.float64)
     candidates = y.sort().values
     for tau in (0.05, 0.25, 0.5, 0.77, 0.99):
@@ -107,7 +107,7 @@ def test_the_minimiser_is_the_empirical_quantile():
         assert candidates[losses.argmin()] == torch.quantile(y, tau, interpolation="higher")
 
 
-def test_the_derivative_of_the_expected_loss_is_the_distribution_function_less_tau():
+def test_derivative_of_the_expected_loss_is_the_distribution_function_minus_tau():
     y = torch.randn(1000, dtype=torch.float64)
     for f in (-1.0, 0.0, 0.5):
         prediction = torch.full((), f, dtype=torch.float64, requires_grad=True)
@@ -121,7 +121,7 @@ def test_quantile_regression_agrees_with_statsmodels():
     y = x @ torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64) + (1 + x[:, 1].abs()) * torch.randn(300).double()
     taus = (0.1, 0.5, 0.9)
     w = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
-    for h in (1.0, 0.1, 0.01, 1e-3):  # ever closer to the loss itself
+    for h in (1.0, 0.1, 0.01, 1e-3):  # converges to the loss itself
         optimizer = torch.optim.LBFGS([w], max_iter=300, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
 
         def closure(optimizer=optimizer, h=h):

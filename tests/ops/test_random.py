@@ -1,7 +1,7 @@
-"""What all random operations have in common: those that multiply a tensor by noise and those that fill one.
+"""Tests of all random operations: those that multiply a tensor by noise and those that fill a tensor.
 
-Their numbers are a function of a key and of the index of an element. tests/ops/test_X.py compares them with the
-formulas and the distribution of X.
+Their numbers are a function of a key and of the element's index. tests/ops/test_X.py tests the formula and the
+distribution of X.
 """
 
 import itertools
@@ -28,32 +28,34 @@ from torchnotes.testing.layouts import LAYOUTS, expanded, offset_by_one
 class Random:
     function: Callable[..., Tensor]
     builtin: Callable[..., Tensor]
-    kernels: tuple[str, ...]  # its native operators, the last in place, of a tensor, a key and these numbers
+    kernels: tuple[
+        str, ...
+    ]  # its native operators, called with a tensor, a key and the options; the last one is in-place
     keywords: dict[str, float]
     numbers: tuple[float, ...]
-    noise: Callable[..., Tensor] | None = None  # what it multiplies by, for a given tensor; None if it fills
+    noise: Callable[..., Tensor] | None = None  # the factors for a tensor; None if the operation fills
 
     @property
     def fills(self) -> bool:
         return self.noise is None
 
     def __call__(self, x: Tensor, **more: Any) -> Tensor:
-        """x times noise, or random numbers in a copy of x."""
+        """Multiplies x by noise, or fills a copy of x."""
         return self.function(x.clone() if self.fills else x, **self.keywords, **more)
 
     def write(self, x: Tensor, **more: Any) -> Tensor:
-        """The same in place."""
+        """The same, in place."""
         return self.function(x, **self.keywords, **more, **({} if self.fills else {"inplace": True}))
 
     def native(self, x: Tensor, keys: Tensor, *place: Any) -> Tensor:
-        """The same by the native operator."""
+        """Calls the native operator."""
         y = x.clone() if self.fills else x
         result = getattr(torch.ops.torchnotes, self.kernels[0]).default(y, keys, *self.numbers, *place)
         return y if self.fills else result
 
 
 def gaussian_noise(x: Tensor, sigma: float) -> Tensor:
-    """Of the normal numbers that test_normal.py compares with the formula."""
+    """Uses normal_, which test_normal.py compares with the formula."""
     computed = torch.float64 if x.dtype == torch.float64 else torch.float32
     return 1 + sigma * init.normal_(torch.empty(x.shape, dtype=computed, device=x.device), generator=KEY)
 
@@ -86,8 +88,8 @@ EACH_FILL = pytest.mark.parametrize("op", FILLS, ids=lambda op: op.kernels[0])
 # the key
 
 
-def test_the_key_of_a_seed():
-    """These numbers are part of the interface: a seed gives the same network with every version."""
+def test_key_of_a_seed():
+    """These numbers are part of the interface: a seed gives the same network in every version."""
     for seed, numbers in (
         (0, [900450186894289456, 3969543146641149121]),
         (1, [7692698082559361259, 4064269471072392265]),
@@ -100,7 +102,7 @@ def test_the_key_of_a_seed():
 
 
 @ALL
-def test_a_seed_or_generator_determines_the_numbers_and_every_call_draws_a_key(op, device):
+def test_every_call_draws_a_key_from_the_seed_or_generator(op, device):
     x = torch.ones(1000, device=device)
     torch.manual_seed(3)
     keys = [random_key(x) for _ in range(2)]
@@ -118,7 +120,7 @@ def test_a_seed_or_generator_determines_the_numbers_and_every_call_draws_a_key(o
 
 
 @EACH_NOISE
-def test_nothing_is_drawn_where_there_is_no_noise(op, device):
+def test_no_key_is_drawn_without_noise(op, device):
     state = torch.get_rng_state()
     for x, keywords in ((torch.ones(3), {"training": False}), (torch.ones(3), {"p": 0}), (torch.ones(0, 2), {})):
         x = x.to(device)
@@ -134,7 +136,7 @@ def test_nothing_is_drawn_where_there_is_no_noise(op, device):
 
 
 @EACH_NOISE
-def test_output_and_gradient_are_the_input_and_its_gradient_times_noise(op, dtype, device):
+def test_output_and_gradient_are_multiplied_by_the_same_noise(op, dtype, device):
     sweep = ({"p": 0.3}, {"p": 0.5}, {"p": 1.0}, {"p": 1e-9}, {"p": 1 - 2**-20})
     special = torch.tensor((0.0, -0.0, 1e-42, 3e38, torch.inf, -torch.inf, torch.nan), dtype=torch.float64)
     for keywords in sweep if op is DROPOUT else ({"sigma": 0.3}, {"sigma": 3.0}):
@@ -153,7 +155,7 @@ def test_output_and_gradient_are_the_input_and_its_gradient_times_noise(op, dtyp
 
 
 @ALL
-def test_every_length_is_the_start_of_a_longer_one_and_leaves_the_neighbours_alone(op, dtype, device):
+def test_every_length_is_a_prefix_of_a_longer_one_and_writes_nothing_else(op, dtype, device):
     x = values((32_771,), dtype, device)
     longest = op(x, generator=KEY)
     for n in (*range(300), 511, 512, 513, 1023, 1025, 4999, 32_771):
@@ -166,7 +168,7 @@ def test_every_length_is_the_start_of_a_longer_one_and_leaves_the_neighbours_alo
 
 
 @ALL
-def test_the_bits_do_not_depend_on_the_layout(op, dtype, device):
+def test_bits_do_not_depend_on_the_layout(op, dtype, device):
     x = values((2, 3, 5, 4), dtype, device)
     expected = op(x, generator=KEY)
     for layout in (*LAYOUTS, expanded):
@@ -177,7 +179,7 @@ def test_the_bits_do_not_depend_on_the_layout(op, dtype, device):
         if layout is expanded:
             assert issubclass(outcome(op.write, laid_out)[0], RuntimeError)
             assert torch.equal(laid_out, layout(x)), "nothing is written"
-        elif not (op.fills and laid_out.is_neg()):  # a copy is filled, which is negated when it is read
+        elif not (op.fills and laid_out.is_neg()):  # the filled copy is negated when read
             stride, version = laid_out.stride(), laid_out._version
             assert op.write(laid_out, generator=KEY) is laid_out
             assert torch.equal(laid_out, expected)
@@ -191,7 +193,7 @@ def test_the_bits_do_not_depend_on_the_layout(op, dtype, device):
 
 
 @ALL
-def test_the_bits_do_not_depend_on_threads_and_place_in_memory(op, dtype):
+def test_bits_do_not_depend_on_threads_and_alignment(op, dtype):
     x = values((300_007,), dtype, "cpu")
     with threads(1):
         expected = op(x, generator=KEY)
@@ -209,7 +211,7 @@ def test_the_bits_do_not_depend_on_threads_and_place_in_memory(op, dtype):
 
 
 @ALL
-def test_a_part_gets_the_numbers_of_its_place(op, dtype, device):
+def test_shards_get_the_numbers_of_the_full_tensor(op, dtype, device):
     whole = values((1 << 21,), dtype, device)
     for (expected, place), (x, _) in zip(windows(op.native(whole, KEY)), windows(whole), strict=True):
         memory = torch.full((x.numel() + 2,), 77.0, dtype=dtype, device=device)
@@ -231,7 +233,7 @@ def test_a_part_gets_the_numbers_of_its_place(op, dtype, device):
 
 
 @ALL
-def test_a_key_for_each_example_is_that_of_the_example_alone(op, dtype, device):
+def test_one_key_per_example(op, dtype, device):
     for shape in ((4, 3, 37), (4, 3), (2, 2, 2000)):
         x, keys = values(shape, dtype, device), torch.randint(2**62, (*shape[:2], 2), device=device)
         together = op.native(x, keys)
@@ -243,8 +245,8 @@ def test_a_key_for_each_example_is_that_of_the_example_alone(op, dtype, device):
 
 
 @EACH_NOISE
-def test_derivatives_and_transforms_are_those_of_a_product_with_constant_noise(op, device):
-    """Whether it is written to a new tensor or in place."""
+def test_derivatives_and_transforms_match_a_product_with_constant_noise(op, device):
+    """Out of place and in place."""
     x, tangent = (values((4, 3), torch.float64, device) for _ in range(2))
 
     def product(x: Tensor) -> Tensor:
@@ -303,7 +305,7 @@ def test_randomness_of_vmap(op, device):
 
 
 @EACH_FILL
-def test_vmap_fills_each_example_by_its_key(op, device):
+def test_vmap_with_one_key_per_example(op, device):
     x = torch.ones(3, 100, device=device)
     different = torch.vmap(lambda t: op.write(torch.empty_like(t)), randomness="different")(x)
     assert not torch.equal(different[0], different[1])
@@ -314,7 +316,7 @@ def test_vmap_fills_each_example_by_its_key(op, device):
 
 
 @EACH_NOISE
-def test_only_the_key_is_saved_and_checkpoints_make_the_same_noise_again(op, device):
+def test_only_the_key_is_saved_and_checkpoints_recompute_the_same_noise(op, device):
     x = values((100,), torch.float64, device).requires_grad_()
     saved: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
@@ -323,7 +325,7 @@ def test_only_the_key_is_saved_and_checkpoints_make_the_same_noise_again(op, dev
         op.write(inner)
     assert [(t.shape, t.dtype) for t in saved] == [((2,), torch.int64)] * 2
     (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
-    y.mul_(2)  # which is not needed
+    y.mul_(2)  # backward does not need it
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], 2 * expected)
 
     def block(x: Tensor) -> Tensor:
@@ -348,7 +350,7 @@ def test_only_the_key_is_saved_and_checkpoints_make_the_same_noise_again(op, dev
 
 @EACH_NOISE
 def test_in_place_in_a_graph(op, dtype, device):
-    """An intermediate result, and a view of one; what torch refuses is refused before it is written."""
+    """Intermediate results and views of them. Tensors that torch rejects are rejected before anything is written."""
     leaf, grad = values((3, 4), dtype, device).requires_grad_(), values((3, 4), dtype, device)
     for select in (lambda t: t, lambda t: t[:, 1:]):
         inner = leaf * 1
@@ -370,7 +372,7 @@ def test_in_place_in_a_graph(op, dtype, device):
         lambda: leaf.detach().clone().requires_grad_(),
         lambda: leaf[1:],
         lambda: (leaf[:, :1] * 1).expand(3, 4),
-        lambda: (leaf * 1).unbind()[0],  # one of several views
+        lambda: (leaf * 1).unbind()[0],  # an output of a multi-view operation
         view_made_in_no_grad,
         inference,
     ):
@@ -381,7 +383,7 @@ def test_in_place_in_a_graph(op, dtype, device):
 
 
 @EACH_FILL
-def test_a_parameter_is_filled_without_a_graph(op, device):
+def test_filling_a_parameter_records_no_graph(op, device):
     x = torch.nn.Parameter(torch.zeros(3, 4, device=device))
     version = x._version
     assert op.write(x) is x
@@ -487,7 +489,7 @@ def test_bad_arguments(op, device):
 
 @ALL
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is one device")
-def test_a_generator_of_another_device_is_refused(op):
+def test_rejects_a_generator_on_another_device(op):
     for device, other in (("cpu", "cuda"), ("cuda", "cpu")):
         x = torch.ones(3, device=device)
         with pytest.raises(RuntimeError, match="generator"):
@@ -500,7 +502,7 @@ def test_a_generator_of_another_device_is_refused(op):
 
 @ALL
 def test_opcheck(op, device):
-    """In full once; other dtypes and layouts differ in what the fake kernels say."""
+    """Runs all checks once. Other dtypes and layouts only affect the fake kernels."""
     for name in op.kernels:
         kernel = getattr(torch.ops.torchnotes, name).default
         for dtype, layout in zip((torch.float32, torch.float64, torch.bfloat16, torch.float16), LAYOUTS, strict=False):
@@ -511,8 +513,8 @@ def test_opcheck(op, device):
 
 
 def test_compiled_with_inductor():
-    """All of them in one function: by a given key the results are those of eager mode; by a seed those of the seed,
-    where each call draws a key. In training the compiler saves the key, and no mask."""
+    """Compiles all random operations as one function. With a key the results are those of eager mode. With a seed each
+    call draws a key. In training the compiler saves the key instead of a mask."""
     layers = torch.nn.Sequential(
         nn.Dropout(0.2), nn.GaussianDropoutLinear(8, 8, p=0.2), nn.GaussianDropout(0.1), nn.VariationalDropout(8)
     )
@@ -571,8 +573,8 @@ def test_compiled_transforms(op):
 
 
 @EACH_NOISE
-def test_exported_graphs_hold_our_operator_in_training_alone(op):
-    """It is faster than what the compiler makes of torch's."""
+def test_exported_graphs_contain_our_operator_only_in_training(op):
+    """The operator is faster than the compiled code of torch's."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     class Module(torch.nn.Module):

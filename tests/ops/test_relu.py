@@ -12,7 +12,7 @@ def test_generic(check):
     check()
 
 
-def test_the_derivative_of_the_notes():
+def test_derivative_of_the_notes():
     x = torch.tensor([-2.0, -0.0, 0.0, 1e-300, 3.0], dtype=torch.float64, requires_grad=True)
     y = F.relu(x)
     (first,) = torch.autograd.grad(y.sum(), x)

@@ -1,4 +1,4 @@
-"""What softmax and log_softmax have in common, beyond the generic checks."""
+"""Tests of softmax and log_softmax that the generic checks do not cover."""
 
 import itertools
 
@@ -25,8 +25,8 @@ def test_every_layout_along_every_dimension(operation: Operation, dtype, device)
 
 @BOTH
 @pytest.mark.kernels
-def test_error_of_rows_with_a_large_mean_is_not_above_the_builtins(operation: Operation, dtype, device):
-    if dtype == torch.float64:  # there is no wider type at hand
+def test_error_of_rows_with_a_large_mean_is_no_larger_than_torchs(operation: Operation, dtype, device):
+    if dtype == torch.float64:  # there is no wider reference
         return
     x = rows_of_every_kind().to(dtype)
     grad = torch.randn_like(x)
@@ -36,7 +36,7 @@ def test_error_of_rows_with_a_large_mean_is_not_above_the_builtins(operation: Op
     for name, true in exact.items():
         error, builtins = ((got[name].cpu().double() - true).abs().nan_to_num() for got in (ours, theirs))
         for kind in torch.arange(len(x)).split(20):
-            # The largest of 20,000 errors is a matter of chance.
+            # The largest of 20,000 errors is random.
             one_rounding = torch.finfo(dtype).eps * true[kind].abs().nan_to_num(neginf=0).max()
             assert error[kind].max() <= 1.25 * builtins[kind].max() + one_rounding
             assert error[kind].mean() <= 1.1 * builtins[kind].mean() + 1e-3 * one_rounding
@@ -45,8 +45,8 @@ def test_error_of_rows_with_a_large_mean_is_not_above_the_builtins(operation: Op
 @BOTH
 @pytest.mark.kernels
 @pytest.mark.parametrize("length", (3, 10, 17, 30, 48))
-def test_short_rows_err_no_more_than_the_builtins(operation: Operation, length, device):
-    """The mean square of many rows is known to some hundredths. Short ones are added up across the vectors."""
+def test_error_of_short_rows_is_no_larger_than_torchs(operation: Operation, length, device):
+    """Short rows are summed across SIMD vectors. The mean square error over many rows is accurate to a few percent."""
     x, grad = (torch.randn(4000, length) for _ in range(2))
     exact = operation.results(operation.reference, {"input": x.double().requires_grad_()}, grad.double())
     sample = {"input": x.to(device).requires_grad_(), "dim": -1}
@@ -70,7 +70,7 @@ def test_dtype_argument(operation: Operation, device):
 
 
 @BOTH
-def test_arguments_that_torch_refuses_or_ignores(operation: Operation, device):
+def test_arguments_that_torch_rejects_or_ignores(operation: Operation, device):
     x = values((3, 5), torch.float32, device)
     for dtype in (np.ones(2), "float32", torch.int64):
         with pytest.raises(RuntimeError if isinstance(dtype, torch.dtype) else TypeError):

@@ -12,7 +12,7 @@ def test_generic(check):
     check()
 
 
-def test_the_derivatives_of_the_notes():
+def test_derivatives_of_the_notes():
     x = (torch.arange(-5000, 5001, dtype=torch.float64) / 625).requires_grad_()
     s = F.sigmoid(x)
     (first,) = torch.autograd.grad(s.sum(), x, create_graph=True)
@@ -25,13 +25,13 @@ def test_the_derivatives_of_the_notes():
     assert x[5000] == 0
 
 
-def test_the_derivative_vanishes_at_both_infinities():
+def test_derivative_vanishes_at_both_infinities():
     x = torch.tensor([-1e4, -800.0, 800.0, 1e4, float("inf"), float("-inf")], dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(F.sigmoid(x).sum(), x)
     assert torch.equal(first, torch.zeros(6, dtype=torch.float64))
 
 
-def test_the_second_derivative_at_0_of_the_largest_gradients():
+def test_second_derivative_at_0_does_not_overflow_for_large_gradients():
     x = torch.zeros(1, requires_grad=True)
     (gradient,) = torch.autograd.grad(F.sigmoid(x), x, torch.full((1,), 1e38), create_graph=True)
     assert torch.autograd.grad(gradient, x, torch.full((1,), 10.0))[0] == 0

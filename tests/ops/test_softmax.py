@@ -12,7 +12,7 @@ def test_generic(check):
     check()
 
 
-def test_the_jacobian_of_the_notes():
+def test_jacobian_of_the_notes():
     x = torch.randn(7, dtype=torch.float64)
     y = F.softmax(x, 0)
     jacobian = torch.autograd.functional.jacobian(lambda x: F.softmax(x, 0), x)

@@ -12,7 +12,7 @@ def test_generic(check):
     check()
 
 
-def test_the_derivatives_of_the_notes():
+def test_derivatives_of_the_notes():
     x = (torch.arange(-5000, 5001, dtype=torch.float64) / 1000).requires_grad_()
     t = F.tanh(x)
     e = torch.exp(2 * x.detach())
@@ -24,20 +24,20 @@ def test_the_derivatives_of_the_notes():
     torch.testing.assert_close(second, -2 * t * (1 - t**2), rtol=1e-10, atol=1e-16)
 
 
-def test_the_greatest_derivative_is_1_and_not_a_half():
+def test_largest_derivative_is_1_and_not_a_half():
     x = (torch.arange(-5000, 5001, dtype=torch.float64) / 1000).requires_grad_()
     (first,) = torch.autograd.grad(F.tanh(x).sum(), x)
     assert first.max() == first[5000] == 1
     assert x[5000] == 0
 
 
-def test_the_derivative_vanishes_at_both_infinities():
+def test_derivative_vanishes_at_both_infinities():
     x = torch.tensor([-1e4, -400.0, 400.0, 1e4, float("inf"), float("-inf")], dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(F.tanh(x).sum(), x)
     assert torch.equal(first, torch.zeros(6, dtype=torch.float64))
 
 
-def test_the_second_derivative_overflows_no_earlier_than_torchs():
+def test_second_derivative_overflows_no_earlier_than_torchs():
     for function in (F.tanh, torch.tanh):
         x, g = torch.tensor([0.0, 1e-20, 1.0], requires_grad=True), torch.full((3,), 1e38)
         (gradient,) = torch.autograd.grad(function(x), x, g, create_graph=True)

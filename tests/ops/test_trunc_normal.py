@@ -14,7 +14,7 @@ from torchnotes import init
 
 
 def fractions_in_double(n, dtype):
-    """Those of float32 have all the 32 bits of a word."""
+    """Uniform numbers. For float32 they use all 32 bits of a random word."""
     if dtype == torch.float64:
         return fractions(KEY, n, dtype) + 2.0**-54
     return (element_bits(KEY, n, dtype)[0].astype(np.float64) + 0.5) * 2.0**-32
@@ -43,20 +43,20 @@ class TestTruncNormal(FillChecks):
 @pytest.mark.parametrize(
     ("a", "b"), ((-2, 2), (5, 6), (-6, -5), (8, 9), (-math.inf, math.inf), (3, math.inf), (-math.inf, -9), (1, 1))
 )
-def test_far_from_the_mean(a, b, dtype):
+def test_intervals_far_from_the_mean(a, b, dtype):
     n = 100_000
     x = init.trunc_normal_(torch.empty(n, dtype=dtype), 0.0, 1.0, a, b, generator=KEY).double().numpy()
     low, high = (torch.tensor(float(t), dtype=dtype).item() for t in (a, b))
     assert ((low <= x) & (x <= high)).all()
     if a < b and dtype in (torch.float32, torch.float64):
-        inverse = stats.truncnorm(a, b).isf if a + b > 0 else stats.truncnorm(a, b).ppf  # the mirror image
+        inverse = stats.truncnorm(a, b).isf if a + b > 0 else stats.truncnorm(a, b).ppf  # mirrored
         exact = inverse(fractions_in_double(n, dtype))
         np.testing.assert_allclose(x, exact, rtol=1e-6 if dtype == torch.float32 else 1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:mean is more than 2 std")
-def test_an_interval_of_one_number_gives_that_number():
-    """However the formula is rounded, up and down."""
+def test_an_interval_of_one_number():
+    """Whether the formula rounds up or down."""
     for bound in torch.linspace(-4, 4, 200, dtype=torch.float64).tolist():
         assert (init.trunc_normal_(torch.empty(3, dtype=torch.float64), 0.1, 1.1, bound, bound) == bound).all()
 
@@ -70,7 +70,7 @@ def test_bad_arguments():
     assert (x == 1).all()
 
 
-def test_a_mean_far_from_the_bounds_is_warned_of_once():
+def test_a_mean_far_from_the_bounds_warns_once():
     for mean in (5.0, torch.tensor(-5.0)):
         with pytest.warns(UserWarning, match="mean is more than 2 std from") as caught:
             init.trunc_normal_(torch.empty(3), mean)

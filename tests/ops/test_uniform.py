@@ -28,7 +28,7 @@ class TestUniform(FillChecks):
     )
 
 
-def test_the_bounds():
+def test_bounds():
     for a, b in ((0.0, 1.0), (-3.0, -3.0), (5.0, 7.0)):
         for dtype in (torch.float32, torch.float64):
             x = init.uniform_(torch.empty(1 << 20, dtype=dtype), a, b)
@@ -36,7 +36,7 @@ def test_the_bounds():
     assert (init.uniform_(torch.empty(1 << 20)) < 1).all()
 
 
-def test_bad_bounds_raise_what_torch_raises(dtype):
+def test_bad_bounds_raise_torchs_errors(dtype):
     x = torch.ones(3, dtype=dtype)
     largest = torch.finfo(dtype).max
     bad = [(2.0, 1.0), (math.nan, 1.0), (0.0, math.nan), (0.0, math.inf), (-math.inf, 0.0), (-largest, largest)]
@@ -55,8 +55,8 @@ def test_double_precision_has_53_random_bits():
     assert abs((whole % 2).mean().item() - 0.5) < 4.5 * 0.5 / 100_000**0.5, "the last bit is random"
 
 
-def test_a_place_far_away():
-    """The number of a block has more than 32 bits."""
+def test_large_offsets():
+    """The index of the block has more than 32 bits."""
     for dtype in (torch.float32, torch.float64):
         for first in (2**34 - 40, 2**40 + 12345):
             x = torch.empty(200, dtype=dtype)
@@ -65,9 +65,9 @@ def test_a_place_far_away():
 
 
 @pytest.mark.parametrize("a", (-1.0, 0.0))
-def test_the_variance_of_the_notes(a):
+def test_variance_of_the_notes(a):
     """Row 20 takes Var U(a, b) = (b - a)^2 / 12."""
     n = 1 << 20
     x = init.uniform_(torch.empty(n, dtype=torch.float64), a, 1.0)
     expected = (1 - a) ** 2 / 12
-    assert abs(x.var().item() / expected - 1) < 4.5 * (0.8 / n) ** 0.5  # the kurtosis of a uniform number is 1.8
+    assert abs(x.var().item() / expected - 1) < 4.5 * (0.8 / n) ** 0.5  # a uniform distribution has a kurtosis of 1.8
