@@ -1,13 +1,15 @@
 """Tests of all elementwise losses that the generic checks do not cover."""
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
 
 from checks import outcome
+from torchnotes.testing import derivatives
 from torchnotes.testing.operation import Operation, described
-from torchnotes.testing.operations.losses import LOSSES
+from torchnotes.testing.operations.losses import LOSSES, positive
 
 EVERY = pytest.mark.parametrize("operation", LOSSES.values(), ids=LOSSES)
 OF_TORCH = [operation for operation in LOSSES.values() if operation.builtin]
@@ -23,14 +25,16 @@ def test_large_sums_are_accurate(operation: Operation, device):
 
 
 @EVERY
-def test_every_weight_has_a_gradient(operation: Operation, device):
-    """Even if torch's has none."""
-    for options in operation.options:
-        sample = operation.smooth_sample(options, device)
-        weights = [sample[name].requires_grad_() for name in ("weight", "pos_weight") if name in sample]
-        if weights:
-            results = (f(**sample).sum() for f in (operation.function, operation.reference))
-            torch.testing.assert_close(*(torch.autograd.grad(y, weights) for y in results), msg=described(options))
+@pytest.mark.parametrize("check", derivatives.ALL, ids=lambda check: check.__name__)
+def test_every_weight_has_derivatives(operation: Operation, check, device):
+    """Also where the builtin has none."""
+
+    def with_gradient(shape):
+        return positive(shape).requires_grad_()
+
+    weighted = [each for each in operation.options if "weight" in each]
+    options = [{**each, **{name: with_gradient for name in each if "weight" in name}} for each in weighted]
+    check(dataclasses.replace(operation, options=tuple(options), more_options=()), device=device)
 
 
 @EVERY

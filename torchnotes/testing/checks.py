@@ -22,15 +22,6 @@ OF_KERNELS: tuple[Callable[..., Any], ...] = (
     values.check_threads,
     values.check_place_in_memory,
 )
-OF_DERIVATIVES: tuple[Callable[..., Any], ...] = (
-    derivatives.check_gradient,
-    derivatives.check_third_derivative,
-    derivatives.check_wanted_gradients,
-    derivatives.check_vmap,
-    derivatives.check_dual_numbers,
-    derivatives.check_compositions,
-    derivatives.check_second_derivative,
-)
 OF_MODES: tuple[Callable[..., Any], ...] = (
     modes.check_saved_tensors,
     modes.check_gradient_modes,
@@ -86,7 +77,7 @@ def _checks(operation: Operation, dtypes: tuple[torch.dtype, ...], device: Any) 
     cheap, *others = OF_KERNELS
     for dtype in dtypes:
         yield Check(cheap, operation, dtype, device)
-    for function in OF_DERIVATIVES:
+    for function in derivatives.ALL:
         yield Check(function, operation, None, device)
     for function in others:
         for dtype in dtypes:

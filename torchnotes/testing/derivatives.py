@@ -189,3 +189,14 @@ def _check_nested(operation: Operation, samples: list[Sample], names: list[str])
     expected = _one_by_one(operation, samples, tuple(names))
     found = outputs.flatten(0, 1), {name: g.flatten(0, 1) for name, g in gradients.items()}
     torch.testing.assert_close(found, expected, **EXACT)
+
+
+ALL: tuple[Callable[..., Any], ...] = (
+    check_gradient,
+    check_third_derivative,
+    check_wanted_gradients,
+    check_vmap,
+    check_dual_numbers,
+    check_compositions,
+    check_second_derivative,
+)

@@ -154,11 +154,11 @@ CROSS_ENTROPY = {
             *({**each, **kind} for each, kind in itertools.product(TORCHS, KINDS)),
             *({**each, **SUM} for each in OURS),
             *({**each, **NONE, "target": probabilities} for each in OURS),
+            {"target": probabilities_with_gradient, "label_smoothing": 0.1},
+            {"target": probabilities_with_gradient, "weight": per_class, "z_loss": 0.1, **NONE},
             *({**kind, **reduction} for kind, reduction in itertools.product(KINDS, (SUM, NONE))),
         ),
         more_options=(
-            {"target": probabilities_with_gradient, "label_smoothing": 0.1},
-            {"target": probabilities_with_gradient, "weight": per_class, **NONE},
             {"weight": per_class, "label_smoothing": 0.1, **SUM},
             {"target": no_class, "empty": "zero"},
             {"target": nonnegative, "ignore_index": 0, **SUM},

@@ -43,6 +43,10 @@ def probabilities(shape: Shape) -> Tensor:
     return torch.where(torch.rand(shape) < 0.5, y.round(), y)
 
 
+def probabilities_with_gradient(shape: Shape) -> Tensor:
+    return probabilities(shape).requires_grad_()
+
+
 def labels(shape: Shape) -> Tensor:
     """0, 1, and -1 for what is ignored; never all of them."""
     y = torch.where(torch.rand(shape) < 0.3, -1.0, probabilities(shape))
@@ -174,7 +178,8 @@ LOSSES = {
             {"pos_weight": per_column},
             {"weight": per_row, **SUM},
             {"weight": per_sample, **NONE},
-            {"label_smoothing": 0.1, "target": lambda shape: probabilities(shape).requires_grad_()},
+            {"label_smoothing": 0.1, "target": probabilities_with_gradient},
+            {"target": probabilities_with_gradient, "pos_weight": per_column},
             {"target": labels, "ignore_index": -1},
             *_every_reduction(EVERYTHING),
         ),
