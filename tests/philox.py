@@ -1,4 +1,4 @@
-"""Philox4x32-10, and what is made of it, in numpy: from the paper and from the words of csrc/formulas/philox.h."""
+"""Philox4x32-10 and the numbers derived from it, in numpy, after the paper and csrc/formulas/philox.h."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 MASK = np.uint64(0xFFFFFFFF)
-KEY = torch.tensor([0x0123_4567_89AB_CDEF, -0x0FED_CBA9_8765_4321])  # the upper halves count, and the sign
+KEY = torch.tensor([0x0123_4567_89AB_CDEF, -0x0FED_CBA9_8765_4321])  # uses the upper halves and the sign
 
 
 def philox(counter: list, key: list[int]) -> list[np.ndarray]:
-    """The four words of blocks, whose counters are four arrays of 32 bits."""
+    """The four words of each block. The counters are given as four arrays of 32-bit words."""
     c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
     k0, k1 = (np.uint64(k) for k in key)
     for _ in range(10):
@@ -26,7 +26,7 @@ def halves(x: int) -> tuple[int, int]:
 
 
 def groups_of_words(key: Tensor, first: int, count: int) -> np.ndarray:
-    """(count, 4, 16): in each group, the words of a place in a block across its 16 blocks."""
+    """Shape (count, 4, 16): word i of each of the 16 blocks of a group."""
     numbers = np.arange(16 * first, 16 * (first + count), dtype=np.uint64)
     seed, offset = (halves(int(x)) for x in key)
     words = philox([numbers & MASK, numbers >> np.uint64(32), *offset], list(seed))
@@ -34,7 +34,7 @@ def groups_of_words(key: Tensor, first: int, count: int) -> np.ndarray:
 
 
 def element_bits(key: Tensor, n: int, dtype: torch.dtype, first: int = 0) -> tuple[np.ndarray, ...]:
-    """The word of each element, or the two words, from this element on."""
+    """The one or two words of each of n elements from `first` on."""
     in_group = 32 if dtype == torch.float64 else 64
     group, before = divmod(first, in_group)
     words = groups_of_words(key, group, -(-(before + n) // in_group))
@@ -45,7 +45,7 @@ def element_bits(key: Tensor, n: int, dtype: torch.dtype, first: int = 0) -> tup
 
 
 def fractions(key: Tensor, n: int, dtype: torch.dtype, first: int = 0) -> np.ndarray:
-    """In [0, 1), exact."""
+    """Uniform numbers in [0, 1), exact."""
     bits = element_bits(key, n, dtype, first)
     if dtype != torch.float64:
         return (bits[0] >> np.uint64(8)).astype(np.float64) * 2.0**-24
@@ -54,7 +54,7 @@ def fractions(key: Tensor, n: int, dtype: torch.dtype, first: int = 0) -> np.nda
 
 
 def normals(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
-    """By Box and Muller in float64, of pairs of elements that are 16 apart; quarters of a turn are exact."""
+    """Box-Muller in float64, on pairs of elements that are 16 apart. Multiples of a quarter turn are exact."""
     whole = -(-n // 32) * 32
     v = fractions(key, whole, dtype)
     if dtype == torch.float64:
@@ -83,7 +83,7 @@ STARTS = (*range(131), 2**20 + 17)
 
 
 def windows(whole: Tensor) -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
-    """Parts of a vector of 2^21 elements or more, each with its place (csrc/keys.h)."""
+    """Parts of a vector of at least 2^21 elements, each with its position in the full tensor (csrc/keys.h)."""
     for first in STARTS:
         for rows, length, pitch in (
             (1, 1, 0),
@@ -95,5 +95,5 @@ def windows(whole: Tensor) -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
             (3, 250, 251),
         ):
             yield torch.as_strided(whole, (rows, length), (pitch, 1), first), (first, length, pitch)
-    for first in (64, 77):  # by several threads
+    for first in (64, 77):  # uses several threads
         yield torch.as_strided(whole, (2, 300_007), (400_000, 1), first), (first, 300_007, 400_000)

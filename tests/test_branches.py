@@ -1,7 +1,7 @@
-"""A model whose forward may go another way than it went when it was converted computes what it did."""
+"""convert preserves the results of a model whose forward depends on its input or state."""
 
 import collections
-import contextlib  # noqa: F401 # for the sources below
+import contextlib  # noqa: F401 # used by the sources below
 import copy
 import cProfile
 import gc
@@ -15,7 +15,7 @@ import torch
 import torch.fx
 from torch import nn
 from torch._subclasses import FakeTensorMode
-from torch.utils.checkpoint import checkpoint  # noqa: F401 # too
+from torch.utils.checkpoint import checkpoint  # noqa: F401
 
 from conversion_checks import fused_in, module
 from torchnotes import convert
@@ -35,7 +35,7 @@ class Negative(nn.Module):
 
 
 class Model(nn.Module):
-    """A layer and its activation, and what a forward may do between the two."""
+    """A layer and its activation. The forward runs `between` in between."""
 
     def __init__(self):
         super().__init__()
@@ -54,9 +54,9 @@ def set_to(**attributes):
     return lambda model: vars(model).update(attributes)
 
 
-# What may happen to y between the two, and what changes before the call, or the options of the call.
+# Source that runs between the two, and a change of the model before the call or the arguments of the call.
 NOT_FUSED = {
-    # it asks what torch.fx answers otherwise
+    # questions that torch.fx answers differently
     "if isinstance(y, torch.Tensor): y = -y": None,
     "y = -y if type(y) is torch.Tensor else y": None,
     "y = -y if torch.is_tensor(y) else y": None,
@@ -75,7 +75,7 @@ NOT_FUSED = {
     "y = sum([z for z in (y, -2 * x[:, :3]) if isinstance(z, torch.Tensor)])": None,
     "y = y * ((torch.is_tensor(y) and -1) or 1)": None,
     "y = -y if torch.is_grad_enabled() else y": None,
-    # options of the call
+    # arguments of the call
     "if b is not None and a is None: y = -y": {"b": 1},
     "y = -y if a is True else y": {"a": True},
     "y = -y if a is MISSING else y": {"a": MISSING},
@@ -91,7 +91,7 @@ NOT_FUSED = {
     "self.cfg['n'] += 1\ny = -y if self.cfg['n'] > 2 else y": None,
     "global count\ncount += 1\ny = -y if count % 2 == 0 else y": None,
     "self.n += 1\nn = self.n\nwhile n > 2: y, n = -y, 0": None,
-    # what a comparison of plain attributes does not see
+    # changes that comparing plain attributes does not detect
     "y = -y if self.cfg.get('flip') else y": lambda model: model.cfg.update(flip=True),
     "y = -y if self.config.flip else y": lambda model: vars(model.config).update(flip=True),
     "for name in self.config.names: y = getattr(y, name)()": lambda model: vars(model.config).update(names=("neg",)),
@@ -99,7 +99,7 @@ NOT_FUSED = {
     "y = -y if hasattr(self, '_on') else y": set_to(_on=True),
     "y = -y if self.scale > 0 else y": lambda model: model.scale.add_(1),
     "y = -y if self.training and not self.bn.training else y": lambda model: model.bn.eval(),
-    # chance
+    # random numbers
     "y = y + 1 if torch.rand(1) < 0.5 else y": None,
     "if random.random() < 0.5: y = y + 1": None,
 }  # fmt: skip
@@ -139,7 +139,7 @@ y = checkpoint(lambda z: inner(z), y, use_reentrant=False)""": None,
 
 
 def trained(model, options):
-    """Outputs, gradients and what is left after three steps."""
+    """The outputs, the gradients and the final state of three steps."""
     torch.manual_seed(0)
     random.seed(0)
     globals()["count"] = 0
@@ -158,14 +158,14 @@ def assert_trained_alike(ours, model, **options):
 
 @pytest.mark.parametrize("act", (nn.LeakyReLU(0.1), nn.ReLU()), ids=repr)
 @pytest.mark.parametrize("between", NOT_FUSED | FUSED_UNTIL_CHANGED | FUSED)
-def test_a_forward_that_may_go_another_way(between, act):
+def test_data_dependent_forward(between, act):
     model = module(f"y = self.lin(x)\n{between}\nreturn self.out(self.act(y))", Model, act=act).double()
     ours = copy.deepcopy(model)
     with torch.set_grad_enabled("is_grad_enabled" not in between):
         assert convert(ours).fused == ({} if between in NOT_FUSED else {"lin": "act"})
     if between not in NOT_FUSED:
         assert fused_in(copy.deepcopy(ours), X) == 1
-        ours.bn.eval()  # whose mode nothing depends on
+        ours.bn.eval()  # nothing depends on its mode
         model.bn.eval()
         assert fused_in(copy.deepcopy(ours), X) == 1
     change = (NOT_FUSED | FUSED_UNTIL_CHANGED | FUSED)[between]
@@ -180,7 +180,7 @@ class Part(nn.Module):
         return -x if self.training else x
 
 
-def test_a_part_in_another_mode():
+def test_a_submodule_in_another_mode():
     model = nn.Sequential(nn.Linear(5, 3), nn.Sequential(), nn.ReLU(), Part()).double()
     ours = copy.deepcopy(model)
     assert convert(ours).fused == {"0": "2"}
@@ -211,7 +211,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("act", (nn.LeakyReLU(0.1), nn.ReLU()), ids=repr)
 @pytest.mark.parametrize("change", CHANGES)
-def test_children_that_change_place(change, act):
+def test_rearranged_children(change, act):
     names = {"first": nn.Linear(5, 5), "lin": nn.Linear(5, 5), "empty": nn.Sequential(), "act": act}
     model = nn.Sequential(collections.OrderedDict(names, out=nn.Linear(5, 5), last=nn.Tanh())).double()
     ours = copy.deepcopy(model)
@@ -231,7 +231,7 @@ def test_a_forward_that_counts_its_calls_in_the_class():
 
 
 @pytest.mark.parametrize("inside", (False, True))
-def test_a_graph_module_is_no_owner(inside):
+def test_a_graph_module_is_not_an_owner(inside):
     model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(5, 3), nn.ReLU()).double())
     expected = model(X)
     report = convert(nn.Sequential(model, nn.Identity()) if inside else model)
@@ -257,7 +257,7 @@ def test_fake_tensors_are_not_copied():
     real(X.float()).sum().backward()
 
 
-def test_random_numbers_are_those_that_would_have_come():
+def test_conversion_does_not_advance_random_generators():
     states = random.getstate(), numpy.random.get_state()
     drawing = "return self.out(self.act(self.lin(x))) * (random.random() + numpy.random.rand())"
     assert convert(module(drawing, Model)).fused
@@ -265,7 +265,7 @@ def test_random_numbers_are_those_that_would_have_come():
 
 
 def test_under_a_profiler():
-    """Which is told what runs: one of Python's is set again, and another is left alone."""
+    """Python's profiler is restored, and another profiler is not touched."""
     seen = []
 
     def see(*event):

@@ -1,4 +1,4 @@
-"""python -m torchnotes check: it passes, and it fails where an operation is wrong."""
+"""python -m torchnotes check passes, and fails if an operation is wrong."""
 
 import inspect
 import json
@@ -23,7 +23,7 @@ COLUMNS = ("gradcheck", "second order", "float32", "bfloat16", "float16", "agree
 
 
 def strictly(text: str) -> dict:
-    """JSON without NaN and infinity, which are none of it."""
+    """Parses JSON and rejects NaN and infinity, which are not valid JSON."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -35,8 +35,8 @@ def strictly(text: str) -> dict:
 
 
 def public() -> set:
-    """The operations that users can call. Functions of private modules, as optim.from_torch, are none; nor are those of
-    init that do not end in _, which fill nothing."""
+    """The public operations. Excludes functions of private modules, such as optim.from_torch, and functions of init
+    that fill nothing, whose names do not end in an underscore."""
 
     def ours(space, end=""):
         functions = (f for name, f in vars(space).items() if not name.startswith("_") and name.endswith(end))
@@ -46,25 +46,25 @@ def public() -> set:
     return ours(functional) | ours(init, "_") | set(init.SCHEMES.values()) | ours(optim)
 
 
-def test_no_operation_is_missing():
+def test_every_operation_has_a_record():
     checked = {getattr(space, name) for name in CHECKED for space in (functional, init, optim) if hasattr(space, name)}
-    assert checked == public() - {functional.sync_batch_norm}  # of several processes: tests/distributed
+    assert checked == public() - {functional.sync_batch_norm}  # requires several processes: tests/distributed
     assert len(checked) == len(CHECKED)
 
 
 @pytest.mark.parametrize(
     "name", [name for name, record in CHECKED.items() if isinstance(record, (Differentiable, Noise))]
 )
-def test_no_option_is_missing(name):
+def test_every_option_is_checked(name):
     record = CHECKED[name]
     if isinstance(record, Noise):
         given = {"input", "training", "inplace", "generator"}.union(*record.options)
     else:
         operation = record.operation
         given = set(operation.arguments).union(*operation.options, *operation.more_options, *operation.special)
-    elsewhere = {"size_average", "reduce", "_stacklevel"}  # deprecated, and no option
-    elsewhere |= {"inplace_backward"}  # which leaves no second derivative: tests/ops/test_cross_entropy.py
-    elsewhere |= {"process_group", "out"}  # of several processes, and where the result goes
+    elsewhere = {"size_average", "reduce", "_stacklevel"}  # deprecated or internal
+    elsewhere |= {"inplace_backward"}  # has no second derivative: tests/ops/test_cross_entropy.py
+    elsewhere |= {"process_group", "out"}  # require several processes, or do not affect the result
     assert set(inspect.signature(getattr(functional, name)).parameters) - elsewhere == given
 
 
@@ -91,11 +91,11 @@ def test_everything_passes(tmp_path, capsys, device):
         if isinstance(CHECKED[row["operation"]], (Differentiable, Noise)):
             assert set(row["checks"]) == set(COLUMNS)
     sigmoid = report["operations"][0]["checks"]["float32"]["figures"]
-    assert len(sigmoid["cases"]) == 1 + 6  # the values, and the gradient at every scale
+    assert len(sigmoid["cases"]) == 1 + 6  # the values, and the gradients at every scale
     assert all(case["rms"] >= 0 and case["torch"] >= case["rms_torch"] for case in sigmoid["cases"])
 
 
-def test_it_needs_torch_alone_and_the_figures_can_go_to_a_pipe():
+def test_requires_only_torch_and_can_write_to_a_pipe():
     absent = ["numpy", "scipy", "pytest", "hypothesis", "expecttest", "sklearn", "matplotlib", "rich", "checks"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
@@ -110,7 +110,7 @@ def test_it_needs_torch_alone_and_the_figures_can_go_to_a_pipe():
     assert "3 operations checked, 0 failures" in done.stderr
 
 
-def test_the_seed_tells_the_figures(tmp_path, capsys):
+def test_seed_determines_the_figures(tmp_path, capsys):
     def figures(seed: int) -> list:
         path = tmp_path / "figures.json"
         assert main(["check", "softmax", "--seed", str(seed), "--json", str(path)]) == 0
@@ -126,7 +126,7 @@ def test_the_seed_tells_the_figures(tmp_path, capsys):
 
 
 class WrongSecondDerivative(torch.autograd.Function):
-    """tanh, of whose gradient it says that it does not depend on the input."""
+    """tanh with a gradient that does not depend on the input."""
 
     generate_vmap_rule = True
 
@@ -149,7 +149,7 @@ class WrongSecondDerivative(torch.autograd.Function):
 
 
 def without(function, *names):
-    """An operation that ignores options."""
+    """The function, but ignoring these options."""
     return lambda *args, **options: function(*args, **{k: v for k, v in options.items() if k not in names})
 
 
@@ -158,12 +158,12 @@ def raising(*args, **options):
 
 
 def inaccurate(input: Tensor) -> Tensor:
-    """By two roundings, in float32."""
+    """Off by two roundings in float32."""
     return torch.sigmoid(input) * (1 + 2 * torch.finfo(torch.float32).eps * (input.dtype == torch.float32))
 
 
 def leaking(x: Tensor) -> Tensor:
-    """A part of the input that has no gradient."""
+    """Drops the gradient of a part of the input."""
     return 0.9 * x + 0.1 * x.detach()
 
 
@@ -178,7 +178,7 @@ class Undecoupled(optim.RMSprop):
 
 
 class Coarse(optim.Adam):
-    """Rounds to the nearest where it should not, or writes a last bit that is wrong."""
+    """Rounds to nearest where it should not, or gets the last bit wrong."""
 
     def __init__(self, params, rounding="nearest", **options):
         super().__init__(params, **options)
@@ -241,7 +241,7 @@ PLANTED = [
 @pytest.mark.parametrize(
     ("name", "wrong", "columns"), PLANTED, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(PLANTED)]
 )
-def test_it_notices(name, wrong, columns, monkeypatch, tmp_path, capsys):
+def test_detects(name, wrong, columns, monkeypatch, tmp_path, capsys):
     (space,) = (space for space in (functional, init, optim) if hasattr(space, name))
     monkeypatch.setattr(space, name, wrong)
     path = tmp_path / "figures.json"
@@ -256,7 +256,7 @@ def test_it_notices(name, wrong, columns, monkeypatch, tmp_path, capsys):
     assert f"1 operations checked, {len(failed)} failures" in printed
 
 
-def test_only_what_is_wrong_fails(monkeypatch, tmp_path, capsys):
+def test_only_the_wrong_operation_fails(monkeypatch, tmp_path, capsys):
     path = tmp_path / "figures.json"
     for name, wrong, expected in PLANTED[1:3]:
         monkeypatch.setattr(functional, name, wrong)

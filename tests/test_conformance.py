@@ -1,4 +1,4 @@
-"""What `make conformance` catches."""
+"""`make conformance` catches mistakes."""
 
 import dataclasses
 import itertools
@@ -53,22 +53,22 @@ def test_other_errors_are_caught():
     assert difference(refused, dtype=torch.bool).startswith("exception: ValueError")
 
 
-def test_the_result_nearer_to_the_exact_one_passes():
+def test_the_more_accurate_result_passes():
     assert difference(lambda x: (F.relu(x.double()) * (1 + 1e-9)).to(x.dtype)) is None
 
 
 @pytest.mark.parametrize(("part", "name"), ((operations, "relu"), (modules, "ReLU"), (optimizers, "SGD")))
-def test_the_cases_run(part, name):
+def test_cases_run(part, name):
     result = compared(name, itertools.islice(part.cases(name), 3), "", [])
     assert result.cases == 3
     assert not result.differences
 
 
-def test_what_has_no_reason_fails(monkeypatch):
+def test_unexplained_differences_fail(monkeypatch):
     monkeypatch.setattr("conformance.__main__.DIFFERENCES", {"relu.*silent": "a reason", "nothing": "a reason"})
     wrong = Case("relu", "", torch.neg, F.relu, Sample("relu", (-torch.ones(2),), {}), forward)
     (found,) = compared("", [wrong], "operations", []).differences
     unexplained, matched = reasons([found, dataclasses.replace(found, case="tanh")])
     assert [one.case for one in unexplained] == ["tanh"]
     assert matched["relu.*silent"] == 1
-    assert not matched["nothing"]  # which fails the run too
+    assert not matched["nothing"]  # an unused reason also fails the run

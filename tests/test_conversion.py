@@ -1,4 +1,4 @@
-"""convert and revert: the same numbers, from the same objects, and a way back."""
+"""convert and revert preserve results and objects."""
 
 import copy
 import io
@@ -18,7 +18,7 @@ from torchnotes import Report, convert, revert
 
 
 class Block(nn.Module):
-    """Convolutions around which the input is led."""
+    """A residual block."""
 
     def __init__(self):
         super().__init__()
@@ -66,14 +66,14 @@ def dense() -> nn.Module:
     return nn.Sequential(*itertools.chain.from_iterable(layers), nn.Linear(6, 4), nn.Softmax(-1))
 
 
-NETWORKS = {  # an input, and which layers compute which activations
+NETWORKS = {  # an input, and the activations that are fused into layers
     convolutional: ((5, 3, 8, 8), {"1.0": "1.1", "2.first.1": "2.first.2", "3.parts.0.1": "3.parts.0.2", "7": "8"}),
     dense: ((5, 6), {"0": "1", "2": "3", "4": "5", "6": "7", "8": "9"}),
 }
 
 
 def randomized(model: nn.Module) -> nn.Module:
-    """With other weights of its normalisations than ones and zeros."""
+    """Gives normalizations weights other than ones and zeros."""
     for norm in model.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine:
             nn.init.normal_(norm.weight)
@@ -83,7 +83,7 @@ def randomized(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("fuse", (True, False))
 @pytest.mark.parametrize("make", NETWORKS)
-def test_a_converted_network_computes_the_same(make, fuse):
+def test_converted_networks_compute_the_same(make, fuse):
     shape, fused = NETWORKS[make]
     model, x = randomized(make()).double(), torch.randn(shape, dtype=torch.float64)
     assert compare(model, x, second=True, fuse=fuse).fused == (fused if fuse else {})
@@ -145,7 +145,7 @@ NOT_FUSED = [
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize(("make", "why"), NOT_FUSED)
-def test_what_is_not_fused_and_why(make, why):
+def test_not_fused(make, why):
     report = compare(make(), torch.randn(4, 3, dtype=torch.float64))
     assert not report.fused
     assert [text for text in report.unfused.values() if why and why in text] or (why is None and not report.unfused)
@@ -154,7 +154,7 @@ def test_what_is_not_fused_and_why(make, why):
 def frozen() -> nn.Module:
     model = nn.Sequential(layer(), randomized(nn.BatchNorm1d(3)), nn.ReLU(), layer())
     model[1].requires_grad_(False)
-    model[1].train = lambda mode=True: model[1]  # it stays in evaluation
+    model[1].train = lambda mode=True: model[1]  # it stays in eval mode
     model[1].training = False
     return model
 
@@ -181,9 +181,9 @@ def without_weight() -> nn.Module:
         (without_weight, {"1": "2"}),
     ],
 )  # fmt: skip
-def test_what_is_fused(make, fused):
+def test_fused(make, fused):
     model, x = make().double(), torch.randn(4, 3, dtype=torch.float64)
-    assert compare(model, x, second=make is not without_weight).fused == fused  # where torch has no second derivative
+    assert compare(model, x, second=make is not without_weight).fused == fused  # torch has no second derivative for it
     convert(model)
     assert fused_in(model, x) == 1
 
@@ -211,7 +211,7 @@ def changed(module: nn.Module, **attributes) -> nn.Module:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_what_is_left_alone_and_why(module, why):
+def test_not_replaced(module, why):
     model, before = nn.Sequential(layer(), module), dict(vars(module))
     report = convert(model)
     assert "0" not in report.kept
@@ -220,12 +220,12 @@ def test_what_is_left_alone_and_why(module, why):
     assert not report.fused
 
 
-def test_hooks_and_old_parametrizations_go_on():
+def test_hooks_and_old_parametrizations_keep_working():
     def instrumented() -> tuple[nn.Module, list]:
         torch.manual_seed(0)
         seen: list = []
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # weight_norm is deprecated, and still what models have
+            warnings.simplefilter("ignore")  # weight_norm is deprecated, but models still use it
             model = nn.Sequential(nn.utils.weight_norm(layer()), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
         model[1].register_forward_hook(lambda m, x, y: seen.append(y.detach()))
         model[1].register_forward_pre_hook(lambda m, x: seen.append(x[0].detach()))
@@ -243,7 +243,7 @@ def test_hooks_and_old_parametrizations_go_on():
     assert "3.more" in ours.state_dict()
 
 
-def test_tied_weights_and_an_optimizer_made_before():
+def test_tied_weights_and_existing_optimizers():
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4)).double()
     model[3].weight = model[0].weight
     ours = copy.deepcopy(model)
@@ -309,7 +309,7 @@ def test_converting_parts_of_a_converted_model():
     torch.testing.assert_close(ours.eval()(x), model.eval()(x))
 
 
-def test_what_was_ours_before_is_fused_and_stays_ours():
+def test_our_modules_are_fused_and_not_reverted():
     ours = torchnotes.nn
     model = nn.Sequential(ours.Linear(3, 3, init="he"), nn.ReLU(), ours.Linear(3, 3, activation="tanh"), nn.Sigmoid())
     assert compare(model, torch.randn(4, 3, dtype=torch.float64)).fused == {"0": "1"}
@@ -318,7 +318,7 @@ def test_what_was_ours_before_is_fused_and_stays_ours():
 
 
 @pytest.mark.parametrize("late", (True, False))
-def test_lazy_normalisations(late):
+def test_lazy_normalizations(late):
     x = torch.randn(6, 3)
     model, plain = (nn.Sequential(layer(), nn.LazyBatchNorm1d(), nn.ReLU()) for _ in range(2))
     plain[0].load_state_dict(model[0].state_dict())
@@ -384,7 +384,7 @@ def test_in_place_where_it_is_safe(name):
     assert not convert(model).inplace
 
 
-def test_in_place_has_no_second_derivative_and_says_so():
+def test_in_place_raises_for_second_derivatives():
     model = images(last())
     convert(model, inplace=True)
     with pytest.raises(RuntimeError, match="second derivative"):
@@ -392,8 +392,8 @@ def test_in_place_has_no_second_derivative_and_says_so():
 
 
 @pytest.mark.parametrize("before", (layer(), nn.BatchNorm1d(3), nn.Softplus()), ids=lambda m: type(m).__name__)
-def test_a_leaky_relu_whose_result_is_overwritten(before):
-    """Torch's keeps its input, ours its output. A batch normalisation keeps its input."""
+def test_leaky_relu_whose_output_is_overwritten(before):
+    """Torch's LeakyReLU saves its input, ours its output. Batch normalization saves its input."""
     after = module("return self.act(self.lin(x)).mul_(3)", lin=copy.deepcopy(before), act=nn.LeakyReLU())
     inside = nn.Sequential(copy.deepcopy(before), nn.LeakyReLU(), nn.Dropout(0.0), nn.Hardtanh(inplace=True))
     for model in (after, inside):
@@ -403,7 +403,7 @@ def test_a_leaky_relu_whose_result_is_overwritten(before):
 
 
 class Encoder(nn.Module):
-    """Whose layers are called by two methods."""
+    """Calls its layers from two methods."""
 
     def __init__(self, activation: nn.Module):
         super().__init__()
@@ -428,7 +428,7 @@ def of_children(model, x):
 
 
 PIXELS, FEATURES = torch.randn(4, 4, 3, 3, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
-CALLS = (  # of a child, of some, by another method
+CALLS = (  # a child, some children, another method
     lambda model, x: model.norm(PIXELS),
     lambda model, x: model.act(PIXELS.clone()),
     lambda model, x: model.parts[0](FEATURES),
@@ -454,7 +454,7 @@ def encoders(activation: nn.Module, inplace: bool = False) -> tuple[Encoder, Enc
 
 @EACH_ACTIVATION
 @pytest.mark.parametrize("inplace", (False, True))
-def test_children_of_a_fused_model_compute_what_they_did(activation, inplace):
+def test_children_of_a_fused_model_compute_the_same(activation, inplace):
     model, ours, x = encoders(activation, inplace)
     for training in (True, False):
         for call in CALLS:
@@ -497,18 +497,18 @@ CHANGES = {
 
 @EACH_ACTIVATION
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_fused_model_that_is_changed(activation, change):
+def test_modified_fused_models(activation, change):
     model, ours, x = encoders(activation)
     for each in (model, ours):
         torch.manual_seed(1)
         CHANGES[change](each)
     if change in ("overwrite", "write_in_a_hook") and not isinstance(activation, nn.LeakyReLU):
-        return  # with torch's it is an error, too
+        return  # an error in torch, too
     assert_same(ours, model, x)
 
 
 @EACH_ACTIVATION
-def test_hooks_on_children_of_a_fused_model_see_what_they_saw(activation):
+def test_hooks_on_children_of_a_fused_model_see_the_same(activation):
     model, ours, x = encoders(activation)
     for register in (
         lambda model, hook: model.norm.register_forward_hook(hook),
@@ -532,7 +532,7 @@ class Registering(type):
 
 
 class Alone(Encoder, metaclass=Registering):
-    """That nobody may derive from under its name."""
+    """Rejects a subclass of the same name."""
 
 
 class Parent(Encoder):
@@ -540,13 +540,13 @@ class Parent(Encoder):
         raise AssertionError(name)
 
 
-def test_classes_that_heed_what_is_derived_from_them():
+def test_classes_that_restrict_subclassing():
     x = torch.randn(4, 3, 3, 3, dtype=torch.float64)
     for cls, fused in ((Alone, {"parts.0": "parts.1", "parts.2": "parts.3"}), (Parent, {"norm": "act"})):
         assert fused.items() <= compare(cls(nn.ReLU()), x).fused.items()
 
 
-def test_a_shallow_copy_of_a_fused_model():
+def test_shallow_copy_of_a_fused_model():
     model, ours, x = encoders(nn.Sigmoid())
     other = copy.copy(ours)
     assert (type(other).__name__, isinstance(other, Encoder)) == ("Encoder", True)
@@ -554,7 +554,7 @@ def test_a_shallow_copy_of_a_fused_model():
     torch.testing.assert_close(other.encode(x), model.eval().encode(x))
 
 
-def test_a_child_is_called_while_another_thread_runs_the_model():
+def test_calling_a_child_while_another_thread_runs_the_model():
     model, ours, x = encoders(nn.Sigmoid())
     model.eval()
     ours.eval()
@@ -568,7 +568,7 @@ def test_a_child_is_called_while_another_thread_runs_the_model():
 
 
 class Broken(Encoder):
-    """Which the compiler does not take in one piece."""
+    """Contains a graph break."""
 
     def forward(self, x):
         h = self.norm(self.conv(x))
@@ -583,7 +583,7 @@ def test_compiled_in_part(part):
     convert(ours)
     torch.compiler.reset()
     ours.get_submodule(part).compile(backend="eager")
-    with torch.no_grad():  # the compiler warns where a graph is broken
+    with torch.no_grad():  # the compiler warns about graph breaks
         torch.testing.assert_close(ours(x), model(x))
 
 
@@ -611,7 +611,7 @@ def test_checkpoints(reentrant, monkeypatch):
 
 
 class Chatty(nn.Module):
-    """A forward with side effects."""
+    """Has a forward with side effects."""
 
     def __init__(self):
         super().__init__()
@@ -627,7 +627,7 @@ class Chatty(nn.Module):
         return self.act(self.lin(x)) + torch.rand(3)
 
 
-def test_looking_for_what_to_fuse_leaves_the_model_as_it_was():
+def test_tracing_leaves_the_model_unchanged():
     model = Chatty()
     model.lin.eval()
     state = torch.get_rng_state()
@@ -637,7 +637,7 @@ def test_looking_for_what_to_fuse_leaves_the_model_as_it_was():
     assert not hasattr(model, "last")
 
 
-def test_a_model_that_cannot_be_copied_is_converted_without_being_fused():
+def test_a_model_that_cannot_be_copied_is_converted_without_fusing():
     model = nn.Sequential(layer(), nn.ReLU())
     model.lines = (line for line in "ab")
     report = convert(model)
@@ -646,9 +646,9 @@ def test_a_model_that_cannot_be_copied_is_converted_without_being_fused():
     assert "cannot be copied" in report.unfused[""]
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at it
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler reads it
 def test_compiled():
-    """By the compiler's own way through a model, which has nothing of what convert made of it."""
+    """The compiler traces the modules and ignores the shortcuts of convert."""
     model = randomized(nn.Sequential(images(nn.LeakyReLU(0.1)), Block(), nn.Flatten(), nn.Linear(100, 6), dense()))
     model, x = model.double(), torch.randn(4, 3, 5, 5, dtype=torch.float64)
     ours = copy.deepcopy(model)
@@ -659,7 +659,7 @@ def test_compiled():
     assert_same(torch.compile(ours, fullgraph=True, backend="aot_eager"), model, x)
 
 
-def test_what_was_compiled_before_notices():
+def test_compiled_before_conversion():
     model = nn.Sequential(layer(), nn.Sigmoid())
     x = torch.randn(2, 3)
     expected = model(x)
@@ -687,7 +687,7 @@ def test_transforms():
     torch.testing.assert_close(per_sample(ours), per_sample(model))
 
 
-def test_the_report_can_be_read():
+def test_report_is_readable():
     model = nn.Sequential(layer(), nn.ReLU(), hooked(layer()), nn.ReLU(), nn.GELU())
     assert str(convert(model)).splitlines() == [
         "replaced: 4",

@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for every kind of GPU, with or without one, against whatever torch is installed."""
+"""Every CUDA source compiles for all supported GPUs. Requires nvcc, but neither a GPU nor a CUDA build of torch."""
 
 import shutil
 import sysconfig
@@ -12,7 +12,7 @@ CURE = "no nvcc, neither on the PATH nor in this environment: pip install --grou
 
 ARCHITECTURES = ("arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90")
 
-# The CPU build of torch has the CUDA headers but for the one that its build generates.
+# The CPU build of torch includes all CUDA headers except a generated one.
 WITHOUT_GENERATED_HEADER = "-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE"
 
 

@@ -1,4 +1,4 @@
-"""Tensors on different devices: every operation refuses them, as torch does, before it writes or allocates anything."""
+"""Every operation rejects tensors on different devices with torch's error, before it writes or allocates anything."""
 
 import itertools
 
@@ -40,7 +40,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_tensors_on_different_devices_are_refused(name, dtype):
+def test_rejects_tensors_on_different_devices(name, dtype):
     function, operands = OPERATIONS[name]
     for devices in itertools.product(("cpu", "meta"), repeat=len(operands)):
         tensors = [one.clone() if one is INDICES else torch.rand(one).to(dtype) for one in operands]
@@ -56,7 +56,7 @@ def test_tensors_on_different_devices_are_refused(name, dtype):
 
 
 @pytest.mark.parametrize("wants_gradient", (False, True))
-def test_class_weights_on_another_device_are_refused_with_the_message_of_torch(wants_gradient):
+def test_class_weights_on_another_device_raise_torchs_error(wants_gradient):
     x, weight = torch.rand(ROWS, requires_grad=wants_gradient), torch.ones(3, device="meta")
     for cross_entropy in (F.cross_entropy, torch.nn.functional.cross_entropy):
         with pytest.raises(RuntimeError, match="Tensor on device meta is not on the expected device cpu!"):
@@ -68,7 +68,7 @@ def meta(*shape, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("options", ({}, {"reduction": "none"}, {"label_smoothing": 0.1}), ids=str)
-def test_the_meta_device_refuses_targets_and_class_weights_that_do_not_fit(options):
+def test_meta_tensors_reject_mismatched_targets_and_class_weights(options):
     x, images = meta(4, 3), meta(4, 3, 2)
     indices = [meta(*shape, dtype=torch.int64) for shape in ((4,), (5,), (4, 3), (4, 1), ())]
     wrong = [(x, target) for target in (*indices[1:], meta(4), meta(3, 4), torch.tensor(1))]
@@ -80,7 +80,7 @@ def test_the_meta_device_refuses_targets_and_class_weights_that_do_not_fit(optio
         assert ours[0] is theirs[0], arguments
 
 
-def test_the_meta_device_refuses_numbers_of_channels_that_do_not_fit():
+def test_meta_tensors_reject_mismatched_channels():
     x, numbers = meta(4, 3), [meta(3)] * 4
     wrong = [(x, *numbers[:i], meta(4), *numbers[i + 1 :], training) for i in range(4) for training in (False, True)]
     wrong += [(x, None, None), (x, meta(3), None), (x, None, meta(3))]
@@ -98,7 +98,7 @@ def test_the_meta_device_refuses_numbers_of_channels_that_do_not_fit():
     assert [t._version for t in numbers] == versions
 
 
-def test_numbers_on_the_cpu_may_join_tensors_elsewhere():
+def test_cpu_scalars_may_be_mixed_with_other_devices():
     x = torch.rand(ROWS, device="meta")
     half = torch.tensor(0.5)
     for functional in (F, torch.nn.functional):

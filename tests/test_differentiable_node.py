@@ -1,4 +1,4 @@
-"""What the C++ node of an operation owes to torch, beside the derivatives that checks.py looks at."""
+"""The C++ autograd node behaves like torch's nodes. The generic checks test its derivatives."""
 
 import itertools
 import threading
@@ -47,7 +47,7 @@ def x() -> Tensor:
     return torch.randn(7, requires_grad=True)
 
 
-def test_it_carries_the_name_of_its_function(x):
+def test_node_has_the_name_of_its_function(x):
     assert F.sigmoid(x).grad_fn.name() == "SigmoidBackward"
     assert "grad_fn=<SigmoidBackward>" in repr(F.sigmoid(x))
 
@@ -61,7 +61,7 @@ def test_a_second_backward_raises_unless_the_graph_is_retained(x):
         y.sum().backward()
 
 
-def test_what_it_keeps_is_freed_with_the_graph(x):
+def test_saved_tensors_are_freed_with_the_graph(x):
     freed = []
     y = F.sigmoid(x)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: Canary(freed), lambda canary: torch.ones(7)):
@@ -87,7 +87,7 @@ def test_hooks_on_the_node(x):
     assert seen == ["before", "after"]
 
 
-def test_an_error_in_an_unpack_hook_arrives_unchanged(x):
+def test_errors_in_unpack_hooks_propagate(x):
     def unpack(_: Tensor) -> Tensor:
         raise KeyError("mine")
 
@@ -97,12 +97,12 @@ def test_an_error_in_an_unpack_hook_arrives_unchanged(x):
         y.sum().backward()
 
 
-def test_an_error_in_the_python_rule_arrives_unchanged(x, monkeypatch):
+def test_errors_in_the_python_rule_propagate(x, monkeypatch):
     def fail(*args):
         raise KeyError("mine")
 
     monkeypatch.setattr(SigmoidBackward, "_apply", fail)
-    torch.autograd.grad(F.sigmoid(x).sum(), x)  # no graph: no Python
+    torch.autograd.grad(F.sigmoid(x).sum(), x)  # without create_graph no Python code runs
     with pytest.raises(KeyError, match="mine"):
         torch.autograd.grad(F.sigmoid(x).sum(), x, create_graph=True)
 
@@ -132,7 +132,7 @@ def test_an_undefined_gradient_stays_undefined(x):
     assert torch.autograd.grad(Undefined.apply(F.sigmoid(x)).sum(), x, allow_unused=True) == (None,)
 
 
-def test_a_graph_of_any_depth_can_be_freed(x):
+def test_deep_graphs_can_be_freed(x):
     y = x
     for _ in range(100_000):
         y = F.relu(y)
@@ -140,7 +140,7 @@ def test_a_graph_of_any_depth_can_be_freed(x):
 
 
 def test_many_threads_share_a_graph(x):
-    """Half of the backwards go by the operator, half by Python's rule."""
+    """Half of the backward passes run the operator, half the Python rule."""
     y = F.sigmoid(F.sigmoid(x))
     (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
     results = []
@@ -179,11 +179,11 @@ def fresh_compiler() -> Iterator[None]:
     compiled_autograd.reset()
 
 
-# torch looks at the .grad of every tensor that it makes a stand-in for, and so warns of those that have none.
+# Torch reads the .grad of every tensor that it makes a FakeTensor of, which warns for non-leaf tensors.
 compiles_backward = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 
 
-# Operators are opaque to Inductor: two of them tell whether it calls them rightly, with one tensor and with several.
+# Operators are opaque to Inductor, so that two are enough: one with a single tensor and one with several.
 COMPILED = [*((name, "aot_eager") for name in OPERATIONS), ("sigmoid", "inductor"), ("cross_entropy", "inductor")]
 
 
@@ -200,7 +200,7 @@ def test_compiled_autograd(name, backend):
 
 @compiles_backward
 @pytest.mark.usefixtures("fresh_compiler")
-def test_compiled_autograd_tells_numbers_apart():
+def test_compiled_autograd_distinguishes_options():
     x = -torch.ones(3)
     for slope in (0.1, 0.3, 0.1):
         g = by_compiled_autograd(lambda x, slope=slope: F.leaky_relu(x, slope), x, "eager")
@@ -229,7 +229,7 @@ def test_compiled_autograd_of_several_gradients():
 
 @compiles_backward
 @pytest.mark.usefixtures("fresh_compiler")
-def test_compiled_autograd_tells_apart_which_gradients_are_wanted():
+def test_compiled_autograd_distinguishes_required_gradients():
     from torch._dynamo import compiled_autograd
 
     x, weight, bias, g = torch.randn(5, 4), torch.randn(3, 4), torch.randn(3), torch.randn(5, 3)
@@ -256,7 +256,7 @@ def test_the_input_must_be_a_tensor():
             LeakyReLU.apply(*bad)
 
 
-def test_what_cannot_be_converted_raises_and_does_not_crash():
+def test_invalid_arguments_raise_and_do_not_crash():
     x = torch.ones(3, requires_grad=True)
     x.grad = torch.ones(3)
     ((bundle, _),), _ = gather([x], {}, (), ())

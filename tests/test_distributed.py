@@ -26,7 +26,7 @@ def test_by_ranks(ranks):
     ids=("aborts once", "aborts twice", "fails"),
 )
 @pytest.mark.filterwarnings("ignore:one of 1 ranks aborted")
-def test_only_a_run_that_aborts_is_repeated(tmp_path, ending, runs, complaint):
+def test_only_aborted_runs_are_repeated(tmp_path, ending, runs, complaint):
     log, script = tmp_path / "log", tmp_path / "script.py"
     count = f"log = open({str(log)!r}, 'a+'); log.write('.'); log.seek(0); runs = len(log.read()); log.close()"
     script.write_text(f"import os, sys\n{count}\n{ending}\n")
@@ -46,8 +46,7 @@ def test_without_a_process_group():
         F.linear_cross_entropy(x, torch.randn(5, 3), target, process_group=group)
 
 
-def test_a_synchronised_layer_alone_is_an_ordinary_one():
-    """As torch's is."""
+def test_sync_batch_norm_of_a_single_process_is_batch_norm():
     layers = torchnotes.nn.SyncBatchNorm(3, activation="relu"), torchnotes.nn.BatchNorm1d(3, activation="relu")
     x = torch.randn(4, 3, 5)
     for _ in range(2):

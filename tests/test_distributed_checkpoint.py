@@ -1,4 +1,4 @@
-"""A distributed checkpoint of 4 ranks is loaded by 2 ranks and by one process, which continue the training."""
+"""A distributed checkpoint of 4 ranks can be loaded by 2 ranks and by one process to continue training."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""The site: derivations are typeset as they are meant, what is public has a page, and it builds without a warning."""
+"""The documentation typesets derivations correctly, has a page for everything public, and builds without warnings."""
 
 import inspect
 import re
@@ -23,7 +23,7 @@ from docs.prose import typeset
 PAGES = [page for group in groups().values() for page in group]
 DERIVATIONS = sorted({page.derivation for page in PAGES if page.derivation})
 
-# By hand, from the headers. Where both forms are given, the first is that of a formula in a line of its own.
+# Translated by hand from the headers. DISPLAYED are formulas on lines of their own.
 DISPLAYED = {
     "s(z) = 1 / (1 + e^-z)": r"s(z) = \frac{1}{1 + e^{-z}}",
     "s''(z) = s (1 - s)(1 - 2s) = 2s^3 - 3s^2 + s": r"s''(z) = s\,(1 - s)(1 - 2s) = 2s^{3} - 3s^{2} + s",
@@ -94,12 +94,12 @@ AMONG_WORDS = {
 
 
 @pytest.mark.parametrize("text", DISPLAYED)
-def test_a_formula_in_a_line_of_its_own(text: str):
+def test_displayed_formulas(text: str):
     assert latex(text, display=True) == DISPLAYED[text]
 
 
 @pytest.mark.parametrize("text", AMONG_WORDS)
-def test_a_formula_among_words(text: str):
+def test_inline_formulas(text: str):
     assert latex(text) == AMONG_WORDS[text]
 
 
@@ -107,7 +107,7 @@ def test_a_formula_among_words(text: str):
     "text",
     ("a / 2 pi", "a / b c", "a / b / c", "e^x_k", "1/ln 2", "ln x/2", "(a", "a)", "|a", "+", "a +", "a !", "word"),
 )
-def test_what_can_be_read_in_two_ways_or_none_is_not_read(text: str):
+def test_rejects_ambiguous_and_invalid_formulas(text: str):
     for display in (False, True):
         with pytest.raises(Unreadable):
             latex(text, display)
@@ -116,7 +116,7 @@ def test_what_can_be_read_in_two_ways_or_none_is_not_read(text: str):
 @pytest.mark.parametrize(
     ("text", "parts"),
     (
-        (  # pinball_loss.h: a is an article before a word, h a number
+        (  # pinball_loss.h: "a" before a word is an article, h is a number
             "the half-width h of a window: rho_h(r) = E rho(r + h U) with U uniform in [-1, 1], which is convex",
             ["h", r"\rho_{h}(r) = E\,\rho(r + h\,U)", "U", "[-1, 1]"],
         ),
@@ -138,13 +138,13 @@ def test_what_can_be_read_in_two_ways_or_none_is_not_read(text: str):
         ("with M = sum a_j (of the operand) and y = ignored", [r"M = \sum a_{j}", "y ="]),
     ),
 )
-def test_formulas_are_told_from_words(text: str, parts: list[str]):
+def test_finds_formulas_in_text(text: str, parts: list[str]):
     items = typeset(text)
     assert [item.value for item in items if item.kind == "math"] == parts
     assert not [item for item in items if item.kind == "unread"]
 
 
-def test_code_is_told_from_words():
+def test_finds_code_in_text():
     items = typeset("the derivative of `backward` (philox.h), as torch.nn.Sigmoid and may_invert say")
     code = [item.value for item in items if item.kind == "code"]
     assert code == ["backward", "philox.h", "torch.nn.Sigmoid", "may_invert"]
@@ -178,7 +178,7 @@ TOGETHER = "   and        x = 0  y = 1    z = 2\n"
 BROKEN = "   F(x) = (Phi(x) - 1) / (Phi(beta) -\n   Phi(alpha)) x = 2"
 
 
-def test_the_columns_of_formulas():
+def test_columns_of_formulas():
     remark = r"greatest at z = 0, where it is 1; \to 0 at both infinities"
     assert columns(TANH) == [
         [("left", "t'(z)"), ("middle", "= 1 - t^{2}"), ("remark", remark)],
@@ -199,7 +199,7 @@ def test_the_columns_of_formulas():
     assert columns(TOGETHER) == [[("label", "and"), ("middle", f"x = 0{space}y = 1"), ("remark", "z = 2")]]
 
 
-def test_a_line_that_cannot_be_read_is_shown_as_it_is():
+def test_unreadable_lines_are_shown_verbatim():
     assert columns(BROKEN) == [[("whole", line.strip())] for line in BROKEN.splitlines()]
 
 
@@ -234,7 +234,7 @@ def latex_symbols(text: str) -> str:
 
 @pytest.mark.parametrize("path", DERIVATIONS)
 def test_no_symbol_of_a_derivation_is_lost_or_moved(path: str):
-    """What stays without brackets, strokes, hats and indices stands in the order of the source."""
+    """Apart from brackets, fraction bars, hats and indices, the symbols are in the order of the source."""
     typeset_text = ""
     for block in blocks(comment(ROOT / path)):
         rows = [typeset(block)] if isinstance(block, str) else [c[1] for row in block for c in row.columns()]
@@ -243,7 +243,7 @@ def test_no_symbol_of_a_derivation_is_lost_or_moved(path: str):
     assert typeset_text == source_symbols(comment(ROOT / path))
 
 
-def test_every_formula_is_read():
+def test_every_formula_is_readable():
     unread = []
     for path in DERIVATIONS:
         for block in blocks(comment(ROOT / path)):
@@ -254,7 +254,7 @@ def test_every_formula_is_read():
     assert unread == []
 
 
-def test_mathml_has_primes_signs_and_names_as_they_are_read():
+def test_mathml_of_primes_signs_and_names():
     prime = '<mo lspace="0.05em" rspace="0">\N{PRIME}</mo>'
     assert mathml("f'", False) == f"<math><mrow><mrow><mrow><mi>f</mi>{prime}</mrow></mrow></mrow></math>"
     assert f"<msub><mrow><mi>c</mi>{prime}</mrow><mrow><mi>j</mi></mrow></msub>" in mathml("c'_{j}", False)
@@ -268,7 +268,7 @@ def test_mathml_has_primes_signs_and_names_as_they_are_read():
     assert mathml("x", True).startswith('<math displaystyle="true">')
 
 
-def test_docstrings_show_as_they_are():
+def test_docstrings_are_shown_verbatim():
     lines = structured("Adds z_loss * |x|, as `y`:\n\nz_loss   what\n         it is\nOf all x.", {"z_loss"})
     assert [line for line in lines if line] == [
         r"Adds z\_loss \* \|x\|, as ``y``:",
@@ -278,7 +278,7 @@ def test_docstrings_show_as_they_are():
     ]
 
 
-def test_everything_public_stands_on_one_page():
+def test_everything_public_is_on_exactly_one_page():
     assert {*stems("ops"), *stems("optim")} <= {page.stem for page in PAGES}
     named = Counter(name for page in PAGES for name in page.objects)
     assert set(named.values()) == {1}
@@ -292,14 +292,14 @@ def test_everything_public_stands_on_one_page():
     assert {"convert", "revert"} <= set(named)
 
 
-def test_an_operation_that_the_table_lacks_has_its_page(monkeypatch: pytest.MonkeyPatch):
+def test_operations_missing_from_the_table_have_a_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(GROUPS["Activations"], "sigmoid")
     (page,) = groups.__wrapped__()["More operations"]
     assert (page.stem, page.objects) == ("sigmoid", ("functional.sigmoid",))
 
 
 def is_public(module, name: str) -> bool:
-    """What a module defines, or imports under its own name on purpose: `from .x import y as y`."""
+    """Defined in the module, or re-exported explicitly: `from .x import y as y`."""
     defined = getattr(module, name).__module__ == module.__name__
     return defined or f"{name} as {name}" in inspect.getsource(module)
 
@@ -319,7 +319,7 @@ def test_curves_are_derivatives():
     assert_close(derivatives(torchnotes.functional.relu, z), (z.relu(), (z > 0).double(), 0 * z))
 
 
-def test_the_site_is_built_without_a_warning_and_needs_nothing_else(tmp_path: Path):
+def test_the_site_builds_without_warnings_and_is_self_contained(tmp_path: Path):
     command = [sys.executable, "-m", "sphinx", "--quiet", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""convert and from_torch on models and in trainers that nobody here wrote: transformers, Lightning."""
+"""convert and from_torch with third-party models and trainers: transformers and Lightning."""
 
 import collections
 import copy
@@ -34,7 +34,7 @@ def mobilenet() -> torch.nn.Module:
 def gpt2(dropout: float = 0.0) -> torch.nn.Module:
     rates = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
     model = made("GPT2", "LMHeadModel", n_layer=2, n_embd=16, n_head=2, n_positions=12, **TOKENS, **rates)
-    model.loss_type = "ForCausalLM"  # which it takes anyway, with a warning where the compiler stops
+    model.loss_type = "ForCausalLM"  # the default, set explicitly to avoid a warning that breaks the graph
     return model
 
 
@@ -56,7 +56,7 @@ def sentences(count: int) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.randint(40, (count, 12)), "labels": torch.randint(3, (count,))}
 
 
-# The model, its inputs, how many modules become ours, and the activations of which layers are fused.
+# The model, its inputs, how many modules are replaced, and which layers activations are fused into.
 CASES = {
     "ResNet": (resnet, images, {"BatchNorm2d": 6, "ReLU": 5, "Linear": 1}, 3),
     "MobileNetV2": (mobilenet, images, {"BatchNorm2d": 52, "Dropout": 1, "Linear": 1}, 0),
@@ -67,7 +67,7 @@ MODELS = pytest.mark.parametrize("name", CASES)
 
 
 def pair(name: str) -> tuple:
-    """A model, a converted copy, inputs, and the report."""
+    """A model, its converted copy, the inputs and the report."""
     make, inputs, *_ = CASES[name]
     model = make().double()
     ours = copy.deepcopy(model)
@@ -78,7 +78,7 @@ def pair(name: str) -> tuple:
 def assert_same(
     ours: torch.nn.Module, model: torch.nn.Module, inputs: dict, call: torch.nn.Module | None = None
 ) -> None:
-    """Relative to the greatest number: only the order of some sums differs."""
+    """Compares relative to the largest value, because only the order of some sums differs."""
     found = []
     for each in (model, ours):
         each.zero_grad()
@@ -91,7 +91,7 @@ def assert_same(
 
 
 @MODELS
-def test_the_same_outputs_gradients_and_buffers(name):
+def test_same_outputs_gradients_and_buffers(name):
     model, ours, inputs, report = pair(name)
     *_, replaced, fused = CASES[name]
     assert collections.Counter(report.replaced.values()) == replaced
@@ -104,7 +104,7 @@ def test_the_same_outputs_gradients_and_buffers(name):
 
 
 @pytest.mark.parametrize("name", ("ResNet", "BERT"))
-def test_the_same_course_of_training(name):
+def test_same_training(name):
     model, ours, inputs, _ = pair(name)
     losses = []
     for each in (model, ours):
@@ -122,18 +122,18 @@ def test_the_same_course_of_training(name):
             scheduler.step()
             losses[-1].append(loss.item())
     assert losses[0][-1] < losses[0][0]
-    # Adam divides what rounding left of a gradient that is 0 by its own size: losses, not parameters, are alike.
+    # Adam amplifies rounding errors of gradients that should be 0, so that only the losses can be compared.
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ("ResNet", "BERT"))  # of which the one has our normalizations, the other the rest
-def test_compiled_whole(name):
+@pytest.mark.parametrize("name", ("ResNet", "BERT"))  # one uses our normalizations, the other everything else
+def test_compiled_as_one_graph(name):
     model, ours, inputs, _ = pair(name)
     torch.compiler.reset()
     assert_same(ours.train(), model.train(), inputs, torch.compile(ours, fullgraph=True, backend="aot_eager"))
 
 
-def test_saving_and_loading_as_transformers_does(tmp_path):
+def test_saving_and_loading_with_transformers(tmp_path):
     model, ours, inputs, _ = pair("ResNet")
     ours(**inputs)
     ours.save_pretrained(tmp_path)
@@ -178,8 +178,8 @@ class Classifier(lightning.LightningModule):
         return [optim.from_torch(optimizer) if self.ours else optimizer], [scheduler]
 
 
-@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # Lightning's way with torch
-def test_lightnings_trainer(tmp_path):
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # raised by Lightning
+def test_lightning_trainer(tmp_path):
     torch.manual_seed(1)
     data = torch.utils.data.DataLoader(Rows(images(24)), batch_size=8)
     models = [Classifier(ours) for ours in (False, True)]
@@ -235,7 +235,7 @@ def test_transformers_trainer(tmp_path):
     torch.testing.assert_close(histories[1], histories[0], rtol=1e-3, atol=1e-3)
 
 
-def test_dropout_of_a_converted_model_is_drawn_and_seeded():
+def test_dropout_of_a_converted_model_is_random_and_seeded():
     model = bert(0.5)
     inputs = sentences(4)
     convert(model)

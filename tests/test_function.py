@@ -1,4 +1,4 @@
-"""The base class of the Functions: when it takes which way, and that compilers can see through it."""
+"""The base class of the Functions: how it dispatches, and that compilers can trace it."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torchnotes.autograd.function import Elementwise
 
 
 class Cube(Elementwise):
-    """x^3 in plain torch operations, whose rules use them too."""
+    """x^3, with rules written in plain torch operations."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ def test_without_a_graph_no_function_runs(monkeypatch):
         Cube.apply(x.requires_grad_())
 
 
-def test_rules_made_of_plain_operations_nest():
-    """torch 2.13 loses the outer derivative of a jvp rule: its own Function fails this."""
+def test_rules_written_in_plain_operations_nest():
+    """torch.autograd.Function fails this, because torch 2.13 loses the outer derivative of a jvp rule."""
     x = torch.tensor([0.7, -1.3], dtype=torch.float64)
     for modes in (("f", "f"), ("r", "f"), ("f", "r"), ("f", "f", "f"), ("r", "f", "f")):
         derivatives = []
@@ -95,7 +95,7 @@ def test_a_function_compiles_as_a_full_graph():
     torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], 6 * x**2)
 
 
-def test_the_gradient_is_computed_for_those_who_need_it_alone(monkeypatch):
+def test_computes_only_the_gradients_that_are_needed(monkeypatch):
     from torchnotes.ops.activations.sigmoid import SigmoidBackward, SigmoidCurvature
 
     calls = []

@@ -25,14 +25,14 @@ UNIFORM = [name for name in SCALED if "uniform" in name]
 
 
 def unit(name: str, like: torch.Tensor) -> torch.Tensor:
-    """The numbers behind an initializer, of variance 1."""
+    """The numbers of variance 1 that an initializer scales."""
     fill = init.uniform_ if name in UNIFORM else init.normal_
     numbers = (-math.sqrt(3), math.sqrt(3)) if name in UNIFORM else (0, 1)
     return fill(torch.empty_like(like), *numbers, generator=KEY)
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_the_scale(name, dtype):
+def test_scale(name, dtype):
     gain2, fan = SCALED[name]
     for shape, k, m in (((30, 50), 50, 30), ((30, 20, 3, 5), 300, 450), ((7, 1), 1, 7)):
         w = getattr(init, name)(torch.empty(shape, dtype=dtype), generator=KEY)
@@ -46,7 +46,7 @@ def test_modes_axes_and_groups(name):
     gain2, _ = SCALED[name]
 
     def fan(w: torch.Tensor, **keywords: object) -> float:
-        """What the numbers tell."""
+        """The fan that the scale of the numbers implies."""
         return gain2 / ((function(w, generator=KEY, **keywords) / unit(name, w)).double().square().median().item())
 
     w = torch.empty(6, 10, 3, 4)  # 120 inputs, 72 outputs
@@ -61,7 +61,7 @@ def test_modes_axes_and_groups(name):
 
 
 @pytest.mark.parametrize("name", ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"))
-def test_under_torchs_name_with_torchs_signature_and_scale(name):
+def test_torchs_names_signatures_and_scales(name):
     ours, theirs = getattr(init, name), getattr(torch.nn.init, name)
     parameters = [list(inspect.signature(f).parameters.values()) for f in (ours, theirs)]
     assert [(p.name, p.default, p.kind) for p in parameters[0][: len(parameters[1])]] == [
@@ -77,7 +77,7 @@ def test_under_torchs_name_with_torchs_signature_and_scale(name):
 
 
 def of_no_elements(function, shape) -> tuple:
-    """The shape that is returned, or the exception that is raised, and the warnings."""
+    """The returned shape or the raised exception, and the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -87,7 +87,7 @@ def of_no_elements(function, shape) -> tuple:
     return result, [(str(warning.message), warning.filename) for warning in caught]
 
 
-def test_what_has_no_fan_or_no_elements():
+def test_tensors_without_fan_or_elements():
     for name in SCALED:
         function = getattr(init, name)
         for shape in ((), (3,)):
@@ -112,8 +112,8 @@ def test_what_has_no_fan_or_no_elements():
         assert (x == 1).all()
 
 
-def test_a_part_of_a_distributed_tensor_is_a_tensor():
-    """What DTensor.to_local gives: a plain tensor, filled as one of its own shape."""
+def test_local_tensors_of_dtensors():
+    """DTensor.to_local returns a plain tensor, which is filled like any tensor of its shape."""
     whole = torch.zeros(8, 6)
     part = whole.chunk(2)[1]
     init.he_normal_(part, generator=KEY)
@@ -140,7 +140,7 @@ class Model(torch.nn.Module):
             setattr(self, name, parts[name]())
 
 
-def test_values_depend_on_the_name_and_the_seed_alone():
+def test_values_depend_only_on_the_name_and_the_seed():
     torch.manual_seed(1)
     model = init.initialize_(Model(), "he", seed=7)
     torch.manual_seed(2)
@@ -154,7 +154,7 @@ def test_values_depend_on_the_name_and_the_seed_alone():
     assert not torch.equal(model.lstm.weight_ih_l0[:, :5], model.lstm.weight_hh_l0)
 
 
-def test_without_a_seed_torchs_generator_draws_one():
+def test_default_seed_comes_from_torchs_generator():
     models = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
@@ -168,7 +168,7 @@ def test_without_a_seed_torchs_generator_draws_one():
     assert torch.equal(model.weight, of_seed.weight)
 
 
-def test_each_parameter_gets_what_becomes_it():
+def test_each_parameter_gets_the_appropriate_initializer():
     model = init.initialize_(Model(), "he", seed=1)
     for name, parameter in model.named_parameters():
         if "bias" in name:
@@ -191,7 +191,7 @@ def test_schemes(scheme):
     assert (made.bias == 0).all()
 
 
-def test_options_of_the_scheme_and_bad_ones():
+def test_options_of_schemes():
     slopes = [init.initialize_(nn.Linear(30, 40), "he", seed=5, a=a).weight for a in (0, 1)]
     torch.testing.assert_close(slopes[0], math.sqrt(2) * slopes[1])
     layer = nn.Linear(3, 4)
@@ -199,15 +199,15 @@ def test_options_of_the_scheme_and_bad_ones():
     assert outcome(init.initialize_, layer, "x")[0] is ValueError
     assert outcome(init.initialize_, layer, "he", seed=1, nonsense=2)[0] is TypeError
     assert outcome(init.initialize_, layer, "he", seed="x")[0] is TypeError
-    parts = torch.nn.ModuleDict({"a": layer, "b": nn.BatchNorm1d(4)})  # whose bias comes first
+    parts = torch.nn.ModuleDict({"a": layer, "b": nn.BatchNorm1d(4)})  # its bias comes first
     parts["b"].bias.data.fill_(1)
     assert outcome(init.initialize_, parts, "glorot", gain=math.inf)[0] is RuntimeError
     assert (parts["b"].bias == 1).all()
     assert torch.equal(layer.weight, before)
 
 
-def test_a_shared_parameter_has_the_first_of_its_names():
-    """In the order of the alphabet; the hash of a name is pinned, so that every version gives the same numbers."""
+def test_shared_parameters_use_their_first_name():
+    """Names are ordered alphabetically. The hash of a name is pinned, so that every version gives the same numbers."""
     assert init._number("weight") == -8872040418398604730
     for first, second in (("a", "b"), ("b", "a")):
         parts = torch.nn.ModuleDict({first: nn.Linear(4, 4), second: nn.Linear(4, 4)})
@@ -220,7 +220,7 @@ def test_a_shared_parameter_has_the_first_of_its_names():
 # Rows 20 to 23 of the notes
 
 
-def test_the_variance_of_a_product():
+def test_variance_of_a_product():
     """Var(wx) = Var w Var x + Var x (E w)^2 + Var w (E x)^2"""
     n = 1 << 21
     w = init.normal_(torch.empty(n, dtype=torch.float64), 0.7, 0.5, generator=KEY)
@@ -233,14 +233,14 @@ def test_the_variance_of_a_product():
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_the_variance_of_a_layer(name):
-    """Var(z) = k Var(w) Var(x) at zero means: for each scheme what its variance says."""
+def test_variance_of_a_layer(name):
+    """Var(z) = k Var(w) Var(x) for zero means."""
     k, m, n = 200, 300, 2000
     gain2, fan = SCALED[name]
     w = getattr(init, name)(torch.empty(m, k, dtype=torch.float64), generator=KEY)
     x = 0.5 * init.normal_(torch.empty(n, k, dtype=torch.float64), generator=KEY + 1)
     expected = k * gain2 / fan(k, m) * 0.25
-    # of the m rows of w, each has |w|^2 of relative variance 2/k or less, which n samples find out
+    # |w|^2 of each of the m rows of w has a relative variance of at most 2/k; n samples estimate it
     assert (x @ w.T).var().item() == pytest.approx(expected, rel=4.5 * math.sqrt(2 / (k * m) + 2 / (n * 100)))
 
 
@@ -248,7 +248,7 @@ DEPTH, WIDTH, NETWORKS = 100, 256, 4
 
 
 def log_growth(name: str, widths: tuple[int, int], rectified: bool) -> float:
-    """The mean of ln(|z_100|^2 / |x|^2) over networks of 100 layers, of units of equal weight."""
+    """The mean of ln(mean z_100^2 / mean x^2) over networks of 100 layers."""
     total = 0.0
     for network in range(NETWORKS):
         x = init.normal_(torch.empty(widths[0], dtype=torch.float64), generator=KEY + network)
@@ -265,25 +265,26 @@ def log_growth(name: str, widths: tuple[int, int], rectified: bool) -> float:
 
 
 def interval(expected: float, per_layer: float) -> tuple[float, float]:
-    """Of ln(|z|^2): a layer multiplies |z|^2 by its expectation, times a mean of `width` numbers of expectation 1 and
-    variance per_layer, whose logarithm has the mean -per_layer / 2 width and the variance per_layer / width."""
+    """The range of ln(|z|^2). A layer multiplies |z|^2 by its expectation times the mean of `width` numbers with mean 1
+    and variance per_layer. The logarithm of that mean has the mean -per_layer / 2 width and the variance
+    per_layer / width."""
     center = expected - DEPTH * per_layer / (2 * WIDTH)
     spread = math.sqrt(DEPTH * per_layer / WIDTH / NETWORKS)
     return center - 4.5 * spread, center + 4.5 * spread
 
 
 @pytest.mark.parametrize(
-    ("name", "widths", "rectified", "factor"),  # by which a layer multiplies the mean of z^2
+    ("name", "widths", "rectified", "factor"),  # factor: of the mean of z^2, per layer
     (
         ("default_uniform_", (WIDTH, WIDTH), False, 1 / 3),  # row 21: (1/3)^100
         ("lecun_uniform_", (WIDTH, WIDTH), False, 1),  # row 22
         ("lecun_normal_", (WIDTH, WIDTH), False, 1),
         ("glorot_uniform_", (WIDTH, WIDTH), False, 1),
         ("glorot_normal_", (WIDTH, WIDTH), False, 1),
-        ("glorot_normal_", (192, 384), False, math.sqrt(8 / 9)),  # 2k/(k+m), then 2m/(k+m): neither is kept exactly
-        ("he_uniform_", (WIDTH, WIDTH), False, 2),  # row 23: too much where nothing is rectified
+        ("glorot_normal_", (192, 384), False, math.sqrt(8 / 9)),  # 2k/(k+m), then 2m/(k+m): the product is not 1
+        ("he_uniform_", (WIDTH, WIDTH), False, 2),  # row 23: grows without a rectifier
         ("he_normal_", (WIDTH, WIDTH), False, 2),
-        ("he_uniform_", (WIDTH, WIDTH), True, 1),  # made up for by half the numbers that a rectifier takes
+        ("he_uniform_", (WIDTH, WIDTH), True, 1),  # compensates for the half that the rectifier sets to zero
         ("he_normal_", (WIDTH, WIDTH), True, 1),
         ("lecun_normal_", (WIDTH, WIDTH), True, 1 / 2),
     ),

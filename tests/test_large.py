@@ -1,4 +1,4 @@
-"""Every index in 64 bits: of strided and of dense tensors, and of random numbers."""
+"""64-bit indices in strided tensors, dense tensors and random numbers."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ def free_memory(device: str) -> int:
 
 
 def test_more_than_2_to_the_31_elements(device):
-    """Each step works on what the one before it wrote: to touch 4 GiB for the first time takes longest. Of random
-    numbers the last whole group of blocks is compared, whose number is beyond 2^31 / 64."""
+    """Each step reuses the memory of the previous one, because touching 4 GiB for the first time takes longest. Of the
+    random numbers, compares the last complete group of blocks, whose index exceeds 2^31 / 64."""
     if free_memory(device) < NEEDED:
         pytest.skip(f"needs {NEEDED >> 30} GiB of free memory, this machine has {free_memory(device) >> 30}")
     row = torch.tensor([-1.0, 1.0, -2.0, 2.0, 3.0], dtype=torch.bfloat16, device=device)
