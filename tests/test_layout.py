@@ -1,4 +1,4 @@
-"""Imports point downwards; an operation has one stem on every side, and an operator its kernels and its checks."""
+"""Imports point downwards. Every operation has all its files, and every operator its kernels and tests."""
 
 import ast
 import re
@@ -18,12 +18,12 @@ STEMS, OPTIMIZERS = (
     {path.stem: path for path in sorted((ROOT / f"torchnotes/{package}").rglob("[a-z]*.py"))}
     for package in ("ops", "optim")
 )
-# Of the kernels of others, or of plain operations
+# Composed of other operations
 COMPOSITIONS = {"linear_cross_entropy", "sync_batch_norm", "adamw", "newton"}
 NATIVE_SIDES = ("csrc/formulas/{}.h", "csrc/operators/{}.h", "csrc/cpu/{}.cpp", "csrc/cuda/{}.cu")
 BENCHMARK = "benchmarks/bench_{}.py"
 
-# Each may import from those before it. Names in one row know nothing of each other.
+# Each layer may import from those before it. Packages of one layer do not import each other.
 LAYERS = (
     ("_C", "_built", "_native", "_table", "_bad_input", "tracing"),
     ("autograd",),
@@ -37,12 +37,12 @@ LAYERS = (
     ("cli",),
     ("__main__",),
 )
-# What benchmarks may import of torchnotes
+# The modules of torchnotes that benchmarks may import
 PUBLIC = {"functional", "init", "nn", "optim", "signal", "testing", "classifier"}
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The modules and names that a file imports, in full: torchnotes.ops.linear.linear."""
+    """The qualified names that a file imports, such as torchnotes.ops.linear.linear."""
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -53,9 +53,9 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def sides(stem: str) -> list[str]:
-    """The files that an operation or an optimizer has beside its Python."""
+    """The files of an operation or optimizer other than its Python module."""
     native = [] if stem in COMPOSITIONS else [side.format(stem) for side in NATIVE_SIDES]
-    if stem == "sync_batch_norm":  # of several processes
+    if stem == "sync_batch_norm":  # requires several processes
         return [*native, f"tests/distributed/test_{stem}.py", "benchmarks/scaling.py"]
     if stem in STEMS:
         return [*native, f"tests/ops/test_{stem}.py", BENCHMARK.format(stem)]
@@ -63,14 +63,14 @@ def sides(stem: str) -> list[str]:
     return [*native, f"tests/optim/test_{tests}.py", *(() if stem in COMPOSITIONS else [BENCHMARK.format(stem)])]
 
 
-def test_every_operation_stands_on_every_side():
+def test_every_operation_has_all_its_files():
     assert STEMS
     assert OPTIMIZERS
     assert not [path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem) if not (ROOT / path).exists()]
 
 
-def test_nothing_stands_on_one_side_alone():
-    whole = {"network", "random", "activations", "rows", "losses"}  # benchmarks and tests of more than an operation
+def test_every_file_belongs_to_an_operation():
+    whole = {"network", "random", "activations", "rows", "losses"}  # benchmarks and tests of several operations
     shared = {"activation", "gradient", "philox", "portable", "rounding", "vector_math", "vector_words", "weighted"}
     expected = {path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem)}
     for side in (*NATIVE_SIDES, "tests/ops/test_{}.py", BENCHMARK):
@@ -93,9 +93,9 @@ def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():
 
 
 def test_every_operator_is_tested():
-    """By the generic checks, which record the operators that an operation calls, or by name.
+    """By the generic checks, which record the operators that an operation calls, or by a test that names it.
 
-    Those of optimizers are found by the optimizer's name, in tests/optim/test_use.py.
+    tests/optim/test_use.py tests the operators of optimizers.
     """
     recorded = {
         str(call.function).split(".")[1]
@@ -111,7 +111,7 @@ def test_every_operator_is_tested():
 @pytest.mark.skipif(torchnotes._C.cuda, reason="this build has CUDA")
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
-    """Called as the dispatcher would for a CUDA tensor, without having one."""
+    """Calls the kernel directly, as the dispatcher would for a CUDA tensor."""
     values = {
         "Tensor": torch.ones(2, 2),
         "float": 0.5,
@@ -123,17 +123,17 @@ def test_a_cuda_tensor_on_a_cpu_build_says_so(name):
         "List[Tensor]": [torch.ones(2, 2)],
     }
     kernel = getattr(torch.ops.torchnotes, name).default
-    arguments = (values.get(str(argument.type)) for argument in kernel._schema.arguments)  # None for what is optional
+    arguments = (values.get(str(argument.type)) for argument in kernel._schema.arguments)  # None for optional arguments
     with pytest.raises(NotImplementedError, match="built without CUDA"):
         kernel.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *arguments)
 
 
 def test_every_operation_is_public_and_has_torchs_signature():
-    """What torch's lacks comes after its parameters, by keyword alone."""
+    """Additional parameters come after torch's and are keyword-only."""
     import inspect
 
     def parameters(function):
-        if inspect.isbuiltin(function):  # its documentation begins with what it takes
+        if inspect.isbuiltin(function):  # its docstring begins with its signature
             function = eval("lambda " + re.search(r"\((.*?)\)", function.__doc__)[1] + ": 0")
         found = inspect.signature(function).parameters.values()
         return [p.replace(annotation=inspect.Parameter.empty) for p in found]
@@ -143,19 +143,19 @@ def test_every_operation_is_public_and_has_torchs_signature():
         (functions,) = (pair for pair, name in zip(places, (stem, stem + "_"), strict=True) if hasattr(pair[0], name))
         name = stem if functions is places[0] else stem + "_"
         ours = parameters(getattr(functions[0], name))
-        if hasattr(functions[1], name):  # not every torch has all of them
+        if hasattr(functions[1], name):  # older versions of torch lack some of them
             theirs = parameters(getattr(functions[1], name))
             assert ours[: len(theirs)] == theirs
             assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
 
 
-def test_formulas_are_mathematics_only():
+def test_formulas_contain_only_mathematics():
     for header in (ROOT / "csrc/formulas").glob("*.h"):
         code = re.sub(r"//.*", "", header.read_text())
         assert not re.search(r"Tensor|parallel|cuda|scalar_t|\bT\s*\*|float\s*\*", code), header
 
 
-def test_formulas_derive_before_they_compute():
+def test_formulas_begin_with_a_derivation():
     for stem in {*STEMS, *OPTIMIZERS} - COMPOSITIONS:
         text = (ROOT / f"csrc/formulas/{stem}.h").read_text()
         assert re.search(r"^//.*('|d\w+/d\w+).* = ", text.split("#pragma once")[0], re.MULTILINE), stem
@@ -175,7 +175,7 @@ def test_imports_point_downwards():
                 assert target == own or height[target] < height[own], f"{path} imports {name}"
 
 
-def test_benchmarks_import_public_names_alone():
+def test_benchmarks_import_only_public_names():
     for path in (ROOT / "benchmarks").rglob("*.py"):
         for name in imports(path):
             root, *rest = name.split(".")

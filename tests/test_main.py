@@ -1,4 +1,4 @@
-"""The command line: what all commands have in common, and `info` and `bench`."""
+"""The command line in general, and the commands `info` and `bench`."""
 
 import contextlib
 import json
@@ -19,10 +19,11 @@ ROOT = Path(torchnotes.__file__).parents[1]
 
 
 def refusal(capsys, *arguments, has_begun=False):
-    """The one line on standard error of a command that is refused, before it prints anything unless it has begun."""
+    """The single line that a rejected command prints to standard error. It must not have printed anything else, unless
+    `has_begun`."""
     try:
         status = main([str(argument) for argument in arguments])
-    except SystemExit as stop:  # of argparse
+    except SystemExit as stop:  # raised by argparse
         status = stop.code
     printed = capsys.readouterr()
     assert status == 2
@@ -33,7 +34,7 @@ def refusal(capsys, *arguments, has_begun=False):
     return line
 
 
-def test_every_command_is_listed_and_explains_itself(capsys):
+def test_every_command_is_listed_and_has_help(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
@@ -94,7 +95,7 @@ REFUSED = (
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), REFUSED)
-def test_bad_input_is_refused_in_one_line_before_the_work(capsys, tmp_path, monkeypatch, arguments, complaint):
+def test_bad_input_is_reported_in_one_line_before_any_work(capsys, tmp_path, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     Path("folder.png").mkdir()
     monkeypatch.setattr(torchnotes.signal, "propagation", None)
@@ -117,7 +118,7 @@ commands_that_print = pytest.mark.parametrize(
 
 @contextlib.contextmanager
 def nobody_reads():
-    """A file to write to, of which nobody reads the other end any more."""
+    """A pipe whose reading end is closed, as a file."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as file:
@@ -127,7 +128,7 @@ def nobody_reads():
 
 @contextlib.contextmanager
 def full_disk():
-    """A file on a disk without room."""
+    """A file on a full disk."""
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     with open("/dev/full", "w") as file:
@@ -155,7 +156,7 @@ def test_output_that_cannot_be_written_ends_a_command(capfd, monkeypatch, argume
         (OSError("no number"), "no number"),
     ),
 )
-def test_what_the_machine_lacks_is_told_in_one_line(capsys, monkeypatch, error, line):
+def test_missing_resources_are_reported_in_one_line(capsys, monkeypatch, error, line):
     def failing(options):
         raise error
 
@@ -163,7 +164,7 @@ def test_what_the_machine_lacks_is_told_in_one_line(capsys, monkeypatch, error, 
     assert refusal(capsys, "info").endswith(f": error: {line}")
 
 
-def test_a_mistake_of_ours_is_not_taken_for_something_else(monkeypatch):
+def test_bugs_raise_a_traceback(monkeypatch):
     def failing(options):
         raise RuntimeError("the data is not allocated yet")
 
@@ -172,7 +173,7 @@ def test_a_mistake_of_ours_is_not_taken_for_something_else(monkeypatch):
         main(["info"])
 
 
-def test_a_process_whose_output_nobody_reads_ends_quietly():
+def test_a_closed_pipe_ends_a_process_quietly():
     command = [sys.executable, "-m", "torchnotes", "info"]
     with nobody_reads() as file:
         done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
@@ -190,25 +191,25 @@ def test_ctrl_c_ends_a_command_quietly(capfd, monkeypatch):
     assert capfd.readouterr() == ("a line\n", "")
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch):
+def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(BadInput, match=r"pip install matplotlib, or torchnotes\[tools\]"):
         extra("matplotlib.figure")
 
 
-def test_a_package_that_cannot_be_imported_is_named(monkeypatch, tmp_path):
+def test_packages_that_fail_to_import_are_named(monkeypatch, tmp_path):
     (tmp_path / "broken_package.py").write_text("raise ValueError('it is\\nset up wrongly')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BadInput, match="broken_package cannot be imported: it is set up wrongly"):
         extra("broken_package")
 
 
-def test_info_says_how_it_was_built(capsys):
+def test_info_describes_the_build(capsys):
     assert main(["info"]) == 0
     assert capsys.readouterr().out.strip() == torchnotes.build_info()
 
 
-def test_import_brings_no_optional_package():
+def test_import_loads_no_optional_package():
     program = "import sys, torch; before = set(sys.modules); import torchnotes; print(*set(sys.modules) - before)"
     imported = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
@@ -232,7 +233,7 @@ def test_bench_measures_and_draws(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_benchmarks_of_another_project_are_not_taken_for_ours(monkeypatch, tmp_path):
+def test_ignores_the_benchmarks_of_another_project(monkeypatch, tmp_path):
     package = tmp_path / "benchmarks"
     package.mkdir()
     (package / "__init__.py").touch()

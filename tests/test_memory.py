@@ -1,4 +1,4 @@
-"""Results lie in memory of our own allocator (csrc/cpu/allocate.h), which must not show."""
+"""Results in memory of our own allocator (csrc/cpu/allocate.h) behave like any other tensor."""
 
 import io
 

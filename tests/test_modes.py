@@ -1,4 +1,4 @@
-"""What a TorchFunctionMode and a TorchDispatchMode see of our calls."""
+"""TorchFunctionMode and TorchDispatchMode intercept our calls."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchnotes import functional, init
 from torchnotes.testing.operations import OPERATIONS
 
-COMPOSED = {"gaussian_dropout_penalty"}  # of torch's operations
+COMPOSED = {"gaussian_dropout_penalty"}  # consists of torch's operations
 
 
 class Functions(TorchFunctionMode):
@@ -31,7 +31,7 @@ class Operators(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - COMPOSED))
-def test_modes_see_our_names_and_our_kernels_run(name):
+def test_modes_see_our_functions_and_kernels(name):
     operation = OPERATIONS[name]
     for given in operation.samples(operation.laid_out[-1], torch.float32):
 
@@ -54,7 +54,7 @@ def test_modes_see_our_names_and_our_kernels_run(name):
         assert name in inner.seen
 
 
-def test_modes_see_random_numbers_by_name():
+def test_modes_see_random_functions():
     key = torch.tensor([3, 5])
     x = torch.ones(40)
     for name, draw in (
@@ -68,11 +68,11 @@ def test_modes_see_random_numbers_by_name():
         with Functions() as mode:
             assert torch.equal(draw(), expected)
         assert name in mode.seen
-        with torch.device("cpu"):  # a mode, too
+        with torch.device("cpu"):  # also a mode
             assert torch.equal(draw(), expected)
 
 
-def test_a_mode_can_answer_in_place_of_the_function():
+def test_a_mode_can_replace_the_result():
     class Answering(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             return "answer" if function is functional.relu else function(*args, **kwargs or {})

@@ -1,4 +1,4 @@
-"""The loader: which library it takes, and what it says when there is none."""
+"""The loader: which library it selects, and its error messages."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ import torchnotes._C as _C
 from torchnotes import init
 
 PACKAGE = Path(torchnotes.__file__).parent
-# Processes that have imported torch alone: each starts as a copy of one that has.
+# Forks a process that has imported torch, to save the time of the import.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["torch"])
 RUN = """
@@ -37,7 +37,7 @@ with open(output, "w") as sys.stdout:
 
 @pytest.fixture
 def run(tmp_path):
-    """What code prints with the package in this folder, and the error that it raises."""
+    """The output of code that runs with the package in this folder, including the error that it raises."""
 
     def run(code: str, folder: Path = PACKAGE.parent) -> str:
         output = tmp_path / "output"
@@ -51,15 +51,16 @@ def run(tmp_path):
 
 @pytest.fixture
 def copied(tmp_path):
-    """A copy of the installed package in a path with spaces, to be broken."""
+    """A copy of the package to break, in a path with spaces."""
     package = tmp_path / "a path with spaces" / "torchnotes"
     shutil.copytree(PACKAGE, package)
     return package
 
 
 @pytest.mark.parametrize("capability", _C.instruction_sets.split())
-def test_the_library_of_every_instruction_set_computes(capability):
-    """The one that torch uses. A result survives the interpreter: a function alone gives its memory back."""
+def test_every_instruction_set(capability):
+    """Loads the library of torch's instruction set. A result may outlive the interpreter, because freeing its memory
+    does not need Python."""
     code = """
 import torch, torchnotes, torchnotes.functional as F
 x = torch.randn(999)
@@ -76,7 +77,7 @@ torch.left_behind = F.relu(torch.ones(3_000_000))
     assert f"_cpu_{used if used in _C.instruction_sets.split() else 'default'}." in done.stdout
 
 
-def test_build_info_tells_how_it_was_built():
+def test_build_info_describes_the_build():
     info = torchnotes.build_info()
     for fact in (torchnotes.__version__, torch.__version__, _C.compiler, _C.instruction_sets, "CUDA"):
         assert fact in info
@@ -92,7 +93,7 @@ WITH_LIBRARY = "import os; os.environ['TORCHNOTES_KERNELS'] = {!r}; " + COMPUTE
 NAMED = "It was chosen by TORCHNOTES_KERNELS: change or unset this variable"
 ERROR, CURE = "^ImportError: torchnotes", ".*pip install"
 WITHOUT = "import torch; torch.__version__ = '2.99.0'; del torch.compiler.is_compiling; import torchnotes"
-OUTCOMES = {  # what the files of the package hold (None: they are removed), what then runs, and what it says at last
+OUTCOMES = {  # the new content of files (None removes them), the code that runs then, and the last line of its output
     "as it is": ({}, COMPUTE, "^3.0$"),
     "a patch release of torch": (
         {"_built.py": built_for(re.sub(r"(\d+\.\d+).*", r"\1.99", TORCH), PYTHON)}, COMPUTE, "^3.0$",
@@ -115,7 +116,7 @@ OUTCOMES = {  # what the files of the package hold (None: they are removed), wha
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_the_loader_names_cause_and_cure(name, copied, run):
+def test_loader_errors_name_cause_and_remedy(name, copied, run):
     files, code, expected = OUTCOMES[name]
     for pattern, text in files.items():
         for file in copied.glob(pattern):
@@ -124,7 +125,7 @@ def test_the_loader_names_cause_and_cure(name, copied, run):
     assert re.search(expected, last), last
 
 
-def test_the_command_line_reports_a_wrong_library_without_a_traceback(run):
+def test_command_line_reports_an_incompatible_library_without_a_traceback(run):
     code = "import os, sys, runpy; os.environ['TORCHNOTES_KERNELS'] = 'nonsense'; sys.stderr = sys.stdout\n"
     code += "sys.argv[1:] = ['info']; runpy._run_module_as_main('torchnotes')"
     first = run(code).splitlines()[0]
@@ -133,7 +134,7 @@ def test_the_command_line_reports_a_wrong_library_without_a_traceback(run):
 
 
 @pytest.mark.parametrize("patch", ("0", "7", "1+cu130", "0.dev20260601"))
-def test_a_wheel_requires_the_minor_version_of_torch_that_it_is_built_for(patch):
+def test_wheels_require_the_minor_version_of_torch_that_they_are_built_for(patch):
     requirement = Requirement(SETUP["requirement"](f"2.13.{patch}"))
     assert requirement.name == "torch"
     assert requirement.specifier.contains(f"2.13.{patch}", prereleases=True)
@@ -142,15 +143,15 @@ def test_a_wheel_requires_the_minor_version_of_torch_that_it_is_built_for(patch)
     )
 
 
-def test_importing_torchnotes_imports_torch_alone(run):
+def test_import_requires_only_torch(run):
     """Nothing but torch and the standard library is needed at run time."""
     code = "import torch, sys; before = set(sys.modules); import torchnotes; print(*set(sys.modules) - before)"
     names = {name.split(".")[0] for name in run(code).split()}
     assert {"torchnotes"} <= names <= {"torchnotes", "torch"} | set(sys.stdlib_module_names)
 
 
-def test_a_freed_result_is_used_again_at_once(run):
-    """So that results lie in the cache. glibc's own doing, once it is asked for plain blocks."""
+def test_memory_of_a_freed_result_is_reused_immediately(run):
+    """Reused memory is still in the cache. glibc does this for plain malloc blocks."""
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("another malloc decides otherwise")
     code = """
@@ -168,7 +169,7 @@ print(len({addresses() for _ in range(50)}))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory by what Linux tells of it")
-def test_too_little_memory_is_an_error(run):
+def test_out_of_memory_raises(run):
     code = """
 import resource, torch, torchnotes.functional as F
 x = torch.zeros(100_000_000)
@@ -180,8 +181,8 @@ F.relu(x)
     assert "RuntimeError: torchnotes: not enough memory: you tried to allocate 400000000 bytes" in run(code)
 
 
-def test_large_results_ask_for_huge_pages(run):
-    """Only where the kernel gives huge pages on request, and says how many it gave."""
+def test_large_results_use_huge_pages(run):
+    """Requires a kernel that provides huge pages on request and reports how many."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not setting.exists() or "[madvise]" not in setting.read_text():
         pytest.skip("this kernel does not give huge pages on request alone")
@@ -209,7 +210,7 @@ WRITTEN_IN_PLACE = {
 
 
 @pytest.mark.parametrize("name", WRITTEN_IN_PLACE)
-def test_negative_views_are_written_like_others(name):
+def test_negated_views_are_written_correctly(name):
     numbers = torch.randn(400, 3, dtype=torch.complex64)
     results = []
     for x in (numbers.clone().conj().imag, -numbers.imag):

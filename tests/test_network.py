@@ -1,4 +1,4 @@
-"""The notes' network, rows 5 to 11, by our layers: the worked examples, and the formulas beside autograd."""
+"""Rows 5 to 11 of the notes with our layers: the worked examples, and the formulas compared with autograd."""
 
 import itertools
 import math
@@ -25,8 +25,8 @@ def assert_exact(actual: Tensor, expected: object) -> None:
 
 
 @PRECISE
-def test_the_neuron(precise):
-    """Row 5. z is 0 but for what 4/5 - 7/5 + 3/5 loses in binary numbers; all that follows from it is exact."""
+def test_neuron(precise):
+    """Row 5. z is 0 up to the rounding errors of 4/5 - 7/5 + 3/5; everything after it is exact."""
     x, w, p0, y = (
         torch.tensor(numbers, dtype=precise, requires_grad=True)
         for numbers in ([[1, 1]], [[4 / 5, -7 / 5]], [3 / 5], [[1]])
@@ -49,7 +49,7 @@ def test_the_neuron(precise):
 
 @PRECISE
 def test_layers_without_activation_are_one_linear_map(precise):
-    """Row 6: y = W^T x + b of several layers, with W^T = W2^T W1^T."""
+    """Row 6: several layers are y = W^T x + b with W^T = W2^T W1^T."""
     model = nn.MLP((5, 7, 3, 4), activation=None, dtype=precise)
     x = torch.randn(6, 5, dtype=precise)
     product, shift = torch.eye(5, dtype=precise), torch.zeros(5, dtype=precise)
@@ -60,7 +60,7 @@ def test_layers_without_activation_are_one_linear_map(precise):
 
 @PRECISE
 @pytest.mark.parametrize("activation", SLOPES)
-def test_back_propagation_in_columns_and_in_rows(activation, precise):
+def test_backpropagation_with_samples_in_columns_and_in_rows(activation, precise):
     """Row 7: delta^L = -(y - a^L) f'(z^L), delta^l = (W^l)^T delta^(l+1) f'(z^l), grad_W = delta^(l+1) (a^l)^T."""
     sizes = (4, 6, 5, 3)
     model = torch.nn.Sequential(
@@ -73,7 +73,7 @@ def test_back_propagation_in_columns_and_in_rows(activation, precise):
     (0.5 * (target - outputs[-1]).square().sum()).backward()
     slope = SLOPES[activation]
     with torch.no_grad():
-        a = [y.T for y in outputs]  # a column for each sample
+        a = [y.T for y in outputs]  # one column per sample
         delta = -(target.T - a[-1]) * slope(a[-1])
         for layer, before in zip(reversed(model), reversed(a[:-1]), strict=True):
             torch.testing.assert_close(layer.weight.grad, delta @ before.T)
@@ -85,7 +85,7 @@ def test_back_propagation_in_columns_and_in_rows(activation, precise):
             delta = delta @ W.T * slope(before)
 
 
-def test_the_batch_update_and_the_l2_term():
+def test_batch_update_and_l2_term():
     """Row 8: W <- W - (eta/N) sum_i grad E(x_i); with (lambda/2) sum W^2 the gradient gains lambda W."""
     eta, decay = 0.3, 0.7
     layer = nn.Linear(4, 3, activation="tanh", dtype=torch.float64)
@@ -107,8 +107,8 @@ def test_the_batch_update_and_the_l2_term():
 
 
 @PRECISE
-def test_the_relu_network(precise):
-    """Row 9, to the last digits that decimal fractions have in binary; what is 0 or 1 exactly."""
+def test_relu_network(precise):
+    """Row 9, up to the rounding of decimal fractions to binary. Zeros and ones are exact."""
     close = dict(rtol=4 * torch.finfo(precise).eps, atol=0)
 
     def leaf(numbers):
@@ -135,7 +135,7 @@ def test_the_relu_network(precise):
         torch.testing.assert_close(tensor, torch.tensor(expected, dtype=precise), **close)
 
 
-def test_the_two_layer_classifier():
+def test_two_layer_classifier():
     """Row 10: z1 -> leaky ReLU -> mask -> z2 -> softmax -> cross-entropy: dL/dz2 = y^ - y, dL/da1 = (y^ - y) W2^T M."""
     x, mask = torch.randn(8, 5, dtype=torch.float64), torch.rand(8, 6).gt(0.5).double()
     w1, w2 = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((6, 5), (4, 6)))
@@ -154,7 +154,7 @@ def test_the_two_layer_classifier():
 
 
 @pytest.mark.parametrize("greatest", (1.0, 3.0))
-def test_the_gradient_of_a_chain_of_sigmoids_vanishes(greatest):
+def test_gradient_of_a_chain_of_sigmoids_vanishes(greatest):
     """Row 11: dy/dx = prod w_i s'(z_i), and |dy/dx| <= prod |w_i|/4, which is (1/4)^n for |w| <= 1."""
     n = 30
     weights = [greatest * (2 * torch.rand(1, 1, dtype=torch.float64) - 1) for _ in range(n)]

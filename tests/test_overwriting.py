@@ -1,4 +1,4 @@
-"""A model that writes over its tensors runs after convert as it ran before."""
+"""convert preserves the results of models that write in place."""
 
 import copy
 import random
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import torchnotes.nn
 from conversion_checks import assert_same, compare, module, results
 from torchnotes import convert
-from torchnotes import functional as ours_F  # noqa: F401 # for the sources below
+from torchnotes import functional as ours_F  # noqa: F401 # used by the sources below
 from torchnotes.conversion import _converted
 
 X, CLASSES = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 2, 1])
@@ -23,12 +23,12 @@ def set_item(y):
 
 
 def activated(source: str) -> nn.Module:
-    """Does something to the result of a LeakyReLU."""
+    """Runs the source on the output of a LeakyReLU."""
     return made(f"y = self.act(self.lin(x))\n{source}\nreturn self.out(y)")
 
 
 def lossy(source: str) -> nn.Module:
-    """Does something to logits after the loss."""
+    """Runs the source on the logits after the loss."""
     return made(f"y = self.lin(x)\nloss = self.loss(y, CLASSES)\n{source}\nreturn loss")
 
 
@@ -36,7 +36,7 @@ def made(source: str, **arguments: str) -> nn.Module:
     layers = {"lin": nn.Linear(4, 4), "act": nn.LeakyReLU(), "out": nn.Linear(4, 4), "loss": nn.CrossEntropyLoss()}
     others = {"relu": nn.ReLU(inplace=True), "flat": nn.Flatten(), "tanh": nn.Hardtanh(inplace=True)}
     model = module(source, dropout=nn.Dropout(1.0, inplace=True), **layers, **others, **arguments).double()
-    model.out.requires_grad_(False)  # or it saves its input
+    model.out.requires_grad_(False)  # otherwise it saves its input
     return model
 
 
@@ -45,17 +45,17 @@ WRITES = (
     *("y.detach().mul_(2)", "torch.stack([p.detach().mul_(2) for p in (y[:1], y[1:2])])"),
     *("torch._foreach_mul_([y], 2.0)", "with torch.no_grad(): torch.mul(y, 2, out=y)"),
     "with torch.no_grad(): torch.sort(2 * y, out=(y, torch.empty(5, 4, dtype=torch.int64)))",
-    # functions that say so by an underscore, by position or by name
+    # in-place functions: an underscore, or the option inplace by position or by keyword
     *("torch.relu_(y)", "F.leaky_relu_(y, 0.3)", "F.relu(y, True)", "F.relu(y, inplace=True)"),
     *("F.leaky_relu(y, 0.3, True)", "F.dropout(y, 0.5, True, True)", "F.elu(y, inplace=True)"),
     *("F.dropout(y, training=self.training, inplace=True)", "ours_F.leaky_relu(y, inplace=True)"),
     "ours_F.dropout(y, 0.5, self.training, True)",
     # modules
     *("self.relu(y)", "self.dropout(y)", "self.tanh(self.flat(y))"),
-    # where torch.fx does not come
+    # code that torch.fx cannot trace
     *("if y.sum() < 1e9: y.add_(1)", "if y.sum() < 1e9: (lambda z: set_item(z))(y)"),
     "for i in range(len(y)): y[i].mul_(2)",
-    # functions that do not say so
+    # functions that modify an argument without saying so
     *("F.embedding(torch.tensor([0, 1]), y.detach(), max_norm=0.1)",),
     "F.embedding_bag(torch.tensor([[0, 1]]), y, None, 0.1)",
     "F.batch_norm(2 * X, y.detach()[0], y.detach()[1], training=True)",
@@ -67,7 +67,7 @@ READS = (
 
 
 @pytest.mark.parametrize("source", WRITES)
-def test_what_is_overwritten_stays_torchs(source):
+def test_modules_whose_tensors_are_overwritten_stay_torchs(source):
     report = compare(activated(source), X)
     assert "overwrite its result" in report.kept["act"]
     assert not report.fused
@@ -75,14 +75,14 @@ def test_what_is_overwritten_stays_torchs(source):
 
 
 @pytest.mark.parametrize("source", READS)
-def test_what_is_only_read_becomes_ours(source):
+def test_modules_whose_tensors_are_only_read_become_ours(source):
     report = compare(activated(source), X)
     assert report.fused == {"lin": "act"}
     assert "act" not in report.kept
     assert "loss" in compare(lossy(source), X).replaced
 
 
-def test_the_result_or_the_logits_are_all_that_is_saved_where_nobody_writes():
+def test_only_the_result_or_the_logits_are_saved_if_nothing_overwrites_them():
     of_result, of_logits = activated("y + y.sum()"), lossy("pass")
     convert(of_result, fuse=False)
     convert(of_logits)
@@ -93,7 +93,7 @@ def test_the_result_or_the_logits_are_all_that_is_saved_where_nobody_writes():
 
 
 @pytest.mark.parametrize("keep", ("self.kept = y", "self.kept = [{'y': y}]"))
-def test_what_forward_keeps_may_be_overwritten(keep):
+def test_tensors_that_forward_stores_may_be_overwritten(keep):
     model = activated(keep)
     ours = copy.deepcopy(model)
     assert not convert(ours).fused
@@ -104,7 +104,7 @@ def test_what_forward_keeps_may_be_overwritten(keep):
 
 
 @pytest.mark.parametrize("put", ("a.append(y)", "a += [y]", "a[-1] = y", "b = a + [y]"))
-def test_what_forward_gives_to_the_caller_may_be_overwritten(put):
+def test_tensors_that_forward_passes_to_the_caller_may_be_overwritten(put):
     model = made(f"b = None\ny = self.act(self.lin(x))\n{put}\nreturn self.out(y), b", others="a")
     ours = copy.deepcopy(model)
     report = convert(ours)
@@ -120,7 +120,7 @@ def test_what_forward_gives_to_the_caller_may_be_overwritten(put):
 
 
 @pytest.mark.parametrize("write", (lambda y: y.add_(1), set_item))
-def test_what_leaves_the_model_may_be_overwritten(write):
+def test_outputs_of_the_model_may_be_overwritten(write):
     for model in (
         nn.LeakyReLU(),
         nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU()),
@@ -129,7 +129,7 @@ def test_what_leaves_the_model_may_be_overwritten(write):
         assert "LeakyReLU" in compare(model, X, write=write).replaced.values()
 
 
-def test_logits_are_overwritten_after_a_loss_that_stands_alone():
+def test_logits_are_overwritten_after_a_separate_loss():
     loss = nn.CrossEntropyLoss()
     convert(loss)
     assert isinstance(loss, torchnotes.nn.CrossEntropyLoss)
@@ -143,7 +143,7 @@ def test_logits_are_overwritten_after_a_loss_that_stands_alone():
 
 @pytest.mark.parametrize("register", ("register_forward_hook", "register_forward_pre_hook"))
 @pytest.mark.parametrize("late", (False, True))
-def test_a_hook_writes(register, late):
+def test_hooks_that_write_in_place(register, late):
     model = nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(), nn.Linear(4, 4)).double()
     ours = copy.deepcopy(model)
 
@@ -174,7 +174,7 @@ STEPS = (
 
 
 class Random(nn.Module):
-    """Random layers, whose results random steps write over."""
+    """Random layers and random in-place operations on their results."""
 
     def __init__(self, generator):
         super().__init__()
@@ -198,7 +198,7 @@ def test_random_programs():
         model = Random(random.Random(seed)).double()
         try:
             results(model, X)
-        except RuntimeError:  # torch refuses it
+        except RuntimeError:  # rejected by torch
             continue
         ran += 1
         fused += len(compare(model, X, inplace=seed % 2 == 1).fused)

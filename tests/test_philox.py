@@ -1,4 +1,4 @@
-"""The stream of random words: the known answers of its authors, and any counter in any library."""
+"""The stream of random words: the known answers of Philox's authors, and arbitrary counters."""
 
 import ctypes
 
@@ -9,7 +9,7 @@ from native_build import COMPILER, INSTRUCTION_SET, ROOT, SETUP, Build
 
 import philox
 
-# kat_vectors of Random123: counter, key, words
+# From kat_vectors of Random123: counter, key, words
 KNOWN = (
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
@@ -21,7 +21,7 @@ KNOWN = (
 )
 
 
-pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("philox")]  # one process builds
+pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("philox")]  # builds in one process only
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,16 @@ def joined(low: int, high: int) -> ctypes.c_uint64:
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_the_known_answers(library, counter, key, words):
+def test_known_answers(library, counter, key, words):
     assert tuple(int(x) for x in philox.philox(list(counter), list(key))) == words
     out = np.zeros(4, np.uint32)
     library.write_block(out.ctypes, joined(*key), joined(*counter[2:]), joined(*counter[:2]))
     assert tuple(int(x) for x in out) == words
 
 
-@pytest.mark.parametrize("group", (0, 1, 2**28 - 1, 2**28, 2**40 + 12345))  # 2^28 - 1: the low half of a number is full
+@pytest.mark.parametrize(
+    "group", (0, 1, 2**28 - 1, 2**28, 2**40 + 12345)
+)  # 2^28 - 1: the low word of the counter overflows after it
 def test_groups_of_blocks(library, group):
     key = torch.tensor([-3, 2**62 + 11])
     seed, offset = (ctypes.c_uint64(int(x) % 2**64) for x in key)

@@ -1,4 +1,4 @@
-"""Our functions in place of torch's of the same name: no call may come back to ours for ever."""
+"""Our functions may replace torch's of the same name without infinite recursion."""
 
 import inspect
 
@@ -11,7 +11,7 @@ import torchnotes.init
 
 OURS = {name: f for name, f in vars(torchnotes.functional).items() if inspect.isfunction(f)}
 FILLS = {name: f for name, f in vars(torchnotes.init).items() if inspect.isfunction(f)}
-OTHER_ARGUMENTS = {"batch_norm", "binary_cross_entropy_with_logits"}  # of torch.X than of torch.nn.functional.X
+OTHER_ARGUMENTS = {"batch_norm", "binary_cross_entropy_with_logits"}  # torch.X and torch.nn.functional.X differ
 CLASSES = torch.tensor([0, 2, 1, 1])
 ARGUMENTS = {  # after the first
     "batch_norm": lambda x: (None, None, None, None, True),
@@ -89,7 +89,7 @@ def replace(monkeypatch):
 
 
 def outcome(way, call):
-    """Tensors, or the type of an error, which may be torch's own."""
+    """The resulting tensors, or the type of the exception."""
     torch.manual_seed(0)
     try:
         return torch.utils._pytree.tree_leaves(WAYS[way](call, torch.randn(4, 3)))
@@ -103,12 +103,12 @@ def assert_same(found, expected):
         if not isinstance(other, torch.Tensor):
             assert one is other
         elif not other.is_meta and not other.is_nested:
-            torch.testing.assert_close(one, other, equal_nan=True)  # a compiled graph finds ours under torch's name
+            torch.testing.assert_close(one, other, equal_nan=True)  # a compiled graph calls ours under torch's name
 
 
 @pytest.mark.filterwarnings("ignore:.*nested tensors")
 @pytest.mark.parametrize("name", sorted(OURS.keys() & vars(nn.functional).keys()))
-def test_every_way_through_a_function_ends(name, monkeypatch):
+def test_functions_do_not_recurse(name, monkeypatch):
     def call(x):
         return OURS[name](x, *ARGUMENTS.get(name, lambda x: ())(x))
 
@@ -119,18 +119,18 @@ def test_every_way_through_a_function_ends(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(FILLS.keys() & vars(nn.init).keys() - {"calculate_gain"}))
-def test_every_way_through_an_initializer_ends(name, monkeypatch):
+def test_initializers_do_not_recurse(name, monkeypatch):
     replace(monkeypatch)
     fill, x = getattr(nn.init, name), torch.zeros(3, 3)
     for tensor in (x, x.half(), x.to("meta"), x.as_subclass(Subclass), nn.Parameter(x.clone()), x.to(torch.complex64)):
         try:
             fill(tensor)
         except (NotImplementedError, RuntimeError) as error:
-            assert not isinstance(error, RecursionError)  # noqa: PT017 # a RuntimeError
+            assert not isinstance(error, RecursionError)  # noqa: PT017 # which is a RuntimeError
 
 
 class Strict(torch.Tensor):
-    """Refuses everything but the functions of torch.nn.functional, as some wrappers do."""
+    """Like some wrapper subclasses, rejects everything but the functions of torch.nn.functional."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -138,7 +138,7 @@ class Strict(torch.Tensor):
 
 
 @pytest.mark.parametrize("name", sorted(OURS.keys() & vars(nn.functional).keys()))
-def test_a_subclass_is_asked_before_its_attributes_are(name):
+def test_torch_function_runs_before_attributes_are_read(name):
     x = torch.randn(4, 3)
     arguments = ARGUMENTS.get(name, lambda x: ())(x)
     assert OURS[name](x.as_subclass(Strict), *arguments) == name
@@ -147,7 +147,7 @@ def test_a_subclass_is_asked_before_its_attributes_are(name):
 
 
 class Network(nn.Module):
-    """Of parts that call torch.nn.functional themselves."""
+    """Consists of modules that call torch.nn.functional."""
 
     def __init__(self):
         super().__init__()
@@ -161,7 +161,7 @@ class Network(nn.Module):
         return nn.functional.cross_entropy(self.head(h), target) + reference
 
 
-def test_a_network_of_torchs_modules(monkeypatch):
+def test_network_of_torchs_modules(monkeypatch):
     model = Network()
     results = []
     for replaced in (False, True):
@@ -173,4 +173,4 @@ def test_a_network_of_torchs_modules(monkeypatch):
                 loss = model(torch.randn(4, 6), CLASSES)
             results.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
     torch.testing.assert_close(results[2], results[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(results[3], results[1], rtol=0.05, atol=0.02)  # of bfloat16
+    torch.testing.assert_close(results[3], results[1], rtol=0.05, atol=0.02)  # bfloat16

@@ -16,12 +16,12 @@ EPSILON = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-6, torc
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 
 
-pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("rows")]  # one process builds
+pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("rows")]  # builds in one process only
 
 
 @pytest.fixture(scope="module")
 def rows() -> Any:
-    """The drivers of the kernels under test."""
+    """The compiled drivers."""
     name = "cuda_on_cpu" if "TORCHNOTES_KERNELS" in os.environ else INSTRUCTION_SET
     build = Build(f"rows_{name}")
     flag = f"-DNAMESPACE=rows_{name}"
@@ -36,7 +36,7 @@ def rows() -> Any:
 
 
 def shapes(length: int) -> list[tuple[int, int]]:
-    """Fewer rows than threads, as many, and more, of short rows."""
+    """Fewer rows than threads, as many, and, for short rows, more."""
     return [(1, length), (2, length), *([(37, length)] if length <= 1000 else [])]
 
 
@@ -45,7 +45,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def channels(x: Tensor) -> Tensor:
-    """(N, C, L) as a row for each channel."""
+    """(N, C, L) as a matrix with one row per channel."""
     return x.transpose(0, 1).flatten(1)
 
 
@@ -86,7 +86,7 @@ def test_statistics_over_segments(rows, shape, dtype):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1), (2, 5, 3), (7, 1, 49), (2, 40, 129), (4, 2, 33_000)])
-def test_two_inputs_and_a_state_that_uses_constants_of_its_row(rows, shape, dtype):
+def test_two_inputs_and_a_state_with_constants_of_its_row(rows, shape, dtype):
     g, x = torch.randn(shape).to(dtype), (torch.randn(shape) + 3).to(dtype)
     mean = torch.linspace(2, 4, shape[1], dtype=torch.promote_types(dtype, torch.float32))
     total, along = rows.project(g, x, mean)
@@ -109,7 +109,7 @@ INTERLEAVED = [(1, 3, 5, 7), (1, 1, 1, 1), (1, 2, 70, 129), (1, 3, 1, 16), (1, 1
 @pytest.mark.parametrize("shape", INTERLEAVED)
 def test_interleaved_rows(rows, shape, dtype):
     x = (5 * torch.randn(shape)).to(dtype)
-    alone = x[0].transpose(1, 2).flatten(0, 1).clone()  # a row for each of theirs
+    alone = x[0].transpose(1, 2).flatten(0, 1).clone()  # one contiguous row each
     target = torch.randint(shape[2], (len(alone),))
     greatest, total = rows.max_sum(x)
     assert torch.equal(greatest.double(), alone.double().amax(1))
@@ -154,7 +154,7 @@ def test_empty(rows, dtype):
     assert rows.center(torch.empty(2, 3, 0, dtype=dtype), torch.ones(3, dtype=greatest.dtype))[0].shape == (2, 3, 0)
 
 
-def test_not_a_number_and_infinity(rows, dtype):
+def test_nan_and_infinity(rows, dtype):
     x = torch.zeros(4, 100, dtype=dtype)
     x[0, 70], x[1, 70], x[2] = torch.nan, -torch.inf, -torch.inf
     greatest, total = rows.max_sum(x)
@@ -163,7 +163,7 @@ def test_not_a_number_and_infinity(rows, dtype):
 
 
 @pytest.mark.parametrize("shape", [(1, 200_000), (2, 100_003), (3, 70_000), (501, 333)])
-def test_the_same_bits_each_time_and_for_any_number_of_threads(rows, shape, dtype):
+def test_bits_do_not_depend_on_threads(rows, shape, dtype):
     x = (3 * torch.randn(shape)).to(dtype)
     scale = torch.ones(shape[0], dtype=torch.promote_types(dtype, torch.float32))
 

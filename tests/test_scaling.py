@@ -1,4 +1,4 @@
-"""The model of what several processes take, by hand, and what the page says of it."""
+"""The performance model of distributed training, and the page that presents it."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from benchmarks.scaling import LARGEST, SMALLEST, STEPS, WORKS, all_reduce
 
 @pytest.fixture
 def rows():
-    """In µs: a message of 2 processes waits 10, of 4 30, a byte takes 1e-3, a step by one process, on 2 cores, 1000."""
+    """A latency of 10 µs with 2 processes and 30 µs with 4; 1e-3 µs per byte; steps of 1000 µs on one of 2 cores."""
     times = {work.name: {1: 1000.0, 2: 700.0, 4: 900.0} for work in WORKS}
     times[all_reduce(SMALLEST).name] = {1: 1.0, 2: 10.0, 4: 30.0}
     times[all_reduce(LARGEST).name] = {1: 1.0, 2: 10 + LARGEST / 1e3, 4: 30 + 1.5 * LARGEST / 1e3}
@@ -20,7 +20,7 @@ def rows():
     ]
 
 
-def test_the_model_by_hand(rows):
+def test_model_by_hand(rows):
     machine = scaling_page.Machine({(row["case"], int(row["processes"])): row for row in rows})
     (work,) = (work for work in STEPS if work.setup is scaling.split_classes)  # sends (N - 1) (16 + 32 x 256) bytes
     assert machine.bandwidth(2) == pytest.approx(1e3)
@@ -29,13 +29,13 @@ def test_the_model_by_hand(rows):
     assert machine.on_cores_of_their_own(work, 8) == pytest.approx(1000 / 8 + 2 * 7 * 10 + 7 * 8208 / 1e3)
 
 
-def test_the_page_has_every_step_twice(rows):
+def test_the_page_lists_every_step_twice(rows):
     text = scaling_page.section(rows, publish.table)
     assert all(text.count(work.name) == 2 for work in STEPS)
     assert "| 2 | 10 µs | 1 GB/s |" in text
 
 
-def test_who_computes_something_else_is_not_timed():
+def test_refuses_to_time_a_wrong_result():
     rows = [{"case": "step", "processes": n, "loss": loss} for n, loss in ((1, 0.5), (2, 0.5 + 1e-7))]
     scaling.check([dict(row) for row in rows])
     rows[1]["loss"] = 0.501

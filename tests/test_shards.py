@@ -1,4 +1,4 @@
-"""Where the elements of a part of a tensor stand in the whole, beside what tests/distributed asks torch."""
+"""The positions of a shard's elements in the full tensor. tests/distributed compares them with torch."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -9,7 +9,7 @@ from torchnotes.distributed.shards import runs_of
 
 @st.composite
 def parts(draw):
-    """A shape, and in each dimension some of its places as ranges in a row."""
+    """A shape and, in each dimension, a subset of its indices as consecutive ranges."""
     shape = draw(st.lists(st.integers(0, 9), max_size=4))
     ends = [sorted(draw(st.lists(st.integers(0, n), max_size=6, unique=True))) for n in shape]
     ours = [[range(*pair) for pair in zip(e[::2], e[1::2], strict=False)] for e in ends]
@@ -31,8 +31,8 @@ def test_runs_are_the_elements_in_order(part):
     assert found == expected.flatten().tolist()
 
 
-def test_usual_parts_are_one_run():
-    """Blocks of two dimensions, and what a dimension in several blocks is split into."""
+def test_usual_shards_are_one_run():
+    """Blocks of two dimensions, and a dimension that is split into several blocks."""
     for shape, ours in (
         ((8, 6), [[range(2, 5)], [range(6)]]),
         ((8, 6), [[range(8)], [range(2, 4)]]),

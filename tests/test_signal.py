@@ -1,4 +1,4 @@
-"""What torchnotes.signal predicts and measures, what it says of it, and the command. Rows 11 and 20 to 23."""
+"""torchnotes.signal: predictions, measurements, verdicts and the command. Rows 11 and 20 to 23 of the notes."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ DOUBLE = torch.float64
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Deep chains of small products take several times as long by two, where others use the processor."""
+    """On a busy machine, deep chains of small products are several times slower with two threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -30,11 +30,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def every(values: tuple[float, ...], count: int) -> Tensor:
-    """All choices of so many of the values: numbers that are exactly independent of one another."""
+    """All tuples of `count` values, so that the columns are exactly independent."""
     return torch.cartesian_prod(*[torch.tensor(values, dtype=DOUBLE)] * count).reshape(-1, count)
 
 
-# row 20, exactly: weights and inputs of which every combination is there once
+# row 20, exactly: every combination of weights and inputs occurs once
 
 WEIGHTS, INPUTS = (-1.0, 2.0, 3.5), (0.0, 1.0, 5.0, 7.0)
 MEAN_W, VAR_W = 1.5, (2.5**2 + 0.5**2 + 2.0**2) / 3
@@ -42,7 +42,7 @@ MEAN_X, VAR_X = 3.25, (3.25**2 + 2.25**2 + 1.75**2 + 3.75**2) / 4
 OF_A_PRODUCT = VAR_W * VAR_X + VAR_X * MEAN_W**2 + VAR_W * MEAN_X**2
 
 LAYERS: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...], int, tuple[int, ...]]] = {
-    # the layer, an example's shape, the fan-in, and how many products the elements of an example's channel are sums of
+    # the layer, the shape of an example, the fan-in, and how many products each element of a channel sums
     "Linear": (lambda: torch.nn.Linear(2, 9), (2,), 2, (2,)),
     "ours": (lambda: nn.Linear(2, 9, activation="tanh"), (2,), 2, (2,)),
     "Conv1d": (lambda: torch.nn.Conv1d(1, 9, 2), (1, 3), 2, (2, 2)),
@@ -68,7 +68,7 @@ LAYERS: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...], int, tup
 
 
 def filled(layer: Any) -> torch.nn.Module:
-    """The layer with all pairs of weights that there are, as a unit each, for each group."""
+    """The layer with one unit per pair of weights, for each group."""
     pairs = torch.cat([every(WEIGHTS, 2)] * getattr(layer, "groups", 1))
     layer = layer.double()
     layer.weight.data = pairs.reshape(layer.weight.shape)
@@ -77,7 +77,7 @@ def filled(layer: Any) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_variance_of_a_layer_is_the_predicted_one(name):
+def test_variance_of_a_layer_matches_the_prediction(name):
     make, shape, fan_in, products = LAYERS[name]
     x = every(INPUTS, math.prod(shape)).reshape(-1, *shape)
     (layer,) = propagation(filled(make()), x, schemes=()).layers
@@ -91,7 +91,7 @@ def test_the_variance_of_a_layer_is_the_predicted_one(name):
 
 
 @pytest.mark.parametrize("shape", ((2, 4), (2, 3, 4)))
-def test_an_example_alone_is_predicted_as_one_of_a_batch(shape):
+def test_unbatched_examples(shape):
     kind = (torch.nn.Conv1d, torch.nn.Conv2d)[len(shape) - 2]
     layer, x = kind(2, 6, 2, padding=1), torch.rand(shape)
     (alone,), (batch,) = (propagation(layer, batch, schemes=()).layers for batch in (x, x[None]))
@@ -101,21 +101,21 @@ def test_an_example_alone_is_predicted_as_one_of_a_batch(shape):
 
 
 def test_a_layer_by_hand():
-    """w of 1 and 3, x of 0 and 2, bias 0 and 4: k (1 + 4 + 1) + 4 = 16 for two inputs."""
+    """With w in {1, 3}, x in {0, 2} and a bias in {0, 4}, Var(z) is k (1 + 4 + 1) + 4 = 16 for two inputs."""
     weight = torch.cat([every((1.0, 3.0), 2)] * 2)
     layer = torch.nn.Linear(2, 8, dtype=DOUBLE)
     layer.weight.data, layer.bias.data = weight, torch.tensor([0.0, 4.0], dtype=DOUBLE).repeat_interleave(4)
     found = propagation(layer, every((0.0, 2.0), 2), loss=lambda z: (z * z).sum() / 2, schemes=())
-    # z = w1 x1 + w2 x2 + b is also its gradient, with the mean 2 * 2 * 1 + 2 and the squares 32 (16 + 36)
-    # a unit (w1, w2) varies by w1^2 + w2^2, on average 10, over the batch
+    # The gradient is z = w1 x1 + w2 x2 + b, with the mean 2 * 2 * 1 + 2 and the sum of squares 32 (16 + 36). Over the
+    # batch, a unit (w1, w2) has the variance w1^2 + w2^2, on average 10.
     assert found.layers == (Layer("Linear", "Linear", 2, 2.0, 1.0, 1.0, 1.0, 16.0, 16.0, 10 / 16, 16.0, 32 * 52.0),)
     assert found.flags == ()
     assert found.unreached == ()
 
 
-def test_the_variance_of_random_weights():
-    """Of the three parts of a third each, Var(x) (E w)^2 varies with the sum of x over n examples, Var(w) (E x)^2 over
-    m units, relatively by sqrt(2/n) and sqrt(2/m) at most, and the third one less: all differ from a whole one less."""
+def test_variance_with_random_weights():
+    """Var(z) has three parts of equal size. Var(x) (E w)^2 has a relative deviation of at most sqrt(2/n) over n
+    examples, Var(w) (E x)^2 of at most sqrt(2/m) over m units, and the third part a smaller one."""
     k, m, n = 50, 3000, 4000
     layer = torch.nn.Linear(k, m, dtype=DOUBLE)
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_the_variance_of_random_weights():
     assert found.var_z == pytest.approx(found.predicted, rel=4.5 / 3 * math.sqrt(2 / n + 2 / m))
 
 
-# what is measured
+# measurements
 
 
 def by_hand(layers: list[torch.nn.Linear], activation: Callable[[Tensor], Tensor], x: Tensor, loss: Callable) -> list:
@@ -157,8 +157,8 @@ MODULES = {
 
 @pytest.mark.parametrize("fused", (True, False))
 @pytest.mark.parametrize("activation", PLAIN)
-def test_z_and_its_gradient_come_before_the_activation(activation, fused):
-    """Fused into the layer or behind it, where it overwrites z: the same numbers, those of plain torch."""
+def test_z_and_its_gradient_are_measured_before_the_activation(activation, fused):
+    """With the activation fused into the layer or after it, where it overwrites z, the results are those of torch."""
     sizes = (7, 6, 5, 4)
     if fused:
         model = nn.MLP(sizes, activation, negative_slope=0.3, dtype=DOUBLE)
@@ -183,8 +183,8 @@ def test_z_and_its_gradient_come_before_the_activation(activation, fused):
         assert layer.batch_share == pytest.approx(within.item(), rel=1e-12)
 
 
-def test_the_part_of_the_batch_in_images():
-    """All but the channels varies with the example and the place."""
+def test_batch_share_of_images():
+    """The variance over examples and positions, for each channel."""
     conv = torch.nn.Conv2d(2, 5, 3)
     x = torch.randn(4, 2, 6, 7)
     z = conv(x).double()
@@ -192,18 +192,18 @@ def test_the_part_of_the_batch_in_images():
     assert layer.batch_share == pytest.approx((z.var((0, 2, 3), correction=0).mean() / z.var(correction=0)).item())
 
 
-def test_without_a_loss_the_gradient_of_the_output_is_of_unit_variance_and_always_the_same():
+def test_default_gradient_of_the_output_has_unit_variance_and_is_reproducible():
     layer, x = torch.nn.Linear(30, 40), torch.randn(500, 30)
     first = propagation(layer, x)
     torch.manual_seed(77)
     assert propagation(layer, x) == first
-    # the variance of n squares of normal numbers is 2/n
+    # the mean of n squares of normal numbers has the variance 2/n
     assert first.layers[0].var_gradient == pytest.approx(1, abs=4.5 * math.sqrt(2 / 20_000))
     assert first.layers[0].squared_gradient == pytest.approx(20_000, rel=4.5 * math.sqrt(2 / 20_000))
 
 
-def test_what_a_dtype_cannot_square_has_a_variance(dtype):
-    """z of 1e-5 times x, and gradients as small: the squares of neither fit half, nor those of 1e-25 a float."""
+def test_squares_do_not_underflow(dtype):
+    """The squares of values around 1e-5 underflow in half precision, and those around 1e-25 in float32."""
     small = 1e-25 if dtype != torch.float16 else 1e-5
     model = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)).to(dtype)
     init.initialize_(model, "lecun", seed=0)
@@ -216,11 +216,11 @@ def test_what_a_dtype_cannot_square_has_a_variance(dtype):
     assert other.squared_gradient == pytest.approx(small**2 * one.squared_gradient, rel=0.05)
 
 
-# what models do
+# models
 
 
 class Model(torch.nn.Module):
-    """Everything that a call changes: statistics, a counter, an attribute, random numbers; and the input itself."""
+    """Changes everything that a call can change: statistics, a counter, an attribute, generators and its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,7 +255,7 @@ def everything(model: Model) -> list[Any]:
 
 @pytest.mark.parametrize("training", (True, False))
 @pytest.mark.parametrize("failure", (None, "model", "loss"))
-def test_everything_stays_as_it_was(training, failure):
+def test_model_is_unchanged(training, failure):
     model = Model().train(training)
     x = torch.randn(10, 6)
     model(x).sum().backward()
@@ -276,10 +276,10 @@ def test_everything_stays_as_it_was(training, failure):
     assert torch.equal(x, x_before)
 
 
-def test_the_model_runs_in_its_mode():
+def test_model_runs_in_its_mode():
     model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(6, 6))
     x = torch.ones(1000, 6)
-    assert propagation(model, x).layers[0].var_x == pytest.approx(1, abs=4.5 / math.sqrt(6000))  # of 0 and 2
+    assert propagation(model, x).layers[0].var_x == pytest.approx(1, abs=4.5 / math.sqrt(6000))  # values of 0 and 2
     assert propagation(model.eval(), x, schemes=()).layers[0].var_x == 0
 
 
@@ -296,7 +296,7 @@ class Recurrent(torch.nn.Module):
         return {"logits": (self.head(h), tokens), "h": h}
 
 
-def test_layers_called_several_times_or_not_at_all():
+def test_layers_that_are_called_repeatedly_or_never():
     model, tokens = Recurrent(), torch.arange(9)
     found = propagation(model, tokens)
     assert [layer.name for layer in found.layers] == ["step", "step #2", "step #3", "head"]
@@ -315,10 +315,10 @@ def test_every_tensor_of_the_output_gets_a_gradient():
     model = Recurrent()
     with_both = propagation(model, torch.arange(9), schemes=()).layers[2]
     with_one = propagation(model, torch.arange(9), loss=lambda y: y["h"].sum(), schemes=()).layers
-    assert with_one[3].var_gradient is None  # of the head
+    assert with_one[3].var_gradient is None  # the head
     h = torch.tanh(model.step(torch.tanh(model.step(torch.tanh(model.step(model.embedding(torch.arange(9))))))))
     assert with_one[2].squared_gradient == pytest.approx((1 - h.double() ** 2).square().sum().item(), rel=1e-5)
-    assert with_both.squared_gradient > 1.2 * with_one[2].squared_gradient  # also by way of the head
+    assert with_both.squared_gradient > 1.2 * with_one[2].squared_gradient  # includes the head
 
 
 class Hiding(torch.nn.Sequential):
@@ -326,7 +326,7 @@ class Hiding(torch.nn.Sequential):
         return SimpleNamespace(y=super().forward(x))
 
 
-def test_an_output_that_hides_its_tensors_needs_a_loss():
+def test_outputs_without_visible_tensors_require_a_loss():
     model, x = Hiding(torch.nn.Linear(3, 3)), torch.randn(5, 3)
     (hidden,), (seen,) = (propagation(model, x, loss=loss).layers for loss in (None, lambda out: out.y.square().sum()))
     assert hidden.var_gradient is None
@@ -368,7 +368,7 @@ def test_checkpointed_and_compiled_models():
     assert [layer.var_z for layer in propagation(compiled, x).layers] == [layer.var_z for layer in expected.layers]
 
 
-def test_hooks_of_the_model_see_what_its_layers_return():
+def test_hooks_see_the_outputs_of_layers():
     layer, seen = nn.Linear(4, 4, activation="sigmoid"), []
     layer.register_forward_hook(lambda module, arguments, y: seen.append(y))
     x = torch.randn(8, 4)
@@ -376,7 +376,7 @@ def test_hooks_of_the_model_see_what_its_layers_return():
     assert torch.equal(seen[0], layer(x))
 
 
-def test_a_batch_of_one_makes_no_share():
+def test_batch_share_of_a_single_example():
     (layer,) = propagation(torch.nn.Linear(3, 4), torch.randn(1, 3)).layers
     assert layer.batch_share is None
     (layer,) = (found := propagation(torch.nn.Linear(3, 1), torch.randn(3))).layers
@@ -385,7 +385,7 @@ def test_a_batch_of_one_makes_no_share():
     assert found.flags == ()
 
 
-# what is said of it
+# verdicts
 
 
 def made(
@@ -428,7 +428,7 @@ def test_flags(found, flags):
     assert flags or found.verdict == "nothing vanishes or explodes"
 
 
-def test_what_is_not_finite():
+def test_values_that_are_not_finite():
     model = nn.MLP((4, 4, 4, 4), "relu")
     model[1].weight.data.fill_(math.inf)
     found = propagation(model, torch.randn(8, 4))
@@ -436,8 +436,8 @@ def test_what_is_not_finite():
     assert found.holding
 
 
-def test_shapes_alone_flag_nothing():
-    """A narrow head divides the variance of the gradient by 4096, not its length."""
+def test_shapes_alone_are_not_flagged():
+    """A narrow head divides the gradient's variance by 4096, but not its length."""
     model = init.initialize_(nn.MLP((64, 4096, 1), "relu"), "he", seed=0)
     found = propagation(model, torch.randn(32, 64))
     first, last = found.layers
@@ -446,12 +446,15 @@ def test_shapes_alone_flag_nothing():
 
 
 @pytest.mark.parametrize("activation", ("tanh", "relu", "leaky_relu", "sigmoid"))
-def test_the_scheme_that_is_named_holds(activation):
-    slope = 0.6  # He's variance without it is 1.36 times too much for each layer
+def test_suggested_schemes_work(activation):
+    slope = 0.6  # without it, He's variance is 1.36 times too large per layer
     model = nn.MLP((96,) * 61, activation, negative_slope=slope)
     x = torch.randn(64, 96)
     found = propagation(model, x)
-    assert [str(flag) for flag in found.flags] == ["gradient vanishes", "examples become alike"]  # by torch's biases
+    assert [str(flag) for flag in found.flags] == [
+        "gradient vanishes",
+        "examples become alike",
+    ]  # due to torch's biases
     assert found.tried == ("lecun", "glorot", "he")
     if activation == "sigmoid":
         assert found.holding == ()
@@ -469,7 +472,7 @@ def test_the_scheme_that_is_named_holds(activation):
         assert propagation(model, x).flags == ()
 
 
-def test_only_what_is_flagged_is_started_again_and_by_the_schemes_that_are_given():
+def test_only_flagged_models_are_tried_with_the_given_schemes():
     x = torch.randn(64, 32)
     model = init.initialize_(nn.MLP((32,) * 41, "relu"), "default", seed=0)
     found = propagation(model, x, schemes=("he_uniform", "default"))
@@ -504,7 +507,7 @@ def test_bad_input(model, options, message):
         propagation(model, **{"batch": torch.randn(4, 3), **options})
 
 
-def test_a_function_is_no_model():
+def test_rejects_functions():
     with pytest.raises(TypeError, match=r"torch.nn.Module. Got: (builtin|function)"):
         propagation(torch.nn.functional.relu, torch.randn(4, 3))
 
@@ -523,7 +526,7 @@ DEPTH, WIDTH = 100, 128
 SMALL = ("--width", str(WIDTH), "--batch", "64")
 
 
-def test_a_hundred_layers_of_each_activation_by_each_scheme(capsys, tmp_path):
+def test_a_hundred_layers_with_each_activation_and_scheme(capsys, tmp_path):
     networks = json.loads(command(capsys, *SMALL, "--json", "--plot", str(tmp_path / "figure.png")))
     found = {(network["activation"], network["scheme"]): network for network in networks}
     flags = {pair: {flag["what"]: flag["how"] for flag in network["flags"]} for pair, network in found.items()}
@@ -539,10 +542,10 @@ def test_a_hundred_layers_of_each_activation_by_each_scheme(capsys, tmp_path):
     assert flags["relu", "he"] == {}
     for network in networks:
         assert [layer["name"] for layer in network["layers"]] == [str(number) for number in range(DEPTH)]
-        for layer in network["layers"]:  # at worst, of examples that are all alike, the variance of WIDTH numbers
+        for layer in network["layers"]:  # if all examples are alike, the variance is estimated from WIDTH numbers
             assert layer["var_z"] == pytest.approx(layer["predicted"], rel=4.5 * math.sqrt(2 / WIDTH))
-    # Row 11: s'^2 <= 1/16. For z ~ N(0, v), as sech u >= e^(-u^2/2), E[s'^2] >= E[e^(-z^2/2)]/16 = 1/16 sqrt(1 + v)
-    # The weights multiply by 1/3, 1 or 2. The mean of ln and its spread are as in test_init.py, of 3 where it has 2.
+    # Row 11: s'^2 <= 1/16. For z ~ N(0, v), sech u >= e^(-u^2/2) gives E[s'^2] >= E[e^(-z^2/2)]/16 = 1/16 sqrt(1 + v).
+    # The weights multiply by 1/3, 1 or 2. The mean and deviation of ln are as in test_init.py with 3 instead of 2.
     spread = 4.5 * math.sqrt(3 / WIDTH / DEPTH)
     for scheme, factor in (("default", 1 / 3), ("lecun", 1), ("he", 2)):
         layers = found["sigmoid", scheme]["layers"]
@@ -550,15 +553,15 @@ def test_a_hundred_layers_of_each_activation_by_each_scheme(capsys, tmp_path):
         v = sum(layer["var_z"] for layer in layers) / DEPTH
         most = math.log(factor / 16)
         assert most - math.log(1 + v) / 2 - 3 / 2 / WIDTH - spread < rate < most + spread
-    # Row 23: a rectifier halves what comes by the weights
+    # Row 23: a rectifier halves the mean square
     for scheme, factor in (("default", 1 / 6), ("lecun", 1 / 2), ("he", 1)):
         rate = math.log(found["relu", scheme]["layers"][-1]["var_z"]) / DEPTH
         assert abs(rate - math.log(factor)) < 5 / 2 / WIDTH + 4.5 * math.sqrt(5 / WIDTH / DEPTH)
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_hundred_linear_layers_leave_a_third_to_the_hundredth(capsys):
-    """Row 21. ln(|z|^2) has the mean -n ln 3 - n/W or more, and the deviation sqrt(2 n/W) or less (test_init.py)."""
+def test_a_hundred_linear_layers_scale_by_a_third_each(capsys):
+    """Row 21: ln(|z|^2) has a mean of at least -n ln 3 - n/W and a deviation of at most sqrt(2 n/W) (test_init.py)."""
     (network,) = json.loads(command(capsys, *SMALL, "--activation", "identity", "--scheme", "default", "--json"))
     change = math.log(network["layers"][-1]["var_z"])
     spread = 4.5 * math.sqrt(2 * DEPTH / WIDTH)
@@ -591,13 +594,13 @@ def test_the_tables(capsys):
     assert [line.split()[3] for line in lines[2:42]] != [line.split()[3] for line in other[2:42]], "Var(w)"
 
 
-def test_he_goes_by_the_slope_of_leaky_relu(capsys):
+def test_he_uses_the_slope_of_leaky_relu(capsys):
     small = ("--layers", "2", "--width", "8", "--activation", "leaky_relu", "relu", "--scheme", "he", "--json")
     leaky, relu = (network["layers"][1]["var_w"] for network in json.loads(command(capsys, *small)))
     assert leaky * (1 + 0.01**2) == pytest.approx(relu, rel=1e-12)
 
 
-def test_a_figure_stays_until_there_is_a_new_one(monkeypatch, tmp_path):
+def test_figures_are_replaced_only_by_complete_ones(monkeypatch, tmp_path):
     old, new = tmp_path / "old.png", tmp_path / "new.png"
     old.write_text("old")
     monkeypatch.setattr(signal, "propagation", None)
@@ -608,7 +611,7 @@ def test_a_figure_stays_until_there_is_a_new_one(monkeypatch, tmp_path):
     assert not new.exists()
 
 
-def test_threads_stay_as_they_were(capsys):
+def test_number_of_threads_is_restored(capsys):
     torch.set_num_threads(2)
     command(capsys, "--layers", "2", "--width", "4", "--activation", "relu")
     threads = torch.get_num_threads()
@@ -686,7 +689,7 @@ def test_the_figure_of_networks():
 
 
 @pytest.mark.parametrize("weight", (0.0, 1e200))
-def test_a_figure_of_what_vanishes_or_overflows(weight, tmp_path):
+def test_figure_of_vanishing_and_exploding_values(weight, tmp_path):
     model = nn.MLP((4,) * 4, "relu", dtype=DOUBLE)
     for layer in model:
         torch.nn.init.constant_(layer.weight, weight)
