@@ -1,4 +1,4 @@
-"""The checks of torchnotes.testing find what they are for."""
+"""The checks of torchnotes.testing detect wrong operations."""
 
 import dataclasses
 import re
@@ -18,7 +18,7 @@ TANH = OPERATIONS["tanh"]
 
 
 class Tanh(Elementwise):
-    """A Function of torch's operations on the base class of torchnotes."""
+    """A Function on the base class of torchnotes, written in torch's operations."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class WithoutVmap(torch.autograd.Function):
 
 
 class UnnoticedWrite(Tanh):
-    """It keeps its output where autograd does not see that it is overwritten."""
+    """Saves its output as an attribute, so that autograd cannot detect that it was overwritten."""
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -151,7 +151,7 @@ CASES = [pytest.param(name, wrong, id=f"{name}-{i}") for name, of in WRONG.items
 
 
 @pytest.mark.parametrize(("name", "wrong"), CASES)
-def test_a_wrong_operation_is_found(name, wrong):
+def test_detects_a_wrong_operation(name, wrong):
     assert isinstance(wrong(input=torch.randn(2, 3, 5, 4)), Tensor)
 
     def all_of_this_name() -> None:
@@ -159,7 +159,7 @@ def test_a_wrong_operation_is_found(name, wrong):
             if each.name == name:
                 each()
 
-    with pytest.raises(Exception):  # noqa: B017, PT011 # what it raises is its own affair
+    with pytest.raises(Exception):  # noqa: B017, PT011 # any exception
         all_of_this_name()
 
 
@@ -168,7 +168,7 @@ def test_every_check_has_a_wrong_operation():
 
 
 def test_a_function_of_torchs_operations_passes():
-    """It passes all that does not ask for operators."""
+    """Passes all checks that do not require operators."""
     none = dict.fromkeys(("operators", "traced_operators", "mismatched_operands"), "there are no operators")
     check(dataclasses.replace(TANH, function=by(Tanh), unchecked=none), dtypes=(torch.float64,))
 
@@ -183,6 +183,6 @@ def test_a_failure_names_the_check():
         check(dataclasses.replace(TANH, function=off))
 
 
-def test_unknown_names_are_refused():
+def test_rejects_unknown_names():
     with pytest.raises(ValueError, match="no checks called speling"):
         checks(dataclasses.replace(TANH, unchecked={"speling": "?"}))

@@ -1,4 +1,4 @@
-"""`train` and `predict`, from data to a model, and what they refuse."""
+"""The commands `train` and `predict`, and the input that they reject."""
 
 import csv
 import io
@@ -37,12 +37,21 @@ CPU = torch.device("cpu")
 
 
 def quick(*arguments):
-    given = "--epochs", "4", "--hidden", "16", "--batch-size", "8", "--threads", "1"  # for the bits of torch's network
+    given = (
+        "--epochs",
+        "4",
+        "--hidden",
+        "16",
+        "--batch-size",
+        "8",
+        "--threads",
+        "1",
+    )  # makes torch's network reproducible
     return ["train", *given, *map(str, arguments)]
 
 
 def begun(path, folder, **options):
-    """The program of `train` with `quick`'s options, which draws no figures."""
+    """The program of `train` with the options of `quick`. It draws no figures."""
     given = dict(hidden=[16], activation="leaky_relu", init="he", noise=0.1, dtype="float32", compile=False)
     given |= dict(optimizer="adam", lr=2e-3, epochs=4, batch_size=8, device=CPU, seed=0, resume=False, threads=1)
     return Program(Options(data=path, output=folder, **given | options), Ranks())
@@ -59,7 +68,7 @@ def state_of(folder):
 
 
 def assert_same(a, b):
-    """To the last bit, whatever tensors are in."""
+    """Compares nested tensors bit by bit."""
     (of_a, kind_of_a), (of_b, kind_of_b) = tree_flatten(a), tree_flatten(b)
     assert kind_of_a == kind_of_b
     for x, y in zip(of_a, of_b, strict=True):
@@ -68,7 +77,7 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """The folder of a training of the digits, which no test may change."""
+    """The output of training on the digits. Tests must not change it."""
     folder = tmp_path_factory.mktemp("digits")
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
@@ -79,7 +88,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def short(blobs, tmp_path_factory):
-    """The folder of one epoch with the blobs, which no test may change."""
+    """The output of one epoch on the blobs. Tests must not change it."""
     folder = tmp_path_factory.mktemp("short")
     trained(blobs, folder, epochs=1)
     return folder
@@ -88,7 +97,7 @@ def short(blobs, tmp_path_factory):
 # train and predict
 
 
-def test_the_digits_are_learned(digits, capsys):
+def test_learns_the_digits(digits, capsys):
     import sklearn.datasets
 
     rows = {line.split()[0]: line.split()[1:] for line in digits.printed.splitlines() if line.startswith("torch")}
@@ -99,7 +108,7 @@ def test_the_digits_are_learned(digits, capsys):
         assert float(error) < 1e-5
         assert f"<td>{accuracy}</td>" in report
     assert report.count("<img ") == 3
-    assert "http" not in report.replace("http-equiv", "")  # all of it is in the file
+    assert "http" not in report.replace("http-equiv", "")  # the file is self-contained
     assert main(["predict", str(digits.folder / "model.pt")]) == 0
     printed = capsys.readouterr()
     lines = list(csv.DictReader(io.StringIO(printed.out)))
@@ -133,7 +142,7 @@ def test_every_option_trains_a_model_that_predicts(blobs, tmp_path, capsys, opti
         assert sum(line["class"] == model.classes[i % 3] for i, line in enumerate(lines)) > 140
 
 
-def test_a_seed_gives_the_same_model_again(blobs, tmp_path):
+def test_a_seed_reproduces_the_model(blobs, tmp_path):
     first, again, other = (
         trained(blobs, tmp_path, seed=seed, epochs=1).networks[0].best_state["0.weight"] for seed in (3, 3, 4)
     )
@@ -142,7 +151,7 @@ def test_a_seed_gives_the_same_model_again(blobs, tmp_path):
 
 
 def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, monkeypatch):
-    losses = iter([0.5, 9.0, 0.2, 9.0, 0.3, 9.0, 0.4, 9.0])  # of the validation: ours and torch's in turn
+    losses = iter([0.5, 9.0, 0.2, 9.0, 0.3, 9.0, 0.4, 9.0])  # validation losses of our network and torch's, alternating
     states, judged = [], []
     result = comparison.result
 
@@ -168,7 +177,7 @@ def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, 
         assert_same(dict(kept), states[2])
 
 
-def test_a_wrong_gradient_shows_in_the_table(blobs, tmp_path, monkeypatch):
+def test_the_table_shows_a_wrong_gradient(blobs, tmp_path, monkeypatch):
     right = comparison.loss_of
     wrong = {"torchnotes": lambda x, y: 1.001 * right("torchnotes")(x, y)}
     monkeypatch.setattr(comparison, "loss_of", lambda name: wrong.get(name) or right(name))
@@ -179,16 +188,16 @@ def test_a_wrong_gradient_shows_in_the_table(blobs, tmp_path, monkeypatch):
     ("options", "loss"),
     (
         (dict(optimizer="sgd"), "loss"),
-        (dict(optimizer="adam", batch_size=128), "validation loss"),  # after a single step, from a finite loss
+        (dict(optimizer="adam", batch_size=128), "validation loss"),  # after a single step with a finite loss
     ),
 )
-def test_a_training_that_diverges_says_so(blobs, tmp_path, options, loss):
+def test_divergence_is_reported(blobs, tmp_path, options, loss):
     status, ending = begun(blobs, tmp_path, lr=1e30, **options).train(Progress())
     assert status == 1
     assert ending == f"the {loss} of torchnotes is nan in epoch 1: a smaller --lr may help."
 
 
-def test_columns_that_are_constant_are_learned_from(tmp_path):
+def test_constant_columns(tmp_path):
     path = tmp_path / "constant.csv"
     path.write_text("".join(f"1,1,{number % 2}\n" for number in range(40)))
     trained(path, tmp_path, epochs=1, batch_size=40)
@@ -199,7 +208,7 @@ def test_columns_that_are_constant_are_learned_from(tmp_path):
 
 @pytest.fixture
 def with_threads(monkeypatch):
-    """Where torch would take 4 threads and no variable says otherwise."""
+    """Torch's default is 4 threads, and no environment variable changes it."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     with threads.threads(4):
@@ -209,9 +218,7 @@ def with_threads(monkeypatch):
 @pytest.mark.parametrize(
     ("times", "fastest"), (((1.0, 2.0, 0.1), 1), ((1.0, 0.95, 0.1), 1), ((1.0, 0.6, 0.8), 2), ((1.0, 0.6, 0.4), 4))
 )
-def test_the_number_of_threads_is_the_one_that_steps_are_fastest_with(
-    blobs, tmp_path, monkeypatch, with_threads, times, fastest
-):
+def test_fastest_number_of_threads_is_chosen(blobs, tmp_path, monkeypatch, with_threads, times, fastest):
     monkeypatch.setattr(threads, "time_of", lambda step, number: step() and times[(1, 2, 4).index(number)])
     assert begun(blobs, tmp_path, threads=None).options.threads == torch.get_num_threads() == fastest
 
@@ -231,13 +238,13 @@ def test_compiled_networks_come_third(blobs, tmp_path, capsys, monkeypatch, with
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compile(model, backend="eager"))
     assert main(quick("--data", blobs, "--output", tmp_path, "--compile", "--epochs", "1")) == 0
-    assert torch.get_num_threads() == 4  # as before
+    assert torch.get_num_threads() == 4  # restored
     rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("torch")]
     assert rows == ["torchnotes", "torch", "torch compiled"]
 
 
-def test_timing_the_threads_changes_nothing(blobs, tmp_path, monkeypatch, with_threads):
-    monkeypatch.setattr(threads, "WORTH_IT", 0.0)  # one thread in the end, as where it is given
+def test_timing_the_threads_does_not_affect_training(blobs, tmp_path, monkeypatch, with_threads):
+    monkeypatch.setattr(threads, "WORTH_IT", 0.0)  # selects one thread
     for given in (1, None):
         torch.set_num_threads(2)
         trained(blobs, tmp_path / str(given), epochs=2, threads=given)
@@ -255,7 +262,7 @@ def test_timing_the_threads_changes_nothing(blobs, tmp_path, monkeypatch, with_t
         dict(optimizer="rmsprop", activation="tanh", hidden=[16, 8]),
     ),
 )
-def test_a_training_that_is_resumed_is_the_one_that_was_not_ended(blobs, tmp_path, options):
+def test_resuming_gives_the_same_model(blobs, tmp_path, options):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     trained(blobs, whole, noise=0.2, **options)
     for epochs in (1, 3, 4):
@@ -267,7 +274,7 @@ def test_a_training_that_is_resumed_is_the_one_that_was_not_ended(blobs, tmp_pat
 
 
 def test_an_interruption_keeps_the_best_model_and_the_report(blobs, tmp_path, capsys, monkeypatch):
-    """By Ctrl-C in the third epoch, which is begun again where the training is resumed."""
+    """Ctrl-C in the third epoch. Resuming restarts that epoch."""
     whole, ended = tmp_path / "whole", tmp_path / "ended"
     trained(blobs, whole)
     learned, calls = training.learned, itertools.count()
@@ -278,7 +285,7 @@ def test_an_interruption_keeps_the_best_model_and_the_report(blobs, tmp_path, ca
         return learned(*arguments)
 
     monkeypatch.setattr(training, "learned", interrupted)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # in case it is ignored here
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
     try:
         assert main(quick("--data", blobs, "--output", ended)) == 130
     finally:
@@ -292,7 +299,7 @@ def test_an_interruption_keeps_the_best_model_and_the_report(blobs, tmp_path, ca
     assert_same(state_of(ended), state_of(whole))
 
 
-def test_an_interruption_before_anything_is_learned_leaves_nothing_to_report(blobs, tmp_path, capsys, monkeypatch):
+def test_an_interruption_before_the_first_epoch_ends_leaves_nothing_to_report(blobs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training, "learned", lambda *arguments: signal.default_int_handler(0, None))
     assert main(quick("--data", blobs, "--output", tmp_path)) == 130
     assert "Nothing has been learned yet" in capsys.readouterr().err
@@ -310,7 +317,7 @@ def test_an_interruption_before_anything_is_learned_leaves_nothing_to_report(blo
         (dict(folder=Path("elsewhere")), "elsewhere/training.pt: there is no training to resume"),
     ),
 )
-def test_another_training_is_not_resumed(blobs, short, tmp_path, monkeypatch, options, complaint):
+def test_rejects_resuming_another_training(blobs, short, tmp_path, monkeypatch, options, complaint):
     monkeypatch.chdir(tmp_path)
     kept = (short / "training.pt").read_bytes()
     Path("others.csv").write_text(blobs.read_text().replace("ant", "ape"))
@@ -325,14 +332,14 @@ def test_another_training_is_not_resumed(blobs, short, tmp_path, monkeypatch, op
 
 
 class Numbered(Ranks):
-    """Alone, whatever its number."""
+    """A single process with an arbitrary rank."""
 
     def part(self, rows):
         return rows
 
 
 def small(noise=0.1, ranks=None, epochs=1):
-    """Networks that have learned from 32 rows."""
+    """Networks trained on 32 rows."""
     pair = torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 2
     ranks = ranks or Ranks()
     networks = comparison.contenders(Design((2, 8, 2), noise=noise), "sgd", 0.1, 0, CPU, False, ranks)
@@ -342,18 +349,18 @@ def small(noise=0.1, ranks=None, epochs=1):
 
 
 @pytest.mark.parametrize(("noise", "differ"), ((0.0, False), (0.3, True)))
-def test_every_rank_has_noise_of_its_own(noise, differ):
+def test_every_rank_has_different_noise(noise, differ):
     first, again, second = (small(noise, Numbered(rank))[0] for rank in (0, 0, 1))
     for number in range(2):
         assert torch.equal(first[number], again[number])
         assert torch.equal(first[number], second[number]) != differ
 
 
-def test_every_epoch_has_an_order_and_noise_of_its_own(monkeypatch):
+def test_every_epoch_has_a_different_order_and_noise(monkeypatch):
     seeds = []
     monkeypatch.setattr(torch, "manual_seed", seeds.append)
     _, course = small(epochs=3)
-    assert len(set(seeds[1:])) == 3  # after that of the parameters
+    assert len(set(seeds[1:])) == 3  # the first seed is that of the parameters
     assert len({tuple(torch.cat(list(course.batches(epoch))).tolist()) for epoch in range(3)}) == 3
 
 
@@ -368,7 +375,7 @@ def test_ranks_divide_a_batch(size):
         assert len(lengths) == min(size, max(1, count // 2))
 
 
-def test_without_the_variables_of_torchrun_a_process_is_alone(monkeypatch):
+def test_distributed_training_requires_the_variables_of_torchrun(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         assert not launched()
@@ -378,7 +385,7 @@ def test_without_the_variables_of_torchrun_a_process_is_alone(monkeypatch):
     assert not launched()
 
 
-# what is refused
+# invalid input
 
 ROW = "1.5,2.5,a\n"
 
@@ -428,7 +435,7 @@ def array_alone():
         ("x.npz", {"x": numpy.array([object()] * 30), "y": numpy.zeros(30, int)}, "it is no archive of numbers"),
     ),
 )
-def test_bad_data_are_refused_before_anything_is_written(tmp_path, name, content, complaint):
+def test_rejects_bad_data_before_anything_is_written(tmp_path, name, content, complaint):
     path = tmp_path / name
     if path.stem == "folder":
         path.mkdir()
@@ -443,14 +450,14 @@ def test_bad_data_are_refused_before_anything_is_written(tmp_path, name, content
 
 
 @pytest.mark.parametrize("size", (2**63 - 1, 10**15))
-def test_a_network_that_is_too_large_is_refused(blobs, tmp_path, capsys, size):
+def test_rejects_a_network_that_is_too_large(blobs, tmp_path, capsys, size):
     command = quick("--data", blobs, "--output", tmp_path, "--hidden", size)
     assert "there is not enough memory for it" in refusal(capsys, *command)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("name", ("model.pt", "training.pt"))
-def test_a_disk_that_is_full_is_named(blobs, tmp_path, capsys, name):
+def test_full_disks_are_reported(blobs, tmp_path, capsys, name):
     (tmp_path / f"{name}.partial").symlink_to("/dev/full")
     assert "No space left on device" in refusal(capsys, *quick("--data", blobs, "--output", tmp_path), has_begun=True)
 
@@ -464,19 +471,19 @@ def test_a_disk_that_is_full_is_named(blobs, tmp_path, capsys, name):
         (None, "model.pt is of a training with blobs.csv: --data is required"),
     ),
 )
-def test_a_model_refuses_what_it_was_not_trained_for(short, tmp_path, capsys, row, complaint):
+def test_a_model_rejects_data_of_another_form(short, tmp_path, capsys, row, complaint):
     other = tmp_path / "other.csv"
     other.write_text(f"{row}\n")
     assert complaint in refusal(capsys, "predict", short / "model.pt", *(("--data", other) if row else ()))
 
 
-def test_a_folder_or_nothing_is_no_model(tmp_path, capsys):
+def test_rejects_a_folder_or_nothing_as_a_model(tmp_path, capsys):
     assert "cannot be read: Is a directory" in refusal(capsys, "predict", tmp_path)
     assert "cannot be read: No such file" in refusal(capsys, "predict", tmp_path / "none.pt")
 
 
 def flipped(content):
-    """A bit of a tensor, which the zip archive's checksum tells."""
+    """Flips a bit of a tensor. The checksum of the zip archive detects it."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         largest = max(archive.infolist(), key=lambda member: member.file_size)
         (number,) = archive.read(largest)[100:101]
@@ -491,7 +498,7 @@ def saved(content):
 
 
 def changed(key, value):
-    """A file of the right format that does not fit itself."""
+    """An inconsistent file of the right format."""
 
     def change(content):
         found = torch.load(io.BytesIO(content), weights_only=True)
@@ -542,8 +549,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
-def test_a_model_that_is_damaged_or_of_another_program_is_refused(digits, tmp_path, capsys, damage):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit
+def test_rejects_damaged_models_and_those_of_other_programs(digits, tmp_path, capsys, damage):
     path = tmp_path / "model.pt"
     path.write_bytes(DAMAGES[damage]((digits.folder / "model.pt").read_bytes()))
     assert "is not a checkpoint of python -m torchnotes train, or is damaged" in refusal(capsys, "predict", path)
@@ -557,13 +564,13 @@ def test_a_model_that_is_damaged_or_of_another_program_is_refused(digits, tmp_pa
         changed("contenders", {"torchnotes": {"epochs": []}}),
     ),
 )
-def test_a_training_that_is_damaged_is_not_resumed(blobs, short, tmp_path, damage):
+def test_rejects_resuming_a_damaged_training(blobs, short, tmp_path, damage):
     (tmp_path / "training.pt").write_bytes(damage((short / "training.pt").read_bytes()))
     with pytest.raises(BadInput, match="is not a training of python -m torchnotes train, or is damaged"):
         begun(blobs, tmp_path, resume=True)
 
 
-# what is printed
+# output
 
 
 @pytest.mark.parametrize(("to", "status"), ((nobody_reads, 141), (full_disk, 2)))
@@ -577,8 +584,8 @@ def test_output_that_cannot_be_written_ends_a_command(digits, tmp_path, capfd, m
         assert ("No space left on device" in printed.err) == bool(printed.err) == (status == 2)
 
 
-def test_what_the_output_cannot_encode_is_escaped(tmp_path, monkeypatch):
-    path = tmp_path / "data\udce9.csv"  # a name that is no UTF-8
+def test_characters_that_the_output_cannot_encode_are_escaped(tmp_path, monkeypatch):
+    path = tmp_path / "data\udce9.csv"  # a name that is not valid UTF-8
     path.write_text("".join(f"{i},{i},{('été', 'hiver')[i % 2]}\n" for i in range(40)), encoding="utf-8")
     printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", printed)
@@ -606,7 +613,7 @@ def test_the_files_of_standard_streams_may_be_closed(blobs, tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
-def test_the_bars_of_a_terminal(monkeypatch, capsys):
+def test_progress_bars_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     shown = _progress.progress(["torchnotes", "torch"], 1, 2)
     assert isinstance(shown, _progress.Bars)
@@ -620,7 +627,7 @@ def test_the_bars_of_a_terminal(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("start", ("", "a,b,c\n"))
-def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, start):
+def test_a_byte_order_mark_is_not_data(tmp_path, start):
     path = tmp_path / "x.csv"
     path.write_text(start + "1,2,a\n3,4,b\n" * 10, encoding="utf-8-sig")
     rows = data.load(path)
@@ -635,7 +642,7 @@ def test_classes_may_be_whole_numbers_of_any_length(tmp_path):
     assert data.load(path).classes == names
 
 
-def test_data_come_as_they_are_from_both_kinds_of_files(blobs, tmp_path):
+def test_both_file_formats_give_the_same_data(blobs, tmp_path):
     rows = data.load(blobs)
     assert rows.classes == ("ant", "bee", "cat")
     numpy.savez(tmp_path / "same.npz", X=rows.x.numpy(), labels=numpy.array(rows.classes)[rows.y.numpy()])
@@ -645,10 +652,10 @@ def test_data_come_as_they_are_from_both_kinds_of_files(blobs, tmp_path):
     numpy.savez(tmp_path / "images.npz", data=numpy.ones((24, 2, 3), "uint8"), target=numpy.arange(24) % 12 - 1)
     images = data.load(tmp_path / "images.npz")
     assert images.x.shape == (24, 6)
-    assert images.classes == ("-1", *map(str, range(11)))  # in the order of the numbers, not of the letters
+    assert images.classes == ("-1", *map(str, range(11)))  # ordered as numbers, not as text
 
 
-def test_the_parts_of_the_data_are_apart_and_make_up_the_whole():
+def test_the_split_is_a_partition_of_the_data():
     x = torch.arange(100.0)[:, None]
     rows = data.Rows(x, torch.arange(100) % 2, ("a", "b"), "numbers")
     parts = data.split(rows, 0)
@@ -660,7 +667,7 @@ def test_the_parts_of_the_data_are_apart_and_make_up_the_whole():
 # the networks
 
 
-def test_networks_are_judged_in_evaluation_and_trained_on():
+def test_networks_are_evaluated_in_eval_mode():
     network = by_torchnotes(Design((5, 7, 3)))
     x = torch.randn(4, 5)
     expected = network.eval()(x)
@@ -669,7 +676,7 @@ def test_networks_are_judged_in_evaluation_and_trained_on():
     assert all(module.training for module in network.modules())
 
 
-def test_a_batch_of_one_row_is_left_out():
+def test_a_batch_of_one_row_is_skipped():
     assert [len(rows) for rows in training.batches(9, 4, torch.Generator())] == [4, 4]
     assert [len(rows) for rows in training.batches(9, 7, torch.Generator())] == [7, 2]
 
@@ -690,7 +697,7 @@ def test_the_two_networks_compute_the_same():
 
 
 def test_calibration_by_hand():
-    """Two bins: probabilities 0.5 and 0.7 (mean 0.6, in bins of their own), of which one of two, and 0.9, right."""
+    """Probabilities of 0.5 and 0.7, of which one is right, and of 0.9, which is right."""
     result = comparison.Result(
         "torch", 0.5, 0.1, 1.0, 1, 0.0, torch.tensor([0.51, 0.55, 0.95]), torch.tensor([True, False, True])
     )

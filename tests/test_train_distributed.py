@@ -1,4 +1,4 @@
-"""`train` by several processes: the same training as by one, and how it ends when one of them does."""
+"""`train` with several processes: the same results as with one, and what happens if one of them ends."""
 
 import contextlib
 import signal
@@ -15,13 +15,13 @@ from torchnotes.classifier.checkpoint import load
 from torchrun import launcher
 
 RANKS = 2
-LIMIT = 120  # seconds until a launcher has ended, on a busy machine
+LIMIT = 120  # seconds for a launcher to finish on a busy machine
 
 
 @contextlib.contextmanager
 def launched(*arguments):
-    """torchrun, ended with all that it has started."""
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
+    """Runs torchrun, and ends it together with its processes."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit an ignored signal
     process = subprocess.Popen(
         [*launcher(RANKS), *map(str, arguments)],
         cwd=ROOT,
@@ -34,14 +34,14 @@ def launched(*arguments):
         yield process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGTERM)  # which it passes on, other than SIGKILL
+            process.send_signal(signal.SIGTERM)  # forwarded to its processes, unlike SIGKILL
             process.communicate(timeout=LIMIT)
 
 
-def test_any_number_of_processes_goes_the_same_way(blobs, tmp_path):
-    """One process, then several until Ctrl-C, which keeps the model and the report, and then one again.
+def test_results_do_not_depend_on_the_number_of_processes(blobs, tmp_path):
+    """Trains with one process, then with several until Ctrl-C, which saves the model and the report, then with one.
 
-    105 rows in batches of 17: parts of 9 and 8, and in the end 3 rows, of which the second process has none.
+    105 rows in batches of 17 give parts of 9 and 8 rows, and a last batch of 3 rows, all on the first process.
     """
     options = dict(noise=0.0, dtype="float64", batch_size=17)
     trained(blobs, tmp_path, epochs=1, **options)
@@ -76,8 +76,8 @@ def test_any_number_of_processes_goes_the_same_way(blobs, tmp_path):
     ("failure", "complaint"),
     (("time.sleep(600)", "Timed out waiting 5000ms"), ("os.kill(os.getpid(), 9)", "Signal 9 (SIGKILL)")),
 )
-def test_when_one_process_fails_all_end_and_the_training_can_be_resumed(blobs, tmp_path, failure, complaint):
-    """In its second epoch it answers no more, which is an error of the other one, or it is killed."""
+def test_if_one_process_fails_all_end_and_training_can_be_resumed(blobs, tmp_path, failure, complaint):
+    """In the second epoch one process stops responding, which is an error in the other one, or is killed."""
     program = tmp_path / "failing.py"
     program.write_text(
         textwrap.dedent(f"""
@@ -105,8 +105,8 @@ def test_when_one_process_fails_all_end_and_the_training_can_be_resumed(blobs, t
 
 
 @pytest.mark.parametrize(("rank", "waits"), (("0", []), ("1", [10])))
-def test_what_all_refuse_is_refused_by_the_first(monkeypatch, capsys, rank, waits):
-    """As torchrun ends the others when it has ended."""
+def test_the_first_process_reports_invalid_input(monkeypatch, capsys, rank, waits):
+    """torchrun ends the other processes once the first one has ended."""
     waited = []
     monkeypatch.setattr(time, "sleep", waited.append)
     variables = dict(RANK=rank, WORLD_SIZE="2", LOCAL_RANK=rank, LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="1")

@@ -1,7 +1,7 @@
-"""Every operation under every torch.func transform, nested in ordinary autograd and in each other.
+"""Every operation under all torch.func transforms, nested in each other and in ordinary autograd.
 
-The arguments of an operation depend on a tensor t of the outer graph. A nesting computes derivatives of the operation,
-of which the derivative by t is taken in turn and compared with that of the reference.
+The arguments of the operation depend on a tensor t of the outer graph. A nesting computes derivatives of the operation.
+Their derivatives by t are compared with those of the reference.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ from torchnotes import functional
 from torchnotes.testing.operations import OPERATIONS
 
 Variables = tuple[Tensor, ...]
-Of = Callable[..., Tensor]  # an operation of its variables
+Of = Callable[..., Tensor]  # an operation as a function of its variables
 
 CASES = [
     pytest.param(operation, option, id=f"{name}-{i}")
@@ -36,7 +36,7 @@ def summed(f: Of) -> Of:
 
 
 def pulled(f: Of, v: Variables, g: Callable[[Tensor], Tensor]) -> Any:
-    """The gradients of f along g of its result."""
+    """The pullback of f, applied to a function g of its result."""
     y, pull = vjp(f, *v)
     return pull(g(y))
 
@@ -59,7 +59,7 @@ def along_dual_numbers(f: Of, v: Variables, t: Tensor) -> Tensor:
 
 
 def vjp_twice(f: Of, v: Variables, t: Tensor) -> Any:
-    """The pullback of the pullback, of which each is called when its level has ended."""
+    """The pullback of the pullback. Each is called after its level has ended."""
     y, pull = vjp(f, *v)
     gradients, pull_again = vjp(lambda g: pull(g), torch.ones_like(y) * t[0])
     return gradients, pull_again(gradients)
@@ -169,7 +169,8 @@ def as_linearized_pullback(f: Of, v: Variables, t: Tensor) -> Any:
     return pull(torch.ones_like(y) * t[0]), pull_of_constants(torch.ones_like(y) * t[0] * t[1])
 
 
-# torch.func.linearize traces, with what it does not differentiate by as constants, and takes as long as all others.
+# Equivalents of torch.func.linearize, for the reference. linearize traces with everything else as constants, and takes
+# as long as all other nestings together.
 CHEAPER = {"linearized": as_linearized, "linearized_pullback": as_linearized_pullback}
 
 
@@ -177,7 +178,7 @@ def derivative(f: Of, v: Variables, nesting: Callable) -> list[Tensor]:
     t = torch.tensor([0.9, 1.1], dtype=torch.float64, requires_grad=True)
     v = tuple(x.detach() * t[i % 2] for i, x in enumerate(v))
     results = torch.utils._pytree.tree_leaves(nesting(f, v, t))
-    penalty = sum(((x.cos() * 0.1).sum() for x in results), 0 * t.sum())  # of constants too there is a derivative
+    penalty = sum(((x.cos() * 0.1).sum() for x in results), 0 * t.sum())  # so that constant results have a derivative
     return [x.detach() for x in results] + list(torch.autograd.grad(penalty, t))
 
 
@@ -188,7 +189,7 @@ def assert_derivatives(ours: Of, theirs: Of, v: Variables, names: Iterable[str])
         assert_close(found, expected, rtol=1e-9, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # of linearize itself
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # raised by linearize
 @pytest.mark.parametrize(("operation", "option"), CASES)
 def test_derivatives_of_nested_transforms(operation, option):
     sample = operation.stateless(operation.smooth_sample(option))
@@ -211,7 +212,7 @@ def test_derivatives_of_noise(name):
 
 
 @pytest.mark.parametrize(("operation", "option"), CASES)
-def test_a_graph_is_recorded_where_gradients_are_wanted_alone(operation, option):
+def test_a_graph_is_recorded_only_if_gradients_are_required(operation, option):
     f, v = operation.of_variables(operation.function, operation.smooth_sample(option))
     with torch.no_grad():
         results = [*jvp(f, v, v), *jacfwd(f, every(v))(*v), *jacrev(f, every(v))(*v)]
@@ -222,7 +223,7 @@ def test_a_graph_is_recorded_where_gradients_are_wanted_alone(operation, option)
 
 
 @pytest.mark.parametrize("name", ("relu", "leaky_relu"))
-def test_what_is_left_of_an_input_that_is_written_over(name):
+def test_inputs_after_in_place_operations(name):
     def results(function: Of, **inplace: bool) -> list[Tensor]:
         def left(x: Tensor) -> Tensor:
             y = x * x.sign() * x
@@ -241,7 +242,7 @@ def test_what_is_left_of_an_input_that_is_written_over(name):
 
 
 @pytest.mark.parametrize("option", ({}, {"label_smoothing": 0.1}, {"z_loss": 0.1}), ids=str)
-def test_samples_without_a_target_have_a_gradient_of_zero(option):
+def test_samples_without_a_target_have_zero_gradient(option):
     x, weight = torch.randn(3, 4), torch.rand(4)
     loss = grad(lambda z, t: functional.cross_entropy(z[None], t[None], weight=weight, **option))
     gradients = vmap(loss)(x, torch.tensor([1, -100, 3]))

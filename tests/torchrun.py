@@ -16,18 +16,18 @@ def launcher(ranks: int) -> list[str]:
 
 
 def torchrun(ranks: int, *program: str, timeout: float) -> None:
-    """Run a program on several ranks, with the torchnotes of this process. Fails unless it succeeds.
+    """Runs a program on several ranks, with the torchnotes of this process. Raises unless it succeeds.
 
-    On a busy machine SIGABRT has ended a rank twice, once at exit. We could not reproduce it. We suspect torch's gloo,
-    because AddressSanitizer finds nothing in our code (`make sanitize` runs the same tests). A run in which a rank
-    aborts is therefore repeated once, with a warning. A run in which a test fails is not.
+    On a busy machine SIGABRT has ended a rank twice, once at exit. We could not reproduce it, and suspect torch's gloo,
+    because AddressSanitizer finds nothing in our code (`make sanitize` runs the same tests). Therefore a run is
+    repeated once, with a warning, if a rank aborts, but not if a test fails.
     """
     paths = (str(Path(torchnotes.__file__).parents[1]), str(TESTS.parent), os.environ.get("PYTHONPATH"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [*launcher(ranks), *program]
     for may_abort in (True, False):
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=TESTS, env=environment)
-        # A rank that aborts gives the cause first; the launcher's report comes last.
+        # The output begins with the aborted rank's error and ends with the launcher's report.
         report = f"{done.stdout[-8000:]}\n{done.stderr[:6000]}\n...\n{done.stderr[-4000:]}"
         if may_abort and "Signal 6 (SIGABRT)" in done.stderr:
             warnings.warn(f"one of {ranks} ranks aborted; the run is repeated:\n{report}", stacklevel=2)

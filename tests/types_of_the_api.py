@@ -1,4 +1,4 @@
-"""What a type checker knows of the public names: `make check` reads this, and nobody runs it."""
+"""The types of the public names. `make check` type-checks this file; it is never run."""
 
 from typing import Any
 

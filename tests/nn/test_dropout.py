@@ -1,4 +1,4 @@
-"""The modules of dropout: torch's where torch has one, and what the notes and the papers say of the others."""
+"""The dropout modules, compared with torch's, the notes and the papers."""
 
 import copy
 import inspect
@@ -15,7 +15,7 @@ import torchnotes.functional as F
 from torchnotes import nn
 
 
-def test_dropout_is_torchs_in_everything_but_who_computes():
+def test_dropout_matches_torchs_module():
     for arguments in ((), (0.2,), (0.2, True)):
         ours, theirs = nn.Dropout(*arguments), torch.nn.Dropout(*arguments)
         assert repr(ours) == repr(theirs)
@@ -54,7 +54,7 @@ def test_gaussian_dropout():
         assert layer.eval()(x) is x
     assert nn.GaussianDropout(0.0)(x) is x
     layer = nn.GaussianDropout(0.2)
-    layer.p = 0.0  # a schedule of the rate
+    layer.p = 0.0  # as a schedule would
     assert layer(x) is x
     for bad in ({"p": -0.1}, {"p": 1}, {"p": 1.5}, {"p": math.nan}, {"sigma": -1.0}, {"p": 0.1, "sigma": 0.1}):
         for make in (nn.GaussianDropout, lambda **bad: nn.GaussianDropoutLinear(2, 2, **bad)):
@@ -62,7 +62,7 @@ def test_gaussian_dropout():
                 make(**bad)
 
 
-def test_the_linear_layer_has_the_mean_and_the_variance_of_dropout_before_it():
+def test_the_linear_layer_has_the_mean_and_variance_of_dropout_on_its_input():
     """W (d x): mean W x, variance sigma^2 (W^2)(x^2), and normal."""
     n, sigma = 200_000, 0.6
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_the_linear_layer_has_the_mean_and_the_variance_of_dropout_before_it():
     assert abs(np.corrcoef(sampled.T)[0, 1]) < 4.5 / math.sqrt(n), "each output has noise of its own"
 
 
-def test_the_gradient_of_the_linear_layer_is_that_of_the_sample():
+def test_gradient_of_the_linear_layer_is_that_of_the_sample():
     layer = nn.GaussianDropoutLinear(3, 4, p=0.3, activation="tanh", dtype=torch.float64)
 
     def sample(x, weight, bias):
@@ -94,12 +94,12 @@ def test_the_gradient_of_the_linear_layer_is_that_of_the_sample():
 
 
 def test_a_zero_input_of_the_linear_layer_gives_the_bias_and_a_finite_gradient():
-    """There is no noise, and the root has no slope."""
+    """There is no noise, and the derivative of the square root is infinite."""
     for activation, bias in ((None, True), ("tanh", True), (None, False)):
         layer = nn.GaussianDropoutLinear(3, 4, bias, p=0.3, activation=activation)
         x = torch.randn(3, 3)
         x[1] = 0
-        x[2] *= 1e-3  # little noise is not none
+        x[2] *= 1e-3  # little noise, but not zero
         x.requires_grad_()
         y = layer(x)
         expected = layer.bias if bias else torch.zeros(4)
@@ -122,7 +122,7 @@ def test_the_linear_layer_without_noise_and_its_repr():
     assert list(layer.state_dict()) == ["weight", "bias"]
 
 
-def test_variational_dropout_learns_by_the_gradient_of_its_sample():
+def test_gradient_of_variational_dropout_is_that_of_the_sample():
     layer = nn.VariationalDropout(3, p=0.3, dtype=torch.float64)
 
     def sample(x, log_alpha):
@@ -135,7 +135,7 @@ def test_variational_dropout_learns_by_the_gradient_of_its_sample():
     assert layer.eval()(x) is x
 
 
-def test_variational_dropout_is_gaussian_dropout_of_its_rate():
+def test_variational_dropout_is_gaussian_dropout():
     n, p = 400_000, 0.3
     for layer in (nn.VariationalDropout(p=p), nn.VariationalDropout(2, p=p)):
         torch.testing.assert_close(layer.log_alpha.exp(), torch.full_like(layer.log_alpha, p / (1 - p)))
@@ -150,7 +150,7 @@ def test_variational_dropout_is_gaussian_dropout_of_its_rate():
 
 @pytest.mark.parametrize("log_alpha", (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 8.0))
 def test_the_divergence(log_alpha):
-    """Against the integral: E ln|1 + sqrt(alpha) n| - 1/2 ln alpha + (ln 2 + gamma)/2."""
+    """Compares with the integral E ln|1 + sqrt(alpha) n| - 1/2 ln alpha + (ln 2 + gamma)/2."""
     scale = math.exp(log_alpha / 2)
     pole = -1 / scale
 

@@ -1,4 +1,4 @@
-"""Linear with the options that torch's lacks, and MLP, which is made of it."""
+"""Linear with its additional options, and MLP."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torchnotes import nn
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_module_computes_with_our_operation(activation):
+def test_uses_our_operation(activation):
     layer = nn.Linear(4, 3, activation=activation, negative_slope=0.3)
     x = torch.randn(2, 5, 4)
     y = layer(x)
@@ -26,7 +26,7 @@ def test_device_and_dtype():
     assert torch.equal(layer.weight, torch.nn.Linear(4, 3).weight)
 
 
-def test_repr_tells_the_options():
+def test_repr_shows_the_options():
     layer = nn.Linear(4, 3, activation="leaky_relu", negative_slope=0.3, init="he")
     assert "activation='leaky_relu', negative_slope=0.3, init='he'" in repr(layer)
     assert "activation" not in repr(nn.Linear(4, 3))
@@ -41,7 +41,7 @@ def test_repr_tells_the_options():
         ("lecun", 1 / 200, None),
     ),
 )
-def test_how_the_parameters_start(init, variance, bound):
+def test_initialization(init, variance, bound):
     layer = nn.Linear(200, 300, init=init)
     w = layer.weight.detach().double()
     assert abs(w.mean().item()) < 5 * (variance / w.numel()) ** 0.5
@@ -114,6 +114,6 @@ def test_mlp_with_each_option_alone(options, hidden):
 
 
 @pytest.mark.parametrize("sizes", ((), (3,)))
-def test_mlp_takes_at_least_two_sizes(sizes):
+def test_mlp_requires_at_least_two_sizes(sizes):
     with pytest.raises(ValueError, match="at least two sizes"):
         nn.MLP(sizes)

@@ -1,4 +1,4 @@
-"""Losses with the options that torch's lack, and the pinball loss."""
+"""The additional options of losses, and the pinball loss."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ import torchnotes
 from torchnotes import functional as F
 
 
-def test_what_torchs_lack():
+def test_additional_options():
     x, y = torch.randn(6), torch.tensor([0.0, 1, 1, -1, 0, 1])
     options = dict(label_smoothing=0.1, ignore_index=-1)
     assert torchnotes.nn.BCEWithLogitsLoss(**options)(x, y) == F.binary_cross_entropy_with_logits(x, y, **options)

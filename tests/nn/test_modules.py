@@ -1,4 +1,4 @@
-"""Our modules beside torch.nn's of the same name: made, scripted, saved, called and converted alike."""
+"""Our modules behave like torch.nn's of the same name when they are created, scripted, saved, called and converted."""
 
 import copy
 import inspect
@@ -68,7 +68,7 @@ def made(nn, name: str, options: dict) -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("name", "options", "inputs"), CASES, ids=lambda one: str(one) if type(one) in (str, dict) else ""
 )
-def test_it_is_torchs_in_everything_but_who_computes(name, options, inputs):
+def test_matches_torchs_module(name, options, inputs):
     theirs, become, ours = (made(nn, name, options) for nn in (torch.nn, torch.nn, torchnotes.nn))
     assert convert(become).replaced == {"": name}
     assert become.state_dict().keys() == ours.state_dict().keys()
@@ -87,7 +87,7 @@ def test_it_is_torchs_in_everything_but_who_computes(name, options, inputs):
         torch.testing.assert_close(module.state_dict(), beside.state_dict())
         changed, before = inputs[0].clone(), inputs[0].clone()
         y, expected = module.train()(changed, *inputs[1:]), beside.train()(before, *inputs[1:])
-        assert torch.equal(changed, before) or torch.allclose(changed, before)  # written or not, as torch's
+        assert torch.equal(changed, before) or torch.allclose(changed, before)  # written in place or not, like torch's
         assert (y is changed) == (expected is before)
         beside.load_state_dict(module.state_dict())
         if hasattr(module, "reset_parameters") and "BatchNorm" in name:
@@ -99,7 +99,7 @@ def test_it_is_torchs_in_everything_but_who_computes(name, options, inputs):
 
 
 @pytest.mark.filterwarnings("ignore:size_average and reduce args")
-def test_all_classes_that_torch_has_are_there_and_compute_by_our_operations():
+def test_all_classes_of_torch_exist_and_use_our_operations():
     known = {name for name, cls in vars(torchnotes.nn).items() if isinstance(cls, type) and hasattr(torch.nn, name)}
     assert known - {"LinearCrossEntropyLoss"} == {name for name, *_ in CASES}
     for name, options, inputs in CASES:
@@ -111,7 +111,7 @@ def test_all_classes_that_torch_has_are_there_and_compute_by_our_operations():
         assert operation in y.grad_fn.name() or options.get("p") == 0, name
 
 
-MORE = {  # that torch's lack, by keyword alone
+MORE = {  # additional options, keyword-only
     "Linear": {"activation": None, "negative_slope": 0.01, "init": "torch"},
     "BCEWithLogitsLoss": {"label_smoothing": 0.0, "ignore_index": None},
     "CrossEntropyLoss": {

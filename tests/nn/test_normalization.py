@@ -1,4 +1,4 @@
-"""Batch normalisations whose attributes change, refuse wrong inputs, and have options that torch's lack."""
+"""Batch normalizations with changing attributes, invalid inputs and additional options."""
 
 import copy
 
@@ -11,7 +11,7 @@ SHAPES = {1: ((4, 3), (4, 3, 5)), 2: ((4, 3, 5, 6),), 3: ((2, 3, 2, 3, 4),)}
 
 
 @pytest.mark.parametrize("momentum", (0.1, None))
-def test_tracking_switched_on_or_off_after_construction(momentum):
+def test_switching_tracking_after_construction(momentum):
     for before in (True, False):
         options = dict(momentum=momentum, track_running_stats=before)
         theirs, ours, sync = (
@@ -29,7 +29,7 @@ def test_tracking_switched_on_or_off_after_construction(momentum):
 
 
 @pytest.mark.parametrize("training", (0, 1, None, "yes", torch.tensor(True)))
-def test_whatever_is_true_is_training(training):
+def test_training_may_be_any_truth_value(training):
     x, results = torch.randn(4, 3), []
     for module in (torch.nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.SyncBatchNorm(3)):
         module.training = training
@@ -38,7 +38,7 @@ def test_whatever_is_true_is_training(training):
 
 
 @pytest.mark.parametrize("dim", SHAPES)
-def test_wrong_ranks_and_channels_raise_what_torch_raises(dim):
+def test_wrong_dimensions_and_channels_raise_torchs_errors(dim):
     ours, theirs = (getattr(space, f"BatchNorm{dim}d")(3) for space in (nn, torch.nn))
     for shape in ((3,), (4, 3), (4, 3, 5), (4, 3, 5, 6), (2, 3, 2, 3, 4), (2, 3, 1, 1, 1, 1)):
         if shape not in SHAPES[dim] and len(shape) not in map(len, SHAPES[dim]):
@@ -55,7 +55,7 @@ def test_wrong_ranks_and_channels_raise_what_torch_raises(dim):
     torch.testing.assert_close(ours.running_mean, torch.zeros(3))
 
 
-def test_what_torchs_lack():
+def test_additional_options():
     x = torch.randn(4, 3, 5)
     module = nn.BatchNorm1d(3, activation="leaky_relu", negative_slope=0.2)
     assert repr(module).endswith("activation='leaky_relu', negative_slope=0.2)")

@@ -1,4 +1,4 @@
-"""torch.fx, torch.jit and torch.export do with our modules what they do with torch's."""
+"""torch.fx, torch.jit and torch.export support our modules like torch's."""
 
 import copy
 import io
@@ -15,7 +15,7 @@ from torchnotes.conversion import convert
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning",
-    "ignore::torch.jit.TracerWarning",  # of sizes that are compared
+    "ignore::torch.jit.TracerWarning",  # comparisons of sizes
 )
 
 x, y, images = (torch.randn(shape, dtype=torch.float64) for shape in ((6, 3), (6, 3), (2, 3, 4, 5)))
@@ -86,7 +86,7 @@ def wrapped(case: tuple) -> tuple[torch.nn.Module, tuple]:
 
 
 def assert_the_same(mine: torch.nn.Module, original: torch.nn.Module, *arguments: Tensor) -> None:
-    """In value, gradients and what is left in the buffers."""
+    """Compares outputs, gradients and buffers."""
     results = []
     for module in (mine, original):
         torch.manual_seed(1)
@@ -99,18 +99,18 @@ def assert_the_same(mine: torch.nn.Module, original: torch.nn.Module, *arguments
 
 
 @pytest.mark.parametrize("training", (True, False))
-def test_fx_sees_our_modules_as_steps(training):
+def test_fx_treats_our_modules_as_leaves(training):
     model = EveryModule().train(training)
     traced = torch.fx.symbolic_trace(model)
     called = {type(model.get_submodule(str(node.target))) for node in traced.graph.nodes if node.op == "call_module"}
     expected = {type(m) for m in model.modules() if type(m).__module__.startswith("torchnotes.")} - {nn.MLP}
     assert expected <= called
     for graph in (traced, torch.fx.symbolic_trace(traced)):
-        for mode in (True, False):  # the steps follow train() and eval()
+        for mode in (True, False):  # the traced modules follow train() and eval()
             assert_the_same(copy.deepcopy(graph).train(mode), copy.deepcopy(model).train(mode), *batch(5))
 
 
-def test_fx_sees_our_functions_as_calls():
+def test_fx_records_our_functions_as_calls():
     class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -144,7 +144,7 @@ def test_script(name, training):
 
 @pytest.mark.parametrize("name", NOISY)
 def test_script_of_noise(name):
-    """Drawn by torch, and so other than ours, but of the same mean and variance."""
+    """Torch generates the noise, so that it differs from ours but has the same mean and variance."""
     model = Wrapped(NOISY[name])
     scripted = torch.jit.load(saved(torch.jit.script(copy.deepcopy(model))))
     many = torch.rand(4).double().expand(100_000, 4)
@@ -154,20 +154,20 @@ def test_script_of_noise(name):
     assert_the_same(scripted.eval(), model.eval(), many[:5])
 
 
-def test_scripted_noise_is_written_over_the_input():
+def test_scripted_noise_in_place():
     y = x.clone()
     assert torch.equal(torch.jit.script(nn.GaussianDropout(0.5, inplace=True))(y), y)
     assert not torch.equal(y, x)
 
 
 @pytest.mark.parametrize("option", ({"z_loss": 0.1}, {"logit_softcap": 2.0}, {"empty": "zero"}), ids=str)
-def test_script_refuses_options_of_cross_entropy_that_torch_lacks(option):
+def test_script_rejects_additional_options_of_cross_entropy(option):
     with pytest.raises(torch.jit.Error, match="only the options that torch has"):
         torch.jit.script(nn.CrossEntropyLoss(**option))(x, classes)
 
 
 @pytest.mark.parametrize("option", ({"label_smoothing": 0.1}, {"ignore_index": 0.0}), ids=str)
-def test_script_refuses_options_of_bits_that_torch_lacks(option):
+def test_script_rejects_additional_options_of_binary_cross_entropy(option):
     with pytest.raises(torch.jit.Error, match="only the options that torch has"):
         torch.jit.script(nn.BCEWithLogitsLoss(**option))(x, y.sigmoid())
 
@@ -175,17 +175,17 @@ def test_script_refuses_options_of_bits_that_torch_lacks(option):
 @pytest.mark.parametrize("training", (True, False))
 @pytest.mark.parametrize("name", [name for name in DETERMINISTIC | OF_OUR_OWN if name != "average"])
 def test_trace(name, training):
-    """The trace has the derivatives, too, and serves inputs of other sizes."""
+    """The trace is differentiable and supports inputs of other sizes."""
     model, arguments = wrapped((DETERMINISTIC | OF_OUR_OWN)[name])
     model.train(training)
     traced = torch.jit.load(saved(torch.jit.trace(copy.deepcopy(model), arguments, check_trace=False)))
-    model(*arguments)  # as the trace did
+    model(*arguments)  # as tracing did
     assert_the_same(traced, model, *(torch.cat((t, t)) for t in arguments))
 
 
 @pytest.mark.parametrize("name", NOISY)
 def test_trace_of_noise(name):
-    """Drawn by torch, with a derivative."""
+    """Torch generates the noise. It is differentiable."""
     traced = torch.jit.trace(Wrapped(NOISY[name]), x.new_ones(5, 4), check_trace=False)
     many = torch.ones(1000, 4, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(traced(many).sum(), many)
@@ -202,7 +202,7 @@ def test_export(training):
 
 
 class Writing(torch.nn.Module):
-    """Gives what a module, or a function, leaves of its input."""
+    """Returns the sum of the input after the call, which may modify it in place, and of the output."""
 
     def __init__(self, module):
         super().__init__()
@@ -240,11 +240,13 @@ WRITES = {
 
 @pytest.mark.parametrize("name", WRITES)
 @pytest.mark.parametrize("way", WAYS)
-def test_in_place_where_it_is_recorded(way, name):
+def test_in_place_in_recorded_graphs(way, name):
     module = copy.deepcopy(WRITES[name])
     if way == "script" and not isinstance(module, torch.nn.Module):
         return  # a lambda has no source to compile
-    differentiable = way not in ("make_fx", "export") or "dropout" not in name  # these graphs hold an operator of ours
+    differentiable = (
+        way not in ("make_fx", "export") or "dropout" not in name
+    )  # these graphs contain an operator without a derivative
     for training in (True, False):
         model = Writing(module).train(training).double()
         torch.compiler.reset()

@@ -1,4 +1,4 @@
-"""fuse_batch_norm: the same outputs from fewer layers."""
+"""fuse_batch_norm."""
 
 import copy
 
@@ -11,7 +11,7 @@ from torchnotes.nn.utils import fuse_batch_norm
 
 
 def trained(model: torch.nn.Module, *shape: int) -> torch.nn.Module:
-    """With running statistics and parameters of their own, in eval mode."""
+    """Randomizes running statistics and parameters. Returns the model in eval mode."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_every_layer(layer, bias):
         assert [p.dtype for p in fused.parameters()] == [torch.float32] * 2
 
 
-def test_the_activation_takes_the_place_of_the_normalisation():
+def test_the_activation_replaces_the_normalization():
     model = trained(torch.nn.Sequential(torch.nn.Linear(4, 6), nn.BatchNorm1d(6, activation="leaky_relu")), 4)
     assert isinstance(fuse_batch_norm(model)[1], nn.LeakyReLU)
     model[1].negative_slope = 0.3
@@ -60,7 +60,7 @@ def test_the_activation_takes_the_place_of_the_normalisation():
 
 
 class Net(torch.nn.Module):
-    """Layers that can be folded, and layers that look so."""
+    """Layers that can be folded, and layers that only look as if."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ class Net(torch.nn.Module):
         return self.without_statistics(self.norm_alone(torch.relu(y + self.norm_of_output_used_twice(y))))
 
 
-def test_only_what_may_be_folded_is():
+def test_only_foldable_layers_are_folded():
     model = trained(Net(), 3, 5, 5)
     fused = fuse_batch_norm(model)
     assert isinstance(fused, Net)

@@ -81,8 +81,8 @@ def test_one_of_the_betas_may_be_a_tensor():
         torch.testing.assert_close(params, others, rtol=1e-6, atol=1e-6)
 
 
-def test_the_greatest_average_of_amsgrad_stays_nan():
-    """It is loaded here, with an average that is finite. torch's maximum returns a NaN, too."""
+def test_nan_in_the_maximum_of_amsgrad_stays():
+    """The state is loaded, with a finite average. torch.maximum also propagates NaN."""
     for dtype in (torch.float32, torch.bfloat16):
         (p,) = params = [torch.ones(40, dtype=dtype, requires_grad=True)]
         optimizer = Adam(params, amsgrad=True)
@@ -92,7 +92,7 @@ def test_the_greatest_average_of_amsgrad_stays_nan():
         assert optimizer.state[p]["max_exp_avg_sq"].isnan().nonzero().tolist() == p.isnan().nonzero().tolist() == [[3]]
 
 
-def test_bias_correction_makes_the_first_step_as_long_as_the_others():
+def test_bias_correction_makes_all_steps_equally_long():
     for gradient in (1e-3, 5.0):
         p = torch.zeros(1, dtype=torch.float64, requires_grad=True)
         optimizer = Adam([p], lr=0.1, eps=0)
@@ -102,7 +102,7 @@ def test_bias_correction_makes_the_first_step_as_long_as_the_others():
             torch.testing.assert_close(p.item(), -0.1 * t, rtol=1e-12, atol=0)
 
 
-def test_adamw_decays_apart_whatever_is_loaded():
+def test_adamw_stays_decoupled_whatever_is_loaded():
     params = parameters([(3,)], torch.float64)
     adam = Adam(params)
     run([adam], params, steps=1)

@@ -1,4 +1,4 @@
-"""from_torch: the same groups and state, and the same course of training; and the way back."""
+"""from_torch and to_torch preserve groups, state and results."""
 
 import copy
 import sys
@@ -44,12 +44,12 @@ def no_step_of_torchs(monkeypatch, name: str) -> None:
     def never(*_, **__):
         raise AssertionError("this is torch's step")
 
-    module = {"AdamW": "adam", "Adam": "adam"}.get(name, name.lower())  # its function computes all of them
+    module = {"AdamW": "adam", "Adam": "adam"}.get(name, name.lower())  # module and function of the step
     monkeypatch.setattr(sys.modules[f"torch.optim.{module}"], module, never)
 
 
 @CASES
-def test_an_optimizer_goes_on_as_ours_and_back(name, options):
+def test_converted_optimizers_continue_and_convert_back(name, options):
     net, optimizer, other, theirs = two(name, options)
     trained(net, optimizer, 3)
     trained(other, theirs, 3)
@@ -68,7 +68,7 @@ def test_an_optimizer_goes_on_as_ours_and_back(name, options):
     made = getattr(optim, name)(groups_of(net), lr=0.01, **options)
     assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in made.param_groups]
     assert optimizer.defaults == made.defaults
-    optimizer.grad_norm = torch.ones(())  # as a step that clips would leave it
+    optimizer.grad_norm = torch.ones(())  # as after a step with clipping
     assert optim.to_torch(optimizer) is optimizer
     assert type(optimizer) is type(theirs)
     assert vars(optimizer).keys() == vars(theirs).keys()
@@ -80,7 +80,7 @@ def test_an_optimizer_goes_on_as_ours_and_back(name, options):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_schedulers_and_hooks_that_were_there(name, monkeypatch):
+def test_existing_schedulers_and_hooks(name, monkeypatch):
     net, optimizer, other, theirs = two(name, {})
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(each, 0.5) for each in (optimizer, theirs)]
     seen: list = []
@@ -101,7 +101,7 @@ def test_schedulers_and_hooks_that_were_there(name, monkeypatch):
     torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_converted_optimizer_is_saved_and_loaded():
+def test_saving_and_loading_a_converted_optimizer():
     net, optimizer, other, _ = two("Adam", {})
     trained(net, optimizer, 2)
     other.load_state_dict(net.state_dict())
@@ -116,8 +116,8 @@ def test_a_converted_optimizer_is_saved_and_loaded():
     assert type(copy.deepcopy(optimizer)) is optim.Adam
 
 
-def test_a_program_whose_first_optimizer_is_converted(monkeypatch):
-    """Nothing of ours was constructed before: what the first one prepares is there all the same."""
+def test_the_first_optimizer_of_a_program_may_be_a_converted_one(monkeypatch):
+    """The conversion prepares what the first instance of a class usually does."""
     for name in ("_undisturbed", "_hooked"):
         monkeypatch.delattr(Fused, name)
     w = torch.ones(2, requires_grad=True)
@@ -127,7 +127,7 @@ def test_a_program_whose_first_optimizer_is_converted(monkeypatch):
     assert w.tolist() == [0.5, 0.5]
 
 
-def test_optimizers_that_are_not_taken():
+def test_rejects_other_optimizers():
     w = [nn.Parameter(torch.ones(3))]
 
     class Mine(torch.optim.SGD):

@@ -8,7 +8,7 @@ from torchnotes.optim import gradient_norm
 from torchnotes.testing.layouts import LAYOUTS
 
 
-def test_it_is_the_norm_of_all_numbers(dtype, device):
+def test_norm_of_all_numbers(dtype, device):
     tensors = [(torch.randn(n, dtype=torch.float64) * 10).to(device, dtype) for n in (*range(70), 100_003)]
     tensors += [torch.tensor(3.0).to(device, dtype), torch.randn(3, 4, 5).to(device, dtype)]
     exact = torch.cat([x.double().flatten() for x in tensors]).norm()
@@ -30,20 +30,20 @@ def test_complex_numbers(device):
     torch.testing.assert_close(gradient_norm([x, x.conj()]), 2**0.5 * torch.linalg.vector_norm(x))
 
 
-def test_squares_of_float32_neither_overflow_nor_vanish(device):
+def test_squares_of_float32_neither_overflow_nor_underflow(device):
     for scale in (1e-30, 1e30):
         x = torch.full((1000,), scale, device=device)
         torch.testing.assert_close(gradient_norm([x]).item(), scale * 1000**0.5, rtol=1e-6, atol=0)
 
 
-def test_not_a_number_and_infinity(device):
+def test_nan_and_infinity(device):
     x = torch.ones(1000, device=device)
     for number in (torch.inf, torch.nan):
         x[500] = number
         torch.testing.assert_close(gradient_norm([x]).item(), abs(number), equal_nan=True)
 
 
-def test_the_bits_do_not_depend_on_the_threads():
+def test_bits_do_not_depend_on_threads():
     tensors = [torch.randn(n) for n in (1, 300_000, 17, 100_000)]
     with threads(1):
         expected = gradient_norm(tensors)

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a step or of training: it is a KeyboardInterrupt, and a step has been made or has not."""
+"""Ctrl-C during a step or during training raises KeyboardInterrupt, and a step is completed or has no effect."""
 
 import contextlib
 import gc
@@ -22,21 +22,21 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs 
 
 @pytest.fixture(autouse=True)
 def _grad_mode() -> Iterator[None]:
-    """An interrupt inside torch's context managers may leave it changed."""
+    """Restores grad mode, which an interrupt inside torch's context managers may leave changed."""
     with torch.enable_grad():
         yield
 
 
 @pytest.fixture(autouse=True)
 def _no_garbage_collection() -> Iterator[None]:
-    """Python ignores an interrupt inside a callback of the collector, and hypothesis installs one."""
+    """Python ignores interrupts inside callbacks of the garbage collector, and hypothesis installs one."""
     gc.disable()
     yield
     gc.enable()
 
 
 class Interrupts:
-    """Interrupts what runs inside the block after a random time, once."""
+    """Interrupts the block once, after a random time."""
 
     def __init__(self, longest: float) -> None:
         self.longest, self.armed, self.seen = longest, False, Counter[str]()
@@ -47,7 +47,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def repeat(self, function: Callable[[], object]) -> None:
-        """Until it is interrupted."""
+        """Calls the function until it is interrupted."""
         try:
             self.armed = True
             signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, self.longest))
@@ -99,7 +99,7 @@ def test_interrupted_training_raises_keyboard_interrupt():
 
 
 def interrupted_at(place: int, function: Callable[[], object]) -> bool:
-    """Calls a function and interrupts it before the instruction of this number; whether it came to that."""
+    """Calls a function and interrupts it before the given bytecode instruction. Returns whether it got there."""
     count = 0
 
     def trace(frame: Any, *_: object) -> Any:
@@ -123,7 +123,7 @@ def interrupted_at(place: int, function: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_step_updates_everything_or_nothing(name):
-    """Of two groups, of two dtypes each: the first step, which begins the states, and the next."""
+    """The first step, which creates the states, and the second. Two groups with two dtypes each."""
 
     def made(steps: int) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
         params = [torch.zeros(3, dtype=d, requires_grad=True) for d in (torch.float32, torch.float64) * 2]

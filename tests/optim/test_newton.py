@@ -1,4 +1,4 @@
-"""Newton: row 28 of the notes, regressions beside scikit-learn's, and all that can go wrong on the way to a minimum."""
+"""Newton: row 28 of the notes, regressions compared with scikit-learn, and losses that are hard to minimize."""
 
 import copy
 import itertools
@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize("method", ("exact", "cg"))
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Nothing here is large enough for more, which on a busy machine mostly wait for one another."""
+    """The problems are too small for several threads, which would wait for each other on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with threadpool_limits(1):
@@ -36,7 +36,7 @@ def leaf(*values: float, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def walked(parameters: list[Tensor], loss: Callable[[], Tensor], changes: int, **options) -> list[Tensor]:
-    """The parameters, in a row, at the start and after each of so many changes, or fewer where it stops before."""
+    """The concatenated parameters at the start and after each change, until it stops."""
     optimizer = Newton(parameters, max_iter=1, **options)
     points, losses = [torch.cat([p.detach().flatten() for p in parameters])], [loss().item()]
     for _ in range(changes):
@@ -75,15 +75,15 @@ def test_one_variable(f, start, minimum, step, C, method):
     for before, after in itertools.pairwise(points):
         assert after == pytest.approx(before - step(before), rel=1e-15, abs=1e-15)
         e = abs(before - minimum)
-        if e > 1e-5:  # e^2 is told from the rounding error of x
+        if e > 1e-5:  # otherwise e^2 is below the rounding error of x
             assert abs(after - minimum) == pytest.approx(C * e**2, rel=2 * e)
     assert abs(points[-1] - minimum) < 1e-15
 
 
 @BOTH
 def test_a_quadratic_function_takes_one_step(method):
-    """Its Taylor polynomial is the function. Conjugate gradients are through after as many products as the Hessian has
-    different eigenvalues. Shapes and layouts of the parameters do not matter, and frozen ones stay as they are."""
+    """The Taylor polynomial is exact. Conjugate gradients take one product per distinct eigenvalue of the Hessian.
+    Parameters may have any shapes and layouts, and frozen ones stay unchanged."""
     made = dict(dtype=torch.float64)
     parameters = [torch.randn(shape, **made) for shape in ((), (0, 2), (2, 3), (3, 1, 2))]
     parameters[2] = parameters[2].t()
@@ -110,7 +110,7 @@ def test_a_quadratic_function_takes_one_step(method):
     report = optimizer.report
     assert (report.iterations, report.evaluations, report.converged) == (1, 2, True)
     assert report.products == (24 if method == "exact" else 2)
-    assert report.damped == (method == "exact")  # of unused parameters H is 0
+    assert report.damped == (method == "exact")  # H is 0 for unused parameters
     assert torch.equal(frozen, kept[0])
     assert torch.equal(unused, kept[1])
     assert all(p.grad is None for p in parameters)
@@ -122,7 +122,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features, and labels that do not follow from them, so that there is a minimum without a penalty."""
+    """Random features and unrelated labels, so that there is a minimum without a penalty."""
     random = np.random.default_rng(0)
     features = random.normal(size=(200, 4))
     return features, np.argmax(features[:, :classes] + 2 * random.gumbel(size=(200, classes)), axis=1)
@@ -131,13 +131,13 @@ def drawn(classes: int) -> tuple[np.ndarray, np.ndarray]:
 @BOTH
 @pytest.mark.parametrize(
     ("data", "C", "rounding"),
-    # scikit-learn's solution has a gradient of 1e-10 at most, and an error of as much over the least eigenvalue
+    # scikit-learn's solution has a gradient of at most 1e-10; divided by the least eigenvalue this bounds its error
     ((digits(), 1.0, 1e-6), (drawn(3), math.inf, 1e-8), (drawn(2), 1.0, 1e-8)),
     ids=("digits", "singular", "logistic"),
 )
 def test_regression(data, C, rounding, method):
-    """Softmax regression has a free bias: any number added to all logits changes nothing, and H is singular; without
-    a penalty so are the weights."""
+    """H is singular, because adding a constant to all biases changes nothing, nor does it for the weights without a
+    penalty."""
     features, labels = (torch.as_tensor(numbers) for numbers in data)
     classes = int(labels.max()) + 1
     model = nn.Linear(features.shape[1], classes if classes > 2 else 1, dtype=torch.float64)
@@ -162,7 +162,7 @@ def test_regression(data, C, rounding, method):
     for p, expected in zip(model.parameters(), (theirs.coef_, theirs.intercept_), strict=True):
         ours = p.detach().numpy()
         if classes > 2:
-            assert abs(ours.mean(0)).max() < 1e-12  # nothing has moved where nothing is to be gained
+            assert abs(ours.mean(0)).max() < 1e-12  # no movement along directions without a gradient
         np.testing.assert_allclose(ours, expected - (expected.mean(0) if classes > 2 else 0), rtol=0, atol=rounding)
 
 
@@ -199,7 +199,7 @@ def test_a_start_without_positive_curvature(f, start, least, method):
 
 
 @BOTH
-def test_a_network_on_the_way_down(method):
+def test_training_a_network(method):
     model = nn.MLP((3, 8, 2), activation="tanh", dtype=torch.float64)
     x, y = torch.randn(40, 3, dtype=torch.float64), torch.randint(2, (40,))
     points = walked(list(model.parameters()), lambda: F.cross_entropy(model(x), y), 15, method=method)
@@ -209,7 +209,7 @@ def test_a_network_on_the_way_down(method):
 
 @BOTH
 def test_a_linear_loss(method):
-    """No curvature at all: gradient descent. The loss may be a view of its parameter."""
+    """Without curvature the step is gradient descent. The loss may be a view of its parameter."""
     x = leaf(3.0)
     optimizer = Newton([x], method=method, max_iter=2)
     assert optimizer.step(lambda: x[0]).item() == 3
@@ -220,7 +220,7 @@ def test_a_linear_loss(method):
 @BOTH
 @pytest.mark.parametrize("f", (lambda x: x.abs().pow(1.5) - x, lambda x: x.pow(1.5) - x), ids=("nan", "inf"))
 def test_a_curvature_that_is_not_finite(f, method):
-    """|x|^1.5 has none at 0, where 3/4 |x|^-1/2 is infinite."""
+    """The curvature 3/4 |x|^-1/2 of |x|^1.5 is infinite at 0."""
     x = leaf(0.0, 2.0)
     optimizer = Newton([x], method=method)
     optimizer.step(lambda: f(x).sum())
@@ -243,7 +243,7 @@ def test_a_loss_that_is_not_finite(value, method):
 
 @BOTH
 def test_a_gradient_that_is_not_finite(method):
-    """Refused at the start, and on the way: at 0, where Newton's step leads, the derivative is NaN."""
+    """Rejected at the start and later: Newton's step leads to 0, where the derivative is NaN."""
     x = leaf(0.0)
     optimizer = Newton([x], method=method)
     optimizer.step(lambda: x.sqrt().sum())
@@ -252,7 +252,7 @@ def test_a_gradient_that_is_not_finite(method):
     with torch.no_grad():
         x.fill_(2)
     optimizer.step(lambda: (x.square() + torch.where(x > 0, 0, x.sqrt())).sum())
-    assert x.item() == 2**-19  # after 20 times half a step
+    assert x.item() == 2**-19  # after halving the step 20 times
     assert optimizer.report.evaluations == 41
 
 
@@ -263,7 +263,7 @@ def test_a_gradient_that_is_not_finite(method):
     ids=("nan", "inf", "-inf"),
 )
 def test_a_barrier(beyond, method):
-    """10 x - log x from 5: Newton's step leads to -240."""
+    """10 x - log x: Newton's step from 5 leads to -240."""
     x = leaf(5.0, 3.0)
     refused = []
 
@@ -283,7 +283,7 @@ def test_a_barrier(beyond, method):
 @BOTH
 @pytest.mark.parametrize("place", (-0.0, 1.0))
 def test_no_step_lowers_the_loss(place, method):
-    """At a kink, which leads up on both sides. Once x is too short for the step it is pointless to go on."""
+    """The start is a kink, a minimum. The search stops once the step is too short to change x."""
     x = leaf(place, 7.0)
     optimizer = Newton([x], method=method)
     optimizer.step(lambda: torch.maximum(x[0] - place, -2 * (x[0] - place)))
@@ -298,11 +298,15 @@ def test_no_step_lowers_the_loss(place, method):
     ("f", "start", "end"),
     (
         (lambda x: (1 + x.square()).sqrt(), 0.99999, 1e-5),  # Newton's step leads to -x^3, which is lower by 1.4e-5
-        (lambda x: torch.where(x > 0, x.square() / 2, 0.5 - x), 1.0, 0.5),  # to 0, as high and as steep
+        (
+            lambda x: torch.where(x > 0, x.square() / 2, 0.5 - x),
+            1.0,
+            0.5,
+        ),  # Newton's step leads to 0, where loss and slope are the same
     ),
 )
-def test_too_little_is_gained(f, start, end, method):
-    """A step that lowers the loss by less than Armijo's condition asks for is halved."""
+def test_step_with_too_little_decrease(f, start, end, method):
+    """A step is halved if it lowers the loss by less than Armijo's condition requires."""
     x = leaf(start)
     optimizer = Newton([x], method=method, max_iter=1)
     optimizer.step(lambda: f(x[0]))
@@ -340,7 +344,7 @@ def regression(dtype: torch.dtype) -> tuple[torch.nn.Module, Callable[[], Tensor
 
 
 class Slope(torch.autograd.Function):
-    """3 x^2, with a backward that vmap does not take"""
+    """3 x^2, with a backward that does not support vmap."""
 
     @staticmethod
     def forward(ctx, x):
@@ -366,7 +370,7 @@ class Cube(torch.autograd.Function):
 
 @pytest.mark.parametrize(("cube", "backwards"), ((lambda x: x**3, 4), (Cube.apply, 67)), ids=("batched", "by rows"))
 def test_the_hessian(cube, backwards):
-    """Of 65 rows 64 are computed at a time, or one if an operation can do no more. Two gradients are taken besides."""
+    """Computes 64 of the 65 rows at a time, or single rows if an operation lacks vmap, and two gradients."""
     x = torch.linspace(1, 3, 65, dtype=torch.float64, requires_grad=True)
     start, passed = x.detach().clone(), []
 
@@ -384,8 +388,8 @@ def test_the_hessian(cube, backwards):
 
 @BOTH
 @pytest.mark.parametrize("precise", (torch.float64, torch.float32), ids=str)
-def test_rounding_errors_lead_nowhere(precise, method):
-    """Where H is singular they are all there is of the gradient. tolerance_grad is out of reach here."""
+def test_rounding_errors_do_not_move_parameters(precise, method):
+    """Along singular directions of H the gradient is all rounding errors. tolerance_grad cannot be reached."""
     for _ in range(4):
         model, loss = regression(precise)
         before = model.weight.detach().sum(0)
@@ -409,7 +413,7 @@ def test_regression_in_float32(method):
     ((256, {}, 256), (257, {}, 3), (257, {"method": "exact"}, 257), (256, {"method": "cg", "max_cg": 2}, 2)),
 )
 def test_method(size, options, products):
-    """Three different eigenvalues: conjugate gradients take three products, a Hessian one per parameter."""
+    """There are three distinct eigenvalues: conjugate gradients take three products, a Hessian one per parameter."""
     x = torch.ones(size, dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([1e-6, 3e-6, 9e-6], dtype=torch.float64).repeat(86)[:size]
     optimizer = Newton([x])
@@ -418,7 +422,7 @@ def test_method(size, options, products):
     assert optimizer.report.products == products
 
 
-def test_when_to_stop():
+def test_stopping_criteria():
     x = leaf(1.0)
     for options, iterations in (
         ({"max_iter": 0}, 0), ({"max_iter": 2}, 2), ({"tolerance_grad": 2.0}, 0), ({"tolerance_grad": 0.1}, 1), ({}, 4)
@@ -522,7 +526,7 @@ def test_bad_closures(closure, message):
     assert x.tolist() == [1, 2]
 
 
-def test_nothing_but_frozen_parameters():
+def test_only_frozen_parameters():
     with pytest.raises(RuntimeError, match="does not depend on the parameters"):
         Newton([torch.ones(2)]).step(lambda: leaf(1).sum())
 
@@ -532,8 +536,8 @@ def test_no_closure():
         Newton([leaf(1)]).step()
 
 
-def test_gradients_are_the_closures_own():
-    """Zeroed, or computed with a graph that is kept, they do no harm."""
+def test_closures_may_use_grad():
+    """A closure may zero gradients, or compute them with a retained graph."""
     x = leaf(3.0)
     optimizer = Newton([x], max_iter=1)
 

@@ -46,7 +46,7 @@ def test_decoupled_weight_decay():
 
 
 def test_the_variance_of_a_constant_gradient_is_not_negative():
-    """v - m^2 is 0 there but for rounding, which has torch take the root of less than nothing."""
+    """v - m^2 is 0 up to rounding errors, so that torch takes the square root of a negative number."""
     for kind in (RMSprop, torch.optim.RMSprop):
         p = torch.ones(1000, requires_grad=True)
         optimizer = kind([p], centered=True, alpha=0.5)
@@ -84,8 +84,8 @@ def test_the_scale_of_the_gradient_does_not_matter():
     torch.testing.assert_close(*found, rtol=1e-13, atol=0)
 
 
-def test_momentum_that_is_not_positive_is_none():
-    """As in torch, which keeps a buffer for positive ones alone."""
+def test_momentum_that_is_not_positive_is_ignored():
+    """Like torch, which has a momentum buffer only if momentum is positive."""
     for momentum in (-1.0, float("nan")):
         params = parameters([(3,), (4,)], torch.float64)
         others = copies(params)

@@ -39,7 +39,7 @@ class TestSGD(OptimizerChecks):
 
 
 @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
-def test_every_number_of_16_bits_is_rounded_to_the_nearest_and_ties_to_even(short, device):
+def test_rounding_to_nearest_even_for_every_16_bit_number(short, device):
     w = torch.arange(-(2**15), 2**15).to(torch.int16).view(short).to(device)
     half_a_place = torch.finfo(short).eps / 2 * torch.exp2(w.float().abs().log2().floor())
     for grad in (half_a_place.to(short), -half_a_place.to(short), torch.randn(w.shape).to(device, short)):
@@ -52,15 +52,15 @@ def test_every_number_of_16_bits_is_rounded_to_the_nearest_and_ties_to_even(shor
 
 
 @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)
-def test_stochastic_rounding_goes_by_the_words_of_the_parameter_and_the_step(short, device):
-    """Up where the random fraction is less than what is cut off, as a fraction of the last place; by numpy."""
+def test_stochastic_rounding_uses_the_words_of_the_parameter_and_the_step(short, device):
+    """Rounds up if the random fraction is less than the truncated part in ulp. The reference is numpy."""
     n, n_tiny = 3000, 1000
-    least = torch.finfo(short).smallest_normal * torch.finfo(short).eps  # the tiny numbers are small multiples of it
+    least = torch.finfo(short).smallest_normal * torch.finfo(short).eps  # subnormal numbers are multiples of it
     special = torch.tensor([1e-7, -1e-7, 3e-6, 6e-5, 0.0, 1e4, torch.inf, 1, -1, 2])
     start = torch.cat((torch.randn(n - n_tiny - 10), special, torch.randint(-300, 300, (n_tiny,)) * least))
     params = [torch.zeros(5, dtype=short, device=device), start.to(device, short)]
     optimizer = SGD([p.requires_grad_() for p in params], lr=2.0**-6, rounding="stochastic")
-    bits = 16 if short == torch.bfloat16 else 13  # that float32 has beyond it
+    bits = 16 if short == torch.bfloat16 else 13  # that float32 has in addition
     for step in (1, 2):
         x = params[1].detach().cpu().float()
         grad = torch.cat((torch.randn(n - n_tiny) / 2, torch.randint(-40, 40, (n_tiny,)) * least)).to(short)
@@ -69,11 +69,11 @@ def test_stochastic_rounding_goes_by_the_words_of_the_parameter_and_the_step(sho
         optimizer.step()
         x = (x - grad.float() * 2.0**-6).numpy()
         (words,) = element_bits(torch.tensor([1, step]), n, torch.float32)
-        tiny = (np.abs(x) < 2.0**-14) & (short == torch.float16)  # there the last place of half is 2^-24
+        tiny = (np.abs(x) < 2.0**-14) & (short == torch.float16)  # where an ulp of float16 is 2^-24
         with np.errstate(invalid="ignore"):
             exponents = np.maximum(np.where(tiny, -24, np.frexp(x)[1] - 24 + bits), -133)  # bfloat16's least is 2^-133
             places = np.ldexp(np.abs(x).astype(np.float64), -exponents)
-            few = np.where(tiny, 24, bits)  # as many random bits as are cut off
+            few = np.where(tiny, 24, bits)  # as many random bits as are truncated
             u = np.floor(words * 2.0 ** (few - 32)) * 2.0**-few
             cut = places - np.floor(places)
             whole = np.where(tiny, np.floor(places) + (u < cut), np.floor(places + u))
@@ -82,8 +82,8 @@ def test_stochastic_rounding_goes_by_the_words_of_the_parameter_and_the_step(sho
 
 
 @pytest.mark.parametrize("dampening", (0.0, 0.4))
-def test_a_skipped_first_step_has_not_been_the_first(dampening, device):
-    """torch's fused step begins the momentum with the infinite gradient's memory, and dampens the true first one."""
+def test_a_skipped_step_does_not_count_as_the_first(dampening, device):
+    """torch's fused step initializes the momentum from the infinite gradient, and dampens the first finite one."""
     options = dict(lr=0.01, momentum=0.9, dampening=dampening)
     params = parameters([(3,), (4,)], torch.float64, device)
     others = copies(params)
@@ -96,7 +96,7 @@ def test_a_skipped_first_step_has_not_been_the_first(dampening, device):
         if not found_inf:
             theirs.step()
         torch.testing.assert_close(params, others)
-    params.append(torch.ones(2, dtype=torch.float64, device=device, requires_grad=True))  # one more, which begins now
+    params.append(torch.ones(2, dtype=torch.float64, device=device, requires_grad=True))  # a new parameter
     others.append(params[-1].detach().clone().requires_grad_())
     ours.add_param_group({"params": params[-1:]})
     theirs.add_param_group({"params": others[-1:]})
@@ -108,7 +108,7 @@ def test_a_skipped_first_step_has_not_been_the_first(dampening, device):
 
 
 @pytest.mark.parametrize("momentum", (np.nan, np.inf, -np.inf))
-def test_the_first_step_is_without_momentum_whatever_it_is(momentum):
+def test_first_step_does_not_depend_on_momentum(momentum):
     p = torch.ones(3, requires_grad=True)
     p.grad = torch.ones(3)
     optimizer = SGD([p], lr=0.5)
@@ -122,7 +122,7 @@ def test_gradient_descent_on_a_smooth_function():
     n, T = 30, 200
     points = torch.randn(200, n, dtype=torch.float64)
     signs = torch.randint(2, (200,)) * 2.0 - 1
-    L = torch.linalg.eigvalsh(points.T @ points)[-1].item() / 4  # of logistic losses, whose curvature is at most 1/4
+    L = torch.linalg.eigvalsh(points.T @ points)[-1].item() / 4  # logistic losses have a curvature of at most 1/4
     (w,) = params = parameters([(n,)], torch.float64)
     optimizer = SGD(params, lr=1 / L)
     losses, squares = [], []
@@ -135,7 +135,7 @@ def test_gradient_descent_on_a_smooth_function():
         optimizer.step()
     for before, after, square in zip(losses, losses[1:], squares, strict=False):
         assert after - before <= -square / (2 * L) * (1 - 1e-9) + 1e-12 * before
-    descended = losses[0] - losses[-1]  # less than f(0) - f*, so that the bound is sharper than the notes'
+    descended = losses[0] - losses[-1]  # less than f(0) - f*, so that the bound is tighter than the notes'
     assert min(squares[:-1]) <= 2 * L * descended / (T - 1) * (1 + 1e-9)
 
 

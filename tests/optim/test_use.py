@@ -1,4 +1,4 @@
-"""How others use the optimizers: wrappers of models, trainers, CUDA graphs; and the native operators."""
+"""The optimizers with wrappers of models, trainers and CUDA graphs, and their native operators."""
 
 import copy
 
@@ -18,9 +18,9 @@ def network() -> torch.nn.Module:
 
 
 @KINDS
-def test_training_by_others(name, tmp_path):
-    """Gradients that are views of DistributedDataParallel's buckets, averaged models and their schedule, and a closure
-    that may skip a batch and return nothing, as Lightning's."""
+def test_external_training_loops(name, tmp_path):
+    """DistributedDataParallel with gradients as views of buckets, averaged models with their scheduler, and closures
+    that skip a batch and return None, as in Lightning."""
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     averages = []
@@ -51,7 +51,7 @@ def test_training_by_others(name, tmp_path):
 
 
 @KINDS
-def test_the_hooks_of_a_class_with_a_step_of_its_own_run_once(name):
+def test_hooks_of_a_subclass_with_its_own_step_run_once(name):
     class Own(getattr(optim, name)):
         def step(self, closure=None):
             return super().step(closure)
@@ -69,7 +69,7 @@ RULES = pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam"))
 
 
 def operator_of(name: str) -> tuple:
-    """The operator, how many lists of states it takes, and what comes after the learning rate."""
+    """The operator, its number of state lists, and its arguments after the step counts."""
     numbers = [0.5, 0.6, 0.7, False, False] if name == "SGD" else [0.9, 0.99, 0.1, 0.5, False]
     kind = getattr(optim, name)
     return getattr(torch.ops.torchnotes, name.lower() + "_").default, len(kind.states), (0.1, *numbers, False)
@@ -85,7 +85,7 @@ def test_the_operator_obeys_its_schema(name):
 
 
 @RULES
-def test_parts_are_rounded_by_the_random_numbers_of_the_whole(name, device):
+def test_shards_are_rounded_by_the_random_numbers_of_the_full_tensor(name, device):
     operator, states, rest = operator_of(name)
 
     def updated(w: torch.Tensor, grad: torch.Tensor, places: tuple = ()) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_parts_are_rounded_by_the_random_numbers_of_the_whole(name, device):
 
 
 @RULES
-def test_the_operator_refuses_what_does_not_match(name):
+def test_the_operator_rejects_mismatched_arguments(name):
     operator, states, rest = operator_of(name)
 
     def refused(message, grad=None, state=None, compensations=(), step=None, **options) -> None:
@@ -182,7 +182,7 @@ def test_a_cuda_graph(name):
 
 
 @ON_CUDA
-def test_nothing_is_waited_for():
+def test_steps_do_not_synchronize():
     params = [torch.randn(5, device="cuda", requires_grad=True) for _ in range(3)]
     for name in ("SGD", "RMSprop", "Adam"):
         optimizer = getattr(optim, name)(params, lr=torch.tensor(0.1, device="cuda"), max_grad_norm=1.0)
