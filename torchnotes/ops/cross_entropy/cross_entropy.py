@@ -246,19 +246,12 @@ class CrossEntropy(Function):
 def _merged(info: Any, in_dims: tuple, args: tuple, leading: int) -> tuple[list, tuple[int, int]]:
     """The arguments for the rows of the whole batch at once, and the numbers of samples and of rows per sample.
 
-    If every sample has a weight of its own, it becomes part of the mass.
+    The weight is not batched: under transforms, calls with a weight are composed (`_by_rows`).
     """
-
-    weight, weight_dim = args[leading + 2], in_dims[leading + 2]
-    options = Options(*args[-len(Options._fields) :])
-    tensors = batched(info, in_dims, args)[: -len(Options._fields)]
-    if weight_dim is not None:
-        input, target = tensors[leading], tensors[leading + 1]
-        mass = torch.vmap(lambda x, t, w: plain.mass(x, t, w, options))
-        tensors[leading + 1] = mass(input, target, tensors[leading + 2])
-        weight, options = None, options._replace(label_smoothing=0.0, ignore_index=-100)
+    options = args[-len(Options._fields) :]
+    tensors = batched(info, in_dims, args)[: -len(options)]
     merged = [x.flatten(0, 1) for i, x in enumerate(tensors) if i != leading + 2]
-    merged.insert(leading + 2, weight)
+    merged.insert(leading + 2, args[leading + 2])
     samples, rows = tensors[leading].shape[:2]
     return [*merged, *options], (samples, rows)
 
