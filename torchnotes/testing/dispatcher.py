@@ -17,11 +17,11 @@ from .values import every
 class Call(NamedTuple):
     function: Any
     args: tuple
-    in_full: bool  # whether it has all derivatives
+    in_full: bool  # whether it is the first of its operator, and has all derivatives
 
 
 class _Recorder(TorchDispatchMode):
-    """Keeps the arguments of the first call of each operator of a library, per kind of arguments."""
+    """Keeps the arguments of the first call of each operator of a library, for every combination of options."""
 
     def __init__(self, library: str) -> None:
         super().__init__()
@@ -32,8 +32,10 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace == self.library:
             kept = torch.utils._pytree.tree_map_only(Tensor, lambda x: x.detach().clone(), args)
-            kind = function, tuple(isinstance(x, Tensor) for x in args)
-            self.calls.setdefault(kind, Call(function, kept, self.in_full))
+            is_tensor = tuple(isinstance(x, Tensor) for x in args)
+            others = tuple(repr(x) for x in args if not isinstance(x, Tensor))
+            first = not any(kind[:2] == (function, is_tensor) for kind in self.calls)
+            self.calls.setdefault((function, is_tensor, others), Call(function, kept, first and self.in_full))
         return function(*args, **(kwargs or {}))
 
 
@@ -62,8 +64,8 @@ def check_operators(operation: Operation, dtype: torch.dtype, device: Any) -> No
             torch.library.opcheck(function, args, test_utils=full if in_full and dtype == torch.float32 else full[:2])
     for layout in (transposed, channels_last, expanded):
         for function, args, _ in calls:
-            if layout is expanded and function._schema.is_mutable:
-                continue  # an element in several places cannot be written to
+            if function._schema.is_mutable:
+                continue  # expanded tensors cannot be written to, and copies that are kept may have any layout
             laid_out = torch.utils._pytree.tree_map_only(Tensor, layout, args)
             with naming(f"{function}, {layout.__name__}"):
                 torch.library.opcheck(function, laid_out, test_utils=full[:2])
