@@ -1,6 +1,6 @@
-"""python -m conformance: torchnotes beside torch on the samples of torch's own tests.
+"""python -m conformance: compares torchnotes with torch on the samples of torch's own tests.
 
-It fails where something differs and differences.py gives no reason, and where a reason given there is no longer needed.
+Fails if results differ without a reason in differences.py, or if a reason there is no longer needed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ALL = Path("build/conformance.txt")
 
 
 def reasons(differences: list[Difference]) -> tuple[list[Difference], Counter]:
-    """Those that have none, and how often each pattern matched."""
+    """The differences without a reason, and how often each pattern matched."""
     unexplained, matched = [], Counter()
     for difference in differences:
         pattern = next((p for p in DIFFERENCES if re.search(p, str(difference))), None)
@@ -36,7 +36,7 @@ def reasons(differences: list[Difference]) -> tuple[list[Difference], Counter]:
 
 
 def alike(differences: list[Difference]) -> Iterator[tuple[Difference, int]]:
-    """One of each sort, and how many there are of it: they differ by numbers and dtypes."""
+    """One difference of each sort with its count. Differences of one sort differ only in numbers and dtypes."""
 
     def sort(one: Difference) -> tuple[str, str]:
         return re.sub(r"b?float\d+|[-\d.,]+", "", one.case), re.sub(r"[-\d.,]+", "", one.what)[:60]
@@ -53,7 +53,7 @@ def runs(only: list[str], upstream: str | None, jobs: int) -> Iterator[Run]:
     named = [(run, part, name) for part, module in PARTS.items() for name in module.names()]
     if upstream:
         named += [(run_upstream, upstream, file) for file in FILES]
-    if only:  # the names that are asked for, if any is
+    if only:  # all, if no name matches
         named = [one for one in named if any(re.search(rf"\b{one[2]}\b", text) for text in only)] or named
     with ProcessPoolExecutor(jobs, mp_context=get_context("forkserver")) as pool:
         for job in as_completed([pool.submit(*one, only) for one in named]):

@@ -1,4 +1,4 @@
-"""One thing that is done with ours and with torch's."""
+"""A call of our function and of torch's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from .samples import Sample
 @dataclass(frozen=True)
 class Case:
     name: str
-    call: str  # the arguments, in words
+    call: str  # a description of the arguments
     ours: Callable
     theirs: Callable
     sample: Sample
     program: Program
-    reference: Callable | None = None  # whose result in double precision is the exact one, if not torch's
+    reference: Callable | None = None  # computes the exact result in float64; by default torch's function
 
     def difference(self) -> str | None:
         """What is wrong with ours, or None."""
@@ -39,7 +39,7 @@ class Case:
         return self._outcome(self.reference or self.theirs, self.sample.cast(torch.float64))
 
     def _is_random(self) -> bool:
-        """Whether torch's result is another one with other random numbers."""
+        """Whether torch's result depends on the state of the random generator."""
         return difference(self._outcome(_after_a_draw(self.theirs)), self._outcome(self.theirs)) is not None
 
 

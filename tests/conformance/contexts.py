@@ -1,4 +1,4 @@
-"""Modes of torch under which a call may come, as programs."""
+"""Programs that call a function under torch's modes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager

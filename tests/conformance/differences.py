@@ -1,4 +1,4 @@
-"""What differs from torch on purpose, or cannot be helped: a pattern of `case: difference`, and the reason."""
+"""Intended or unavoidable differences from torch: a pattern of `case: difference`, and the reason."""
 
 DIFFERENCES: dict[str, str] = {
     "cross_entropy.*: accepted: .*'nll_loss_forward' is not differentiable": "torch has no gradient of class weights",

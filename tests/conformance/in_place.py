@@ -1,4 +1,6 @@
-"""A plugin of pytest for torch's own tests: ours in place of torch's, what concerns them, and how each test ends."""
+"""A pytest plugin for torch's own tests. It substitutes our functions, selects the relevant tests, and saves their
+outcomes.
+"""
 
 import inspect
 import json
@@ -11,7 +13,7 @@ import torch
 
 from torchnotes import functional, nn, optim
 
-OF_TORCH = ("log_softmax", "relu", "sigmoid", "softmax", "tanh")  # the others have other arguments in torch itself
+OF_TORCH = ("log_softmax", "relu", "sigmoid", "softmax", "tanh")  # other functions of torch itself have other arguments
 PLACES = ((functional, torch.nn.functional), (functional, torch), (nn, torch.nn), (optim, torch.optim))
 
 
@@ -21,11 +23,11 @@ def _is_public(ours: Any, name: str, theirs: Any) -> bool:
     return theirs is not torch or name in OF_TORCH
 
 
-# The names that torch has too.
+# Names that torchnotes and torch share.
 SHARED = {name for ours, theirs in PLACES for name in vars(ours) if _is_public(ours, name, theirs)}
 CONCERNED = re.compile(rf"(?<![a-z])({'|'.join(sorted(SHARED))})(?![a-z])")
 CALLED = re.compile(rf"\.({'|'.join(sorted(SHARED))})\(")
-# What has one of these names in its own, and other devices.
+# Tests whose names contain one of these by coincidence, and tests of other devices.
 OTHERS = re.compile(
     "_refs|alpha|native|feature|mask|sparse|quant|gumbel|update|multi|instance|layer|cuda|mps|meta_device"
 )

@@ -1,4 +1,4 @@
-"""Every module of torchnotes.nn beside torch's of the same name, on the samples of torch's module_db."""
+"""Compares every module of torchnotes.nn with torch's of the same name on the samples of torch's module_db."""
 
 import copy
 import io
@@ -17,7 +17,7 @@ from .case import Case
 from .programs import Results, noise
 from .samples import FLOATS, Sample, channels_last_3d
 
-SAMPLES = 150  # of a module, a dtype and a mode: every second or third one of a module that has more
+SAMPLES = 150  # at most, per module, dtype and mode; larger sets are thinned out
 
 
 def of_modules() -> dict[str, ModuleInfo]:
@@ -48,7 +48,7 @@ def _calls(info: ModuleInfo) -> Iterator[tuple[Sample, str, Callable]]:
                 found = info.module_inputs_func(
                     info, device="cpu", dtype=dtype, requires_grad=dtype.is_floating_point, training=training
                 )
-            except (RuntimeError, TypeError, ValueError):  # torch makes no sample of this dtype
+            except (RuntimeError, TypeError, ValueError):  # torch has no sample of this dtype
                 continue
             every = max(1, len(found) // SAMPLES)
             for i, given in enumerate(found):
@@ -71,7 +71,7 @@ def _calls(info: ModuleInfo) -> Iterator[tuple[Sample, str, Callable]]:
 
 
 def _made(kind: type, sample: Sample, training: bool) -> tuple[Any, tuple]:
-    """A module whose parameters and buffers are the same numbers for both, and what it is called with."""
+    """A module, with the same parameters and buffers for ours and torch's, and its arguments."""
     (args, kwargs), *given = sample.args
     module = kind(*args, **kwargs).train(training)
     dtype = next((x.dtype for x in given if isinstance(x, Tensor) and x.dtype.is_floating_point), torch.float32)
@@ -98,11 +98,11 @@ def forward(kind: type, sample: Sample, training: bool) -> Results:
 
 
 def backward(kind: type, sample: Sample, training: bool) -> Results:
-    """Twice, since batch normalisation counts."""
+    """Runs twice, because batch normalization counts its calls."""
     module, given = _made(kind, sample, training)
     variables = _variables(module, given)
     for _ in range(2):
-        clones = (given[0].clone(), *given[1:])  # what is in place must not write to a leaf
+        clones = (given[0].clone(), *given[1:])  # in-place modules must not write to a leaf
         y = module(*clones, **sample.kwargs)
         y.backward(noise(y))
     return {"output": y, "gradient": [x.grad for x in variables], "state": _state(module)}
@@ -119,7 +119,7 @@ def double_backward(kind: type, sample: Sample, training: bool) -> Results:
 
 
 def interleaved(kind: type, sample: Sample, training: bool) -> Results:
-    """channels_last, of the input and of the module."""
+    """Input and module in channels_last."""
     module, given = _made(kind, sample, training)
     x = given[0]
     x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else channels_last_3d(x)
@@ -127,7 +127,7 @@ def interleaved(kind: type, sample: Sample, training: bool) -> Results:
 
 
 def saved(kind: type, sample: Sample, training: bool) -> Results:
-    """Pickled, copied, and as a state of another module, which may be torch's."""
+    """Pickles, copies, and loads the state_dict into another module, which may be torch's."""
     module, given = _made(kind, sample, training)
     module(*given, **sample.kwargs)
     copies = [pickle.loads(pickle.dumps(module)), copy.deepcopy(module)]
@@ -157,7 +157,7 @@ def described(kind: type, sample: Sample, training: bool) -> Results:
 
 
 def moved(kind: type, sample: Sample, training: bool) -> Results:
-    """Through other dtypes, with the same parameters."""
+    """Converts to other dtypes and back, preserving the parameter objects."""
     module, given = _made(kind, sample, training)
     before = list(module.parameters())
     module.to(torch.bfloat16).double().requires_grad_(False)
@@ -179,7 +179,7 @@ def with_hooks(kind: type, sample: Sample, training: bool) -> Results:
 
 
 def called(kind: type, sample: Sample, training: bool) -> Results:
-    """By functional_call, with parameters of another's."""
+    """Runs functional_call with other parameters."""
     module, given = _made(kind, sample, training)
     state = {name: x.detach() / 2 if x.is_floating_point() else x.clone() for name, x in _state(module).items()}
     y = torch.func.functional_call(module, state, given, sample.kwargs)
@@ -210,7 +210,7 @@ def skipped(kind: type, sample: Sample, training: bool) -> Results:
 
 
 def initialised(kind: type, sample: Sample, training: bool) -> Results:
-    """The same numbers from the same seed."""
+    """Initializes from a seed."""
     (args, kwargs), *_ = sample.args
     torch.manual_seed(3)
     return {"state": _state(kind(*args, **kwargs))}

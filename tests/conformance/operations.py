@@ -1,4 +1,4 @@
-"""Every function of torchnotes.functional beside torch's of the same name, on the samples of torch's op_db."""
+"""Compares every function of torchnotes.functional with torch's of the same name on the samples of torch's op_db."""
 
 from collections.abc import Callable, Iterator
 
@@ -35,13 +35,13 @@ def composed_batch_norm(
     return y if bias is None else y + bias.view(shape)
 
 
-# torch's batch normalisation has wrong derivatives beyond the first: of the tangent, and by weight and input together.
+# Higher derivatives of torch's batch normalization are wrong: those of the tangent, and mixed ones by weight and input.
 REFERENCES = {"batch_norm": composed_batch_norm}
-MOST, SOME, FEW = 40, 8, 3  # samples of one function
+MOST, SOME, FEW = 40, 8, 3  # samples per function
 
 
 def of_functions() -> dict[str, list[OpInfo]]:
-    """The entries of op_db by the name of the function."""
+    """The entries of op_db, keyed by function name."""
     found: dict[str, list[OpInfo]] = {}
     for info in op_db:
         name = info.name.removeprefix("nn.functional.")

@@ -1,4 +1,4 @@
-"""Every optimizer of torchnotes.optim beside torch's of the same name, on the samples of torch's optim_db."""
+"""Compares every optimizer of torchnotes.optim with torch's of the same name on the samples of torch's optim_db."""
 
 import copy
 import inspect
@@ -39,7 +39,7 @@ def cases(name: str) -> Iterator[Case]:
 
 
 def _plain(theirs: type) -> Callable:
-    """torch's fused steps take no heed of strides."""
+    """Without torch's fused steps, which ignore strides."""
 
     def made(parameters: Any, **options: Any) -> Any:
         return theirs(parameters, **{name: x for name, x in options.items() if name not in ("fused", "foreach")})
@@ -81,7 +81,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def _sample(name: str, dtype: torch.dtype, kwargs: dict, layout: Callable[[Tensor], Tensor] = torch.clone) -> Sample:
-    """The arguments are parameters and the gradients of each step, and the options."""
+    """A sample whose arguments are the parameters, the gradients of each step and the options."""
     parameters = tuple(layout(noise(torch.empty(shape, dtype=dtype), i + 1)) for i, shape in enumerate(SHAPES))
     gradients = tuple(tuple(noise(x, 10 * step + i) for i, x in enumerate(parameters)) for step in range(STEPS))
     return Sample(name, ((parameters, gradients),), kwargs)
@@ -94,7 +94,7 @@ def _made(kind: type, sample: Sample) -> tuple[list[Tensor], Any, tuple]:
 
 
 def _parameters(values: tuple, sample: Sample) -> list[Tensor]:
-    """Those of a differentiable step are no leaves."""
+    """The parameters of a differentiable step must not be leaves."""
     leaves = [torch.nn.Parameter(x) for x in values]
     return [x.clone() for x in leaves] if sample.kwargs.get("differentiable") else leaves
 
@@ -164,7 +164,7 @@ def resumed_without(kind: type, sample: Sample, entry: str) -> Results:
 
 
 def resumed_with_state_of(kind: type, sample: Sample, dtype: torch.dtype) -> Results:
-    """Set past load_state_dict, which casts."""
+    """Sets the state directly, because load_state_dict casts."""
     parameters, optimizer, gradients = _made(kind, sample)
     _step(optimizer, parameters, gradients[0])
     for state in optimizer.state.values():
@@ -243,7 +243,7 @@ def scheduled(kind: type, sample: Sample) -> Results:
 
 
 def scaled(kind: type, sample: Sample) -> Results:
-    """As GradScaler calls an optimizer, without and with an infinite gradient."""
+    """Steps as GradScaler does, without and with an infinite gradient."""
     parameters, optimizer, gradients = _made(kind, sample)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     for step, of_step in enumerate(gradients):

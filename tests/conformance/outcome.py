@@ -1,4 +1,4 @@
-"""What a call does, and how what ours does differs from what torch does."""
+"""The outcome of a call, and the differences between two outcomes."""
 
 import warnings
 from collections.abc import Callable
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
-# Sums in another order differ by some roundings of the greatest number; the oracle judges what differs by more.
+# Sums in another order differ by a few roundings of the largest value. Larger differences are compared with float64.
 ROUNDINGS = {torch.float64: 2**19, torch.float32: 8}
-# What torch warns of its own code.
+# Warnings of torch about its own code.
 INTERNAL = ("is deprecated. Please switch", "An output with one or more elements was resized", "is a performance drop")
 
 
 @dataclass
 class Outcome:
-    """The results by their names, or the error, and the categories of the warnings."""
+    """The results by name, or the exception, and the warnings."""
 
     results: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
@@ -42,7 +42,7 @@ def observe(program: Callable[[], dict[str, Any]]) -> Outcome:
 
 
 def difference(ours: Outcome, theirs: Outcome, exact: Exact = lambda: None, noise: bool = False) -> str | None:
-    """What is wrong with ours, or None. With `noise`, zeros are what the two need not have in common."""
+    """What is wrong with ours, or None. With `noise`, the positions of zeros may differ."""
     if ours.error or theirs.error:
         return _of_errors(ours.error, theirs.error)
     if ours.results.keys() != theirs.results.keys():
@@ -53,7 +53,7 @@ def difference(ours: Outcome, theirs: Outcome, exact: Exact = lambda: None, nois
         if isinstance(found, Tensor) and isinstance(expected, Tensor):
             wrong = _of_tensors(name, found, expected, exact, floor, noise)
         elif expected is None and isinstance(found, Tensor) and not found.count_nonzero():
-            wrong = None  # zeros serve where torch says that there is no derivative
+            wrong = None  # zeros are as good as torch's None
         else:
             same = _plain(found) == _plain(expected)
             wrong = None if same else f"form: {name} is {_plain(found)}, torch's {_plain(expected)}"
@@ -90,7 +90,7 @@ def _form(x: Tensor) -> dict[str, Any]:
 
 
 def _scale(x: Any) -> float:
-    """The greatest finite number."""
+    """The largest finite magnitude."""
     if not isinstance(x, Tensor) or x.is_meta or x.layout != torch.strided or not x.is_floating_point():
         return 0.0
     finite = x.detach().double().nan_to_num(0.0, 0.0, 0.0)
@@ -127,7 +127,7 @@ def _overlaps(x: Tensor) -> bool:
 def _of_numbers(
     name: str, ours: Tensor, theirs: Tensor, truth: Callable[[], Tensor | None], floor: float, noise: bool
 ) -> str | None:
-    """floor: of the scale, since a small result may be the difference of numbers as large as the other results"""
+    """floor: the minimal scale, because a small result may be the difference of numbers as large as other results"""
     if ours.is_complex():
         ours, theirs, truth = torch.view_as_real(ours), torch.view_as_real(theirs), lambda: None
     floating, dtype = ours.is_floating_point(), ours.dtype

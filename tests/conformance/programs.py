@@ -1,7 +1,7 @@
-"""What is done with a function and its arguments: called, differentiated, transformed.
+"""Programs that call, differentiate and transform a function.
 
-A program returns results by their names. It draws the vectors of its products from multiples of 1/8, which every dtype
-holds, so that the same program in float64 tells which of two results is the better one.
+A program returns results by name. Its random vectors consist of multiples of 1/8, which are exact in every dtype, so
+that the same program in float64 is the reference.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from .samples import Sample
 
 Results = dict[str, Any]
 Program = Callable[[Callable, Sample], Results]
-LARGE = 40  # numbers, beyond which there are no whole Jacobians
+LARGE = 40  # elements; larger Jacobians are not computed in full
 
 
 def noise(x: Tensor, seed: int = 1) -> Tensor:
@@ -27,15 +27,15 @@ def noise(x: Tensor, seed: int = 1) -> Tensor:
 
 
 def subsets(sample: Sample) -> list[tuple[int, ...]]:
-    """What is differentiated by: by each floating tensor; by all of those that torch differentiates by, and all but
-    one."""
+    """The sets of arguments to differentiate by: each floating-point tensor, all that torch is differentiable by, and
+    all of these but one."""
     usual = sample.differentiable
     most = itertools.combinations(usual, len(usual) - 1) if usual else ()
     return sorted({*((i,) for i in sample.floating()), usual, *most} - {()})
 
 
 def _function(function: Callable, sample: Sample, variables: tuple[int, ...]) -> tuple[Callable, tuple[Tensor, ...]]:
-    """The function of these tensors alone, and their values. Buffers are copied, in-place calls write over a copy."""
+    """The function of only these tensors, and their values. Buffers and the inputs of in-place calls are copied."""
 
     def of(*given: Tensor) -> Tensor:
         changed = dict(zip(variables, given, strict=True))
@@ -78,7 +78,7 @@ def backward(function: Callable, sample: Sample, variables: tuple[int, ...]) -> 
 
 
 def summed(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """.backward() of a sum, whose gradient is expanded, twice."""
+    """Calls .backward() on a sum, whose gradient is expanded, twice."""
     for _ in range(2):
         of, leaves = _function(function, sample, variables)
         y = of(*[x.requires_grad_() for x in leaves])
@@ -145,7 +145,7 @@ def _pull(of: Callable, *primals: Tensor) -> tuple[Tensor, ...]:
 
 
 def inside_a_graph(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """The pullback outlives its level, and an ordinary graph goes on through it."""
+    """The pullback outlives its level and is part of an ordinary graph."""
     of, primals = _function(function, sample, variables)
     leaves = [x.requires_grad_() for x in primals]
     y, pullback = vjp(of, *[x * 1 for x in leaves])
@@ -238,7 +238,7 @@ def mapped(
 def mapped_inside(
     function: Callable, sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...]
 ) -> Results:
-    """The gradient of a mapped function, in an ordinary graph, twice."""
+    """The first and second gradient of a mapped function in an ordinary graph."""
     of, _ = _function(function, sample, variables)
     leaves = [x.requires_grad_() for x in _batch(sample, variables, dims)]
     y = vmap(of, dims, randomness="different")(*leaves)
@@ -254,7 +254,7 @@ def functional(function: Callable, sample: Sample, variables: tuple[int, ...]) -
 
 
 def traced(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """By make_fx, of the gradient."""
+    """Traces the gradient with make_fx."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     of, primals = _function(function, sample, variables)
@@ -291,7 +291,7 @@ def transforms(sample: Sample) -> Iterator[tuple[str, Program]]:
 
 
 def maps(sample: Sample) -> Iterator[tuple[str, Program]]:
-    """Over every set of the tensors, and along another dimension."""
+    """vmap over every subset of the tensors, and along another dimension."""
     variables = tuple(i for i, x in enumerate(sample.leaves) if isinstance(x, Tensor))
     for chosen in itertools.product((0, None), repeat=len(variables)):
         if any(dim is not None for dim in chosen):

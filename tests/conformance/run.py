@@ -1,4 +1,4 @@
-"""All cases of one name, in a process of their own."""
+"""Runs all cases of one name in a separate process."""
 
 import time
 import traceback
@@ -17,7 +17,7 @@ PARTS = {"operations": operations, "modules": modules, "optimizers": optimizers}
 class Difference:
     case: str
     call: str
-    what: str  # its kind, a colon, and the details
+    what: str  # the kind, a colon, and the details
 
     @property
     def kind(self) -> str:

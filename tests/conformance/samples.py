@@ -1,4 +1,4 @@
-"""The arguments of calls: torch's own samples, in other layouts, with special values, and of wrong kinds."""
+"""The arguments of calls: torch's own samples, also in other layouts, with special values, and invalid ones."""
 
 import copy
 import itertools
@@ -27,10 +27,10 @@ class Sample:
     name: str
     args: tuple
     kwargs: dict[str, Any]
-    differentiable: tuple[int, ...] = ()  # of the leaves, those by which torch differentiates
+    differentiable: tuple[int, ...] = ()  # the leaves that torch is differentiable by
 
     def fresh(self) -> "Sample":
-        """The same with tensors of its own, which lie in memory as they did."""
+        """A copy whose tensors have the same memory layout."""
         args, kwargs = tree_map(lambda x: copy.deepcopy(x.detach()) if isinstance(x, Tensor) else x, self._both)
         return replace(self, args=args, kwargs=kwargs)
 
@@ -43,7 +43,7 @@ class Sample:
         return tree_flatten(self._both)[0]
 
     def floating(self) -> list[int]:
-        """Which of the leaves are tensors of floating-point or complex numbers."""
+        """The indices of leaves that are floating-point or complex tensors."""
         dtypes = {i: x.dtype for i, x in enumerate(self.leaves) if isinstance(x, Tensor)}
         return [i for i, dtype in dtypes.items() if dtype.is_floating_point or dtype.is_complex]
 
@@ -56,7 +56,7 @@ class Sample:
         return self.given({i: function(x) for i, x in enumerate(self.leaves) if isinstance(x, Tensor)}, name)
 
     def cast(self, dtype: torch.dtype, name: str = "") -> "Sample":
-        """With every number of another dtype, also where it is the option `dtype`."""
+        """A copy with another dtype, including the option `dtype`."""
         cast = self.given({i: self.leaves[i].to(dtype) for i in self.floating()}, name)
         wider = {"dtype": dtype} if isinstance(self.kwargs.get("dtype"), torch.dtype) else {}
         return replace(cast, kwargs={**cast.kwargs, **wider})
@@ -73,7 +73,7 @@ def _word(x: Any) -> str:
 
 
 def of_opinfo(info: OpInfo, dtype: torch.dtype, most: int) -> list[Sample]:
-    """At most so many, spread over all of them."""
+    """At most `most` samples, evenly spaced."""
     torch.manual_seed(0)
     found = list(info.sample_inputs("cpu", dtype, requires_grad=True))
     numbers = range(0, len(found), -(-len(found) // most))
@@ -89,7 +89,7 @@ def _of_input(name: str, given: SampleInput) -> Sample:
 
 
 def in_layouts(sample: Sample) -> Iterator[Sample]:
-    """Every tensor in another layout, and the first alone."""
+    """Changes the layout of all tensors, or of the first one."""
     for layout in (transposed, strided, sliced, offset_by_one, channels_last, expanded, negated_view, channels_last_3d):
 
         def changed(x: Tensor, layout: Callable = layout) -> Tensor:
@@ -117,7 +117,7 @@ def channels_last_3d(x: Tensor) -> Tensor:
 
 
 def with_special_values(sample: Sample) -> Iterator[Sample]:
-    """One number of one tensor, and all numbers of the first."""
+    """Replaces one element of one tensor, or all elements of the first tensor."""
     for i in sample.floating():
         for value in SPECIAL if sample.leaves[i].numel() else ():
             x = sample.leaves[i].clone(memory_format=torch.contiguous_format)
@@ -134,11 +134,11 @@ def _within(value: float, dtype: torch.dtype) -> float:
 
 
 class Subclass(Tensor):
-    """Survives every operation."""
+    """Operations return the subclass."""
 
 
 def of_wrong_kinds(sample: Sample) -> Iterator[Sample]:
-    """One argument each of another kind, size, dtype or device."""
+    """Gives one argument another type, size, dtype or device."""
     for i, x in enumerate(sample.leaves):
         if isinstance(x, Tensor):
             for name, changed in _other_tensors(x):

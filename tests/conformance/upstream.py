@@ -1,4 +1,4 @@
-"""torch's own tests of what ours replaces: those that pass with torch's must pass with ours."""
+"""Runs torch's own tests with our functions. Tests that pass with torch's must pass with ours."""
 
 import json
 import os

@@ -1,5 +1,6 @@
-"""Distributed checkpoints of optimizers, of ours and of torch's: `torchrun ... checkpoints.py save DIRECTORY`, and load
-by another number of ranks, which tests/test_distributed_checkpoint.py does."""
+"""Saves and loads distributed checkpoints of our optimizers and torch's: `torchrun ... checkpoints.py save DIRECTORY`,
+then `load` with another number of ranks. tests/test_distributed_checkpoint.py runs both.
+"""
 
 import datetime
 import sys
@@ -36,7 +37,7 @@ def optimizer_of(net: torch.nn.Module, whose: Any, name: str, **options: Any) ->
 
 
 def train(net: torch.nn.Module, optimizer: Optimizer, after: int = 0) -> None:
-    """For some steps after others, with the same batch on every rank."""
+    """Trains for a few steps, numbered from `after`, with the same batch on every rank."""
     for step in range(after, after + STEPS):
         x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step)).to(next(net.parameters()).dtype)
         optimizer.zero_grad()
@@ -52,13 +53,13 @@ def save(net: torch.nn.Module, optimizer: Optimizer, path: Path) -> None:
 def load(net: torch.nn.Module, optimizer: Optimizer, path: Path) -> None:
     of_net, of_optimizer = get_state_dict(net, optimizer)
     state = {"net": of_net, "optimizer": of_optimizer}
-    planner = DefaultLoadPlanner(allow_partial_load=True)  # torch's optimizers have not saved the options of ours
+    planner = DefaultLoadPlanner(allow_partial_load=True)  # torch's optimizers do not save our options
     dcp.load(state, checkpoint_id=path, planner=planner)
     set_state_dict(net, optimizer, model_state_dict=state["net"], optim_state_dict=state["optimizer"])
 
 
 def assert_trained(net: torch.nn.Module, name: str) -> None:
-    """As by torch's optimizer in one process."""
+    """Compares with torch's optimizer in one process."""
     whole = network(0)
     optimizer = optimizer_of(whole, torch.optim, name)
     train(whole, optimizer)
@@ -95,7 +96,7 @@ def load_all(directory: Path) -> None:
     train(whole, alone)
     train(whole, alone, after=STEPS)
     optimizer = optimizer_of(net, optim, "Adam")
-    optimizer.param_groups[0]["rounding"] = "kahan"  # so that there is a compensation to be loaded
+    optimizer.param_groups[0]["rounding"] = "kahan"  # creates the compensations that are to be loaded
     load(net, optimizer, directory / "own options")
     assert optimizer.param_groups[0]["max_grad_norm"] == 0.5
     train(net, optimizer, after=STEPS)
@@ -107,5 +108,5 @@ if __name__ == "__main__":
     _, what, path = sys.argv
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
     {"save": save_all, "load": load_all}[what](Path(path))
-    dist.barrier()  # a rank that left early would close the connections of the others
+    dist.barrier()  # a rank that exits early would close the connections of the others
     dist.destroy_process_group()

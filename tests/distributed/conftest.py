@@ -1,5 +1,6 @@
-"""What runs on every rank of a process group: `torchrun --nproc-per-node 2 -m pytest tests/distributed`, which
-tests/test_distributed.py does. A test that fails on one rank ends the run on all, since the others would wait for it.
+"""Tests that run on every rank of a process group: `torchrun --nproc-per-node 2 -m pytest tests/distributed`.
+
+tests/test_distributed.py runs them. If a test fails on one rank all ranks stop, because they would wait for each other.
 """
 
 import datetime
@@ -39,7 +40,7 @@ def pytest_runtest_protocol(item, nextitem):
         key = f"outcome of test {item.session.items.index(item)} on rank "
         store = dist.distributed_c10d._get_default_store()
         store.set(f"{key}{dist.get_rank()}", "failed" if failed else "passed")
-        if failed:  # and no longer there for those who wait
+        if failed:  # the other ranks would wait for this one
             item.session.shouldfail = f"{item.nodeid} failed on rank {dist.get_rank()}"
             return result
         outcomes = [store.get(f"{key}{rank}") for rank in range(dist.get_world_size())]

@@ -1,4 +1,4 @@
-"""DistributedDataParallel, fully_shard and ZeroRedundancyOptimizer beside one process that has all batches."""
+"""Compares DistributedDataParallel, fully_shard and ZeroRedundancyOptimizer with one process that has all batches."""
 
 import contextlib
 import copy
@@ -18,24 +18,24 @@ from torch.nn.parallel import DistributedDataParallel
 from every_module import EveryModule, batch
 from torchnotes import nn, optim
 
-OPTIMIZERS = {  # with an eps beside which gradients that are rounding errors, as before batch normalisation, do nothing
+OPTIMIZERS = {  # eps exceeds gradients that are only rounding errors, such as those before batch normalization
     "SGD": dict(momentum=0.9, dampening=0.5, weight_decay=0.1),
     "RMSprop": dict(momentum=0.9, centered=True, eps=1e-3),
     "Adam": dict(amsgrad=True, weight_decay=0.1, eps=1e-3),
     "AdamW": dict(maximize=True, eps=1e-3),
 }
 KINDS = pytest.mark.parametrize("name", OPTIMIZERS)
-STEPS, EACH = 4, 6  # samples of a rank in a step
+STEPS, EACH = 4, 6  # EACH: samples per rank and step
 
 
 def network() -> torch.nn.Module:
-    """Without noise and batch normalisation: for it the batches of the ranks are one."""
+    """Without noise and batch normalization, so that only the union of the ranks' batches matters."""
     layers = nn.Linear(4, 9, activation="leaky_relu"), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 3)
     return torch.nn.Sequential(*layers).double()
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
-    """Of all ranks, for each step."""
+    """The batch of all ranks for each step."""
     n = EACH * dist.get_world_size()
     return [(torch.randn(n, 4, dtype=torch.float64), torch.randint(3, (n,))) for _ in range(STEPS)]
 
@@ -47,7 +47,7 @@ def own_part(x: Tensor) -> Tensor:
 def learn(
     net: torch.nn.Module, optimizer: torch.optim.Optimizer, all_batches: list, max_norm: float | None = None
 ) -> None:
-    """Of the batches what belongs to this rank, if the network is data-parallel."""
+    """Trains on the full batches, or on this rank's part if the network is data-parallel."""
     loss = nn.CrossEntropyLoss()
     for inputs, targets in all_batches:
         parts = (inputs, targets)
@@ -70,7 +70,7 @@ def assert_same(net: torch.nn.Module, whole: torch.nn.Module, tolerance: float =
     "options", ({}, {"static_graph": True}, {"gradient_as_bucket_view": True, "bucket_cap_mb": 0.0001}), ids=str
 )
 @KINDS
-def test_the_trajectory_is_that_of_the_whole_batch(name, options):
+def test_trajectory_is_that_of_the_full_batch(name, options):
     net, all_batches = network(), batches()
     whole = copy.deepcopy(net)
     ours = getattr(optim, name)(net.parameters(), lr=0.01, max_grad_norm=0.5, **OPTIMIZERS[name])
@@ -82,7 +82,7 @@ def test_the_trajectory_is_that_of_the_whole_batch(name, options):
 
 @pytest.mark.parametrize("as_view", (False, True), ids=("gradients", "views"))
 @KINDS
-def test_gradients_add_up_without_sync(name, as_view):
+def test_gradients_accumulate_without_sync(name, as_view):
     net, all_batches = network(), batches()
     whole = copy.deepcopy(net)
     ours = getattr(optim, name)(net.parameters(), lr=0.01, **OPTIMIZERS[name])
@@ -108,8 +108,8 @@ def buffers_of(net: torch.nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("wrapped", ("DistributedDataParallel", "fully_shard"))
 @KINDS
 def test_every_module(name, wrapped):
-    """Beside one process that goes through the ranks' batches in turn. The buffers of batch normalisation are those of
-    rank 0 in DistributedDataParallel, and each rank's own in fully_shard."""
+    """Compares with one process that runs the ranks' batches in turn. The buffers of batch normalization are those of
+    rank 0 with DistributedDataParallel, and each rank's own with fully_shard."""
     net, rank, ranks = EveryModule(), dist.get_rank(), dist.get_world_size()
     whole = copy.deepcopy(net)
     sharded = wrapped == "fully_shard"
@@ -140,7 +140,7 @@ def test_every_module(name, wrapped):
         torch.testing.assert_close(buffers_of(net), of_ranks[rank], rtol=1e-9, atol=1e-11)
 
 
-# ZeroRedundancyOptimizer, on whose ranks each parameter is on one
+# ZeroRedundancyOptimizer, where each parameter belongs to one rank
 
 
 def zero(params: Any, name: str, **options: Any) -> ZeroRedundancyOptimizer:
@@ -161,8 +161,8 @@ def test_zero_redundancy(name, as_view):
 
 
 @KINDS
-def test_a_checkpoint_of_zero_redundancy(name):
-    """It continues in ZeroRedundancyOptimizer, and in torch's optimizer."""
+def test_checkpoint_of_zero_redundancy(name):
+    """Training continues with ZeroRedundancyOptimizer and with torch's optimizer."""
     net, all_batches = network(), batches()
     whole = copy.deepcopy(net)
     optimizer = zero(net.parameters(), name, max_grad_norm=0.5)

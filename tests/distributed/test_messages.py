@@ -1,4 +1,4 @@
-"""What a training sends among its ranks: decisions of the first, and what docs/scaling.md counts with."""
+"""The messages between ranks: decisions of the first rank, and the sizes that docs/scaling.md assumes."""
 
 import pytest
 import torch.distributed as dist
@@ -10,7 +10,7 @@ from torchnotes.classifier.ranks import Ranks
 
 
 class Messages(TorchDispatchMode):
-    """The bytes that this rank sends in each collective, if it goes round in a ring."""
+    """Records the bytes that this rank sends in each collective, assuming ring algorithms."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class Messages(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("setup", (scaling.normalized, scaling.split_classes))
-def test_what_is_sent_is_what_is_counted_with(setup):
+def test_messages_have_the_documented_sizes(setup):
     (work,) = (work for work in scaling.WORKS if work.setup is setup)
     size = dist.get_world_size()
     call = setup(Ranks(dist.get_rank(), size))
@@ -34,7 +34,7 @@ def test_what_is_sent_is_what_is_counted_with(setup):
     assert messages.sent == list(work.messages(size))
 
 
-def test_what_the_first_makes_or_refuses_is_so_on_all():
+def test_results_and_errors_of_the_first_rank_reach_all():
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     assert ranks.from_first(lambda: [ranks.rank]) == [0]
 

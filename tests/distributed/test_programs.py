@@ -1,4 +1,4 @@
-"""The programs of docs/scaling.md run, by any number of processes."""
+"""The programs of docs/scaling.md run with any number of processes."""
 
 import re
 from pathlib import Path
@@ -7,11 +7,14 @@ import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-OF_A_PROCESS = ('dist.init_process_group("gloo")\n', "dist.destroy_process_group()\n")  # which here serves all tests
+OF_A_PROCESS = (
+    'dist.init_process_group("gloo")\n',
+    "dist.destroy_process_group()\n",
+)  # the tests share one process group
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_a_program_of_the_page_runs(number):
+def test_programs_of_the_page_run(number):
     program = PROGRAMS[number]
     for line in OF_A_PROCESS:
         assert program.count(line) == 1

@@ -1,4 +1,4 @@
-"""Random numbers on DTensors: the very ones of the whole tensor, for any number of ranks and any placements."""
+"""Random numbers on DTensors are those of the full tensor, for any number of ranks and any placements."""
 
 import functools
 import itertools
@@ -29,14 +29,14 @@ FILLS = (
 
 @functools.cache
 def meshes() -> tuple[DeviceMesh, ...]:
-    """Every shape that has so many ranks; the last one has three dimensions."""
+    """Meshes of all shapes for the number of ranks. The last one has three dimensions."""
     n = dist.get_world_size()
     shapes = [(n,), (1, n), (n, 1), *([(2, 2)] if n == 4 else []), (n // 2, 2, 1) if n % 2 == 0 else (1, n, 1)]
     return tuple(init_device_mesh("cpu", shape) for shape in shapes)
 
 
 def places(shape: tuple[int, ...]) -> list[tuple[DeviceMesh, tuple[Placement, ...]]]:
-    """All of a tensor of this shape: the placements of every mesh."""
+    """All meshes and placements for a tensor of this shape."""
     each = [
         Replicate(),
         *(Shard(d) for d in range(len(shape))),
@@ -46,7 +46,7 @@ def places(shape: tuple[int, ...]) -> list[tuple[DeviceMesh, tuple[Placement, ..
 
 
 def sharded(whole: Tensor, mesh: DeviceMesh, placements: tuple[Placement, ...]) -> DTensor:
-    """As torch splits it, without a message."""
+    """Shards like torch, without communication."""
     return distribute_tensor(whole.detach().clone(), mesh, placements, src_data_rank=None)
 
 
@@ -58,7 +58,7 @@ def assert_is(actual: DTensor, whole: Tensor, mesh: DeviceMesh, placements: tupl
 
 
 @pytest.mark.parametrize("shape", ((), *SHAPES), ids=str)
-def test_runs_are_where_torch_has_put_the_elements(shape):
+def test_runs_are_at_torchs_positions(shape):
     index = torch.arange(torch.Size(shape).numel()).view(shape)
     for mesh, placements in places(shape):
         x = sharded(index, mesh, placements)
@@ -71,14 +71,14 @@ def test_runs_are_where_torch_has_put_the_elements(shape):
 
 
 def some_places(shape: tuple[int, ...]) -> list[tuple[DeviceMesh, tuple[Placement, ...]]]:
-    """All on a mesh of one dimension, and some of the others."""
+    """All placements on a mesh of one dimension, and some on other meshes."""
     every = places(shape)
     return [place for place in every if place[0].ndim == 1] + every[len(shape) :: 13]
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.func.__name__)
-def test_noise_and_its_gradient_are_those_of_the_whole(noise):
-    """For other dtypes, tests/ops/test_random.py compares parts with the whole."""
+def test_noise_and_its_gradient_are_those_of_the_full_tensor(noise):
+    """tests/ops/test_random.py tests other dtypes."""
     for shape in SHAPES:
         whole, g = torch.randn(shape).requires_grad_(), torch.randn(shape)
         expected = noise(whole, generator=KEY)
@@ -92,7 +92,7 @@ def test_noise_and_its_gradient_are_those_of_the_whole(noise):
 
 
 @pytest.mark.parametrize("fill", FILLS, ids=lambda fill: fill.func.__name__)
-def test_initializers_give_the_numbers_of_the_whole(fill):
+def test_initializers_give_the_numbers_of_the_full_tensor(fill):
     for shape in ((), *SHAPES):
         expected = fill(torch.empty(shape), generator=KEY)
         for place in some_places(shape)[:: 2 if len(shape) > 2 else 1]:
@@ -160,7 +160,7 @@ def test_noise_in_place(noise):
 
 
 def test_modules_and_the_seed():
-    """Every call draws anew, as for a tensor that is whole; nothing is drawn where there is no noise."""
+    """Every call draws a new key, as for plain tensors, but none if there is no noise."""
     whole, place = torch.randn(7, 5), (meshes()[0], (Shard(0),))
     for module in (nn.Dropout(0.3), nn.Dropout(0.3, inplace=True), nn.GaussianDropout(0.3)):
         torch.manual_seed(5)
@@ -179,7 +179,7 @@ def test_modules_and_the_seed():
 
 
 def test_layouts():
-    """The part of a rank may lie in any order, and the result lies as that of the whole would."""
+    """Local tensors may have any strides. The result has the strides that the full tensor's would have."""
     mesh, whole = meshes()[0], torch.randn(6, 4, 5)
     for order in itertools.permutations(range(3)):
         permuted = whole.permute(order)
@@ -204,7 +204,7 @@ def test_a_changed_tensor_raises_in_backward():
         y.sum().backward()
 
 
-def test_ranks_of_different_seeds_get_an_error():
+def test_different_seeds_raise():
     torch.manual_seed(dist.get_rank())
     n = dist.get_world_size()
     for mesh in (meshes()[0], meshes()[-1]):
@@ -219,17 +219,17 @@ def test_ranks_of_different_seeds_get_an_error():
         assert (x.to_local() == 1).all(), "nothing is written"
     unmet = init_device_mesh("cpu", (n,), mesh_dim_names=("unmet",))
     x = sharded(torch.ones(5, 4), unmet, (Shard(0),))
-    F.dropout(x.to("meta"))  # asks nobody
+    F.dropout(x.to("meta"))  # does not communicate
     for noise in NOISES:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="random key"):
                 noise(x)
     noise(x, generator=KEY)
-    noise(x)  # what has been met is trusted
+    noise(x)  # a mesh is only checked once
 
 
 def network() -> torch.nn.Module:
-    """On no device."""
+    """On the meta device."""
     with torch.device("meta"):
         return torch.nn.Sequential(
             torch.nn.Embedding(11, 6),
@@ -257,7 +257,7 @@ def test_initialize_a_sharded_model(scheme):
     for mesh in meshes():
         if mesh.ndim == 1:
             models = [fully_shard(network(), mesh=mesh)]
-        elif mesh.ndim == 2:  # fully sharded, of parts of tensors
+        elif mesh.ndim == 2:  # fully_shard of sharded parameters
             mesh = init_device_mesh("cpu", mesh.shape, mesh_dim_names=("data", "tensor"))
             plan = {"0": RowwiseParallel(), "1": ColwiseParallel(), "3": RowwiseParallel()}
             models = [fully_shard(parallelize_module(network(), mesh["tensor"], plan), mesh=mesh["data"])]

@@ -1,4 +1,4 @@
-"""The optimizers on DTensors: fully_shard, and parameters that are placed by hand. Every rank knows the whole."""
+"""The optimizers on DTensors, with fully_shard and with other placements. Every rank knows the full tensors."""
 
 import functools
 import pickle
@@ -24,7 +24,7 @@ OPTIMIZERS = {
     "AdamW": dict(maximize=True),
 }
 KINDS = pytest.mark.parametrize("name", OPTIMIZERS)
-SHAPES = ((5, 3), (7, 70), (1, 2), (2, 3, 65), (0, 4))  # cut unevenly, and to nothing on some ranks
+SHAPES = ((5, 3), (7, 70), (1, 2), (2, 3, 65), (0, 4))  # uneven shards, empty on some ranks
 
 PLACEMENTS = {
     "rows": (Shard(0),),
@@ -35,13 +35,13 @@ PLACEMENTS = {
     "columns and rows": (Shard(1), Shard(0)),
     "rows twice": (Shard(0), Shard(0)),
 }
-# Where the elements are and which rule updates them are different code: each with one of the other.
+# Placements and update rules are independent code, so that not all combinations are needed.
 CASES = [*(("Adam", placed) for placed in PLACEMENTS), *((name, "rows and columns") for name in OPTIMIZERS)]
 
 
 @functools.cache
 def mesh_of(dimensions: int) -> DeviceMesh:
-    """Of all ranks; as a square, if they make one."""
+    """A mesh of all ranks, square if possible."""
     ranks = dist.get_world_size()
     shape = (ranks,) if dimensions == 1 else (2, 2) if ranks == 4 else (ranks, 1)
     return init_device_mesh("cpu", shape, mesh_dim_names=("replicas", "shards")[-dimensions:])
@@ -77,11 +77,11 @@ def by_our_kernels(monkeypatch, request):
 
 @pytest.fixture
 def torchs_step():
-    """For a test that wants it."""
+    """Enables torch's step for a test that needs it."""
 
 
 @pytest.mark.parametrize(("name", "placed"), dict.fromkeys(CASES))
-def test_the_trajectory_is_that_of_torch_on_the_whole(name, placed):
+def test_trajectory_is_that_of_torch_on_the_full_tensors(name, placed):
     wholes = parameters(SHAPES, torch.float64)
     params = sharded(wholes, placed)
     ours = getattr(optim, name)(params, lr=0.01, **OPTIMIZERS[name])
@@ -102,8 +102,8 @@ def test_the_trajectory_is_that_of_torch_on_the_whole(name, placed):
 
 
 @pytest.mark.parametrize(("name", "placed"), [case for case in dict.fromkeys(CASES) if "replicated" not in case[1]])
-def test_16_bits_are_rounded_as_by_one_process(name, placed):
-    """Whose random numbers tests/optimizer_checks.py pins. A plain parameter stands between the DTensors."""
+def test_16_bit_parameters_are_rounded_as_in_one_process(name, placed):
+    """tests/optimizer_checks.py pins the random numbers. There is a plain parameter between the DTensors."""
     for short in SIXTEEN_BITS:
         for rounding in ("stochastic", "kahan") if placed == "rows and columns" else ("stochastic",):
             wholes = parameters((*SHAPES, (300, 9)), short)
@@ -129,7 +129,7 @@ def test_16_bits_are_rounded_as_by_one_process(name, placed):
 
 
 def in_many_ways(wholes: list[Tensor]) -> list[Tensor]:
-    """One after the other placed in another way, the first not at all."""
+    """Each with another placement. The first one stays a plain tensor."""
     ways = (None, *PLACEMENTS)
     params = []
     for i, whole in enumerate(wholes):
@@ -141,12 +141,12 @@ def in_many_ways(wholes: list[Tensor]) -> list[Tensor]:
 def give_mixed_gradients(params: list[Tensor], wholes: list[Tensor], scale: float = 1.0) -> None:
     for p, whole in zip(params, wholes, strict=True):
         whole.grad = torch.randn_like(whole)
-        scaled = whole.grad * scale  # a copy, whatever the scale
+        scaled = whole.grad * scale  # a copy, even if scale is 1
         p.grad = distribute_tensor(scaled, p.device_mesh, p.placements) if isinstance(p, DTensor) else scaled
 
 
 @pytest.mark.parametrize(("name", "wide"), (("SGD", torch.float32), ("Adam", torch.float64)))
-def test_clipping_is_by_the_norm_of_the_whole(name, wide):
+def test_clips_by_the_norm_of_the_full_tensors(name, wide):
     wholes = parameters([(5, 3)] * 8, wide)
     params = in_many_ways(wholes)
     ours = getattr(optim, name)([{"params": params[:5]}, {"params": params[5:]}], lr=0.01, max_grad_norm=0.1)
@@ -168,7 +168,7 @@ def test_clipping_is_by_the_norm_of_the_whole(name, wide):
         torch.testing.assert_close(p, whole, rtol=1e-5, atol=1e-6)
 
 
-def test_the_norm_of_dtensors():
+def test_norm_of_dtensors():
     wholes = parameters([(5, 3)] * 8, torch.float32)
     norm = optim.gradient_norm(in_many_ways(wholes))
     assert (type(norm), norm.dtype) == (Tensor, torch.float32)
@@ -183,7 +183,7 @@ def test_the_norm_of_dtensors():
     torch.testing.assert_close(optim.gradient_norm([partial]), expected)
 
 
-def test_a_gradient_that_is_placed_otherwise():
+def test_gradients_with_other_placements():
     wholes = parameters([(5, 3), (5, 3), (4,), (6,)], torch.float64)
     params = [*sharded(wholes[:3], "rows"), *sharded(wholes[3:], "replicated")]
     ours = optim.Adam(params, lr=0.01, max_grad_norm=0.5)
@@ -204,7 +204,7 @@ def test_a_gradient_that_is_placed_otherwise():
 
 
 @pytest.mark.parametrize("fails_on", ("rank 0", "the last rank"))
-def test_an_infinity_on_one_rank_is_known_to_all(fails_on):
+def test_all_ranks_skip_a_step_if_one_gradient_is_infinite(fails_on):
     wholes = parameters([(8, 3), (5,)], torch.float32)
     params = sharded(wholes, "rows")
     ours, theirs = optim.Adam(params, max_grad_norm=1.0), torch.optim.Adam(wholes)
@@ -217,7 +217,7 @@ def test_an_infinity_on_one_rank_is_known_to_all(fails_on):
             params[0].grad = distribute_tensor(wholes[0].grad.clone(), mesh_of(1), [Shard(0)])
         for x in (*params, *wholes):
             x.grad *= scaler.get_scale()
-        scaler.scale(torch.zeros(())), plain.scale(torch.zeros(()))  # as they would the loss
+        scaler.scale(torch.zeros(())), plain.scale(torch.zeros(()))  # as for the loss
         plain.unscale_(theirs)
         torch.nn.utils.clip_grad_norm_(wholes, 1.0)
         for scales, optimizer in ((scaler, ours), (plain, theirs)):
@@ -244,7 +244,7 @@ class Net(torch.nn.Module):
 
 
 def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> None:
-    """On the same batch everywhere, so that the mean of the ranks' gradients is each of them."""
+    """All ranks have the same batch, so that their gradients equal the mean."""
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):
         words, targets = torch.randint(11, (2, 16), generator=generator)
@@ -257,7 +257,7 @@ def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, max_norm: floa
 
 @pytest.mark.parametrize(("name", "dimensions"), (("SGD", 1), ("RMSprop", 2), ("Adam", 2), ("AdamW", 1)))
 def test_fully_shard(name, dimensions):
-    """With parameters that two modules share, and buffers; in two dimensions each shard has replicas."""
+    """With shared parameters and buffers. On a mesh of two dimensions each shard has replicas."""
     net, whole = (Net().double() for _ in range(2))
     whole.load_state_dict(net.state_dict())
     mesh = mesh_of(dimensions)
@@ -274,8 +274,8 @@ def test_fully_shard(name, dimensions):
         torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_fully_shard_of_what_is_sharded_already():
-    """As by tensor parallelism, in the same dimension: a rank's rows are those of a shard of a shard."""
+def test_fully_shard_of_sharded_parameters():
+    """Tensor parallelism in the same dimension makes each rank's rows a shard of a shard."""
     whole = parameters([(12, 70)], torch.bfloat16)[0]
     mesh = mesh_of(2)
     net = torch.nn.Linear(70, 12, bias=False)
@@ -295,7 +295,7 @@ def test_fully_shard_of_what_is_sharded_already():
 
 
 @KINDS
-def test_torchs_optimizer_becomes_ours_and_goes_back(name):
+def test_converting_torchs_optimizer_and_back(name):
     wholes = parameters(SHAPES, torch.float64)
     params = sharded(wholes, "rows")
     optimizer = getattr(torch.optim, name)(params, lr=0.01, **OPTIMIZERS[name])
@@ -308,8 +308,8 @@ def test_torchs_optimizer_becomes_ours_and_goes_back(name):
     assert_whole(params, wholes)
 
 
-def test_what_kernels_do_not_take_is_torchs_step(torchs_step):
-    """Here a step that is differentiable; clipping is by the norm of the whole there, too."""
+def test_fallback_to_torchs_step(torchs_step):
+    """A differentiable step falls back to torch, and is also clipped by the norm of the full tensors."""
     wholes = parameters([(5, 3), (4,)], torch.float64)
     params = sharded(wholes, "rows")
     steps = []
@@ -339,7 +339,7 @@ def test_a_changed_parameter_raises_in_backward():
         loss.backward()
 
 
-def test_ranks_outside_of_the_mesh_hold_nothing():
+def test_ranks_outside_the_mesh():
     mesh = DeviceMesh("cpu", [0, 1])
     wholes = parameters([(5, 3)], torch.bfloat16)
     params = [distribute_tensor(whole.detach().clone(), mesh, [Shard(0)]).requires_grad_() for whole in wholes]
@@ -355,7 +355,7 @@ def test_ranks_outside_of_the_mesh_hold_nothing():
         assert ours.grad_norm == 0
 
 
-def test_what_is_not_placed_as_its_parameter_is_refused():
+def test_rejects_states_and_gradients_with_other_placements():
     whole = parameters([(4, 4)], torch.float64)[0]
     for placed, other in (("rows", None), ("rows", "columns"), ("replicated", None)):
         (p,) = sharded([whole], placed)
@@ -383,17 +383,17 @@ def test_only_contiguous_rows_are_rounded_stochastically():
     assert (p.to_local() == 1).all()
 
 
-def test_newton_refuses_them():
+def test_newton_rejects_dtensors():
     with pytest.raises(ValueError, match="plain tensors as parameters, but got a DTensor"):
         optim.Newton(sharded(parameters([(4,)], torch.float64), "rows"))
 
 
-# parameters that are divided among the ranks, each of them whole on one
+# parameters that are distributed over the ranks, each one entirely on one rank
 
 
 @KINDS
-def test_the_norm_is_that_of_all_ranks_of_the_group(name):
-    """Of which the last one has no parameters, and one of the parameters no gradient."""
+def test_norm_covers_all_ranks_of_the_group(name):
+    """The last rank has no parameters, and one parameter has no gradient."""
     wholes = parameters([(5, 3), (4,), (2,)], torch.float64)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     own = [whole for i, whole in enumerate(copies(wholes)) if i % (ranks - 1) == rank]
@@ -414,7 +414,7 @@ def test_the_norm_is_that_of_all_ranks_of_the_group(name):
 
 
 def test_a_pipeline_of_sharded_stages():
-    """The norm is that of what is sharded in a stage, and of all stages."""
+    """The norm covers the shards of each stage and all stages."""
     ranks = dist.get_world_size()
     if ranks % 2:
         pytest.skip("needs two stages of as many ranks")
@@ -452,13 +452,13 @@ def test_a_scaler_skips_the_step_on_all_ranks_of_the_group():
     assert scaler.get_scale() == 2.0**8
 
 
-def test_a_process_group_is_no_part_of_what_is_saved():
+def test_process_groups_are_not_saved():
     (p,) = params = parameters([(3,)], torch.float64)
     p.grad = torch.ones_like(p)
     optimizer = optim.Adam(params, max_grad_norm=1.0, process_group=dist.group.WORLD)
     optimizer.step()
     optim.Adam(params).load_state_dict(pickle.loads(pickle.dumps(optimizer.state_dict())))
-    with pytest.raises(TypeError, match="cannot pickle"):  # a copy would clip by another norm
+    with pytest.raises(TypeError, match="cannot pickle"):  # a copy would clip by a different norm
         pickle.dumps(optimizer)
     optimizer.param_groups[0]["max_grad_norm"] = None
     with pytest.raises(ValueError, match="has no process_group"):

@@ -1,5 +1,5 @@
-"""cross_entropy and linear_cross_entropy of logits whose classes are split among the ranks, against torch's of all
-logits in one process.
+"""Compares cross_entropy and linear_cross_entropy of logits whose classes are split among the ranks with torch's on the
+full logits in one process.
 """
 
 import pytest
@@ -39,12 +39,14 @@ def close(ours, theirs, dtype=torch.float64, scale=1.0):
 
 
 def reference(x, target, weight=None, z_loss=0.0, logit_softcap=None, **options):
-    """By torch, in float64."""
+    """Computes the loss with torch."""
     u = x if logit_softcap is None else logit_softcap * torch.tanh(x / logit_softcap)
     loss = torch.nn.functional.cross_entropy(u, target, weight, **options)
     if not z_loss:
         return loss
-    one_for_each = u.double() * 0 + u.logsumexp(1, keepdim=True)  # logits whose cross-entropy is ln C, and mass is m
+    one_for_each = u.double() * 0 + u.logsumexp(
+        1, keepdim=True
+    )  # uniform logits, whose cross-entropy is ln C times the mass of the target
     log_c = torch.log(torch.tensor(float(x.shape[1]), dtype=x.dtype))
     mass = torch.nn.functional.cross_entropy(one_for_each, target, weight, **{**options, "reduction": "none"}) / log_c
     z = z_loss * mass * u.logsumexp(1) ** 2
@@ -56,7 +58,7 @@ def reference(x, target, weight=None, z_loss=0.0, logit_softcap=None, **options)
     without_smoothing = {**options, "reduction": "sum", "label_smoothing": 0.0}
     if target.is_floating_point():
         count = target.numel() / target.shape[1]
-    else:  # the sum of the weights of the targets: what a cross-entropy of 1 everywhere adds up to
+    else:  # the sum of the targets' weights, computed as the sum of a cross-entropy of 1
         ones = one_for_each.detach() * 0
         count = torch.nn.functional.cross_entropy(ones, target, weight, **without_smoothing) / log_c
     return loss + z.sum() / count
@@ -87,7 +89,7 @@ OPTIONS = {
 }
 
 
-def test_the_gradient_for_probabilities_of_large_logits():
+def test_gradient_of_probabilities_with_large_logits():
     x, target = problem(sum(UNEVEN), dtype=torch.float32, probabilities=True)
     x = x + 1e4
     exact = leaf(target.double())
@@ -116,7 +118,7 @@ def test_loss_and_gradients_are_those_of_all_classes(sizes, weighted, probabilit
     own = leaf(mine(x, sizes))
     own_target = leaf(mine(target, sizes)) if probabilities else target
     ours = F.cross_entropy(own, own_target, weight, **options, process_group=GROUP)
-    promoted = precise if weighted and probabilities else dtype  # as in torch
+    promoted = precise if weighted and probabilities else dtype  # like torch
     g = torch.randn_like(expected).to(promoted)
     close(ours, expected, promoted, 10)
     expected.backward(g.double())
@@ -129,7 +131,7 @@ def test_loss_and_gradients_are_those_of_all_classes(sizes, weighted, probabilit
 @pytest.mark.parametrize(
     "options", [OPTIONS["plain"], OPTIONS["none"], OPTIONS["capped"]], ids=["plain", "none", "cap"]
 )
-def test_a_gradient_in_the_memory_of_the_logits(options, dtype):
+def test_inplace_backward(options, dtype):
     x, target = problem(sum(UNEVEN), (6, 3), dtype)
     gradients = []
     for inplace in (False, True):
@@ -144,7 +146,7 @@ def test_a_gradient_in_the_memory_of_the_logits(options, dtype):
 
 
 def test_special_logits():
-    """Large ones, and masked ones: of a whole rank, too."""
+    """Large logits, and masked ones, including all of a rank."""
     x = torch.tensor([[1e4, -1e4, 3.0, 1e4], [-1e4, -1e4, -1e4, -1e4]]).double().repeat_interleave(WORLD, 1)
     x = torch.cat((x, x + 5))
     x[2, : 2 * WORLD] = -torch.inf
@@ -174,7 +176,7 @@ def test_special_logits():
     "options", [OPTIONS["plain"], OPTIONS["smooth_z"], OPTIONS["capped"]], ids=["plain", "z", "cap"]
 )
 def test_second_derivative(probabilities, options):
-    """That of sum (dL/dx . v), of which each rank has its part."""
+    """The derivative of sum (dL/dx . v), of which each rank has a part."""
     classes = sum(UNEVEN)
     x, target = problem(classes, probabilities=probabilities)
     v = torch.randn_like(x)
@@ -201,10 +203,10 @@ def test_second_derivative(probabilities, options):
     close(on_all_ranks(own[0]), whole[0])
     if probabilities:
         close(on_all_ranks(own[1]), whole[1])
-    close(own[-1], whole[-1])  # what all ranks have in common has the whole gradient on each
+    close(own[-1], whole[-1])  # replicated inputs have the full gradient on every rank
 
 
-def test_the_gradient_for_the_weight():
+def test_gradient_of_the_weight():
     classes = sum(UNEVEN)
     x, target = problem(classes)
     weights = [leaf(torch.linspace(0.5, 1.5, classes, dtype=torch.float64)) for _ in range(2)]
@@ -226,12 +228,12 @@ def test_transforms():
     ours = torch.func.jvp(
         lambda x: F.cross_entropy(x, target, process_group=GROUP), (mine(x, EVEN),), (mine(v, EVEN),)
     )[1]
-    parts = ours  # of the derivative along the directions of all ranks
+    parts = ours  # each rank's contribution to the directional derivative
     close(parts, along)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_without_a_break(backend):
+def test_compiled_without_graph_breaks(backend):
     x, target = problem(sum(UNEVEN), dtype=torch.float32)
     exact, own = leaf(x), leaf(mine(x, UNEVEN))
     reference(exact, target, label_smoothing=0.1, z_loss=0.01).backward()
@@ -245,7 +247,7 @@ def test_compiled_without_a_break(backend):
     torch._dynamo.reset()
 
 
-def test_without_a_batch_and_in_other_dtypes_of_targets():
+def test_unbatched_and_other_dtypes_of_targets():
     x, _ = problem(sum(UNEVEN), (1,))
     for reduction in ("none", "mean"):
         ours = F.cross_entropy(mine(x, UNEVEN)[0], torch.tensor(2), reduction=reduction, process_group=GROUP)
@@ -266,8 +268,8 @@ def test_autocast():
     torch.testing.assert_close(ours, theirs)
 
 
-def test_memory_of_a_rank_is_its_share():
-    """What is kept for the backward, beside the logits themselves, does not grow with the classes of all."""
+def test_memory_per_rank():
+    """What is saved for the backward pass, except the logits, does not grow with the total number of classes."""
     x, target = problem(64 * WORLD, (128,), torch.float32)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -283,7 +285,7 @@ def meshes():
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("probabilities", [False, True])
-def test_dtensors_sharded_on_the_classes_are_recognised(options, probabilities):
+def test_dtensors_sharded_on_the_classes(options, probabilities):
     if probabilities and "ignore_index" in options:
         options = {}
     for mesh, among in meshes():
@@ -305,7 +307,7 @@ def test_dtensors_sharded_on_the_classes_are_recognised(options, probabilities):
             close(own.grad.full_tensor(), exact.grad)
 
 
-def test_dtensors_that_are_split_otherwise():
+def test_dtensors_with_other_placements():
     mesh = init_device_mesh("cpu", (WORLD,))
     x, target = problem(12)
     on_rows = distribute_tensor(x, mesh, [Shard(0)])
@@ -374,7 +376,7 @@ def test_linear_cross_entropy(sizes, chunk, rest, probabilities, options):
 
 
 class Chunk:
-    """What torch's LinearCrossEntropyOptions, which it has from 2.13 on, say of chunks."""
+    """The chunk size of torch's LinearCrossEntropyOptions, which is new in torch 2.13."""
 
     def __init__(self, rows):
         self.batch_chunk_size = rows
@@ -389,7 +391,7 @@ def test_second_derivative_of_linear_cross_entropy():
         dx, dW, db = torch.autograd.grad(function(*leaves), leaves, create_graph=True)
         return torch.autograd.grad(
             (torch.sin(dW) * v).sum() + (db**2).sum() + (dx**3).sum(), leaves
-        )  # dx: of all ranks, once
+        )  # dx is replicated and counts once
 
     options = dict(label_smoothing=0.1, z_loss=0.01)
     whole = second(lambda x, W, b: linear_reference(x, W, b, target, weight, **options), x, W, b, v)
@@ -451,8 +453,8 @@ def test_linear_weights_that_are_dtensors(chunk, probabilities, reduction):
                 close(grad, true.grad, scale=10)
 
 
-def test_memory_of_linear_cross_entropy_is_its_share():
-    """The gradients that are kept are those of this rank's classes, and no logits."""
+def test_memory_per_rank_of_linear_cross_entropy():
+    """Saves the gradients of this rank's classes, and no logits."""
     x, W, _, target, _ = linear_problem([64] * WORLD, rows=128, dtype=torch.float32)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -475,7 +477,7 @@ def different(rank_0, others):
     return rank_0 if RANK == 0 else others
 
 
-def test_what_ranks_disagree_on_is_said_on_each():
+def test_disagreements_are_reported_on_every_rank():
     x, target = problem(sum(EVEN))
     own = mine(x, EVEN)
     for options, message in (
@@ -498,7 +500,7 @@ def test_what_ranks_disagree_on_is_said_on_each():
         F.linear_cross_entropy(x.requires_grad_(RANK == 0), mine(W, EVEN, 0), target, process_group=GROUP)
 
 
-def test_dtypes_that_ranks_disagree_on():
+def test_disagreement_on_dtypes():
     x, target = problem(sum(EVEN))
     own = mine(x, EVEN)
     with pytest.raises(RuntimeError, match="dtype"):

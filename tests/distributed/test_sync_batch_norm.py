@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of all ranks, against torch's of the whole batch in one process."""
+"""Compares batch normalization over the batches of all ranks with torch's on the full batch in one process."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def mine(x, sizes):
 
 
 def on_all_ranks(x, sizes):
-    """The parts of all ranks, side by side."""
+    """Concatenates the parts of all ranks."""
     parts = [None] * WORLD
     dist.all_gather_object(parts, x.detach())
     assert [len(part) for part in parts] == sizes
@@ -39,7 +39,7 @@ def added_up(x):
 
 
 def problem(sizes, shape=(4, 3, 5), dtype=torch.float64):
-    """x and dL/dy of the whole batch, gamma and beta: the same on every rank."""
+    """x and dL/dy of the full batch, gamma and beta. All ranks have the same."""
     channels, precise = shape[0], torch.promote_types(dtype, torch.float32)
     x = 3 * torch.randn(sum(sizes), *shape, dtype=torch.float64) + 7
     numbers = torch.rand(channels, dtype=precise) + 0.5, torch.randn(channels, dtype=precise)
@@ -47,7 +47,7 @@ def problem(sizes, shape=(4, 3, 5), dtype=torch.float64):
 
 
 def reference(x, weight, bias, activation, center_only):
-    """By torch, in float64."""
+    """Computes with torch."""
     if center_only:
         z = x - x.mean([0, *range(2, x.dim())], keepdim=True)
         of_channels = (-1, *[1] * (x.dim() - 2))
@@ -69,7 +69,7 @@ def close(ours, theirs, dtype):
 @pytest.mark.parametrize("center_only", [False, True])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("inplace", [False, True])
-def test_value_and_gradients_are_those_of_the_whole_batch(sizes, center_only, activation, inplace, dtype):
+def test_value_and_gradients_are_those_of_the_full_batch(sizes, center_only, activation, inplace, dtype):
     x, g, weight, bias = problem(sizes, dtype=dtype)
     exact = leaves(x, weight, bias, dtype=torch.float64)
     expected = reference(*exact, activation, center_only)
@@ -80,7 +80,7 @@ def test_value_and_gradients_are_those_of_the_whole_batch(sizes, center_only, ac
     y.backward(mine(g, sizes))
     close(on_all_ranks(y, sizes), expected, dtype)
     close(on_all_ranks(own_x.grad, sizes), exact[0].grad, dtype)
-    of_one = x.shape[1] / x.numel()  # sums of n numbers, of each of which the rounding is bounded
+    of_one = x.shape[1] / x.numel()  # each summand has a bounded rounding error
     for own, whole in zip((own_weight, own_bias), exact[1:], strict=True):
         close(added_up(own.grad) * of_one**0.5, whole.grad * of_one**0.5, dtype)
 
@@ -109,7 +109,7 @@ def test_shapes_and_layouts(shape, format):
     close(added_up(own[1].grad), exact[1].grad, torch.float64)
 
 
-def test_a_large_mean_costs_nothing():
+def test_large_mean():
     x, _, weight, bias = problem(UNEVEN)
     x = x + 1e6 * (1 + torch.arange(len(x), dtype=x.dtype).view(-1, 1, 1, 1) % 3)
     expected = reference(x, weight, bias, None, False)
@@ -117,7 +117,7 @@ def test_a_large_mean_costs_nothing():
     torch.testing.assert_close(on_all_ranks(y, UNEVEN), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_large_mean_costs_the_second_derivative_nothing():
+def test_second_derivative_with_a_large_mean():
     x, g, weight, bias = problem(UNEVEN, dtype=torch.float32)
     v = torch.randn_like(x)
 
@@ -138,7 +138,7 @@ def test_a_large_mean_costs_the_second_derivative_nothing():
 @pytest.mark.parametrize("sizes", [UNEVEN, WITH_EMPTY], ids=["uneven", "empty"])
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("center_only", [False, True])
-def test_running_statistics_are_those_of_the_whole_batch(sizes, momentum, center_only):
+def test_running_statistics_are_those_of_the_full_batch(sizes, momentum, center_only):
     whole = torchnotes.nn.BatchNorm2d(4, momentum=momentum, center_only=center_only, dtype=torch.float64)
     theirs = torch.nn.BatchNorm2d(4, momentum=momentum, dtype=torch.float64)
     ours = torchnotes.nn.SyncBatchNorm.convert_sync_batchnorm(whole)
@@ -160,7 +160,7 @@ def test_running_statistics_are_those_of_the_whole_batch(sizes, momentum, center
 @pytest.mark.parametrize("activation", [None, "tanh", "sigmoid"])
 @pytest.mark.parametrize("center_only", [False, True])
 def test_second_derivative(sizes, activation, center_only):
-    """That of sum_r (dL_r/dx_r . v_r) + (dL/dgamma . v_gamma)"""
+    """The derivative of sum_r (dL_r/dx_r . v_r) + (dL/dgamma . v_gamma)."""
     x, g, weight, bias = problem(sizes)
     v = torch.randn_like(x)
     numbers = weight, bias
@@ -232,7 +232,7 @@ def test_transforms_of_gradients():
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_without_a_break(backend):
+def test_compiled_without_graph_breaks(backend):
     x, g, *_ = problem(EVEN, dtype=torch.float32)
     module = torchnotes.nn.SyncBatchNorm(4, activation="leaky_relu")
     plain = torchnotes.nn.SyncBatchNorm(4, activation="leaky_relu")
@@ -274,7 +274,7 @@ def test_data_parallel_training_is_that_of_one_process(inplace):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_a_group_of_some_ranks():
+def test_a_subgroup_of_ranks():
     groups = [dist.new_group([rank]) for rank in range(WORLD)]
     x = problem(EVEN)[0]
     module = torchnotes.nn.SyncBatchNorm(4, process_group=groups[RANK], dtype=torch.float64)
@@ -332,7 +332,7 @@ def different(rank_0, others):
     ],
     ids=["channels", "eps", "activation", "center_only", "momentum"],
 )
-def test_what_ranks_disagree_on_is_said_on_each(channels, options, message):
+def test_disagreements_are_reported_on_every_rank(channels, options, message):
     x = torch.randn(2, channels, 3)
     for agreeing in (True, False):
         if agreeing:
@@ -355,7 +355,7 @@ def test_bad_input():
         F.sync_batch_norm(torch.randn(3), None, None, training=True)
     with pytest.raises(RuntimeError, match="weight should contain 3 elements not 2"):
         F.sync_batch_norm(torch.randn(2, 3), *running, weight=torch.ones(2), training=True)
-    x = torch.randn(2 if RANK == 0 else 0, 3)  # nothing is written over before an error
+    x = torch.randn(2 if RANK == 0 else 0, 3)  # nothing is overwritten before an error
     for wrong, error, message in (
         ({"running_mean": torch.zeros(2)}, RuntimeError, "running_mean should contain 3 elements not 2"),
         ({"running_var": torch.zeros(3).requires_grad_()}, RuntimeError, "with respect to running_var"),

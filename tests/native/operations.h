@@ -1,4 +1,4 @@
-// Operations with which the row drivers are tested on every device.
+// Operations for testing the row drivers on every device.
 #pragma once
 
 #include <limits>
@@ -13,7 +13,7 @@ C10_HOST_DEVICE T max_or_nan(T a, T b) {
   return where(a != a, a, at_least(b, a));
 }
 
-// The greatest element m and the sum of e^(x - m), so that nothing overflows.
+// The maximum m and the sum of e^(x - m), which cannot overflow.
 template <class T>
 struct MaxSum {
   T greatest = T(-std::numeric_limits<float>::infinity());
@@ -44,7 +44,7 @@ struct Moments {
   }
 };
 
-// Sums of g and g (x - mean), as the backward of a normalization needs them; the mean is a constant of the row.
+// Sums of g and g (x - mean), as in the backward pass of a normalization. The mean is a constant of the row.
 template <class T>
 struct Projection {
   T sum = T(0), along = T(0);
@@ -114,7 +114,7 @@ struct WriteMaxSum {
   }
 };
 
-// out = (x - mean) scale[row], where scale plays the part of 1/std.
+// out = (x - mean) scale[row], where scale stands for 1/std.
 template <class T>
 struct Centering {
   T mean, scale;

@@ -1,4 +1,4 @@
-// The row drivers as operators, for rows.cpp and rows.cu, which include a driver first.
+// Exposes the row drivers as operators. rows.cpp and rows.cu include a driver before this header.
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/ops/empty.h>
