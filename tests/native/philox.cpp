@@ -1,4 +1,4 @@
-// Random words from the CPU driver and from single blocks, for tests/test_philox.py. Without torch's SIMD vectors, which
+// Random words from the CPU driver and from single blocks, for tests/test_philox.py. Avoids torch's SIMD vectors, which
 // take seconds to compile.
 #define TORCHNOTES_SCALAR_ONLY
 #include "../../csrc/formulas/vector_words.h"

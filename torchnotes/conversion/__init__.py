@@ -1,4 +1,4 @@
-"""A model of torch.nn's modules turned into one of ours, in place, and back."""
+"""Converts models of torch.nn's modules to ours in place, and back."""
 
 import inspect
 from collections import Counter, defaultdict
@@ -34,19 +34,21 @@ _BEFORE_NORMS = (*_LINEAR, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("
 _ACTIVATIONS = _and_changed(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
 _FOREIGN = "no counterpart here"
 _LAZY = "not initialised yet"
-_SAVES_MORE = (nn.LeakyReLU, nn.CrossEntropyLoss)  # than torch's: the result, the logits
-_BEFORE = "_before_conversion"  # of a module that was changed: its class, and those of our options that it had
+_SAVES_MORE = (nn.LeakyReLU, nn.CrossEntropyLoss)  # than torch's modules: the result, the logits
+_BEFORE = (
+    "_before_conversion"  # attribute of changed modules: the original class, and options of ours that existed before
+)
 
 
 @dataclass
 class Report:
-    """What convert did to which modules, by their names in the model."""
+    """What convert did, by the names of modules in the model."""
 
-    replaced: dict[str, str] = field(default_factory=dict)  # name: class
-    fused: dict[str, str] = field(default_factory=dict)  # layer: the activation that it computes in the model
-    inplace: list[str] = field(default_factory=list)  # normalisations that overwrite their input
-    kept: dict[str, str] = field(default_factory=dict)  # name: why the module is still torch's
-    unfused: dict[str, str] = field(default_factory=dict)  # layer, or what did not trace: why it is not fused
+    replaced: dict[str, str] = field(default_factory=dict)  # the new class
+    fused: dict[str, str] = field(default_factory=dict)  # for each layer, the activation that it also computes
+    inplace: list[str] = field(default_factory=list)  # normalizations that overwrite their input
+    kept: dict[str, str] = field(default_factory=dict)  # why a module is still torch's
+    unfused: dict[str, str] = field(default_factory=dict)  # why a layer is not fused, or a module does not trace
 
     def __str__(self) -> str:
         lines = [f"replaced: {len(self.replaced)}"]
@@ -65,23 +67,24 @@ class Report:
 
 
 def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Report:
-    """Makes the modules of a model ours, in place, where they are exactly of a class of torch.nn that we have.
+    """Converts the modules of a model to ours, in place. Subclasses of torch.nn's classes are not converted.
 
-    Parameters, buffers, hooks, names and the state_dict remain, and so do optimizers made before; `revert` undoes it.
-    Dropout draws other numbers than torch's from the same seed. What ran before runs after it: a LeakyReLU whose
-    result may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's.
-    Tools that look for classes of torch.nn, such as torch.ao.quantization.fuse_modules, do not know ours: revert first.
+    Parameters, buffers, hooks, names, the state_dict and existing optimizers are preserved. `revert` undoes the
+    conversion. Dropout generates other numbers than torch's from the same seed. In-place operations keep working: a
+    LeakyReLU whose result may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or
+    stay torch's. Tools that look for classes of torch.nn, such as torch.ao.quantization.fuse_modules, do not recognize
+    ours: revert first.
 
-    fuse     A batch normalisation or Linear computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it. torch.fx,
-             which runs a copy, shows where: each of the two is called once, and nobody else takes what is between
-             them, in training or in evaluation; a model that does not trace is searched part by part. They are fused
-             while the module that calls both of them runs, without hooks on them. Called from anywhere else, as a part
-             of a Sequential or by another method, each computes what it did. They are not fused where the code that
-             calls them may do another thing the next time: its branches, loops and calls may depend on constants alone
-             and on children and plain attributes of the module, which are compared in each call.
-    inplace  Batch normalisations write over the result of the convolution or Linear before them where nobody else
-             takes that or writes over theirs, and where that saves memory: without an activation or with a LeakyReLU.
-             Up to 16 MB it is no faster, and there is no second derivative: hence not by default.
+    fuse     A batch normalization or Linear also computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it.
+             torch.fx traces a copy of the model to find such pairs: each of the two is called once, and nothing else
+             uses the tensor between them, in training and in evaluation. A model that does not trace is searched module
+             by module. A pair is only fused while the module that calls both is running, and without hooks on them.
+             When called from elsewhere, such as another method, each module works on its own. A pair is not fused if
+             the code that calls it may behave differently the next time: its branches, loops and calls may depend only
+             on constants and on the module's children and plain attributes, which are compared in each call.
+    inplace  Batch normalizations overwrite the result of the preceding convolution or Linear if nothing else uses it or
+             overwrites theirs, and if that saves memory: without an activation or with a LeakyReLU. This is not the
+             default, because it is no faster up to 16 MB and second derivatives raise an error.
     """
     if not isinstance(model, Module):
         raise TypeError(f"convert takes a torch.nn.Module. Got: {type(model).__name__}")
@@ -110,7 +113,7 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
 
 
 def revert(model: Module) -> None:
-    """Undoes convert, wherever the model has been since: copied, saved and loaded as a whole, trained."""
+    """Undoes convert, even if the model has been trained, copied, or saved and loaded as a whole since."""
     if not isinstance(model, Module):
         raise TypeError(f"revert takes a torch.nn.Module. Got: {type(model).__name__}")
     changed = {module: name for name, module in model.named_modules() if _BEFORE in vars(module)}
@@ -123,7 +126,7 @@ def revert(model: Module) -> None:
 
 
 def _why_kept(module: Module) -> str | None:
-    """Why a module is not replaced: None if it is, empty for what has nothing to do with us."""
+    """Why a module is not replaced. None if it is, empty if the report need not mention it."""
     cls = type(module)
     if cls.__module__.startswith("torchnotes.") or _BEFORE in vars(module):
         return ""
@@ -142,7 +145,7 @@ def _why_kept(module: Module) -> str | None:
 
 
 def _options_of(cls: type[Module]) -> dict[str, Any]:
-    """The attributes of our class that torch's has not, by their defaults: its parameters by keyword alone."""
+    """The defaults of attributes that only our class has, which are its keyword-only parameters."""
     parameters = inspect.signature(cls).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "bias"}
 
@@ -160,13 +163,13 @@ def _restore(module: Module) -> None:
     for name in ("_shortcuts", "_parts", "_distinct") if isinstance(module, Owner) else _options_of(type(module)):
         vars(module).pop(name, None)
     vars(module).update(options)
-    if issubclass(cls, LazyModuleMixin) and not isinstance(module, LazyModuleMixin):  # initialised since
+    if issubclass(cls, LazyModuleMixin) and not isinstance(module, LazyModuleMixin):  # initialized since
         cls = cls.cls_to_become
     module.__class__ = cls
 
 
 def _place(uses: Uses, *modules: Module, **of: Module | None) -> Place | str:
-    """Where these take a shortcut: in the forward of a module that has become an owner. Or why nowhere."""
+    """The place where these modules take a shortcut, whose module becomes an owner, or why there is none."""
     place = uses.place(*modules, **of)
     if isinstance(place, str):
         return place
@@ -175,7 +178,7 @@ def _place(uses: Uses, *modules: Module, **of: Module | None) -> Place | str:
         cls = kind_of(type(owner))
         try:
             owner.__class__ = owning(cls)
-        except Exception as error:  # whatever a metaclass or slots have against it
+        except Exception as error:  # a metaclass or slots may forbid it
             return f"no class can be derived from that of the module that calls them ({error})"
         vars(owner)[_BEFORE] = cls, {}
         owner._shortcuts, owner._parts = (), ()
@@ -220,13 +223,15 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
 
 
 def _saves_output(module: Module) -> bool:
-    """Of ours alone."""
+    """Whether our module saves its output, unlike torch's."""
     return isinstance(module, nn.LeakyReLU) and not module.inplace
 
 
 def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, str], report: Report) -> None:
-    """Where nobody writes over these, the output of a LeakyReLU alone, or the logits themselves. Where somebody may,
-    the module stays torch's; and where nobody knows, it saves what torch's saves."""
+    """Makes a LeakyReLU save only its output, and a loss the logits themselves, if nothing overwrites them.
+
+    If something does, the module is restored. If that is unknown, the module saves what torch's saves.
+    """
     name = names[module]
     if isinstance(module, nn.LeakyReLU):
         if not _saves_output(module) or name in report.fused.values():
@@ -242,7 +247,7 @@ def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, st
 
 
 def _around(name: str, model: Module) -> Iterator[Module]:
-    """The modules that contain the one of this name, and those next to it that have hooks."""
+    """The modules that contain the module of this name, and its siblings that have hooks."""
     parts = name.split(".")
     containing = [model.get_submodule(".".join(parts[:i])) for i in range(len(parts))]
     yield from containing

@@ -1,1 +1,1 @@
-"""What the ranks of a process group compute together, and where the shards of a DTensor are in the whole."""
+"""Collectives with derivatives, checks that ranks agree, and the positions of shards in a DTensor."""

@@ -1,4 +1,4 @@
-"""What the ranks of a process group must have in common: an error on every rank where they do not.
+"""Checks that the ranks of a process group agree, and raises on every rank if they do not.
 
 Measured in docs/decisions/agreement.md.
 """
@@ -14,16 +14,16 @@ from .collectives import Group, all_gather, named
 
 
 def agree(operation: str, group: Group, device: torch.device, own: int = 0, **what: Hashable) -> list[int]:
-    """Raise, on every rank, what the ranks of the group do not agree on. Return each rank's `own` number.
+    """Raises on every rank unless all ranks of the group have the same values. Returns each rank's `own` number.
 
-    The price is a message of 16 bytes. On a device that would have to be waited for, what has been agreed on once is
-    not asked again; in compiled code what was agreed on when it was compiled.
+    This takes a message of 16 bytes. On other devices than the CPU, where it would synchronize, the same values are
+    checked only once. Compiled code checks when it is compiled.
     """
     return _agreed(operation, group.group_name, device.type, constant(own), tuple(what.items()))
 
 
 def constant(size: int) -> int:
-    """A size, for which a compiler might have a symbol, as a number."""
+    """The size as a plain integer, even if a compiler represents it by a symbol."""
     return range(size).stop
 
 
@@ -47,13 +47,13 @@ def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple)
     return numbers
 
 
-# As by torch.compiler.assume_constant_result, which would import the compiler now.
+# Does the same as torch.compiler.assume_constant_result, which would import the compiler.
 _agreed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def agree_on_mesh(operation: str, groups: Sequence[Group], device: torch.device, hint: str, **what: Hashable) -> None:
-    """The same of all ranks of a mesh, given by the groups along its dimensions. It is asked each time, and not in
-    compiled code."""
+    """The same check for all ranks of a mesh, given by the groups of its dimensions. It communicates in every call and
+    does not support compiled code."""
     fingerprint = torch.tensor(_fingerprint(operation, tuple(what.items())), device=device)
     fingerprints = fingerprint
     for group in groups:

@@ -1,11 +1,11 @@
-"""What the ranks of a process group exchange: the few collectives of torch.distributed that our operations need.
+"""The collectives of torch.distributed that our operations need, with derivatives.
 
-Two conventions of what a loss is go with them. Where every rank has a loss of its own and their sum is meant, as in
-data parallelism, a sum over the ranks is its own adjoint (`summed`), and that of `gathered` is to pick from it. Where
-all ranks hold the same loss, which is meant once, the adjoint of a sum is to hand the gradient to every rank
-(`reduced`), that of handing to every rank (`replicated`) is a sum, and that of `collected` is to take one's own.
+The derivatives depend on what the loss is. If every rank has its own loss and the total loss is their sum, as in data
+parallelism, a sum over the ranks is its own adjoint (`summed`), and the adjoint of `gathered` selects a part of that
+sum. If all ranks hold the same loss, which counts once, the adjoint of a sum copies the gradient to every rank
+(`reduced`), the adjoint of copying (`replicated`) is a sum, and the adjoint of `collected` selects the rank's own part.
 
-They are the functional collectives, which torch.compile traces.
+They use the functional collectives, which torch.compile can trace.
 
 The reasons are in docs/decisions/losses-over-ranks.md.
 """
@@ -24,7 +24,7 @@ _collectives = torch.ops._c10d_functional
 
 
 def checked(operation: str, group: Group | None) -> Group:
-    """The group, or else that of all ranks."""
+    """The group, by default that of all ranks."""
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError(f"{operation}: there is no process group. Call torch.distributed.init_process_group first.")
     if group is None:
@@ -41,13 +41,13 @@ def named(group_name: str) -> Group:
 
 
 def all_gather(x: Tensor, group: Group) -> Tensor:
-    """x of every rank, in a dimension of ranks before the others. Without a derivative."""
+    """Stacks x of all ranks along a new first dimension. Not differentiable."""
     every = _collectives.all_gather_into_tensor(x.unsqueeze(0).contiguous(), group.size(), group.group_name)
     return _collectives.wait_tensor(every)
 
 
 class _Linear(Function):
-    """A linear map of x among the ranks, which has the same derivative along any direction."""
+    """A linear function of x across the ranks, which is its own derivative."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -63,7 +63,7 @@ class _Linear(Function):
 
 
 class _Gathering(_Linear):
-    """x of every rank, in a dimension of ranks before the others"""
+    """Stacks x of all ranks along a new first dimension."""
 
     @staticmethod
     def forward(x: Tensor, group: Group) -> Tensor:
@@ -75,7 +75,7 @@ class _Gathering(_Linear):
 
 
 class _Adding(_Linear):
-    """sum x over the ranks"""
+    """The sum of x over the ranks."""
 
     @staticmethod
     def forward(x: Tensor, group: Group) -> Tensor:
@@ -83,7 +83,7 @@ class _Adding(_Linear):
 
 
 class Gathered(_Gathering):
-    """Each rank goes on to a loss of its own."""
+    """Each rank has its own loss."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
@@ -91,7 +91,7 @@ class Gathered(_Gathering):
 
 
 class Summed(_Adding):
-    """Each rank goes on to a loss of its own."""
+    """Each rank has its own loss."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
@@ -99,7 +99,7 @@ class Summed(_Adding):
 
 
 class Reduced(_Adding):
-    """All ranks go on to the same loss."""
+    """All ranks have the same loss."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
@@ -107,7 +107,7 @@ class Reduced(_Adding):
 
 
 class Replicated(_Linear):
-    """x, the same on all ranks, each of which makes another part of the same loss of it"""
+    """x, which is the same on all ranks. Each rank computes another part of the same loss from it."""
 
     @staticmethod
     def forward(x: Tensor, group: Group) -> Tensor:
@@ -119,7 +119,7 @@ class Replicated(_Linear):
 
 
 class Collected(_Gathering):
-    """All ranks go on to the same loss."""
+    """All ranks have the same loss."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
@@ -127,7 +127,7 @@ class Collected(_Gathering):
 
 
 class Taken(_Linear):
-    """Of what all ranks hold for each rank, a rank's own, from which it makes its part of the same loss"""
+    """The rank's own entry of a replicated stack. Each rank computes its part of the same loss from it."""
 
     @staticmethod
     def forward(x: Tensor, group: Group) -> Tensor:

@@ -1,6 +1,6 @@
-"""Where the elements of a rank's part of a DTensor stand in the whole tensor.
+"""The positions of a local tensor's elements in the full DTensor.
 
-torch.distributed.tensor takes a second to import: it is looked up where somebody has made a DTensor, and so has it.
+torch.distributed.tensor takes a second to import. It is therefore not imported before a DTensor exists.
 """
 
 import sys
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """`rows` times `length` neighbours of the contiguous local part, from its element `start` on: row i is at
-    first + i pitch in the whole."""
+    """`rows` rows of `length` consecutive elements, from the element `start` of the contiguous local tensor on. Row i
+    starts at first + i pitch in the full tensor."""
 
     start: int
     rows: int
@@ -28,20 +28,20 @@ def is_dtensor(x: Any) -> TypeGuard["DTensor"]:
 
 
 def is_box(x: "DTensor") -> bool:
-    """Whether the local part is a box of the whole: what is sharded is so in order, and nothing is a partial sum."""
+    """Whether the local tensor is a box of the full tensor: no strided shards and no partial sums."""
     from torch.distributed.tensor import Replicate, Shard
 
     return all(type(p) in (Shard, Replicate) for p in x.placements)
 
 
 def runs(x: "DTensor") -> list[Run]:
-    """The elements of the local part, in order. Of a partial sum they are those of the whole."""
+    """The elements of the local tensor, in order. A partial sum has all elements of the full tensor."""
     from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
     coordinate = x.device_mesh.get_coordinate()
-    if coordinate is None:  # the mesh is other ranks'
+    if coordinate is None:  # this rank is not in the mesh
         return []
-    ours = [[range(n)] for n in x.shape]  # in each dimension
+    ours = [[range(n)] for n in x.shape]  # the indices in each dimension
     for placement, rank, ranks in zip(x.placements, coordinate, x.device_mesh.shape, strict=True):
         if isinstance(placement, (Shard, _StridedShard)):
             ours[placement.dim] = _shard(ours[placement.dim], rank, ranks, getattr(placement, "split_factor", 1))
@@ -51,8 +51,8 @@ def runs(x: "DTensor") -> list[Run]:
 
 
 def runs_of(shape: tuple[int, ...], ours: Sequence[list[range]]) -> list[Run]:
-    """The elements of a tensor whose places are ours in each dimension, in order."""
-    found, inner = [Run(0, 1, 1, 0, 1)], 1  # of the dimensions from here on, and how many elements they have
+    """The elements whose index is in `ours` in each dimension, in order."""
+    found, inner = [Run(0, 1, 1, 0, 1)], 1  # of the trailing dimensions, and their number of elements
     for size, ranges in zip(reversed(shape), reversed(ours), strict=True):
         found = _in_rows([run for one in ranges if one for run in _repeated(found, one, inner)])
         inner *= size
@@ -64,7 +64,7 @@ def runs_of(shape: tuple[int, ...], ours: Sequence[list[range]]) -> list[Run]:
 
 
 def _repeated(runs: list[Run], ours: range, inner: int) -> list[Run]:
-    """The runs in each of our places of one more dimension, which are `inner` elements apart."""
+    """Repeats the runs for our indices of one more dimension, which are `inner` elements apart."""
     if len(runs) != 1:
         return [run._replace(first=run.first + i * inner) for i in ours for run in runs]
     (run,) = runs
@@ -73,13 +73,13 @@ def _repeated(runs: list[Run], ours: range, inner: int) -> list[Run]:
         return [Run(0, 1, len(ours) * inner, first, 0)]
     if run.rows == 1:
         return [Run(0, len(ours), run.length, first, inner)]
-    if run.rows * run.pitch == inner:  # the rows go on at the same distance
+    if run.rows * run.pitch == inner:  # the rows continue at the same distance
         return [run._replace(rows=len(ours) * run.rows, first=first)]
     return [run._replace(first=run.first + i * inner) for i in ours]
 
 
 def _in_rows(runs: list[Run]) -> list[Run]:
-    """Runs of one row each, of one length and at the same distance, as one."""
+    """Merges single-row runs of equal length and distance into one run."""
     if len(runs) < 2 or any((run.rows, run.length) != (1, runs[0].length) for run in runs):
         return runs
     firsts = [run.first for run in runs]
@@ -90,13 +90,13 @@ def _in_rows(runs: list[Run]) -> list[Run]:
 
 
 def _shard(ranges: list[range], rank: int, ranks: int, split_factor: int) -> list[range]:
-    """The rank's part of these places: a chunk of each of so many chunks. More than one are what a _StridedShard has,
-    where a later dimension of the mesh cut before an earlier one did."""
+    """The rank's part of these indices: one chunk of each of split_factor chunks. A _StridedShard has several, because
+    a later dimension of the mesh was sharded before an earlier one."""
     return [one for i in range(split_factor) for one in _chunk(_chunk(ranges, i, split_factor), rank, ranks)]
 
 
 def _chunk(ranges: list[range], number: int, count: int) -> list[range]:
-    """As torch.chunk, of the ranges in a row. They may be empty."""
+    """torch.chunk for consecutive ranges, which may be empty."""
     size = -(-sum(map(len, ranges)) // count)
     start, stop, found = number * size, (number + 1) * size, []
     for one in ranges:

@@ -4,7 +4,7 @@
 
 whose own gradient g + H d vanishes at d = -H^-1 g; in one variable x <- x - f'/f''.
 
-Quadratic convergence. Let x* be the minimum, f'(x*) = 0, and e = x - x*. Taylor's formula for f' around x gives
+Convergence is quadratic. Let x* be the minimum, f'(x*) = 0, and e = x - x*. Taylor's formula for f' around x gives
 0 = f'(x*) = f'(x) - f''(x) e + f'''(xi) e^2 / 2, so that after the step
 
     e - f'(x) / f''(x) = f'''(xi) / (2 f''(x)) e^2,    |e_(k+1)| ~ C |e_k|^2,    C = |f''' / (2 f'')| at x*

@@ -1,22 +1,25 @@
-"""How far a signal and its gradient come in a model: what row 20 of the notes predicts, beside what is measured.
+"""Signal propagation: how the variances of activations and gradients change from layer to layer, as row 20 of the notes
+predicts and as measured.
 
 For z = w x + b, of k products with independent factors (torchnotes/init.py),
 
     Var(z) = k (Var w Var x + Var x (E w)^2 + Var w (E x)^2) + Var b
 
-The notes draw weights and inputs at random. The units of a layer and the examples are such draws: E and Var are taken
-over all elements of a tensor, batch, units and positions alike. Where padding, or the stride of a transposed
-convolution, leaves elements with fewer products, k above is their mean number, and their means, k E w E x each, differ:
-Var(k) (E w E x)^2 more.
+In the notes weights and inputs are random variables. The units of a layer and the examples are their samples: E and Var
+are taken over all elements of a tensor, that is over the batch, units and positions. If elements have different numbers
+of products, because of padding or the stride of a transposed convolution, k above is the mean number. Their means,
+k E w E x each, differ then, which adds Var(k) (E w E x)^2.
 
-Of Var(z) the batch makes as much as the units vary in it on average. The rest lies between the units, and is there
-without any input: with sigmoids or with biases Var(z) may stay as it is while all examples become alike.
+The share of Var(z) that is due to the batch is the average variance of a unit over the batch. The rest is the variance
+between units, which does not depend on the input: with sigmoids or biases Var(z) may stay constant while all examples
+become alike.
 
-Backwards, from layer to layer, dL/dz is multiplied by W^T and f'(z), of sigmoids at most 1/4 (row 11). For m units
+The backward pass multiplies dL/dz by W^T and f'(z) in each layer; for sigmoids f' is at most 1/4 (row 11). For m units
 
     Var(dL/dx) = m Var(w) Var(dL/dz),    k Var(dL/dx) = k Var(w) * m Var(dL/dz)
 
-at means of 0, so that weights which keep Var(z) keep the squared length of the gradient, in layers of any shape.
+if the means are 0. Weights that preserve Var(z) therefore preserve the squared length of the gradient, in layers of any
+shape.
 """
 
 import contextlib
@@ -51,21 +54,21 @@ class Flag(NamedTuple):
 
 @dataclass(frozen=True)
 class Propagation:
-    """What `propagation` found; str() of it is a table."""
+    """The result of `propagation`. str() formats it as a table."""
 
-    layers: tuple[Layer, ...]  # in the order of their calls
+    layers: tuple[Layer, ...]  # in the order of calls
     unreached: tuple[str, ...]  # layers that were not called
     limit: float
-    tried: tuple[str, ...] = ()  # the schemes that were tried, if anything was flagged,
-    holding: tuple[dict[str, Any], ...] = ()  # and those that hold, the best first: initialize_(model, **holding[0])
+    tried: tuple[str, ...] = ()  # the schemes that were tried if anything was flagged
+    holding: tuple[dict[str, Any], ...] = ()  # those that work, the best first: initialize_(model, **holding[0])
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """Of z, of the gradient and of the examples the first flag on the way, if there is one.
+        """The first flag for each of z, the gradient and the examples, if there is one.
 
-        z vanishes or explodes where Var(z) is `limit` times below or above the first layer's, the gradient where its
-        squared length is so beside the last layer's; examples become alike where the batch makes less than 1/limit of
-        Var(z).
+        z vanishes or explodes if Var(z) is `limit` times smaller or larger than in the first layer, and the gradient if
+        its squared length is so compared to the last layer. Examples become alike if the batch's share of Var(z) is
+        below 1/limit.
         """
         return tuple(flags[0] for flags in self._flags() if flags)
 
@@ -111,13 +114,13 @@ class Propagation:
         return "\n".join((table(_HEADER, rows), "", self.verdict, *unreached))
 
     def plot(self) -> Any:
-        """A matplotlib Figure: Var(z) as predicted and as measured, and the gradient's variance, layer by layer."""
+        """A matplotlib Figure of the predicted and measured Var(z) and the gradient's variance in each layer."""
         from ._figure import of_layers
 
         return of_layers(self.layers)
 
 
-@torch.inference_mode(False)  # this turns gradients on, too
+@torch.inference_mode(False)  # also enables gradients
 def propagation(
     model: torch.nn.Module,
     batch: Any,
@@ -126,18 +129,19 @@ def propagation(
     limit: float = 1e3,
     schemes: Sequence[str] = ("lecun", "glorot", "he"),
 ) -> Propagation:
-    """Sends a batch through a model and a gradient back, and measures both at every call of a layer with a weight.
+    """Runs a forward and a backward pass, and measures both at every call of a layer with a weight.
 
-    Those are Linear and the convolutions, transposed ones too, torch's and ours. z comes before the activation, where
-    that is fused into the layer, too. What lies between them shows in the next layer's x.
+    These layers are Linear and the convolutions, including transposed ones, of torch and of torchnotes. z is the output
+    before the activation, even if the activation is fused into the layer. Other modules affect the next layer's x.
 
-    batch    a tensor; or the model's arguments as a tuple, a list or a dict
-    loss     a function of the model's output. Without one dL/dy are numbers of N(0, 1), the same every time, for all
-             tensors of the output
-    limit    how many times a variance has to change over the depth to be flagged
-    schemes  of torchnotes.init. If anything is flagged, the model is started by each of them and measured again
+    batch    a tensor, or the model's arguments as a tuple, list or dict
+    loss     a function of the model's output. By default dL/dy consists of fixed numbers of N(0, 1), for all tensors of
+             the output
+    limit    the factor by which a variance has to change over the depth to be flagged
+    schemes  schemes of torchnotes.init. If anything is flagged, the model is initialized by each of them and measured
+             again
 
-    The model runs in the mode that it is in, as a copy, and torch's generators are put back: it stays as it was.
+    A copy of the model runs in its current mode, and torch's generators are restored, so that the model is unchanged.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Got: {type(model).__name__}")
@@ -162,14 +166,14 @@ def propagation(
 
 
 def _measured(model: torch.nn.Module, batch: Any, loss: Callable[[Any], Tensor] | None, limit: float) -> Propagation:
-    """Of a model that may be changed."""
+    """Measures a model, which may be changed."""
     names = layers_of(model)
     if not names:
         raise ValueError("the model has no layer to measure: Linear, Conv1d, ConvTranspose1d, ..., of real numbers")
     calls: list[tuple[Layer, Tensor]] = []
     for layer, name in names.items():
         watch(layer, name, calls)
-    # Compiled code would not call the layers. There is none where the compiler is not even loaded.
+    # Compiled code would not call the layers. There is none unless the compiler is loaded.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
     with eager:
         arguments, keywords = pytree.tree_map_only(Tensor, _copied, _arguments(batch))
@@ -179,7 +183,7 @@ def _measured(model: torch.nn.Module, batch: Any, loss: Callable[[Any], Tensor] 
             output = model(*arguments, **keywords)
             if not calls:
                 raise ValueError(f"no layer was called, of {', '.join(names.values())}")
-            layers, zs = zip(*calls, strict=True)  # a backward that computes parts of the model again calls layers, too
+            layers, zs = zip(*calls, strict=True)  # a backward pass with checkpoints calls layers again
             found = gradients(output, loss, zs)
     measured = tuple(layer.with_gradient(gradient) for layer, gradient in zip(layers, found, strict=True))
     called = {layer.name for layer in measured}
@@ -197,7 +201,7 @@ def _copied(x: Tensor) -> Tensor:
 
 
 def _changes(sizes: Sequence[tuple[str, float]], limit: float) -> list[tuple[str, str]]:
-    """The names whose size is far from the first one's, and how."""
+    """The names whose size differs much from the first one's, and how."""
     changes = []
     for name, size in sizes:
         if not math.isfinite(size):
@@ -210,7 +214,7 @@ def _changes(sizes: Sequence[tuple[str, float]], limit: float) -> list[tuple[str
 
 
 def _excursion(found: Propagation) -> float:
-    """How far, as a logarithm, sizes of which none vanishes leave the one that they start with."""
+    """The largest logarithmic deviation of sizes from the first one, if none vanishes."""
     ways = (found._forward(), found._backward())
     return max((abs(math.log(size / way[0][1])) for way in ways for _, size in way), default=0.0)
 
@@ -220,7 +224,7 @@ def _spelled(scheme: str, **options: float) -> str:
 
 
 def _slope(model: torch.nn.Module) -> dict[str, float]:
-    """That of the leaky ReLUs, if they have one in common."""
+    """The slope of the leaky ReLUs, if all have the same."""
     leaky = (
         vars(module)
         for module in model.modules()

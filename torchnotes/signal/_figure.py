@@ -8,7 +8,7 @@ from ._layers import Layer
 
 STYLES: dict[
     str, dict[str, Any]
-] = {  # colours that the colour-blind tell apart; with as many outputs as inputs glorot lies upon lecun
+] = {  # colors for the color-blind; glorot and lecun coincide if there are as many outputs as inputs
     "default": dict(color="#d55e00"),
     "lecun": dict(color="#9ad0f0", linewidth=5.0),
     "glorot": dict(color="#0072b2"),
@@ -16,14 +16,14 @@ STYLES: dict[
 }
 DOTTED: dict[str, Any] = dict(linestyle=":", linewidth=1.5)
 FORWARD, BACKWARD = r"forward: $\mathrm{Var}(z)$", r"backward: $\mathrm{Var}(\partial L/\partial z)$"
-ROUNDING = 1e-28  # the variance that rounding makes, beside a mean of 1, with something to spare
-# By what a layer whose weights have the variance 1/3k divides the variances, forward and backward: by 3, and by what
-# the activation keeps back. The mean of a sigmoid, 1/2, keeps the forward variance up.
+ROUNDING = 1e-28  # upper bound of the variance due to rounding errors, for a mean of 1
+# The factors by which a layer with weights of variance 1/3k divides the variances, forward and backward: 3, times the
+# attenuation of the activation. The mean of a sigmoid, 1/2, sustains the forward variance.
 DIVIDED = {"identity": (3, 3), "tanh": (3, 3), "relu": (6, 6), "sigmoid": (None, 48)}
 
 
 def comparison(networks: Mapping[tuple[str, str], Sequence[Layer]]) -> Any:
-    """Of networks by activation and scheme: a column for each activation, a line for each scheme."""
+    """Compares networks by activation and scheme: one column per activation, one line per scheme."""
     activations = tuple(dict.fromkeys(activation for activation, _ in networks))
     figure = _figure(max(4.5, 3.0 * len(activations)), 5.8)
     rows = figure.subplots(2, len(activations), sharex=True, sharey="row", squeeze=False)
@@ -52,7 +52,7 @@ def comparison(networks: Mapping[tuple[str, str], Sequence[Layer]]) -> Any:
 
 
 def of_layers(layers: Sequence[Layer]) -> Any:
-    """One network: what is predicted for each layer beside what is measured."""
+    """The predicted and measured variances of a network."""
     figure = _figure(9.0, 3.6)
     forward, backward = figure.subplots(1, 2)
     _line(forward, (layer.var_z for layer in layers), label="measured", **STYLES["lecun"])
@@ -69,14 +69,14 @@ def of_layers(layers: Sequence[Layer]) -> Any:
 
 def _figure(width: float, height: float) -> Any:
     try:
-        from matplotlib.figure import Figure  # without pyplot, which would keep it and may want a display
+        from matplotlib.figure import Figure  # pyplot would keep a reference and may need a display
     except ModuleNotFoundError as error:
         raise ImportError("a plot needs matplotlib: pip install matplotlib") from error
     return Figure(figsize=(width, height), dpi=200, layout="constrained")
 
 
 def _line(axes: Any, variances: Iterable[float | None], **style: Any) -> None:
-    """A variance over the layers; one that is 0 or unknown leaves a gap."""
+    """Plots a variance over the layers. Zero and unknown variances leave gaps."""
     points = [variance or float("nan") for variance in variances]
     axes.plot(range(1, len(points) + 1), points, **style)
     axes.set_yscale("log")
@@ -85,7 +85,7 @@ def _line(axes: Any, variances: Iterable[float | None], **style: Any) -> None:
 
 
 def _decades(axes: Any) -> None:
-    """At least four of them, so that noise looks like noise, and a tick every few."""
+    """Shows at least four decades, so that noise looks small, and a tick every few."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = axes.get_ylim()

@@ -1,4 +1,4 @@
-"""What torchnotes.signal measures at the calls of a model's layers."""
+"""Measurements at each call of a model's layers."""
 
 import itertools
 import math
@@ -18,18 +18,18 @@ from ..ops.activations import ACTIVATIONS
 
 @dataclass(frozen=True)
 class Layer:
-    """One call of a layer. None: a single number has no variance, and not every z has a gradient."""
+    """One call of a layer. Values are None where a variance would need more numbers, or z has no gradient."""
 
     name: str
     kind: str
-    fan_in: int  # what the schemes of torchnotes.init go by
+    fan_in: int  # as in torchnotes.init
     mean_w: float
     var_w: float
     mean_x: float
     var_x: float
-    predicted: float  # Var(z) by the numbers above
+    predicted: float  # Var(z), computed from the values above
     var_z: float | None
-    batch_share: float | None  # how much of Var(z) the batch makes
+    batch_share: float | None  # the share of Var(z) that is due to the batch
     var_gradient: float | None = None  # Var(dL/dz)
     squared_gradient: float | None = None  # |dL/dz|^2
 
@@ -40,7 +40,7 @@ class Layer:
 
 
 def layers_of(model: torch.nn.Module) -> dict[torch.nn.Module, str]:
-    """Those with a weight of real numbers, by name."""
+    """The layers with a real weight, and their names."""
     kinds = (torch.nn.Linear, _ConvNd)
     modules = {module: name for name, module in model.named_modules() if isinstance(module, kinds)}
     weights = {module: module.weight for module in modules}
@@ -49,9 +49,9 @@ def layers_of(model: torch.nn.Module) -> dict[torch.nn.Module, str]:
 
 
 def watch(layer: torch.nn.Module, name: str, calls: list[tuple[Layer, Tensor]]) -> None:
-    """Has the layer note its calls, with a z whose gradient can be asked for."""
+    """Records the calls of a layer, with a z that autograd can differentiate by."""
     activation, slope = None, 0.0
-    if isinstance(layer, Linear):  # its forward stops at z, and the hook goes on
+    if isinstance(layer, Linear):  # its forward returns z, and the hook applies the activation
         activation, slope = layer.activation, layer.negative_slope
         layer.activation = None
     times = itertools.count(1)
@@ -65,13 +65,13 @@ def watch(layer: torch.nn.Module, name: str, calls: list[tuple[Layer, Tensor]]) 
         if x.numel() > 0 and z.numel() > 0:
             time = next(times)
             calls.append((_noted(layer, name if time == 1 else f"{name} #{time}", x.detach(), z.detach()), z))
-        return ACTIVATIONS[activation].ours(z.clone(), slope)  # what follows may write into the clone
+        return ACTIVATIONS[activation].ours(z.clone(), slope)  # later operations may overwrite the clone
 
     layer.register_forward_hook(after, prepend=True, with_kwargs=True)
 
 
 def gradients(output: Any, loss: Callable[[Any], Tensor] | None, zs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-    """Those of the loss, or of numbers of N(0, 1) times the output."""
+    """The gradients of the loss, or of the product of the output with numbers of N(0, 1)."""
     if loss is not None:
         ends = [loss(output)]
         if not isinstance(ends[0], Tensor) or ends[0].numel() != 1:
@@ -97,10 +97,10 @@ def _square(x: Tensor) -> float:
 
 
 def _moments(x: Tensor) -> tuple[float, float]:
-    """Mean and variance, in double precision: the square of a float may be too small for a float."""
+    """Mean and variance in float64, because squares may underflow in float32."""
     x = x.detach().double()
     mean = x.mean()
-    return mean.item(), (x - mean).square().mean().item()  # var_mean takes a hundred times as long
+    return mean.item(), (x - mean).square().mean().item()  # var_mean is a hundred times slower
 
 
 def _noted(layer: Any, name: str, x: Tensor, z: Tensor) -> Layer:
@@ -108,7 +108,9 @@ def _noted(layer: Any, name: str, x: Tensor, z: Tensor) -> Layer:
     fan_in = round(_fan(weight, "fan_in", **_arrangement(layer)))
     (mean_w, var_w), (mean_x, var_x) = _moments(weight), _moments(x)
     products, var_products = _products(layer, weight, x)
-    of_a_product = var_w * var_x + var_x * (mean_w * mean_w) + var_w * (mean_x * mean_x)  # ** would not give inf
+    of_a_product = (
+        var_w * var_x + var_x * (mean_w * mean_w) + var_w * (mean_x * mean_x)
+    )  # ** raises instead of returning inf
     of_means = mean_w * mean_x * (mean_w * mean_x)
     of_bias = 0.0 if layer.bias is None else _moments(layer.bias)[1]
     var_z = _variance(z)
@@ -127,7 +129,7 @@ def _noted(layer: Any, name: str, x: Tensor, z: Tensor) -> Layer:
 
 
 def _products(layer: Any, weight: Tensor, x: Tensor) -> tuple[float, float]:
-    """How many products an element of z is a sum of: mean and variance over the elements."""
+    """Mean and variance, over the elements of z, of the number of products that each one sums."""
     if isinstance(layer, torch.nn.Linear):
         return weight.size(1), 0.0
     example = torch.ones((1, *x.shape[1 - weight.dim() :]), dtype=torch.double, device=x.device)
