@@ -1,11 +1,11 @@
-# make train, test, test-all, check, bench, conformance, docs and wheel: each does all the set-up that it needs.
+# make train, test, test-all, check, bench, conformance, docs and wheel: each target does the setup that it needs.
 #
-#   TORCH=2.12.0          another torch
-#   PYTHON=python3.12     another Python to make the environment with
-#   TORCHNOTES_INSTRUCTION_SETS=avx512   build the kernels for these alone (by default all: default avx2 avx512), or
-#                                        for this machine's (native)
-#   ONLY='relu[1] float32'   the cases of make conformance whose names have this in them
-#   TORCHNOTES_CUDA=1/0   build the CUDA kernels or not (by default where a toolkit and a CUDA torch are present)
+#   TORCH=2.12.0          another version of torch
+#   PYTHON=python3.12     the Python to create the environment with
+#   TORCHNOTES_INSTRUCTION_SETS=avx512   build the kernels for only these instruction sets, or for this machine's
+#                                        (native); by default for all (default avx2 avx512)
+#   ONLY='relu[1] float32'   run the cases of make conformance whose names contain this
+#   TORCHNOTES_CUDA=1/0   build the CUDA kernels or not; by default if there are a toolkit and a CUDA build of torch
 
 TORCH ?= 2.13.0
 PYTHON ?= python3
@@ -31,7 +31,7 @@ $(VENV)/built: $(VENV)/torch-$(TORCH) $(SOURCES)
 	$(PY) setup.py --quiet build_ext --inplace
 	touch $@
 
-# With the kernels of this machine alone, which are built in a third of the time.
+# Builds only the kernels for this machine, in a third of the time.
 $(VENV)/usable: $(VENV)/torch-$(TORCH) $(SOURCES)
 	$(MAKE) --silent --question build || \
 		TORCHNOTES_INSTRUCTION_SETS=native $(PY) setup.py --quiet build_ext --inplace
@@ -49,14 +49,14 @@ $(VENV)/tools: $(VENV)/torch-$(TORCH) pyproject.toml
 train: $(VENV)/usable
 	$(HERE) $(PY) -m torchnotes train
 
-# The whole suite with this machine's kernels, or ARGS="tests/ops/test_tanh.py -k values".
+# Runs all tests with this machine's kernels, or ARGS="tests/ops/test_tanh.py -k values".
 ARGS ?= tests
 test: $(VENV)/usable $(VENV)/tests
 	$(HERE) $(PYTEST) --durations 20 $(ARGS)
 
 test-all: test kernels wheel sanitize conformance
 
-# The tests of the kernels again: with the other instruction sets, and with the CUDA kernels on the CPU.
+# Repeats the tests of kernels with the other instruction sets, and with the CUDA kernels on the CPU.
 kernels: build $(VENV)/tests
 	$(HERE) ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m kernels
 	$(HERE) ATEN_CPU_CAPABILITY=default $(PYTEST) -m kernels
@@ -76,7 +76,7 @@ bench: build
 	$(HERE) $(PY) -m benchmarks.scaling
 	$(HERE) $(PY) -m benchmarks.publish
 
-# Ours beside torch on the samples of torch's own tests; with UPSTREAM, a checkout of PyTorch, in torch's own tests too.
+# Compares with torch on the samples of torch's own tests, and with UPSTREAM, a checkout of PyTorch, on torch's own tests.
 conformance: $(VENV)/usable $(VENV)/tests
 	env "PYTHONPATH=$(CURDIR):$(CURDIR)/tests" $(PY) -W ignore -m conformance \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(UPSTREAM),--upstream '$(UPSTREAM)')
@@ -85,7 +85,7 @@ docs: build $(VENV)/tests
 	$(HERE) $(PY) -m sphinx --quiet -W --keep-going -b html docs build/docs
 	@echo build/docs/index.html
 
-# Proven in an environment that has nothing but torch.
+# Checks the wheel in an environment with only torch.
 wheel: build
 	rm -rf build/lib* build/bdist* build/clean dist
 	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
@@ -94,8 +94,8 @@ wheel: build
 	build/clean/bin/python -m pip install --quiet --no-deps --force-reinstall dist/torchnotes-*.whl
 	cd build && clean/bin/python -m torchnotes check
 
-# The tests of the kernels, and those on 3 ranks, under the address and undefined-behaviour sanitizers. The libraries of
-# the sanitizers must be loaded before Python.
+# Runs the tests of kernels, and those on 3 ranks, with the address and undefined-behavior sanitizers, whose libraries
+# must be loaded before Python.
 SANITIZED := build/sanitize
 UNDER_SANITIZERS := env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"

@@ -1,6 +1,6 @@
-"""The build: a CPU library per instruction set from the same sources; schemas and build facts in _C; optional CUDA.
+"""Builds _C, with the schemas and optional CUDA kernels, and a CPU library per instruction set from the same sources.
 
-What it was built for stands in torchnotes/_built.py, which can be read where _C cannot be loaded.
+torchnotes/_built.py records the versions that it was built for. It can be read even if _C cannot be loaded.
 """
 
 import os
@@ -21,11 +21,11 @@ AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 X86 = platform.machine() in ("x86_64", "AMD64")
 INSTRUCTION_SETS = {"default": [], **({"avx2": AVX2, "avx512": AVX512} if X86 else {})}
-if only := os.environ.get("TORCHNOTES_INSTRUCTION_SETS"):  # some of them, for who knows the processor; native: this one
+if only := os.environ.get("TORCHNOTES_INSTRUCTION_SETS"):  # a subset; native: that of this machine
     names = only.replace("native", torch.backends.cpu.get_cpu_capability().lower()).split()
     INSTRUCTION_SETS = {name: INSTRUCTION_SETS[name] for name in names if name in INSTRUCTION_SETS} or {"default": []}
 
-# A product and a sum are fused only where a formula says fma, so that every compiler gives the same bits.
+# Contracts a product and a sum only where a formula says fma, so that every compiler gives the same bits.
 COMMON = [
     "-O3",
     "-g0",
@@ -37,14 +37,14 @@ COMMON = [
     "-Wno-unknown-pragmas",
     "-Wno-uninitialized",
     "-Wno-maybe-uninitialized",
-    "-Wno-psabi",  # notes on every vector that is passed without AVX
+    "-Wno-psabi",  # would note every SIMD vector that is passed without AVX
 ]
 NVCC = ["-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
 SANITIZE = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
 def with_cuda() -> bool:
-    """TORCHNOTES_CUDA=1/0 decides; by default CUDA is built where both the toolkit and torch have it."""
+    """TORCHNOTES_CUDA=1 or 0, by default whether there are a CUDA toolkit and a CUDA build of torch."""
     wanted = os.environ.get("TORCHNOTES_CUDA")
     return wanted == "1" if wanted else bool(torch.version.cuda) and shutil.which("nvcc") is not None
 
@@ -54,7 +54,7 @@ def sources(pattern: str) -> list[str]:
 
 
 def cpu_flags(name: str) -> list[str]:
-    """What ATen compiles its own kernels for an instruction set with."""
+    """The flags with which ATen compiles its own kernels for an instruction set."""
     capability = name.upper()
     return ["-fopenmp", f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}", *INSTRUCTION_SETS[name]]
 
@@ -98,27 +98,27 @@ def extensions() -> list:
 
 
 def requirement(version: str) -> str:
-    """Compiled code fits one minor version of torch: within it, releases share their headers and symbols."""
+    """Compiled code requires the same minor version of torch, whose releases share headers and symbols."""
     major, minor, *_ = version.split(".")
     return f"torch=={major}.{minor}.*"
 
 
 class Build(BuildExtension):
     def run(self) -> None:
-        self.force = True  # ninja knows what is out of date, even after a change of torch; setuptools does not
+        self.force = True  # ninja decides what is out of date, because setuptools does not notice a change of torch
         super().run()
         package = Path(self.get_ext_fullpath("torchnotes._C")).parent
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         (package / "_built.py").write_text(f'TORCH = "{torch.__version__}"\nPYTHON = "{python}"\n')
 
     def build_extension(self, ext) -> None:
-        # The libraries share sources: each needs object files of its own.
+        # The libraries share sources, so that each needs a separate folder for object files.
         base, self.build_temp = self.build_temp, str(Path(self.build_temp) / ext.name)
         super().build_extension(ext)
         self.build_temp = base
 
 
-if __name__ == "__main__":  # the tests read the flags
+if __name__ == "__main__":  # the tests import the flags
     setup(
         version=VERSION,
         packages=[*find_packages(include=["torchnotes*"]), "torchnotes.benchmarks"],

@@ -1,1 +1,1 @@
-"""How fast, how exact and how frugal the operations are beside their rivals: `python -m torchnotes bench`."""
+"""Benchmarks of speed, accuracy and memory against alternatives: `python -m torchnotes bench`."""

@@ -1,4 +1,4 @@
-"""The error of a function and of its gradient against float64, in units in the last place."""
+"""The errors of a function and of its gradient compared with float64, in ULP."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SCALES = (1e-3, 1.0, 10.0, 100.0)
 
 
 def points(size: int) -> Tensor:
-    """The edges, then normal points of every scale in turn."""
+    """Edge cases, then normally distributed points of every scale."""
     scales = torch.tensor(SCALES, dtype=torch.float64).repeat(math.ceil(size / len(SCALES)))[:size]
     x = scales * torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x[: len(EDGES)] = torch.tensor(EDGES[:size])
@@ -27,7 +27,7 @@ def points(size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`functions` are compared with `reference`, called in float64."""
+    """Compares `functions` with `reference` in float64."""
 
     functions: dict[str, Function]
     reference: Function
@@ -49,8 +49,8 @@ class Accuracy:
         for name, function in self.functions.items():
             got, got_slope = self._value_and_slope(function, x)
             errors = {
-                "forward": (got - y).abs().where(got != y, 0) / ulp(y, dtype),  # infinities may be right
-                # A slope is a factor of the gradient: next to 1 it is exact to an ulp of 1, however small it is.
+                "forward": (got - y).abs().where(got != y, 0) / ulp(y, dtype),  # equal infinities are correct
+                # A slope is a factor of the gradient: its error counts in ulp of 1, however small it is.
                 "gradient": (got_slope - slope).abs() / torch.finfo(dtype).eps,
             }
             rows += [
@@ -75,7 +75,7 @@ class Accuracy:
 
 
 def ulp(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """The distance between neighbouring numbers of dtype at y."""
+    """The distance between neighboring numbers of dtype at y."""
     limits = torch.finfo(dtype)
     power = torch.ldexp(torch.ones_like(y), torch.frexp(y).exponent - 1)
     return limits.eps * power.clamp_min(limits.smallest_normal)

@@ -1,4 +1,4 @@
-"""What is measured of an activation: an elementwise function that keeps one tensor for its backward."""
+"""The benchmarks of an activation, an elementwise function that saves one tensor for the backward pass."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +10,8 @@ from .accuracy import Accuracy, Function
 from .timing import OURS, Case, Contender, Problem
 
 SIZES = (64, 10_000, 100_000, 1_000_000, 4_000_000, 10_000_000, 32_000_000)
-FORWARD = 2  # tensors moved: reads x, writes y
-BACKWARD = 3  # reads the gradient of y and what was kept, writes the gradient of x
+FORWARD = 2  # number of tensors moved: reads x, writes y
+BACKWARD = 3  # reads the gradient of y and the saved tensor, writes the gradient of x
 
 
 def activation(ours: Function, builtin: Function) -> tuple[Case | Accuracy, ...]:
@@ -28,12 +28,12 @@ def activation(ours: Function, builtin: Function) -> tuple[Case | Accuracy, ...]
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """For one shape, and with an error instead of a silent fall back to eager mode."""
+    """Compiles for one shape, and raises instead of silently falling back to eager mode."""
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def chain(function: Function) -> Function:
-    """The function between neighbours that a compiler can fuse it with."""
+    """The function between operations that a compiler can fuse it with."""
     return lambda x: function(x * 2 + 1) * 3
 
 

@@ -1,4 +1,4 @@
-"""Adam and torch.optim's."""
+"""Adam against torch.optim's."""
 
 import torch
 

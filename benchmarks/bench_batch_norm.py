@@ -1,4 +1,4 @@
-"""Batch normalisation, alone and with leaky ReLU behind it, and what torch has for it."""
+"""Batch normalization, alone and followed by leaky ReLU, against torch's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from .accuracy import Accuracy
 from .activation import compiled
 from .timing import OURS, Case, Contender, Problem, suffix
 
-Norm = Callable[..., Tensor]  # of x, running mean and variance, weight and bias
+Norm = Callable[..., Tensor]  # called with x, running mean and variance, weight and bias
 
 SLOPE = 0.01
 IMAGES = ((32, 64, 56, 56), (32, 256, 28, 28), (64, 32, 112, 112))
-ALLOWED = {torch.float32: 1e-2, torch.bfloat16: 2e-2}  # what the builtin errs: its sums of channels last in float32
+ALLOWED = {torch.float32: 1e-2, torch.bfloat16: 2e-2}  # torch's error: it sums channels last in float32
 
 
 alone: Norm = partial(torchnotes.functional.batch_norm, training=True)
@@ -44,7 +44,7 @@ EVAL = against(partial(fused, training=False), partial(with_leaky_relu, training
 
 
 class _Handed(torch.autograd.Function):
-    """An intermediate result in the memory of x, which may be written over."""
+    """Returns x as an intermediate result that may be overwritten, without a copy."""
 
     @staticmethod
     def forward(ctx: Any, wanted: Tensor, x: Tensor, gradient: list[Tensor]) -> Tensor:
@@ -89,7 +89,7 @@ def forward_backward(
             y.backward(g)
             gradients = (given[0] if in_place else x.grad, weight.grad, bias.grad)
             x.grad = weight.grad = bias.grad = None
-            return y.detach(), *gradients  # type: ignore[return-value] # backward has set the gradients
+            return y.detach(), *gradients  # type: ignore[return-value] # backward sets the gradients
 
         return step
 
@@ -125,7 +125,7 @@ def case(
 
 
 def hard(size: int) -> Tensor:
-    """Ordinary channels, channels of a large mean, of a small variance, and constant ones."""
+    """Ordinary channels, channels with a large mean or a small variance, and constant ones."""
     x = torch.randn(size // 10_000, 100, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x[:, 1::4] += 1e4
     x[:, 2::4] = 1 + 1e-4 * x[:, 2::4]
@@ -134,7 +134,7 @@ def hard(size: int) -> Tensor:
 
 
 def of_input(function: Norm) -> Callable[[Tensor], Tensor]:
-    """Around 6, so that no output is small by chance."""
+    """Shifts outputs to around 6, so that none is close to zero."""
     return lambda x: function(x, None, None, None, torch.full_like(x[0, :, 0], 6))
 
 

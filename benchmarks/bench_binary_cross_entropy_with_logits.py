@@ -1,4 +1,4 @@
-"""binary_cross_entropy_with_logits and what torch has for it."""
+"""binary_cross_entropy_with_logits against torch's."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""cross_entropy and what torch has for it: forward and backward, and the product of its Hessian with a vector."""
+"""cross_entropy against torch's: forward and backward, and Hessian-vector products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ def forward_backward(loss: Loss) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
 
 
 class Produced(torch.autograd.Function):
-    """Logits as a layer returns them: an intermediate result."""
+    """Returns the logits as an intermediate result, as a layer does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, memory: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Produced(torch.autograd.Function):
 
 
 def in_place(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits of a step are the gradients of the one before: their values do not matter to the time."""
+    """The logits of each step are the gradients of the previous one, because values do not affect the time."""
     logits = Produced.apply(x, x.detach())
     value = ours(logits, target, inplace_backward=True)
     (gradient,) = torch.autograd.grad(value, logits)
@@ -69,7 +69,7 @@ def rivals(make: Callable[[Loss], Callable], **more: Loss) -> dict[str, Callable
 
 
 def of_each_row(loss: Loss) -> Function:
-    """At classes that differ, and are the one there is where all logits are -inf but one."""
+    """The losses of each row. If only one logit is finite its class is the target."""
 
     def losses(x: Tensor) -> Tensor:
         row = torch.arange(len(x), device=x.device)

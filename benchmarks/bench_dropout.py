@@ -1,4 +1,4 @@
-"""dropout and what torch has for it."""
+"""dropout against torch's."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""gaussian_dropout and how one writes it with torch, which has none."""
+"""gaussian_dropout against torch operations, because torch has no such function."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""gradient_norm, and torch's norm of norms."""
+"""gradient_norm against torch's norm of norms."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ def norms(shapes: Shapes, size: int, dtype: torch.dtype, device: torch.device) -
 
     contenders = {OURS: call(gradient_norm, grads), "eager": call(torch.nn.utils.get_total_norm, grads)}
     exact = call(torch.nn.utils.get_total_norm, [grad.double() for grad in grads])
-    return Problem(contenders, exact, size * dtype.itemsize, allowed=1e-3)  # eager adds up in float32
+    return Problem(contenders, exact, size * dtype.itemsize, allowed=1e-3)  # eager sums in float32
 
 
 CASES = tuple(

@@ -1,4 +1,4 @@
-"""leaky_relu and what torch has for it."""
+"""leaky_relu against torch's."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A dense layer with its activation, forward and backward, and what torch has for it."""
+"""A dense layer with its activation, forward and backward, against torch's."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,11 +14,11 @@ import torchnotes
 from .activation import compiled
 from .timing import OURS, Case, Contender, Problem, suffix
 
-Layer = Callable[..., Tensor]  # of x, weight and bias
+Layer = Callable[..., Tensor]  # called with x, weight and bias
 
 AFTER = {None: lambda z: z, "leaky_relu": leaky_relu, "sigmoid": torch.sigmoid}
 WIDE, LONG, SMALL = (256, 1024, 1024), (8192, 128, 128), (64, 64, 128)  # rows, inputs, outputs
-ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # products of matrices, each summed in its own order
+ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # matrix products sum in different orders
 
 
 def layers(activation: str | None) -> dict[str, Layer]:
@@ -54,7 +54,7 @@ def forward_backward(
     functions = layers(activation)
     contenders = {name: call(layer, *everything) for name, layer in functions.items()}
     in_double = call(functions["eager"], *(x.double() for x in everything))
-    # x, W, b and y in the forward; g, y and delta; delta and W for dx; delta and x for dW
+    # forward: x, W, b and y; backward: g, y and delta, then delta and W for dx, and delta and x for dW
     bytes_moved = dtype.itemsize * (4 * rows * inputs + 6 * rows * outputs + 3 * inputs * outputs)
     return Problem(contenders, in_double, bytes_moved, ALLOWED[dtype])
 

@@ -1,4 +1,4 @@
-"""linear_cross_entropy and what torch has for it: the logits as a whole, in chunks, and compiled."""
+"""linear_cross_entropy against torch's, with all logits at once, in chunks, and compiled."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ def plain(x: Tensor, W: Tensor, target: Tensor) -> Tensor:
 
 def contenders() -> dict[str, Function]:
     found: dict[str, Function] = {OURS: torchnotes.functional.linear_cross_entropy, "eager": plain}
-    if hasattr(torch.nn, "LinearCrossEntropyOptions"):  # from torch 2.13 on
+    if hasattr(torch.nn, "LinearCrossEntropyOptions"):  # new in torch 2.13
         options = torch.nn.LinearCrossEntropyOptions()
         found["chunked"] = partial(torch.nn.functional.linear_cross_entropy, options=options)
     return found | {"compile": torch.compile(plain, dynamic=False, fullgraph=True)}
@@ -49,7 +49,7 @@ def forward_backward(in_features: int, classes: int, rows: int, dtype: torch.dty
 
 
 def case(in_features: int, classes: int, rows: tuple[int, ...]) -> Case:
-    """Its size is the number of logits."""
+    """The size is the number of logits."""
 
     def setup(size: int, dtype: torch.dtype, device: torch.device) -> Problem:
         return forward_backward(in_features, classes, size // classes, dtype, device)

@@ -1,4 +1,4 @@
-"""log_softmax and what torch has for it."""
+"""log_softmax against torch's."""
 
 import torch
 

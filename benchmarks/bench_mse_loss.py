@@ -1,4 +1,4 @@
-"""mse_loss and what torch has for it."""
+"""mse_loss against torch's."""
 
 import torch
 

@@ -1,6 +1,6 @@
-"""A training step of a whole network: forward, backward and the optimizer.
+"""Training steps of whole networks: forward, backward and the optimizer.
 
-Why networks of convolutions gain little is measured in docs/decisions/convolutional-networks.md.
+docs/decisions/convolutional-networks.md explains why convolutional networks gain little.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torchnotes.classifier.network import Design, by_torch, by_torchnotes, copy_
 from .timing import OURS, Case, Contender, Problem
 
 CLASSES = 10
-DIGITS = Design((64, 128, 128, CLASSES))  # as python -m torchnotes train has it
+DIGITS = Design((64, 128, 128, CLASSES))  # the default of python -m torchnotes train
 ROWS = 64
 IMAGES = 64, 32, 56, 56
 SLOPE = 0.1
@@ -29,8 +29,8 @@ def classifier(size: int, dtype: torch.dtype, device: torch.device) -> Problem:
     x = torch.randn(ROWS, DIGITS.sizes[0], dtype=dtype, device=device)
     contenders, exact = steps(ours, theirs, x)
     parameters = sum(p.numel() for p in ours.parameters())
-    bytes_moved = dtype.itemsize * (10 * parameters + 20 * ROWS * sum(DIGITS.sizes))  # about
-    return Problem(contenders, exact, bytes_moved, 0.2, loss_of)  # each network has noise of its own
+    bytes_moved = dtype.itemsize * (10 * parameters + 20 * ROWS * sum(DIGITS.sizes))  # approximately
+    return Problem(contenders, exact, bytes_moved, 0.2, loss_of)  # each network has different noise
 
 
 def loss_of(results: Sequence[Tensor]) -> Tensor:
@@ -52,12 +52,12 @@ def convolutions(
     torchnotes.convert(ours, inplace=True)
     x = torch.randn(IMAGES, dtype=dtype, device=device).contiguous(memory_format=memory_format)
     contenders, exact = steps(ours, theirs, x)
-    # forward and backward, each layer reads and writes its images or their gradients, convolutions read both once more
+    # In both passes each layer reads and writes its images or gradients. Convolutions read both once more.
     return Problem(contenders, exact, dtype.itemsize * size * 3 * 10, 1e-2)
 
 
 def steps(ours: torch.nn.Module, theirs: torch.nn.Module, x: Tensor) -> tuple[dict[str, Contender], Contender]:
-    """The contenders, and the one in float64."""
+    """The contenders, and the reference in float64."""
     y = torch.randint(CLASSES, x.shape[:1], device=x.device)
     Loss, Adam = torch.nn.CrossEntropyLoss, torch.optim.Adam
 
@@ -81,7 +81,7 @@ def steps(ours: torch.nn.Module, theirs: torch.nn.Module, x: Tensor) -> tuple[di
         OURS: step(ours, torchnotes.nn.CrossEntropyLoss(), torchnotes.optim.Adam, x),
         "eager": step(another(), Loss(), Adam, x),
         "eager, fused Adam": step(another(), Loss(), Adam, x, fused=True),
-        "compile": step(torch.compile(another()), Loss(), Adam, x, fused=True),  # the faster of torch's
+        "compile": step(torch.compile(another()), Loss(), Adam, x, fused=True),  # torch's fastest
     }
     return contenders, step(another().double(), Loss(), Adam, x.double())
 

@@ -1,4 +1,4 @@
-"""normal_, he_normal_ and torch.nn.init's."""
+"""normal_ and he_normal_ against torch.nn.init's."""
 
 import torch
 

@@ -1,5 +1,6 @@
-"""pinball_loss, for one quantile and for nine, and what one writes for it in torch, which has none: with where, or,
-compiled, with the maximum."""
+"""pinball_loss, for one quantile and for nine, against torch operations, because torch has no such function: with where
+or, compiled, with maximum.
+"""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""relu and what torch has for it."""
+"""relu against torch's."""
 
 import torch
 

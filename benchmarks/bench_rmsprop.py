@@ -1,4 +1,4 @@
-"""RMSprop and torch.optim's."""
+"""RMSprop against torch.optim's."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""SGD with momentum and torch.optim's."""
+"""SGD with momentum against torch.optim's."""
 
 import torch
 

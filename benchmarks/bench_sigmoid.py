@@ -1,4 +1,4 @@
-"""sigmoid and what torch has for it."""
+"""sigmoid against torch's."""
 
 import torch
 

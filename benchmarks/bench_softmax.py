@@ -1,4 +1,4 @@
-"""softmax and what torch has for it."""
+"""softmax against torch's."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""tanh and what torch has for it."""
+"""tanh against torch's."""
 
 import torch
 

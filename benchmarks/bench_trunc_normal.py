@@ -1,4 +1,4 @@
-"""trunc_normal_ and torch.nn.init's."""
+"""trunc_normal_ against torch.nn.init's."""
 
 import torch
 

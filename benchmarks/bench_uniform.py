@@ -1,4 +1,4 @@
-"""uniform_, glorot_uniform_ and torch.nn.init's."""
+"""uniform_ and glorot_uniform_ against torch.nn.init's."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What is measured of operations on rows of logits: forward and backward, for numbers of rows and of classes."""
+"""The benchmarks of operations on rows of logits: forward and backward, for several numbers of rows and classes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,18 +11,18 @@ from torch import Tensor
 from .accuracy import Accuracy, Function
 from .timing import OURS, Case, Contender, Problem, suffix
 
-Step = Callable[..., Sequence[Tensor]]  # of what `inputs` makes
+Step = Callable[..., Sequence[Tensor]]  # called with the results of `inputs`
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The steps of rivals, all on the same inputs, and what a step moves at least, in copies of the logits."""
+    """The steps to compare, on the same inputs, and the least memory traffic of a step, in copies of the logits."""
 
     steps: dict[str, Step]
     reference: Step
     inputs: Callable[[int, int, torch.dtype, torch.device], tuple[Tensor, ...]]
     copies_moved: int
-    each_its_own: bool = False  # the steps write over their inputs
+    each_its_own: bool = False  # whether the steps overwrite their inputs
 
 
 def case(name: str, contest: Contest, shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Case:
@@ -49,7 +49,7 @@ def in_double_precision(x: Tensor) -> Tensor:
 
 
 def rows_of_every_scale(size: int) -> Tensor:
-    """Rows of 1000 logits; in each hundredth all are -inf but one."""
+    """Rows of 1000 logits. Every hundredth row has only one finite logit."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(size // 1000, 1000, dtype=torch.float64, generator=generator)
     x *= torch.tensor((0.001, 1, 100, 2500), dtype=torch.float64).repeat(len(x) // 4)[:, None]
@@ -58,7 +58,7 @@ def rows_of_every_scale(size: int) -> Tensor:
 
 
 def quarters(y: Tensor) -> Tensor:
-    """Numbers that every dtype has."""
+    """Numbers that are exact in every dtype."""
     return (torch.randint(-8, 9, y.shape, generator=torch.Generator().manual_seed(1)) / 4).to(y)
 
 

@@ -1,4 +1,4 @@
-"""What is measured of an initializer: a large weight, filled in place."""
+"""The benchmark of an initializer: filling a large weight in place."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What is measured of an elementwise loss: forward and backward, into the gradient of the prediction."""
+"""The benchmarks of an elementwise loss: forward, and backward to the gradient of the prediction."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,17 +10,17 @@ from .accuracy import Accuracy, Function
 from .activation import compiled
 from .timing import OURS, Case, Contender, Problem
 
-Loss = Callable[..., Tensor]  # of input, target and reduction
+Loss = Callable[..., Tensor]  # called with input, target and reduction
 Inputs = Callable[[int], tuple[Tensor, Tensor]]
 
 SIZES = (64, 10_000, 100_000, 1_000_000, 10_000_000)
-READS = 2  # input and target, once forward and once backward
+READS = 2  # input and target are read once forward and once backward
 
 
 def elementwise_loss(
     ours: Loss, builtin: Loss, inputs: Inputs, sizes: tuple[int, ...] = SIZES, **more: Loss
 ) -> tuple[Case, ...]:
-    """`more`: other ways to write it, compiled."""
+    """`more`: other formulations, to be compiled."""
     rivals = {OURS: ours, "eager": builtin, "compile": compiled(builtin)}
     rivals |= {name: compiled(loss) for name, loss in more.items()}
     return tuple(
@@ -61,5 +61,5 @@ def forward_backward(
 
     contenders = {name: call(function, x, y, g) for name, function in functions.items()}
     in_double = call(reference, x.detach().double().requires_grad_(), y.double(), g.double())
-    each = 0 if reduction == "mean" else 2 * x.nbytes  # the losses, and their gradients
+    each = 0 if reduction == "mean" else 2 * x.nbytes  # the losses and their gradients
     return Problem(contenders, in_double, READS * (x.nbytes + y.nbytes) + x.nbytes + each)

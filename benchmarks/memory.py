@@ -1,10 +1,10 @@
-"""What the allocator does to a measurement, under control, and what a call takes of memory.
+"""Controls the effect of the allocator on measurements, and measures the memory of a call.
 
-glibc decides what a large result costs. It maps blocks over 32 MiB anew for every allocation, and each of their pages
-faults on first touch, unless the end of the heap happens to have room: history decides. So a measurement has a regime:
+The cost of a large result depends on glibc. It maps blocks over 32 MiB anew for every allocation, and each of their
+pages faults on first touch, unless there happens to be room on the heap. A measurement therefore has a regime:
 
-    fresh   glibc's defaults with the heap trimmed before each timed call: large results always come from new pages
-    warm    nothing is mapped apart or given back: every result lands in memory that was used before
+    fresh   glibc's defaults, with the heap trimmed before each timed call: large results are always in new pages
+    warm    no separate mappings and no trimming: every result reuses memory
 """
 
 import ctypes
@@ -27,32 +27,32 @@ _trim: Callable[[int], int] = getattr(ctypes.CDLL(None), "malloc_trim", lambda p
 
 
 def usual_regime(block_bytes: int, device: torch.device) -> Regime:
-    """What a block of this size meets in a training loop; a caching device allocator always recycles."""
+    """The regime of a block of this size in a training loop. Caching device allocators always reuse memory."""
     return "fresh" if device.type == "cpu" and block_bytes > ALWAYS_MAPPED else "warm"
 
 
 def environment(regime: Regime) -> dict[str, str]:
-    """Of a process whose heap follows the regime from its first allocation on, and whose profiler is silent."""
+    """The environment of a process that follows the regime from the start, and whose profiler is silent."""
     foreign = ("GLIBC_TUNABLES", "MALLOC_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return inherited | {"KINETO_LOG_LEVEL": "6"} | ({"GLIBC_TUNABLES": _WARM} if regime == "warm" else {})
 
 
 def prepare(regime: Regime, block_bytes: int) -> None:
-    """Touch all the memory that a warm heap will need: on its own it grows for a while as fragments push blocks on."""
+    """Touches all memory that a warm heap will need, because otherwise fragmentation makes it grow for a while."""
     if regime == "warm":
         torch.ones(WARM_BLOCKS * block_bytes, dtype=torch.uint8)
 
 
 def forget(regime: Regime) -> None:
-    """Give back what earlier calls left on the heap, where the regime says so."""
+    """Returns free memory to the operating system if the regime requires it."""
     if regime == "fresh":
         _trim(0)
 
 
 def kept_bytes(call: Callable[[], object]) -> int:
-    """What autograd keeps between forward and backward."""
-    kept: dict[int, Tensor] = {}  # by address, and held, so that no address comes twice
+    """The memory that autograd saves between forward and backward."""
+    kept: dict[int, Tensor] = {}  # by address; references prevent an address from being reused
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor

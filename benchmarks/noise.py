@@ -1,4 +1,4 @@
-"""What is measured of an operation that multiplies by random numbers: forward and backward by the same ones."""
+"""The benchmark of an operation that multiplies by random numbers: forward, and backward with the same numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,7 +38,7 @@ def forward_backward(functions: Mapping[str, Noise], size: int, dtype: torch.dty
         return step
 
     def moments(results: Sequence[Tensor]) -> Tensor:
-        """Of the factors: mean, deviation, and that the backward's are the forward's."""
+        """Mean and standard deviation of the factors, and whether forward and backward use the same ones."""
         forward, backward = (y.detach().double() / t.detach() for y, t in zip(results, (x, g), strict=True))
         return torch.stack((forward.mean(), forward.std(), (forward - backward).abs().max()))
 

@@ -1,4 +1,4 @@
-"""Pictures of a machine's results: how every case compares with its best rival, and speed over size."""
+"""Figures of a machine's results: every case compared with the best alternative, and speed over size."""
 
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def draw(rows: list[Row], path: Path) -> bool:
-    """Whether there is anything to draw."""
+    """Returns whether there is anything to draw."""
     rows = [row for row in rows if row["case"] == CASE]
     if not rows:
         return False
@@ -38,7 +38,7 @@ def draw(rows: list[Row], path: Path) -> bool:
 
 
 def draw_ratios(rows: list[Row], path: Path) -> None:
-    """A line of points for each operation, one for each case and size: to the right of 1 torchnotes is faster."""
+    """Draws one row per operation with one point per case and size. To the right of 1 torchnotes is faster."""
     ratios = ratios_of(rows)
     names = sorted(ratios, key=lambda name: median(ratios[name]))
     figure = Figure(figsize=(8, 0.9 + 0.27 * len(names)), layout="constrained")
@@ -61,7 +61,7 @@ def draw_ratios(rows: list[Row], path: Path) -> None:
 
 
 def ratios_of(rows: list[Row]) -> dict[str, list[float]]:
-    """For each benchmark those of all cases that have rivals other than ourselves."""
+    """The ratios of each benchmark's cases that have contenders other than torchnotes."""
     foreign = {work(row) for row in rows if row["contender"] not in (OURS, COPY, *OUR_VARIANTS)}
     ratios: dict[str, list[float]] = {}
     for row in rows:

@@ -1,5 +1,7 @@
-"""Rewrite the figures in the documents, and the pictures, from results/*.csv: everything in results/README.md, a line
-per operation in README.md, and what several processes cost in docs/scaling.md."""
+"""Rewrites figures and tables in the documents from results/*.csv.
+
+results/README.md has all results, README.md one line per operation, and docs/scaling.md the cost of several processes.
+"""
 
 import re
 from collections.abc import Iterable
@@ -37,12 +39,12 @@ def main() -> None:
 
 
 def machines() -> list[Path]:
-    """The results of one machine each."""
+    """The files of results, one per machine."""
     return sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH})
 
 
 def put(path: Path, written: str) -> None:
-    """Replace what an earlier run wrote between the markers."""
+    """Replaces the text between the markers."""
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{path.name} must contain {BEGIN} and {END} exactly once")
@@ -67,7 +69,7 @@ def summary() -> str:
 
 
 def section(rows: list[Row], pictures: list[str], source: str) -> str:
-    """Everything measured on one machine."""
+    """All results of one machine."""
     timed = [row for row in rows if row["median_us"]]
     accurate = [row for row in rows if row["max_error"]]
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
@@ -99,7 +101,7 @@ def picture(name: str) -> str:
 
 
 def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
-    """Groups of benchmarks that fit into one table."""
+    """Groups benchmarks that have the same cases and share a table."""
     works: dict[str, dict[tuple[str, str], None]] = {}
     for row in rows:
         works.setdefault(row["benchmark"], {})[work(row)] = None
@@ -110,7 +112,7 @@ def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
 
 
 def ratios(benchmarks: list[str], rows: list[Row]) -> str:
-    """One table for benchmarks with the same cases."""
+    """The table of benchmarks with the same cases."""
     ours = {(row["benchmark"], *work(row)): row for row in rows if row["contender"] == OURS}
     kinds = dict.fromkeys(work(row) for row in rows if row["benchmark"] == benchmarks[0])
 

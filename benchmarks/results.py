@@ -1,4 +1,4 @@
-"""Measurements as rows of a CSV file: what was measured, how, where and of which code."""
+"""Measurements as rows of a CSV file, with the machine, the versions and the commit."""
 
 import csv
 import datetime
@@ -36,7 +36,7 @@ def can_take_rows(path: Path) -> bool:
 
 
 def merge(path: Path, rows: Iterable[Row], key: Sequence[str] = KEY, columns: Sequence[str] = COLUMNS) -> None:
-    """Write rows into the file, each in the place of the one with the same key."""
+    """Writes rows to the file. They replace rows with the same key."""
     old = read(path) if path.exists() else []
     merged = {tuple(str(row[column]) for column in key): row for row in (*old, *rows)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def merge(path: Path, rows: Iterable[Row], key: Sequence[str] = KEY, columns: Se
 
 
 def rounded(row: Row) -> Row:
-    """The digits that a measurement can vouch for."""
+    """Rounds to the significant digits of a measurement."""
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
@@ -83,6 +83,6 @@ def commit() -> str:
 
 
 def default_path(device: torch.device, threads: int) -> Path:
-    """One file per machine, named after it."""
+    """The file of this machine's results."""
     slug = re.sub(r"[^a-z0-9]+", "-", machine(device, threads).lower()).strip("-")
     return RESULTS / f"{slug}.csv"

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, each in a process of its own."""
+"""Runs all benchmarks one after the other, each in a separate process."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ def measure(
     threads: int,
     repeats: int,
 ) -> Iterator[list[Row]]:
-    """The rows of one case at one size after another: all of them, unless some are named."""
+    """Yields the rows of one case and size after the other, by default for all cases."""
     for operation in operations or OPERATIONS:
         for case in importlib.import_module(f"{__package__}.bench_{operation}").CASES:
             if cases and case.name not in cases:
@@ -44,7 +44,7 @@ def measure(
                     env=environment,
                     stdout=subprocess.PIPE,
                     check=True,
-                    start_new_session=True,  # on Ctrl-C it is killed from here, and has nothing to say
+                    start_new_session=True,  # on Ctrl-C this process kills it, without a traceback
                 ).stdout
                 yield [{"benchmark": operation, **row} for row in json.loads(output)]
 

@@ -1,8 +1,7 @@
-"""What a step takes that some processes share: `python -m benchmarks.scaling`.
+"""Measures steps that several processes share: `python -m benchmarks.scaling`.
 
-torchrun starts this for each number of processes, on one machine, with a thread each; they talk by gloo. The work stays
-the same and is divided among them. The rows go to results/scaling.csv, and from there by benchmarks.publish into the
-tables of docs/scaling.md.
+torchrun starts this program for each number of processes, on one machine, with one thread per process and gloo. The
+total work is constant. The rows go to results/scaling.csv, and benchmarks.publish writes them to docs/scaling.md.
 """
 
 import itertools
@@ -40,32 +39,32 @@ PATH = results.RESULTS / "scaling.csv"
 KEY = ("case", "processes", "machine")
 COLUMNS = ("case", "processes", "median_us", "p20_us", "p80_us", "messages", "sent_bytes", "cores", "machine")
 
-DIGITS = Design((64, 128, 128, 10), noise=0.0)  # as python -m torchnotes train has it
+DIGITS = Design((64, 128, 128, 10), noise=0.0)  # the default of python -m torchnotes train
 LARGER = (1024, 2048, 2048, 1000)
 ROWS_OF_DIGITS, ROWS = 64, 256
 IMAGES = 32, 64, 28, 28
 CLASSES = 32000
-SMALLEST, LARGEST = 8, 1 << 24  # messages, in bytes
+SMALLEST, LARGEST = 8, 1 << 24  # sizes of messages in bytes
 
 
 def reduced(size: float, processes: int) -> float:
-    """What a process sends of an all-reduce of so many bytes."""
+    """The bytes that a process sends in an all-reduce of `size` bytes."""
     return 2 * scattered(size, processes)
 
 
 def scattered(size: float, processes: int) -> float:
-    """Of a reduce-scatter, or of an all-gather of what is divided among the processes."""
+    """The same for a reduce-scatter, or an all-gather whose result has `size` bytes."""
     return size * (processes - 1) / processes
 
 
 def gathered(size: float, processes: int) -> float:
-    """Of an all-gather of so many bytes of each process."""
+    """The same for an all-gather of `size` bytes per process."""
     return size * (processes - 1)
 
 
 @dataclass(frozen=True)
 class Work:
-    """`messages`: what a process sends in each of them, one after the other, if there are so many processes."""
+    """`messages`: the bytes that a process sends in each message, for a number of processes."""
 
     name: str
     setup: Callable[[Ranks], Contender]
@@ -86,7 +85,7 @@ def all_reduce(size: int) -> Work:
 
 
 def stepped(model: torch.nn.Module, features: int, classes: int, rows: int, ranks: Ranks) -> Contender:
-    """A training step of this rank's part of so many rows."""
+    """A training step with this rank's part of the rows."""
     part = ranks.part(torch.arange(rows))
     x, y = torch.randn(rows, features)[part], torch.randint(classes, (rows,))[part]
     optimizer, loss_of = optim.Adam(model.parameters(), lr=1e-4), nn.CrossEntropyLoss()
@@ -136,7 +135,7 @@ def normalized(ranks: Ranks) -> Contender:
 
 
 def split_classes(ranks: Ranks) -> Contender:
-    """Each process has the logits of some classes of all rows."""
+    """Each process has the logits of all rows for a part of the classes."""
     logits = torch.randn(ROWS, CLASSES).chunk(ranks.size, 1)[ranks.rank].contiguous().requires_grad_()
     target = torch.randint(CLASSES, (ROWS,))
     group = None if ranks.size == 1 else dist.group.WORLD
@@ -151,7 +150,7 @@ def split_classes(ranks: Ranks) -> Contender:
 
 
 def of_normalization(channels: int, processes: int) -> list[float]:
-    """What is agreed on, the statistics, and the sums of the backward."""
+    """The messages: the check that ranks agree, the statistics, and the sums of the backward pass."""
     return [
         gathered(16, processes),
         gathered(8 * (2 * channels + 1), processes),
@@ -167,7 +166,7 @@ def of_digits(processes: int) -> list[float]:
 
 
 def sizes_of_layers() -> list[int]:
-    """In bytes."""
+    """The sizes of the layers' parameters in bytes."""
     return [4 * (inputs + 1) * outputs for inputs, outputs in itertools.pairwise(LARGER)]
 
 
@@ -198,7 +197,7 @@ WORKS = (*(all_reduce(size) for size in (SMALLEST, 1 << 16, 1 << 20, LARGEST)), 
 
 
 def main() -> None:
-    """Start the processes, and keep what they have measured."""
+    """Starts the processes, and saves their measurements."""
     rows: list[Row] = []
     for processes in PROCESSES:
         rows += measured_by(processes)
@@ -219,7 +218,7 @@ def measured_by(processes: int) -> list[Row]:
 
 
 def check(rows: list[Row]) -> None:
-    """Nobody is timed who computes something else: the losses of the first step are those of one process."""
+    """Refuses to time a wrong result: the losses of the first step must be those of one process."""
     alone = {row["case"]: row["loss"] for row in rows if row["processes"] == 1}
     for row in rows:
         if not math.isclose(row.pop("loss"), alone[row["case"]], rel_tol=1e-5):
@@ -228,7 +227,7 @@ def check(rows: list[Row]) -> None:
 
 def worker(path: Path) -> None:
     with ranks_on(CPU, TIMEOUT) as ranks:
-        if ranks.size == 1:  # what is measured sends messages to itself
+        if ranks.size == 1:  # collectives also need a group in a single process
             dist.init_process_group("gloo")
         rows = [measured(work, ranks) for work in WORKS]
         if ranks.first:
@@ -247,7 +246,7 @@ def measured(work: Work, ranks: Ranks) -> Row:
     for _ in range(REPEATS):
         dist.barrier()
         samples.append(time_calls(call, count, CPU))
-    slowest = torch.tensor(samples, dtype=torch.float64)  # each time
+    slowest = torch.tensor(samples, dtype=torch.float64)  # of each sample
     dist.all_reduce(slowest, dist.ReduceOp.MAX)
     p20, median, p80 = percentiles(slowest.tolist(), 0.2, 0.5, 0.8)
     sent = work.messages(ranks.size)

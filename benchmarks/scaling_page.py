@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md, from results/scaling.csv: the measurements, and the predictions of that page's model.
+"""The tables of docs/scaling.md: the measurements of results/scaling.csv, and the predictions of that page's model.
 
 t(N) = t(1) / min(N, cores) + messages latency(N) + bytes sent / bandwidth(N)
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .results import Row
 from .scaling import LARGEST, PROCESSES, SMALLEST, STEPS, Work, all_reduce
 
-FURTHER = (2, 4, 8, 16, 64)  # numbers of processes, each on a core of its own
+FURTHER = (2, 4, 8, 16, 64)  # numbers of processes, each on a separate core
 Table = Callable[[list[str], list[list[str]]], str]
 
 
@@ -21,11 +21,11 @@ class Machine:
         return float(self.rows[work.name, processes]["median_us"])
 
     def latency(self, processes: int) -> float:
-        """In µs."""
+        """Of one message, in µs."""
         return self.us(all_reduce(SMALLEST), processes)
 
     def bandwidth(self, processes: int) -> float:
-        """What each process sends, in bytes per µs."""
+        """The bytes per µs that each process sends."""
         work = all_reduce(LARGEST)
         return sum(work.messages(processes)) / (self.us(work, processes) - self.latency(processes))
 
@@ -39,7 +39,7 @@ class Machine:
         return self.us(work, 1) / min(processes, self.cores) + of_messages
 
     def on_cores_of_their_own(self, work: Work, processes: int) -> float:
-        """Assumes that every hop of a message takes as long as the measured one between two processes."""
+        """Assumes that every hop of a message takes as long as a message between two processes."""
         sent = work.messages(processes)
         of_messages = len(sent) * (processes - 1) * self.latency(2) + sum(sent) / self.bandwidth(2)
         return self.us(work, 1) / processes + of_messages

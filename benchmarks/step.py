@@ -1,4 +1,4 @@
-"""What is measured of an optimizer: one step, beside all that torch.optim has to offer."""
+"""The benchmarks of an optimizer: one step, against all implementations of torch.optim."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from .timing import OURS, Case, Contender, Problem, suffix
 Shapes = Sequence[tuple[int, ...]]
 Kind = type[torch.optim.Optimizer]
 
-# As ResNets have them: weights of 3 x 3, their channels' scales and shifts, and the classifier.
+# Parameters of a ResNet: 3 x 3 convolutions, the weights and biases of normalizations, and the classifier.
 WIDTHS = (64,) * 10 + (128,) * 14 + (160,) * 7 + (256,) * 24
 NETWORK: Shapes = (*(shape for c in WIDTHS for shape in ((c, c, 3, 3), (c,), (c,))), (1000, 256))
 SMALL: Shapes = [(64 * (1 + i % 8),) for i in range(200)]
@@ -26,7 +26,7 @@ def total(shapes: Shapes) -> int:
 def step(
     ours: Kind, theirs: Kind, streams: int, more: dict[str, Any] | None = None, **options: Any
 ) -> tuple[Case, ...]:
-    """`streams`: how many numbers per parameter a step reads or writes; `more`: options that add two each."""
+    """`streams`: how many numbers per parameter a step reads or writes. `more`: options that add two each."""
 
     def case(name: str, shapes: Shapes, options: dict[str, Any], streams: int) -> Case:
         setup = partial(stepped, ours, theirs, shapes, streams, options)
@@ -61,7 +61,7 @@ def stepped(
         "foreach": stepper(theirs, start, grads, options | {"foreach": True}),
         "compile": compiled(theirs, start, grads, options),
     }
-    if theirs is not torch.optim.RMSprop:  # of which torch has no fused one
+    if theirs is not torch.optim.RMSprop:  # which torch has no fused version of
         contenders["fused"] = stepper(theirs, start, grads, options | {"fused": True})
     exact = stepper(theirs, [x.double() for x in start], [g.double() for g in grads], options)
     return Problem(contenders, exact, streams * size * dtype.itemsize)
@@ -98,7 +98,7 @@ def made(
 
 
 def roundings(ours: Kind, streams: int, options: dict[str, Any]) -> Case:
-    """What it costs to keep what rounding takes away: two more streams of numbers."""
+    """The cost of saving the rounding errors, which are two more streams."""
     return Case(
         f"step with kahan beside nearest{suffix(torch.bfloat16)}",
         (total(NETWORK),),

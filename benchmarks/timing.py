@@ -1,4 +1,4 @@
-"""Rivals on the same work: checked first, then timed in turns, in random order, each warmed by its own calls."""
+"""Compares implementations of the same work: checks their results, then times them alternately in random order."""
 
 import math
 import random
@@ -17,10 +17,10 @@ from .results import Row
 Contender = Callable[[], Sequence[Tensor]]
 
 OURS = "torchnotes"
-OUR_VARIANTS = ("not in place", "nearest", "stochastic")  # rivals that are torchnotes as well
+OUR_VARIANTS = ("not in place", "nearest", "stochastic")  # contenders that are torchnotes, too
 COPY = "copy"
-# The share of numbers that may be wrong where rounding decides the side of a kink, and a sum or two. In bfloat16
-# thousands of numbers are equal, and all of them are on the wrong side.
+# The share of numbers that may be wrong, because rounding decides on which side of a kink they are. In bfloat16 these
+# are thousands of equal numbers.
 AT_A_KINK = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 SAMPLE_SECONDS = 2e-3  # short calls are timed in groups of about this length
 
@@ -29,15 +29,15 @@ SAMPLE_SECONDS = 2e-3  # short calls are timed in groups of about this length
 class Problem:
     contenders: dict[str, Contender]
     reference: Contender  # the same work in float64
-    bytes_moved: int  # the least that the work can read and write
-    allowed: float | None = None  # an error of all but some numbers, relative to the greatest; None: assert_close's
-    # Of random results: what they must have in common with the reference, within `allowed`.
+    bytes_moved: int  # the least possible memory traffic
+    allowed: float | None = None  # error relative to the largest number, except at kinks; None: that of assert_close
+    # For random results: statistics that must agree with the reference within `allowed`.
     statistics: Callable[[Sequence[Tensor]], Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work at several sizes. `setup` makes the inputs and the contenders, all on the same inputs."""
+    """A benchmark at several sizes. `setup` creates the contenders, all with the same inputs."""
 
     name: str
     sizes: tuple[int, ...]
@@ -85,12 +85,12 @@ class Case:
 
 
 def suffix(dtype: torch.dtype) -> str:
-    """What a case's name says of its dtype."""
+    """The suffix of a case's name for its dtype."""
     return "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
 
 
 def check(problem: Problem) -> None:
-    """Nobody is timed who computes something else."""
+    """Refuses to time a wrong result."""
     expected = problem.reference()
     for name, call in problem.contenders.items():
         if problem.statistics is not None:
@@ -110,7 +110,7 @@ def check(problem: Problem) -> None:
 
 
 def copy_contender(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Contender, int]:
-    """A copy into memory that is there already: what the machine can do. With it, the bytes that it moves."""
+    """A copy into existing memory, as a measure of the machine's bandwidth, and the bytes that it moves."""
     source, target = (torch.ones(size, dtype=dtype, device=device) for _ in range(2))
     return lambda: (target.copy_(source),), 2 * source.nbytes
 
@@ -129,14 +129,14 @@ def interleave(
     for _ in range(repeats):
         shuffle(order)
         for name in order:
-            contenders[name]()  # untimed: nobody profits from the caches that the one before left
+            contenders[name]()  # untimed, so that the previous contender does not affect the caches
             memory.forget(regime)
             samples[name].append(time_calls(contenders[name], calls[name], device))
     return samples
 
 
 def time_calls(call: Contender, count: int, device: torch.device) -> float:
-    """Seconds per call over `count` calls, the device's work included."""
+    """Seconds per call over `count` calls, including the device's work."""
     turns = range(count)
     synchronize(device)
     start = time.perf_counter()

@@ -1,4 +1,6 @@
-"""One case at one size, in a process of its own: no compiled code, heap or thread outlives it. Started by __main__."""
+"""Runs one case at one size. runner.py starts it as a separate process, so that cases do not share compiled code, heap
+or threads.
+"""
 
 import importlib
 import json

@@ -1,1 +1,1 @@
-"""The program behind `train` and `predict`: the notes' classifier, by torchnotes and by torch side by side."""
+"""The program behind `train` and `predict`: the notes' classifier in torchnotes and in torch."""

@@ -1,4 +1,4 @@
-"""A trained classifier in a file, with all that a prediction needs."""
+"""Saves a trained classifier with everything that predictions need."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ KIND = "a checkpoint"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """x is scaled as (x - mean) / scale before it goes into the network."""
+    """The network's input is (x - mean) / scale."""
 
     design: Design
     state: dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""The notes' classifier by torchnotes beside torch's: how they are made, and what they are compared by."""
+"""Creates the notes' classifier in torchnotes and in torch, and compares them."""
 
 import dataclasses
 import inspect
@@ -22,16 +22,16 @@ STATISTICS_APART = "By torch each process normalises by the statistics of its ow
 
 @dataclass(frozen=True)
 class Result:
-    """Of a network in its best state."""
+    """The results of a network in its best state."""
 
     name: str
     test_accuracy: float
     validation_loss: float
     step_seconds: float  # the median
     peak_bytes: int  # of a step
-    gradient_error: float  # the greatest, relative to the greatest gradient, against torch in float64
-    confidences: Tensor  # the greatest probability for each row of the test
-    right: Tensor  # whether its class was the right one
+    gradient_error: float  # the maximum, relative to the largest gradient, compared with torch in float64
+    confidences: Tensor  # the highest probability for each row of the test set
+    right: Tensor  # whether its class is the right one
 
 
 def contenders(
@@ -62,17 +62,17 @@ def network(name: str, design: Design, like: torch.nn.Module) -> Any:
 
 
 def parallel(model: torch.nn.Module, ranks: Ranks) -> torch.nn.Module:
-    """The network that learns from what all ranks have, by the mean of their gradients."""
+    """The data-parallel network, which averages the gradients over all ranks."""
     if ranks.size == 1:
         return model
-    # The first rank's buffers need not be sent at every step: the others have the same, or on purpose their own.
+    # Buffers are not broadcast at every step, because they are the same on all ranks, or intentionally different.
     newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     sent: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
     return DistributedDataParallel(synchronized(model), **sent)
 
 
 def synchronized(model: torch.nn.Module) -> torch.nn.Module:
-    """Its batch normalisation by the statistics of all ranks."""
+    """Converts batch normalizations to use the statistics of all ranks."""
     if isinstance(model, nn.MLP):
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     on_cpu = next(model.parameters()).device.type == "cpu"
@@ -86,9 +86,9 @@ def loss_of(name: str) -> torch.nn.Module:
 def judge(
     design: Design, trained: list[Contender], course: Course, ranks: Ranks, test: Pair
 ) -> tuple[list[Result], float]:
-    """The results, and by how much torch's gradients at most differ from ours.
+    """The results, and the largest difference between torch's gradients and ours.
 
-    The gradients are those of a whole batch; the memory of a step is that of this rank's part of it.
+    The gradients are those of a full batch. The memory is that of a step with this rank's part of it.
     """
     rows = next(course.batches(0))
     x, y = course.training
@@ -117,7 +117,7 @@ def result(contender: Contender, gradient_error: float, part: Batch, test: Pair)
 
 
 def gradients_of(design: Design, trained: list[Contender], batch: Pair) -> dict[str, Tensor]:
-    """All with the best parameters of ours and without noise, which would be each network's own; and in float64."""
+    """The gradients of all networks and in float64, with our best parameters. Without noise, which would differ."""
     quiet = dataclasses.replace(design, noise=0.0)
     like = by_torchnotes(quiet)
     like.load_state_dict(dict(zip(like.state_dict(), trained[0].best_state.values(), strict=True)))

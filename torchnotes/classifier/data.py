@@ -1,4 +1,4 @@
-"""What a classifier learns from: rows of numbers, each with its class."""
+"""The data of a classifier: rows of numbers, each with a class."""
 
 import csv
 import ctypes
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from .._bad_input import BadInput, extra, one_line
 
-DIGITS = "digits"  # of scikit-learn: 1797 images of 8 x 8 pixels
+DIGITS = "digits"  # scikit-learn's: 1797 images of 8 x 8 pixels
 NAMES_OF_X, NAMES_OF_Y = ("x", "X", "data"), ("y", "Y", "target", "labels")
-LEAST = 20  # rows, of which 3 are for validation and 3 for the test
-CLASSES = 1000  # at most: more are numbers that were taken for classes
+LEAST = 20  # rows, of which 3 are for validation and 3 for testing
+CLASSES = 1000  # at most; if there are more, the column is probably not a class
 
 
 @dataclass(frozen=True)
 class Rows:
-    """x: float64, a row for each sample; y: the place of each one's class in `classes`, or None."""
+    """x: float64, one row per sample. y: the index of each sample's class in `classes`, or None."""
 
     x: Tensor
     y: Tensor | None
@@ -28,11 +28,11 @@ class Rows:
     source: str
 
     def digest(self) -> str:
-        """Another one for other rows."""
+        """A hash of the data."""
         found = hashlib.blake2b(repr((self.x.shape, self.classes)).encode(), digest_size=16)
         for part in (self.x, self.y):
             if part is not None:
-                whole = part.contiguous()  # as long as its memory is read
+                whole = part.contiguous()  # keeps the memory alive while it is read
                 found.update(ctypes.string_at(whole.data_ptr(), whole.nbytes))
         return found.hexdigest()
 
@@ -46,7 +46,7 @@ class Split(NamedTuple):
 def load(path: Path | None, features: int | None = None, classes: tuple[str, ...] | None = None) -> Rows:
     """The rows of a file, or the digits.
 
-    For a model that exists, its number of features and its classes: then rows may come without theirs.
+    `features` and `classes` are those of an existing model. With them the rows need not have classes.
     """
     if path is None:
         digits = extra("sklearn.datasets", "scikit-learn").load_digits()
@@ -66,7 +66,7 @@ def load(path: Path | None, features: int | None = None, classes: tuple[str, ...
 
 
 def split(rows: Rows, seed: int) -> Split:
-    """70, 15 and 15 hundredths of the rows, in an order that the seed gives."""
+    """70, 15 and 15 % of the rows, in a random order that the seed determines."""
     n = len(rows.x)
     if n < LEAST:
         raise BadInput(f"{rows.source}: at least {LEAST} rows are needed, not {n}")
@@ -126,8 +126,8 @@ def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
             if isinstance(found, numpy.ndarray):
                 raise ValueError("it holds a single array, without a name")
             arrays = dict(found)
-    except Exception as error:  # numpy raises whatever zipfile and its own reader come upon
-        # It takes for a pickle what it does not know, and says how to load one.
+    except Exception as error:  # numpy passes on any exception of zipfile and of its own reader
+        # numpy takes unknown files for pickles, and explains how to load one.
         why = "it is no archive of numbers" if "pickle" in str(error) else one_line(error)
         raise BadInput(f"{path} cannot be read: {why}") from error
     x, y = (next((arrays[name] for name in names if name in arrays), None) for names in (NAMES_OF_X, NAMES_OF_Y))
@@ -148,7 +148,7 @@ def _of_npz(path: Path) -> tuple[Tensor, list[str] | None]:
 
 
 def _of_csv(path: Path, features: int | None) -> tuple[Tensor, list[str] | None]:
-    """Numbers, and the class in the last column; a first line that is no numbers is a header."""
+    """Reads numbers, with the class in the last column. A first line that is not numeric is a header."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             found = csv.reader(file, strict=True)
@@ -185,10 +185,10 @@ def _is_number(text: str) -> bool:
 
 
 def _in_order(name: str) -> tuple[bool, float, str]:
-    """Numbers by what they are, before words."""
+    """A sort key: numbers by value, before words."""
     return (False, float(name), name) if _is_integer(name) else (True, 0, name)
 
 
 def _is_integer(text: str) -> bool:
-    """Of any length, while int() takes no more than some thousands of digits."""
+    """Whether the text is an integer of any length. int() is limited to a few thousand digits."""
     return _is_number(text) and text.strip().lstrip("+-").replace("_", "").isdecimal()

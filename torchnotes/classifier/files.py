@@ -1,4 +1,4 @@
-"""Files that commands write, and read again."""
+"""Files that commands write and read."""
 
 import io
 import os
@@ -15,16 +15,16 @@ from .._bad_input import BadInput
 
 
 def write(path: Path, format: str, content: dict[str, Any]) -> None:
-    """Whole or not at all: what was there before stays until all is written."""
+    """Writes atomically: an existing file remains until the new one is complete."""
     partial = path.with_name(path.name + ".partial")
     whole = io.BytesIO()
     torch.save({"format": format, **content}, whole)
-    partial.write_bytes(whole.getvalue())  # by Python, which says why it fails
+    partial.write_bytes(whole.getvalue())  # Python's error messages give the cause
     os.replace(partial, path)
 
 
 def read(path: Path, format: str, kind: str) -> dict[str, Any]:
-    """What `write` has written, of the same format: a kind of thing that the user knows."""
+    """Reads what `write` has written in the same format. Error messages call it `kind`."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -38,7 +38,7 @@ def read(path: Path, format: str, kind: str) -> dict[str, Any]:
 
 @contextmanager
 def understood(path: Path, kind: str) -> Iterator[None]:
-    """Whatever goes wrong with the content of a file means that it is something else, or damaged."""
+    """Reports every error in the content of a file as a file of another kind, or a damaged one."""
     try:
         yield
     except BadInput:
@@ -53,5 +53,5 @@ def loaded(content: bytes) -> dict[str, Any]:
         raise ValueError("torch.load does not compare checksums")
     file.seek(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about other kinds of files
+        warnings.simplefilter("ignore")  # about other formats
         return torch.load(file, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""How much memory a call takes."""
+"""The memory that a call allocates."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """The most that a call has allocated at any one time."""
+    """The peak of the memory that a call allocates."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -28,7 +28,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Without what the profiler's native code tells on standard error of its own start, its end and older memory."""
+    """Hides what the profiler's native code prints to standard error."""
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

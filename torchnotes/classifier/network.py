@@ -1,5 +1,6 @@
-"""The notes' classifier by torchnotes, and the same by torch: dense layers, each with batch normalisation, an
-activation and Gaussian dropout behind it, and a softmax cross-entropy."""
+"""The notes' classifier in torchnotes and in torch: dense layers, each followed by batch normalization, an activation
+and Gaussian dropout, and a softmax cross-entropy.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .. import nn, optim
 
-SLOPE = 0.1  # of the notes' leaky ReLU
+SLOPE = 0.1  # the slope of the notes' leaky ReLU
 TORCHS_ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
     "leaky_relu": lambda: torch.nn.LeakyReLU(SLOPE),
     "relu": torch.nn.ReLU,
@@ -23,7 +24,7 @@ OPTIMIZERS = {"adam": ("Adam", 2e-3), "adamw": ("AdamW", 2e-3), "rmsprop": ("RMS
 
 @dataclass(frozen=True)
 class Design:
-    """All that has to be known to make the network again."""
+    """Everything that is needed to create the network again."""
 
     sizes: tuple[int, ...]
     activation: str = "leaky_relu"
@@ -57,7 +58,7 @@ def by_torch(design: Design) -> torch.nn.Module:
 
 
 class GaussianNoise(torch.nn.Module):
-    """What torch has no module for, in the words of torch."""
+    """Gaussian dropout in torch's operations, because torch has no module for it."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class GaussianNoise(torch.nn.Module):
 
 
 def copy_parameters(source: torch.nn.Module, target: torch.nn.Module) -> None:
-    """Of one network to the other: they have the same ones in the same order, under other names."""
+    """Copies by position, because the networks have the same parameters under different names."""
     target.load_state_dict(dict(zip(target.state_dict(), source.state_dict().values(), strict=True)))
 
 

@@ -1,4 +1,4 @@
-"""What one may choose of a training: the options of python -m torchnotes train."""
+"""The options of python -m torchnotes train."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,4 +23,4 @@ class Options:
     compile: bool
     output: Path
     resume: bool
-    threads: int | None  # None: as many as are fastest
+    threads: int | None  # None: the fastest number

@@ -1,4 +1,4 @@
-"""What `train` does between its arguments and what it prints: from data to the best state of the networks."""
+"""The program of `train`, from the data to the best state of the networks, without arguments and output."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from .training import Contender, Course, Diverged, Pair, Progress, train
 
 @dataclass(frozen=True)
 class Files:
-    """Where the model, the report and the state of the training will be."""
+    """The paths of the model, the report and the state of the training."""
 
     model: Path
     report: Path
@@ -51,17 +51,17 @@ class Program:
 
     @property
     def extent(self) -> tuple[list[str], int, int, int]:
-        """The names of the networks, all epochs, the steps of each, and the epochs that are done."""
+        """The names of the networks, the number of epochs, the steps per epoch, and the number of completed epochs."""
         names = [network.name for network in self.networks]
         return names, self.course.epochs, len(list(self.course.batches(0))), len(self.networks[0].epochs)
 
     @property
     def learned(self) -> bool:
-        """Whether there is anything to judge."""
+        """Whether there are results to judge."""
         return all(network.best_state and network.seconds for network in self.networks)
 
     def train(self, progress: Progress) -> tuple[int, str]:
-        """The exit status, and what has ended the training early."""
+        """Returns the exit status, and why the training ended early."""
         with progress as shown:
             try:
                 with self.ranks.interrupted_together():
@@ -90,7 +90,8 @@ def networks(design: Design, options: Options, compiled: bool, ranks: Ranks) -> 
 
 
 def number_of_threads(before: int | None, design: Design, course: Course, ranks: Ranks, options: Options) -> int:
-    """As many as one says, or as many as before, for the bits of torch's network, or as many as are fastest."""
+    """The number that was requested, else that of the resumed training, so that torch's results stay the same, else the
+    fastest."""
     if options.threads:
         return options.threads
     if set_by_environment() or options.device.type != "cpu":
@@ -104,7 +105,7 @@ def number_of_threads(before: int | None, design: Design, course: Course, ranks:
 
 
 def prepared(options: Options) -> tuple[Rows, Split, Files, tuple[dict[str, Any], int | None]]:
-    """What is read, and where is written; of a training that is resumed the networks' states and number of threads."""
+    """The data, the output files and, if a training is resumed, the networks' states and its number of threads."""
     rows = load(options.data)
     parts = split(rows, options.seed)
     files = Files(*(options.output / name for name in ("model.pt", "report.html", "training.pt")))
@@ -116,7 +117,7 @@ def prepared(options: Options) -> tuple[Rows, Split, Files, tuple[dict[str, Any]
 
 
 def make_ready(folder: Path, files: Files) -> None:
-    """For what will be written; what an earlier training has written stays until there is something new."""
+    """Makes sure that the files can be written. Existing ones remain until they are replaced."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

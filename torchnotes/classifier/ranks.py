@@ -1,7 +1,7 @@
-"""The processes of a training: those that torchrun has started, or this one alone.
+"""The processes of a training: those that torchrun has started, or a single one.
 
-What one of them decides the others would not know of, and would wait for it: all that may end the training early is
-decided by all of them at once.
+A process that stops on its own would leave the others waiting. Everything that may end the training early is therefore
+decided by all of them together.
 
 The reasons are in docs/decisions/training-command.md.
 """
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 def launched() -> bool:
-    """Whether torchrun has started this process, and has told it which one it is."""
+    """Whether torchrun has started this process and set its rank."""
     told = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     numbered = all(os.environ.get(name, "").isdecimal() for name in told)
     return numbered and dist.is_available() and dist.is_torchelastic_launched()
 
 
 class Ranks:
-    """This process among `size` of them, of which the first reads, writes and speaks for all."""
+    """This process, one of `size`. The first one does all input and output."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
@@ -39,13 +39,13 @@ class Ranks:
         self._interrupted = False
 
     def part(self, rows: Tensor) -> Tensor:
-        """This rank's part of a batch, as large as the others': or nothing, rather than one row, which has no variance
-        for a network that normalises by its own rows."""
+        """This rank's part of a batch. Parts have similar sizes. They may be empty, but never consist of a single row,
+        which has no variance for batch normalization."""
         parts = rows.tensor_split(max(1, min(self.size, len(rows) // 2)))
         return parts[self.rank] if self.rank < len(parts) else rows[:0]
 
     def total(self, numbers: Tensor) -> Tensor:
-        """The sum of what the ranks have. KeyboardInterrupt on all of them if one was interrupted."""
+        """The sum over the ranks. Raises KeyboardInterrupt on all ranks if one was interrupted."""
         if self.size == 1:
             return numbers
         message = torch.cat((numbers.flatten(), numbers.new_tensor([self._interrupted])))
@@ -55,7 +55,7 @@ class Ranks:
         return message[:-1].view_as(numbers)
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What the first rank makes, or refuses, on all of them."""
+        """Calls `make` on the first rank, and returns its result, or raises its BadInput, on all ranks."""
         if self.size == 1:
             return make()
         answer: list[Any] = [None]
@@ -71,7 +71,7 @@ class Ranks:
 
     @contextmanager
     def interrupted_together(self) -> Iterator[None]:
-        """Ctrl-C is told to the others in `total` instead of ending this rank at once."""
+        """Ctrl-C does not end this rank immediately, but all ranks at their next call of `total`."""
         if self.size == 1:
             yield
             return
@@ -88,7 +88,7 @@ class Ranks:
 
 @contextmanager
 def ranks_on(device: torch.device, timeout: float) -> Iterator[Ranks]:
-    """All processes, which wait for each other for at most so many seconds."""
+    """The processes, which wait for each other for at most `timeout` seconds."""
     size = int(os.environ["WORLD_SIZE"]) if launched() else 1
     if size == 1:
         yield Ranks()
@@ -96,12 +96,12 @@ def ranks_on(device: torch.device, timeout: float) -> Iterator[Ranks]:
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
     yield Ranks(dist.get_rank(), size)
-    dist.barrier()  # torchrun ends all when one ends with an error: not before the first has written its report
+    dist.barrier()  # if one ends with an error torchrun ends all; the first has to write its report before
     dist.destroy_process_group()
 
 
 def device_of_rank(device: torch.device) -> torch.device:
-    """Where this process computes, of those that torchrun has started on this machine."""
+    """The device of this process."""
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
     if here == 1 or device.type == "cpu":
         return device

@@ -1,4 +1,4 @@
-"""A training in a file, with all that it needs to go on after its last epoch as if nothing had happened."""
+"""Saves the state of a training after an epoch, so that it can be resumed with the same results."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ State = dict[str, Any]
 
 
 def definition(rows: Rows, options: Options) -> State:
-    """What makes it this training rather than another."""
+    """The data and the options that identify a training."""
     return {"rows": rows.digest(), **{name: getattr(options, name) for name in DEFINING}}
 
 
@@ -30,7 +30,7 @@ def save(path: Path, defined: State, contenders: list[Contender]) -> None:
 
 
 def load(path: Path, defined: State, epochs: int) -> tuple[State, int | None]:
-    """The states of the contenders, which have fewer epochs behind them, and by how many threads they came about."""
+    """The states of the contenders, which have completed fewer epochs, and the number of threads that computed them."""
     if not path.exists():
         raise BadInput(f"{path}: there is no training to resume")
     found = read(path, FORMAT, KIND)

@@ -1,4 +1,4 @@
-"""With how many threads torch computes, for a while.
+"""The number of threads that torch uses.
 
 Measured in docs/decisions/training-command.md.
 """
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import torch
 
-STEPS = 50  # to time at most, and 3 at least
-SECONDS = 0.1  # to spend on a number of threads, if steps are fast
-WORTH_IT = 0.9  # of the time with half as many threads
+STEPS = 50  # the most steps to time; at least 3 are timed
+SECONDS = 0.1  # for each number of threads
+WORTH_IT = 0.9  # largest ratio to the time with half as many threads
 
 
 @contextmanager
@@ -30,10 +30,10 @@ def set_by_environment() -> bool:
 
 
 def fastest(step: Callable[[], object]) -> int:
-    """1, 2, 4, ... threads, as long as steps get faster, and no more than torch would take.
+    """Tries 1, 2, 4, ... threads as long as steps get faster, up to torch's default.
 
-    Threads wait for each other several times in a step. Where the processor is busy, all of them wait for one that is
-    not running: a step of the digits took 60.9 ms with two threads, and 1.3 ms with one.
+    Threads wait for each other several times per step. On a busy machine all of them may wait for one that is not
+    running: a step of the digits classifier took 60.9 ms with two threads and 1.3 ms with one.
     """
     most, number = torch.get_num_threads(), 1
     seconds = time_of(step, number)
@@ -47,7 +47,7 @@ def fastest(step: Callable[[], object]) -> int:
 
 
 def time_of(step: Callable[[], object], number: int) -> float:
-    """The mean, in which those steps count that had to wait."""
+    """The mean time. Unlike a median it includes the steps that had to wait."""
     with threads(number):
         step()  # starts the threads
         count, start = 0, time.perf_counter()

@@ -1,7 +1,7 @@
-"""Training of several networks side by side: in turns, on the same batches, each step timed by itself.
+"""Trains several networks alternately on the same batches, and times each step.
 
-What is drawn at random depends on the seed and the number of the epoch, and noise on the rank: a training can be
-resumed after any epoch without a generator's state, and by any number of ranks.
+Random numbers depend only on the seed and the epoch, and noise also on the rank. A training can therefore be resumed
+after any epoch without the state of a generator, and by any number of ranks.
 
 The reasons are in docs/decisions/training-command.md.
 """
@@ -27,7 +27,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass
 class Epoch:
-    """What is known of a network after some epochs. Variances and norms are those of the layers, in turn."""
+    """The results of a network after an epoch. There is one variance and one norm per layer."""
 
     train_loss: float
     train_accuracy: float
@@ -66,7 +66,7 @@ class Contender:
 
 
 class Batch(NamedTuple):
-    """A rank's part of a batch. By its weight the mean over the ranks of their losses is that over all rows."""
+    """A rank's part of a batch. The weights make the mean of the ranks' losses the mean over all rows."""
 
     x: Tensor
     y: Tensor
@@ -74,7 +74,7 @@ class Batch(NamedTuple):
 
 
 class Progress:
-    """How far a training is. This one shows nothing."""
+    """Reports the progress of a training. The base class shows nothing."""
 
     def __enter__(self) -> "Progress":
         return self
@@ -83,10 +83,10 @@ class Progress:
         pass
 
     def step(self, name: str, loss: float, accuracy: float) -> None:
-        """After a step of a network: its mean loss and accuracy in this epoch."""
+        """Called after a step of a network with its mean loss and accuracy in this epoch."""
 
     def epoch(self, name: str, figures: Epoch) -> None:
-        """After all steps of an epoch."""
+        """Called after all steps of an epoch."""
 
 
 class Diverged(Exception):
@@ -95,7 +95,7 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Course:
-    """What is learned from, what is validated by, and until so many epochs are done."""
+    """The data and the length of a training."""
 
     training: Pair
     validation: Pair
@@ -121,11 +121,11 @@ def train(
     on_best: Callable[[Contender], None],
     on_epoch: Callable[[], None],
 ) -> None:
-    """`on_best` is called whenever a network has its least loss of the validation so far, `on_epoch` after every epoch
-    of all of them."""
+    """Calls `on_best` whenever a network reaches its lowest validation loss so far, and `on_epoch` after every epoch of
+    all networks."""
     for number in range(len(contenders[0].epochs), course.epochs):
         torch.manual_seed(derived_seed(course.seed, number, ranks.rank))
-        sums = torch.zeros(len(contenders), 2, dtype=torch.float64)  # of losses, and of right answers
+        sums = torch.zeros(len(contenders), 2, dtype=torch.float64)  # losses, and right answers
         seen = 0
         for turn, rows in enumerate(course.batches(number), number):
             batch = course.part(rows, ranks)
@@ -155,7 +155,7 @@ def derived_seed(*what: int) -> int:
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """So many rows by their numbers in a new order, but for a last one alone, whose variance would be 0."""
+    """The row numbers in random order. Drops a last batch of a single row, whose variance would be 0."""
     for rows in torch.randperm(count, generator=generator).split(size):
         if len(rows) > 1:
             yield rows
@@ -166,9 +166,9 @@ def in_turns(count: int, turn: int) -> list[int]:
 
 
 def learned(contender: Contender, batch: Batch) -> Tensor:
-    """The sum of the losses of the rows, and how many of them were right, before a step."""
+    """Does a step, and returns the sum of the losses and the number of right answers before it."""
     output, loss = contender.timed_step(batch)
-    if len(output) == 0:  # of which the mean is NaN
+    if len(output) == 0:  # the mean would be NaN
         return torch.zeros(2)
     right = (output.argmax(1) == batch.y).sum()
     return torch.stack((loss.double() * len(output), right.double())).cpu()
@@ -205,7 +205,7 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
 
 
 def bare(model: torch.nn.Module) -> torch.nn.Module:
-    """The network, without what torch.compile and data parallelism have wrapped around it."""
+    """The network without the wrappers of torch.compile and data parallelism."""
     model = model.module if isinstance(model, DistributedDataParallel) else model
     return getattr(model, "_orig_mod", model)
 

@@ -1,4 +1,4 @@
-"""Kinds of arguments."""
+"""Types of command-line arguments."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""What `python -m torchnotes check` asks of a record, and the record of an operation that has derivatives."""
+"""The interface of a record of `python -m torchnotes check`, and the record of differentiable operations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ class Setup:
 
 
 class Record:
-    """What is checked of one public function, `ours`.
+    """The checks of a public function, `ours`.
 
-    A check returns its figures, or None where nothing is to be checked. It raises an AssertionError where it fails.
+    A check returns its figures, or None if there is nothing to check. It raises an AssertionError if it fails.
     """
 
     def gradcheck(self, ours: Callable, setup: Setup) -> Figures | None:
@@ -38,7 +38,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Differentiable(Record):
-    """The checks of torchnotes.testing that take seconds."""
+    """The fast checks of torchnotes.testing."""
 
     operation: Operation
 

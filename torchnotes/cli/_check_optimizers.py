@@ -1,4 +1,4 @@
-"""The checks of optimizers: trajectories beside torch's, and minima."""
+"""The checks of optimizers: trajectories compared with torch's, and minima."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -25,10 +25,10 @@ class Stepping(Record):
 
     theirs: Callable[..., torch.optim.Optimizer]
     options: tuple[dict[str, Any], ...]
-    decouples: bool = False  # whether ours has decoupled_weight_decay and torch's has not
+    decouples: bool = False  # whether only ours has decoupled_weight_decay
 
     def accuracy(self, ours: Callable, setup: Setup, dtype: torch.dtype) -> Figures:
-        """Of a step, against one in float64 from the same numbers. The parameters are not tiny beside their steps."""
+        """Compares a step with one in float64 from the same state. The parameters are large compared to the step."""
         measured = []
         for option in self.options:
             start = (3 + torch.rand(4096)).to(setup.device, dtype)
@@ -88,7 +88,7 @@ class Stepping(Record):
 
 
 def _give_gradients(*lists: list[Tensor]) -> None:
-    """The same to each."""
+    """Sets the same gradients in each list."""
     for same in zip(*lists, strict=True):
         grad = torch.randn(same[0].shape, dtype=torch.float64).to(same[0].device, same[0].dtype)
         for p in same:
@@ -102,7 +102,7 @@ def _step(optimizers: list[torch.optim.Optimizer], *lists: list[Tensor]) -> None
 
 
 def _assert_small_steps_add_up(ours: Callable, setup: Setup, dtype: torch.dtype) -> None:
-    """Steps of a 64th of the last place: beside float32, with rounding="kahan" and "stochastic"."""
+    """Compares steps of 1/64 ulp with rounding="kahan" and "stochastic" with float32."""
     n, steps, eps = 4096, 160, torch.finfo(dtype).eps
     moved = {}
     for rounding in ("float32", "kahan", "stochastic"):
@@ -116,16 +116,16 @@ def _assert_small_steps_add_up(ours: Callable, setup: Setup, dtype: torch.dtype)
     exact = moved["float32"].mean().item()
     if not exact > 2 * eps:
         raise AssertionError("float32: small steps do not add up")
-    # Both compute averages that are rounded, too, to some hundredths of themselves.
+    # The moving averages are also rounded, to a few percent.
     if not (moved["kahan"] - exact).abs().max() <= 0.5 * eps + 0.1 * exact:
         raise AssertionError(f"rounding='kahan' loses small steps in {dtype}")
-    # Each step is a binomial of variance at most eps^2 / 4.
+    # Each rounding is a Bernoulli variable of variance at most eps^2 / 4.
     if not abs(moved["stochastic"].mean().item() - exact) < 4.5 * eps / 2 * (steps / n) ** 0.5 + 0.1 * exact:
         raise AssertionError(f"rounding='stochastic' is not right on average in {dtype}")
 
 
 class Newton(Record):
-    """optim.Newton at a regularized logistic regression, which is convex."""
+    """optim.Newton on a regularized logistic regression, which is convex."""
 
     def agreement(self, ours: Callable, setup: Setup) -> Figures:
         iterations = {}
@@ -138,7 +138,7 @@ class Newton(Record):
                 optimizer = ours([w], method=method)
                 optimizer.step(lambda w=w: _loss(w, x.to(w.dtype), y.to(w.dtype)))
                 what = f"{method}, {dtype}"
-                # |w - w*| <= |gradient| / the least eigenvalue; float32 rounds the gradient, too
+                # |w - w*| <= |gradient| / the least eigenvalue, doubled for the rounding of the gradient in float32
                 if not (w.double() - best).norm() <= 2 * tolerance / smallest:
                     raise AssertionError(f"{what}: not at the minimum: {optimizer.report}")
                 if not optimizer.report.converged or optimizer.report.iterations > 8:
@@ -152,7 +152,7 @@ def _loss(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _minimum(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
-    """By torch's LBFGS; and the least eigenvalue of the Hessian there."""
+    """The minimum, found by torch's LBFGS, and the least eigenvalue of the Hessian there."""
     w = torch.zeros(6, dtype=torch.float64, device=x.device, requires_grad=True)
     options: dict[str, Any] = dict(
         max_iter=200, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
@@ -171,7 +171,7 @@ def _minimum(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
 
 
 class GradientNorm(Record):
-    """optim.gradient_norm beside torch.nn.utils.get_total_norm."""
+    """Compares optim.gradient_norm with torch.nn.utils.get_total_norm."""
 
     def accuracy(self, ours: Callable, setup: Setup, dtype: torch.dtype) -> Figures:
         measured = []

@@ -1,5 +1,4 @@
-"""The checks of random operations. Their numbers are a function of a key, here a fixed one: what holds once holds
-always, and the bounds are those of chance."""
+"""The checks of random operations. The key is fixed, so that results are reproducible; the bounds are statistical."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -20,8 +19,8 @@ from ._check_operations import Record, Setup
 KEY = torch.tensor([20240229, 7])
 OTHER_KEYS = (KEY + torch.tensor([1, 0]), KEY + torch.tensor([0, 1]), KEY.flip(0))
 SHAPE, LONG = (128, 192), (512, 256)  # LONG is for several threads
-DEVIATIONS = 4.5  # of a mean: by chance one in 150,000 is farther off
-KOLMOGOROV = 2.0  # the greatest distance of two distribution functions, times sqrt(n): by chance one in 1,500
+DEVIATIONS = 4.5  # standard deviations of a mean; exceeded once in 150,000 cases
+KOLMOGOROV = 2.0  # the Kolmogorov-Smirnov distance times sqrt(n); exceeded once in 1,500 cases
 
 
 class Uniform:
@@ -43,7 +42,7 @@ class Normal:
 
 
 class TruncatedNormal:
-    """Its moments are integrals over the distribution function, added up on a fine grid."""
+    """Computes its moments by integrating the distribution function on a fine grid."""
 
     def __init__(self, mean: float, std: float, a: float, b: float) -> None:
         self.a, self.b = a, b
@@ -68,12 +67,12 @@ class Fill(Record):
     """An initializer as data."""
 
     theirs: Callable[..., Tensor]
-    distribution: Callable[..., Distribution]  # of the options
+    distribution: Callable[..., Distribution]  # as a function of the options
     options: tuple[dict[str, Any], ...] = ({},)
     ours_alone: tuple[dict[str, Any], ...] = ()  # options that torch's lacks
 
     def accuracy(self, ours: Callable, setup: Setup, dtype: torch.dtype) -> Figures:
-        """The distribution of float32, and that numbers of 16 bits are those, rounded."""
+        """Checks the distribution in float32, and that 16-bit numbers are the same numbers rounded."""
         worst, of = 0.0, ""
         for option in (*self.options, *self.ours_alone):
             x = ours(torch.empty(SHAPE, device=setup.device), generator=KEY, **option)
@@ -106,9 +105,9 @@ class Fill(Record):
 class Noise(Record):
     """An operation that multiplies by noise, as data: y = d x, with E[d] = 1."""
 
-    variance: Callable[..., float]  # of d, of the options
+    variance: Callable[..., float]  # of d, as a function of the options
     options: tuple[dict[str, Any], ...]
-    none: dict[str, Any]  # options without noise
+    none: dict[str, Any]  # options that disable noise
 
     def gradcheck(self, ours: Callable, setup: Setup) -> Figures:
         for function, x in self._functions(ours, setup):
@@ -127,7 +126,7 @@ class Noise(Record):
             yield (lambda x, o=option: ours(x * 1, generator=KEY, inplace=True, **o)), x
 
     def accuracy(self, ours: Callable, setup: Setup, dtype: torch.dtype) -> Figures:
-        """One rounding of d x and of the gradient d g, with d that of ones in float32."""
+        """d x and the gradient d g are rounded once. d is the result for ones in float32."""
         measured = []
         x, g = torch.randn(2, *SHAPE).to(setup.device, dtype)
         for option in self.options:
@@ -165,7 +164,7 @@ class Initialize(Record):
 
     def agreement(self, ours: Callable, setup: Setup) -> Figures:
         layers = {
-            "plain": (torch.nn.Linear(300, 200), (200, 300)),  # so many outputs and inputs
+            "plain": (torch.nn.Linear(300, 200), (200, 300)),  # the numbers of outputs and inputs
             "grouped": (torch.nn.Conv2d(16, 64, 5, groups=2), (32 * 25, 8 * 25)),
             "transposed": (torch.nn.ConvTranspose2d(64, 16, 5), (16 * 25, 64 * 25)),
         }
@@ -179,7 +178,7 @@ class Initialize(Record):
             for name, (_, sizes) in layers.items():
                 expected, got = fill(torch.empty(sizes), generator=KEY), found[f"{name}.weight"]
                 ratio = (got.square().mean() / expected.square().mean()).item()
-                # Of a mean of n squares of normal numbers the variance is 2 / n.
+                # A mean of n squares of normal numbers has the variance 2 / n.
                 deviation = (2 / expected.numel() + 2 / got.numel()) ** 0.5
                 assert_near(ratio, 1, deviation, f"{scheme}: the variance of {name}")
                 if found[f"{name}.bias"].any():
@@ -194,7 +193,7 @@ def _drawn(
 
 
 def _distance(x: Tensor, distribution: Distribution) -> float:
-    """Kolmogorov's, between the distribution and that of x, times sqrt(n)."""
+    """The Kolmogorov-Smirnov distance between the distribution and that of x, times sqrt(n)."""
     below = distribution.below(x.double().flatten().sort().values)
     rank = torch.arange(1, len(below) + 1, device=x.device) / len(below)
     return (torch.maximum(rank - below, below - rank + 1 / len(below)).max() * len(below) ** 0.5).item()
@@ -215,7 +214,8 @@ def assert_moments(x: Tensor, expected: Distribution, what: str) -> None:
 
 
 def assert_one_stream(drawn: Callable[..., Tensor], setup: Setup) -> None:
-    """A key tells the numbers, for any number of threads and on any device; other keys give others, as every draw."""
+    """A key determines the numbers, for any number of threads and on any device. Other keys give other numbers, and
+    every call without a key, too."""
     found = []
     for count in (1, 2, 3):
         with threads(count):

@@ -1,4 +1,4 @@
-"""What `python -m torchnotes check` checks, as data: every public operation."""
+"""The records of `python -m torchnotes check`: every public operation as data."""
 
 from typing import Any
 
@@ -51,5 +51,5 @@ CHECKED = {**DIFFERENTIABLE, **RANDOM, **OPTIMIZERS}
 
 
 def public(name: str) -> Any:
-    """The function or class itself."""
+    """The public function or class of this name."""
     return next(getattr(space, name) for space in (functional, init, optim) if hasattr(space, name))

@@ -1,4 +1,4 @@
-"""What is checked of random operations, as data: torch's of the same name, and the distribution of the numbers."""
+"""The records of random operations: torch's counterpart and the distribution of the numbers."""
 
 import math
 from collections.abc import Callable
@@ -28,14 +28,14 @@ def _normal(variance: float) -> Normal:
 
 
 def _schemes(kind: str, of_variance: Callable[[float], Distribution]) -> dict[str, Record]:
-    """The initializers of a variance gain^2 / fan, and torch's of the same one."""
+    """The initializers with a variance of gain^2 / fan, and torch's with the same variance."""
     glorot, he = (getattr(torch.nn.init, f"{name}_{kind}_") for name in ("xavier", "kaiming"))
 
     def of_gain(gain: float = 1.0, mode: str = "fan_in") -> Distribution:
         return of_variance(gain**2 / FAN[mode])
 
     def of_nonlinearity(a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Distribution:
-        return of_gain(torch.nn.init.calculate_gain(nonlinearity, a), mode)  # type: ignore[arg-type] # its own names
+        return of_gain(torch.nn.init.calculate_gain(nonlinearity, a), mode)  # type: ignore[arg-type] # torch expects literals
 
     return {
         f"glorot_{kind}_": Fill(

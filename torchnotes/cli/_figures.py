@@ -1,4 +1,4 @@
-"""The pictures of a training's report, as images of a page."""
+"""The figures of a training's report, as HTML images."""
 
 import base64
 import io
@@ -25,11 +25,11 @@ def drawing() -> Any:
 
 
 def image(panels: Sequence[Callable[[Any], None]], about: str) -> str:
-    """An <img> of panels side by side."""
+    """Draws panels side by side, and returns an <img>."""
     figure = drawing().Figure(figsize=(4.6 * len(panels), 3.5), layout="constrained")
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Data has no positive values")  # its panel is empty
+        warnings.filterwarnings("ignore", "Data has no positive values")  # an empty panel
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             panel(axes)
             axes.grid(alpha=0.25)
@@ -57,7 +57,7 @@ def losses(contenders: Sequence[Contender]) -> str:
 
 
 def layers(contenders: Sequence[Contender]) -> str:
-    """Of each layer a line, the first one the lightest."""
+    """Draws one line per layer. The first one is the lightest."""
 
     def lines(axes: Any, of: str) -> None:
         for contender in contenders:
@@ -105,7 +105,7 @@ def calibration(results: Sequence[Result]) -> str:
 
 
 def binned(result: Result) -> tuple[list[float], list[float], list[float]]:
-    """Mean probability, share of right classes and share of all rows, for each bin of probabilities that has any."""
+    """The mean probability, the accuracy and the share of rows of each bin that is not empty."""
     bins = (result.confidences * BINS).long().clamp(max=BINS - 1)
     counts = torch.bincount(bins, minlength=BINS)
     there = counts > 0
@@ -115,5 +115,5 @@ def binned(result: Result) -> tuple[list[float], list[float], list[float]]:
 
 
 def calibration_error(result: Result) -> float:
-    """The expected calibration error: |probability - share of right classes|, averaged over the rows."""
+    """The expected calibration error: the mean of |probability - accuracy| over the rows."""
     return sum(share * abs(confidence - right) for confidence, right, share in zip(*binned(result), strict=True))

@@ -1,4 +1,4 @@
-"""How far a training is: bars on a terminal, lines elsewhere."""
+"""The progress of a training: bars on a terminal, lines elsewhere."""
 
 import importlib.util
 import sys
@@ -8,13 +8,13 @@ from ..classifier.training import Epoch, Progress
 
 
 def progress(names: list[str], epochs: int, steps: int, done: int = 0) -> Progress:
-    """Of `epochs` epochs of so many steps, of which some are done, of each network."""
+    """Reports `epochs` epochs of `steps` steps for each network. `done` epochs are already completed."""
     on_terminal = sys.stdout.isatty() and importlib.util.find_spec("rich") is not None
     return Bars(names, epochs * steps, done * steps) if on_terminal else Lines(names, epochs, done)
 
 
 class Lines(Progress):
-    """Some ten lines for each network."""
+    """Prints about ten lines per network."""
 
     def __init__(self, names: list[str], epochs: int, done: int) -> None:
         self.width = max(map(len, names))
@@ -35,7 +35,7 @@ class Lines(Progress):
 
 
 class Bars(Progress):
-    """A bar for each network."""
+    """Shows one bar per network."""
 
     def __init__(self, names: list[str], steps: int, done: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn

@@ -1,4 +1,4 @@
-"""What a training has come to: a table, and a page of HTML that needs no other file."""
+"""The results of a training: a table, and a self-contained HTML page."""
 
 import datetime
 import html

@@ -23,7 +23,7 @@ from ._arguments import at_least, device, number_of_threads
 
 
 def part(name: str) -> Any:
-    """A module of the benchmarks, which in a checkout stand beside torchnotes, and in it where it is installed."""
+    """Imports a module of the benchmarks. They are next to torchnotes in a checkout, and inside it when installed."""
     if importlib.util.find_spec("torchnotes.benchmarks"):
         return importlib.import_module(f"torchnotes.benchmarks.{name}")
     beside = Path(torchnotes.__file__).parents[1] / "benchmarks"
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         for case in dict.fromkeys(row["case"] for row in rows):
             print(runner.summary([row for row in rows if row["case"] == case]), flush=True)
         everything += [row | origin for row in rows]
-        for path in tables:  # now, so that a run that is cut short keeps what it has
+        for path in tables:  # after every case, so that an interrupted run keeps its results
             results.merge(path, everything)
     if not everything:
         raise BadInput(f"no case has the name {' or '.join(options.cases)}")

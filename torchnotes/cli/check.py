@@ -85,7 +85,7 @@ def _check_kernels(device: torch.device) -> None:
 
 
 def _checked(names: list[str], setup: Setup, progress: TextIO) -> list[dict[str, Any]]:
-    """Every row is printed as soon as it is finished."""
+    """Runs the checks, and prints each row as soon as it is complete."""
     first = max(map(len, ("operation", *names)))
     header = ("operation".ljust(first), *COLUMNS)
     rows = []
@@ -110,7 +110,7 @@ def _checks(name: str) -> dict[str, Callable[[Setup], Figures | None]]:
 
 
 def _outcome(check: Callable[[Setup], Figures | None], setup: Setup) -> dict[str, Any] | None:
-    """None where there is nothing to check."""
+    """The outcome of a check, or None if there is nothing to check."""
     torch.manual_seed(setup.seed)
     start = time.perf_counter()
     notes: dict[str, str] = {}
@@ -153,7 +153,7 @@ def _machine(device: torch.device) -> dict[str, str | int]:
 
 
 def _finite(x: Any) -> Any:
-    """For JSON, which has no NaN."""
+    """Replaces NaN and infinity, which JSON lacks."""
     if isinstance(x, dict):
         return {name: _finite(value) for name, value in x.items()}
     if isinstance(x, list):

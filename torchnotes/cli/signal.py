@@ -24,7 +24,7 @@ from ..signal._figure import comparison
 from ._arguments import at_least, device
 
 NAMES = {name or "identity": name for name in ACTIVATIONS}
-SLOPE = 0.01  # of leaky_relu
+SLOPE = 0.01  # leaky_relu's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         _made_ready(options.plot)
     pairs = list(dict.fromkeys(itertools.product(options.activation, options.scheme)))
     alone = len(pairs) == 1
-    # Small products gain little by a second thread, and take ten times as long by it where the processor is busy.
+    # A second thread hardly speeds up small products, and on a busy machine makes them ten times slower.
     with threads(1 if options.width <= 512 else torch.get_num_threads()):
         networks = {pair: _propagation(*pair, options, suggest=alone) for pair in pairs}
     if options.json:
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _propagation(activation: str, scheme: str, options: argparse.Namespace, suggest: bool) -> signal.Propagation:
-    """In double precision: (1/3)^100 is below what is left of a float's square."""
+    """Computes in float64, because the square of (1/3)^100 underflows in float32."""
     place: dict[str, Any] = dict(device=options.device, dtype=torch.float64)
     sizes = (options.width,) * (options.layers + 1)
     model = nn.MLP(sizes, NAMES[activation], negative_slope=SLOPE, **place)
@@ -97,7 +97,7 @@ def _record(activation: str, scheme: str, found: signal.Propagation) -> dict[str
 
 
 def _made_ready(path: Path) -> None:
-    """What would keep the figure from being written is found now rather than in the end."""
+    """Reports now if the figure cannot be written at the end."""
     formats = extra("matplotlib.backend_bases").FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise BadInput(f"{path}: a figure's name ends in {', '.join('.' + name for name in formats)}")

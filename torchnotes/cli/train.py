@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     options.device = device_of_rank(options.device)
     options.lr = options.lr or OPTIMIZERS[options.optimizer][1]
     with ranks_on(options.device, options.timeout or TIMEOUT) as ranks, threads(torch.get_num_threads()):
-        ranks.from_first(check_available)  # what the report needs is missed now rather than in the end
+        ranks.from_first(check_available)  # report missing packages before training
         program = Program(Options(**{field.name: vars(options)[field.name] for field in fields(Options)}), ranks)
         if ranks.first:
             learned, chosen, tested = program.counts
