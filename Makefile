@@ -76,7 +76,7 @@ bench: build
 	$(HERE) $(PY) -m benchmarks.scaling
 	$(HERE) $(PY) -m benchmarks.publish
 
-# Compares with torch on the samples of torch's own tests, and with UPSTREAM, a checkout of PyTorch, on torch's own tests.
+# Compares with torch on the samples of torch's tests; with UPSTREAM, a PyTorch checkout, also runs these tests.
 conformance: $(VENV)/usable $(VENV)/tests
 	env "PYTHONPATH=$(CURDIR):$(CURDIR)/tests" $(PY) -W ignore -m conformance \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(UPSTREAM),--upstream '$(UPSTREAM)')

@@ -20,7 +20,12 @@ def module(forward: str, base: type[nn.Module] = nn.Module, others: str = "a=Non
     """A module whose forward has this source and runs in the caller's namespace."""
     source = f"def forward(self, x, {others}):\n" + textwrap.indent(forward.strip("\n"), "    ")
     file = f"<{forward}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # where convert reads it
+    linecache.cache[file] = (
+        len(source),
+        None,
+        source.splitlines(keepends=True),
+        file,
+    )  # convert reads the source from there
     members: dict[str, Any] = {}
     exec(compile(source, file, "exec"), sys._getframe(1).f_globals, members)
     made = type("Module", (base,), members)()

@@ -123,7 +123,7 @@ def nobody_reads():
     os.close(read)
     with os.fdopen(write, "w") as file:
         yield file
-        file.flush()  # main has seen to it that this is no error
+        file.flush()  # main has made sure that this does not raise
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def full_disk():
         pytest.skip("there is no /dev/full")
     with open("/dev/full", "w") as file:
         yield file
-        file.flush()  # main has seen to it that this is no error
+        file.flush()  # main has made sure that this does not raise
 
 
 @pytest.mark.parametrize(("to", "status", "told"), ((nobody_reads, 141, ""), (full_disk, 2, "No space left on device")))
@@ -220,7 +220,7 @@ def test_import_loads_no_optional_package():
 
 
 def test_bench_measures_and_draws(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)  # where the process of a case finds the benchmarks
+    monkeypatch.chdir(ROOT)  # subprocesses import the benchmarks from there
     to = [
         f"--{kind}={tmp_path / name}" for kind, name in (("json", "rows.json"), ("csv", "rows.csv"), ("plot", "a.png"))
     ]

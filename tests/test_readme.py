@@ -35,7 +35,7 @@ def test_links_exist(document: Path):
 
 
 def test_code_and_decisions_refer_to_each_other():
-    """Every page is named where the code does what it explains, and every page that the code names exists."""
+    """Code names every page of docs/decisions, and every page that the code names exists."""
     sources = [p for folder in ("csrc", "torchnotes", "benchmarks") for p in (ROOT / folder).rglob("*.*")]
     code = "".join(p.read_text() for p in sources if p.suffix in (".py", ".h", ".cpp", ".cuh", ".cu"))
     pages = {p.name for p in (ROOT / "docs/decisions").glob("*.md")} - {"index.md"}

@@ -13,7 +13,7 @@ OURS = {name: f for name, f in vars(torchnotes.functional).items() if inspect.is
 FILLS = {name: f for name, f in vars(torchnotes.init).items() if inspect.isfunction(f)}
 OTHER_ARGUMENTS = {"batch_norm", "binary_cross_entropy_with_logits"}  # torch.X and torch.nn.functional.X differ
 CLASSES = torch.tensor([0, 2, 1, 1])
-ARGUMENTS = {  # after the first
+ARGUMENTS = {  # the arguments after the first one
     "batch_norm": lambda x: (None, None, None, None, True),
     "binary_cross_entropy_with_logits": lambda x: (torch.ones_like(x),),
     "cross_entropy": lambda x: (CLASSES.to(x.device),),

@@ -1,4 +1,4 @@
-"""The row drivers, rows.h and columns.h of csrc/cpu and csrc/cuda, with the operations of tests/native."""
+"""Tests the row drivers, rows.h and columns.h of csrc/cpu and csrc/cuda, with the operations of tests/native."""
 
 import os
 from typing import Any

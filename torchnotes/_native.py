@@ -1,6 +1,6 @@
 """Loads the native code: the schemas (_C) and the kernel library for this processor (_cpu_*).
 
-Its ImportErrors carry the package's name, so that python -m torchnotes can show the message without a traceback.
+Its ImportErrors have the package's name, so that python -m torchnotes can show the message without a traceback.
 """
 
 import importlib

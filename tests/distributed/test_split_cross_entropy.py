@@ -125,7 +125,7 @@ def test_loss_and_gradients_are_those_of_all_classes(sizes, weighted, probabilit
     ours.backward(g)
     close(on_all_ranks(own.grad), exact.grad, dtype)
     if probabilities:
-        close(on_all_ranks(own_target.grad), exact_target.grad, dtype, 40)  # of numbers up to 30, of 16 bits
+        close(on_all_ranks(own_target.grad), exact_target.grad, dtype, 40)  # values up to 30, rounded to 16 bits
 
 
 @pytest.mark.parametrize(

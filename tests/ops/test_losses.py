@@ -27,7 +27,7 @@ def test_large_sums_are_accurate(operation: Operation, device):
 @EVERY
 @pytest.mark.parametrize("check", derivatives.ALL, ids=lambda check: check.__name__)
 def test_every_weight_has_derivatives(operation: Operation, check, device):
-    """Also where the builtin has none."""
+    """Even if torch's has none."""
 
     def with_gradient(shape):
         return positive(shape).requires_grad_()

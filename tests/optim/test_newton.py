@@ -318,7 +318,7 @@ def test_step_with_too_little_decrease(f, start, end, method):
 @pytest.mark.parametrize("error", (ArithmeticError, KeyboardInterrupt))
 @pytest.mark.parametrize("call", range(1, 7))
 def test_a_closure_that_raises(call, error, method):
-    """The parameters stay at the best point so far."""
+    """The parameters are left at the best point found so far."""
     x = leaf(-1.2, 1)
     seen = []
 

@@ -71,7 +71,9 @@ def test_stochastic_rounding_uses_the_words_of_the_parameter_and_the_step(short,
         (words,) = element_bits(torch.tensor([1, step]), n, torch.float32)
         tiny = (np.abs(x) < 2.0**-14) & (short == torch.float16)  # where an ulp of float16 is 2^-24
         with np.errstate(invalid="ignore"):
-            exponents = np.maximum(np.where(tiny, -24, np.frexp(x)[1] - 24 + bits), -133)  # bfloat16's least is 2^-133
+            exponents = np.maximum(
+                np.where(tiny, -24, np.frexp(x)[1] - 24 + bits), -133
+            )  # the smallest bfloat16 is 2^-133
             places = np.ldexp(np.abs(x).astype(np.float64), -exponents)
             few = np.where(tiny, 24, bits)  # as many random bits as are truncated
             u = np.floor(words * 2.0 ** (few - 32)) * 2.0**-few

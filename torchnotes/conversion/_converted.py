@@ -1,4 +1,4 @@
-"""The classes to which convert changes modules. In the forward of their owner, modules take shortcuts together.
+"""The classes of converted modules, which take shortcuts together in the forward of their owner.
 
 torch.fx shows what the forward of a module, the owner, does with the results of the modules inside it. While that
 forward runs, a layer also computes the activation that follows it, which then returns its input unchanged; a batch

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..autograd.function import Function
 
-Group = Any  # torch.distributed.ProcessGroup, which a torch without distributed lacks
+Group = Any  # torch.distributed.ProcessGroup, which does not exist in builds of torch without distributed
 
 _collectives = torch.ops._c10d_functional
 

@@ -1,7 +1,7 @@
 """Random numbers on DTensors. Each rank generates those of its own shard, which are the numbers of the full tensor,
 because an element's number is a function of the key and of its index in the full tensor.
 
-Every rank draws the key from its own generator. That takes no message, but requires the same seed on all ranks, as in
+Every rank draws the key from its own generator. This takes no message, but requires the same seed on all ranks, as in
 torch. Initializers check this in every call. Dropout checks it once per mesh, because a message takes longer than the
 dropout of a small tensor (0.15 to 0.6 ms by gloo), and on a GPU it would synchronize. This finds ranks that were seeded
 differently, but not ranks whose generators have diverged since.

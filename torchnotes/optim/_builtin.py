@@ -14,10 +14,10 @@ def builtin_step(optimizer: type[torch.optim.Optimizer]) -> Callable[..., Any]:
 
 
 def step_as_torch(optimizer: Any) -> None:
-    """Performs a step of one of our optimizers with torch's. Of our options it supports clipping.
+    """Runs torch's step for one of our optimizers. Of our additional options it supports clipping.
 
-    torch's step changes one parameter after the other. If it raises, the cause is most likely in a group that our
-    kernels do not support. These groups go first, so that the others have not changed yet. The gradients are restored.
+    torch's step updates one parameter after the other. If it raises, the cause is most likely in a group that our
+    kernels do not support. These groups go first, so that the others are still unchanged. The gradients are restored.
     """
     groups = optimizer.param_groups
     in_order = sorted(groups, key=lambda group: optimizer.gathered([group], []) is not None)

@@ -24,7 +24,7 @@ from .gradient_norm import gradient_norm, norm_over_ranks
 
 Group = dict[str, Any]
 States = dict[Tensor, dict[str, Any]]
-Begun = list[tuple[dict, dict]]  # dicts of states, and what to add to each
+Begun = list[tuple[dict, dict]]  # dicts of states, and the new entries of each
 Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of a 16-bit parameter
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
@@ -160,7 +160,7 @@ class Fused(torch.optim.Optimizer):
 
     def _bundles(self, params: list[Tensor], state: States, names: Names, first: bool = False) -> list[Bundle]:
         found = self._gather(params, state, names)
-        assert found is not None  # it was not a moment ago
+        assert found is not None  # an earlier call has succeeded
         return bundles(found[0], names, first)
 
     def _begin(self, group: Group, params: list[Tensor], names: Names, begun: Begun) -> States:
@@ -193,7 +193,7 @@ class Fused(torch.optim.Optimizer):
         return [self._call(*pair, number, grad_scale, found_inf) for number, pair in enumerate(pairs)]
 
     def norm_over_ranks(self) -> Tensor | None:
-        """The norm of all gradients if they are split among ranks; all ranks must call it, whatever they hold."""
+        """The norm of all gradients if they are split among ranks. All ranks must call it, even without gradients."""
         if self.process_group is None and not any_dtensor(chain(*(group["params"] for group in self.param_groups))):
             return None
         pairs = ((p, p.grad) for group in self.param_groups for p in group["params"])
@@ -202,7 +202,7 @@ class Fused(torch.optim.Optimizer):
     def _call(
         self, group: Group, bundle: Bundle, number: int, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> tuple:
-        """The arguments of call_on for a bundle, which has this number in the step."""
+        """The arguments of call_on for the bundle with this number in the step."""
         like = bundle.like
         lr = group["lr"]
         waits = not (isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda and lr.numel() == 1)

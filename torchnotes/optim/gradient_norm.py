@@ -37,7 +37,7 @@ def norm_over_ranks(tensors: Iterable[tuple[Tensor, Tensor | None]], group: Grou
     """The norm, in float64, of all tensors, which may have any devices and dtypes.
 
     DTensors count as a whole and, with a group, the tensors of all its ranks are included. The first tensor of a pair
-    tells how the second, which may be None, is placed.
+    has the placement of the second, which may be None.
     """
     placed: dict[Any, list[Tensor]] = {}  # local tensors, by placement
     device = None

@@ -14,7 +14,7 @@ and in several variables C = L / (2 lambda), with L the Lipschitz constant of H 
 If H is not positive definite, -H^-1 g may lead up, or not exist. Along an eigenvector of H with eigenvalue lambda_i and
 the component g_i of g, -g_i / |lambda_i| always leads down: d = -|H|^-1 g, which is Newton's step if H is positive
 definite, and doubles the distance to a saddle. A |lambda_i| up to n eps max |lambda|, the rounding error of all
-eigenvalues, cannot be distinguished from 0. It is replaced by the greatest one: the step is then that of gradient
+eigenvalues, cannot be distinguished from 0. It is replaced by the largest one: the step is then that of gradient
 descent, 1/L, and if g_i is a rounding error so is the step.
 
 For many parameters H is too large, but H v is the gradient of g^T v. Conjugate gradients (Steihaug) improve d until
@@ -37,9 +37,9 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..distributed.shards import is_dtensor
 
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # about sqrt(eps): nearer to x* than that, f looks constant
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # about sqrt(eps): closer to x*, f looks constant
 _METHODS = ("auto", "exact", "cg")
-_FEW = 256  # parameters; conjugate gradients need some hundred products at most, a Hessian one per parameter
+_FEW = 256  # parameters; conjugate gradients need at most a few hundred products, a Hessian one per parameter
 _ROWS = 64  # of the Hessian, computed at a time
 _HALVINGS = 60
 _ARMIJO = 1e-4
@@ -212,12 +212,12 @@ class Newton(Optimizer):
     is None before the first step and after one that raised.
 
     lr: the fraction of Newton's step that is tried first; only 1 makes convergence quadratic
-    max_iter: how many times a step changes the parameters, at most
-    tolerance_grad: the norm of the gradient at which to stop, be it at a minimum or a saddle; by default 1e-8 in
+    max_iter: the maximum number of times that a step changes the parameters
+    tolerance_grad: the norm of the gradient at which to stop, at a minimum or a saddle; by default 1e-8 in
         float64 and 1e-4 in float32
     method: "exact" solves with the Hessian, "cg" needs only Hessian-vector products; "auto" is "exact" for up to 256
         parameters
-    max_cg: how many such products "cg" computes for one change of the parameters, at most
+    max_cg: the maximum number of such products that "cg" computes for one change of the parameters
     """
 
     report: Report | None = None

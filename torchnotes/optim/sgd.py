@@ -23,8 +23,8 @@ class SGD(Fused, torch.optim.SGD):
     rounding: how bfloat16 and half parameters are rounded: "nearest", "stochastic" (up or down, right on average) or
         "kahan" (saves the rounding error, in a state as large as the parameter)
     max_grad_norm: scales all gradients down together, so that their norm is at most this; see `grad_norm`
-    process_group: ranks each of which has some of the parameters that are clipped together, as in a pipeline, or with
-        ZeroRedundancyOptimizer around `functools.partial(SGD, process_group=...)`: the norm includes all of them
+    process_group: the ranks among which the parameters are distributed, for a norm of all of them; with pipelines, or
+        with ZeroRedundancyOptimizer around `functools.partial(SGD, process_group=...)`
 
     Parameters may be DTensors, such as those of fully_shard: each rank updates its local tensors, clips by the norm of
     the full gradients, and rounds like a single process, bit for bit. A checkpoint of torch's optimizer, saved with
@@ -68,7 +68,7 @@ class SGD(Fused, torch.optim.SGD):
         self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
     def takes(self, group: Group) -> bool:
-        return self.defaults["differentiable"] is False  # torch ignores the group's
+        return self.defaults["differentiable"] is False  # torch ignores that of the group
 
     def keeps(self, group: Group) -> tuple[str, ...]:
         return self.states if group["momentum"] != 0 else ()

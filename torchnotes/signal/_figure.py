@@ -1,4 +1,4 @@
-"""The pictures of torchnotes.signal."""
+"""The figures of torchnotes.signal."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
