@@ -45,7 +45,7 @@ def test_call_mode():
     torch.func.grad(lambda x: modes.append(call_mode(x)) or x.sum())(plain)
     torch.func.jvp(lambda x: modes.append(call_mode(x)) or x, (plain,), (plain,))
     assert modes == [TRANSFORM] * 3
-    assert call_mode(plain) == DIRECT, "and not any more when the transform is over"
+    assert call_mode(plain) == DIRECT, "only inside the transform"
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

@@ -57,7 +57,7 @@ def test_modes_axes_and_groups(name):
     assert fan(w, mode="fan_in", axes=(-1, 0)) == pytest.approx(4 * 30, rel=1e-5)
     assert fan(w, mode="fan_out", groups=2) == pytest.approx(36, rel=1e-5)
     assert fan(w, mode="fan_in", axes=(0, 1), groups=2) == pytest.approx(36, rel=1e-5)
-    assert fan(w, mode="fan_in", groups=2) == pytest.approx(120, rel=1e-5), "dimension 1 counts those of a group"
+    assert fan(w, mode="fan_in", groups=2) == pytest.approx(120, rel=1e-5), "dimension 1 has the channels of one group"
 
 
 @pytest.mark.parametrize("name", ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"))

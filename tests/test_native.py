@@ -153,7 +153,7 @@ def test_import_requires_only_torch(run):
 def test_memory_of_a_freed_result_is_reused_immediately(run):
     """Reused memory is still in the cache. glibc does this for plain malloc blocks."""
     if platform.libc_ver()[0] != "glibc":
-        pytest.skip("another malloc decides otherwise")
+        pytest.skip("requires glibc's malloc")
     code = """
 import torch, torchnotes.functional as F
 x = torch.zeros(1_000_000, requires_grad=True)
@@ -168,7 +168,7 @@ print(len({addresses() for _ in range(50)}))
     assert int(run(code)) <= 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory by what Linux tells of it")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory by figures of Linux")
 def test_out_of_memory_raises(run):
     code = """
 import resource, torch, torchnotes.functional as F
@@ -185,7 +185,7 @@ def test_large_results_use_huge_pages(run):
     """Requires a kernel that provides huge pages on request and reports how many."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not setting.exists() or "[madvise]" not in setting.read_text():
-        pytest.skip("this kernel does not give huge pages on request alone")
+        pytest.skip("requires a kernel that provides huge pages only on request")
     code = """
 import torch, torchnotes.functional as F
 def huge():

@@ -479,7 +479,7 @@ def test_only_flagged_models_are_tried_with_the_given_schemes():
     assert found.tried == ("he_uniform", "default")
     assert found.holding == ({"scheme": "he_uniform"},)
     shallow = propagation(init.initialize_(nn.MLP((32,) * 9, "relu"), "default", seed=0), x, schemes=("lecun", "he"))
-    assert [held["scheme"] for held in shallow.holding] == ["he", "lecun"], "nine halves are too few to be flagged"
+    assert [held["scheme"] for held in shallow.holding] == ["he", "lecun"], "nine halvings are too few to be flagged"
     assert propagation(model, x, schemes=()).tried == ()
     assert propagation(model, x, limit=1e100).tried == ()
     assert propagation(model, x, schemes=()).verdict.count("hold") == 0

@@ -605,7 +605,7 @@ def test_standard_streams_may_be_closed(blobs, short, monkeypatch, name):
     getattr(sys, name).close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="by a shell")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 def test_the_files_of_standard_streams_may_be_closed(blobs, tmp_path):
     command = quick("--data", blobs, "--output", tmp_path, "--epochs", "1")
     command = shlex.join([sys.executable, "-m", "torchnotes", *command])

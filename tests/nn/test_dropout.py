@@ -78,7 +78,7 @@ def test_the_linear_layer_has_the_mean_and_variance_of_dropout_on_its_input():
     for o in range(2):
         standard = ((sampled[:, o] - mean[o]) / variance[o].sqrt()).detach().numpy()
         assert stats.kstest(standard, "norm").pvalue > 1e-3
-    assert abs(np.corrcoef(sampled.T)[0, 1]) < 4.5 / math.sqrt(n), "each output has noise of its own"
+    assert abs(np.corrcoef(sampled.T)[0, 1]) < 4.5 / math.sqrt(n), "the noise of outputs is independent"
 
 
 def test_gradient_of_the_linear_layer_is_that_of_the_sample():

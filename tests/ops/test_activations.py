@@ -115,9 +115,7 @@ def test_compiled_special_values(operation: Operation, options, dtype):
     torch._dynamo.reset()
 
 
-@pytest.mark.skipif(
-    torch.__version__ < (2, 12), reason="this compiler says that it exports; what it compiles is the builtin"
-)
+@pytest.mark.skipif(torch.__version__ < (2, 12), reason="older compilers claim to export, and compile torch's function")
 def test_compiled_backward_saves_no_mask():
     """Inductor generates slow CPU code for storing and loading bools."""
     from functorch.compile import make_boxed_func

@@ -77,7 +77,7 @@ def test_expected_loss_is_that_without_noise_plus_a_penalty(sigma):
     expected = 0.5 * (t - w @ x) ** 2 + penalty
     error = (losses.mean() - expected).item()
     assert abs(error) < 4.5 * losses.std().item() / math.sqrt(n)
-    assert penalty.item() > 20 * losses.std().item() / math.sqrt(n), "so many draws tell the penalty from nothing"
+    assert penalty.item() > 20 * losses.std().item() / math.sqrt(n), "the penalty is significant"
 
 
 @pytest.mark.parametrize("sigma", (0.1, 0.5, 1.0))

@@ -17,7 +17,7 @@ from torchnotes.functional import linear_cross_entropy
 from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY
 
 TORCHS = getattr(builtin, "linear_cross_entropy", None)
-needs_torchs = pytest.mark.skipif(TORCHS is None, reason="torch has it from 2.13 on")
+needs_torchs = pytest.mark.skipif(TORCHS is None, reason="new in torch 2.13")
 N, F, C = 7, 5, 11
 SHAPES = ((), (3,), (2, 3))  # dimensions of the logits after the classes
 EXTENSIONS = ({}, dict(z_loss=0.1), dict(logit_softcap=1.5), dict(z_loss=0.1, logit_softcap=1.5))
@@ -477,7 +477,7 @@ def test_bits_do_not_depend_on_threads():
             loss = linear_cross_entropy(x, W, t, options=Chunk(20))
             results.append((loss.detach(), *torch.autograd.grad(loss, (x, W))))
     if not all(map(torch.equal, products[0] * 2, products[1] + products[2])):
-        pytest.skip("on this processor the products of matrices, which are MKL's, depend on the number of threads")
+        pytest.skip("MKL's matrix products depend on the number of threads on this processor")
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert torch.equal(a, b)

@@ -65,8 +65,8 @@ def test_smoothed_loss_is_convex_and_converges():
             assert ((smoothed - rho) >= -1e-16).all()
             assert ((smoothed - rho) <= h / 4 + 1e-15).all()
             (slope,) = torch.autograd.grad(smoothed.sum(), f)
-            assert (slope.diff() <= 1e-15).all(), "convex: by f the slope rises, by r = y - f it falls"
-            assert slope.diff().abs().max() <= 1e-4 / (2 * h) + 1e-12 or h < 1e-4, "and without a jump"
+            assert (slope.diff() <= 1e-15).all(), "convex: the slope rises with f and falls with r = y - f"
+            assert slope.diff().abs().max() <= 1e-4 / (2 * h) + 1e-12 or h < 1e-4, "the slope has no jump"
 
 
 def test_numpy_quantiles():

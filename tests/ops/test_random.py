@@ -488,7 +488,7 @@ def test_bad_arguments(op, device):
 
 
 @ALL
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is one device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
 def test_rejects_a_generator_on_another_device(op):
     for device, other in (("cpu", "cuda"), ("cuda", "cpu")):
         x = torch.ones(3, device=device)
