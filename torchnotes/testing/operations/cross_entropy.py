@@ -186,7 +186,8 @@ CROSS_ENTROPY = {
         gradient_strides=False,
         mixes_dtypes=True,
         unchecked={"mismatched_operands": "tests/ops/test_cross_entropy.py"},
-        bound=Bound(mean=1.1, largest=1.5, roundings=1.0, few=2.5, share=0.02),
+        # The largest error is that of one logit among 60,000.
+        bound=Bound(mean=1.1, largest=2.5, roundings=1.0, few=2.5, share=0.02),
     ),
     "linear_cross_entropy": Operation(
         F.linear_cross_entropy,
