@@ -53,7 +53,7 @@ REFUSED = (
     ("bench dance", "there is no benchmark of dance"),
     ("bench sigmoid --cases dance", "no case has the name dance"),
     ("bench sigmoid --sizes 0", "'0' is not a whole number of at least 1"),
-    ("bench sigmoid --device nowhere", "'nowhere' is no device that is here"),
+    ("bench sigmoid --device nowhere", "'nowhere' is not an available device"),
     ("bench sigmoid --csv nowhere/rows.csv", "nowhere/rows.csv: nothing can be written there"),
     ("signal --layers 0", "--layers"),
     ("signal --layers -3", "--layers"),
@@ -87,7 +87,7 @@ REFUSED = (
     ("train --timeout 60", "--timeout is for processes that torchrun starts"),
     ("check sigmoyd", "no operation is called 'sigmoyd': did you mean sigmoid?"),
     ("check zzz", "no operation is called 'zzz': there are sigmoid, tanh"),
-    ("check --device cuda:99", "'cuda:99' is no device that is here"),
+    ("check --device cuda:99", "'cuda:99' is not an available device"),
     ("check --json missing/x.json", "missing/x.json: nothing can be written there: No such file"),
     ("check --json folder.png", "folder.png: nothing can be written there: Is a directory"),
     ("check --seed x", "'x' is not a whole number"),
@@ -240,5 +240,5 @@ def test_ignores_the_benchmarks_of_another_project(monkeypatch, tmp_path):
     for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    with pytest.raises(BadInput, match="the benchmarks are not there"):
+    with pytest.raises(BadInput, match="no benchmarks found"):
         bench.part("runner")

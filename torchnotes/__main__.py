@@ -1,7 +1,7 @@
-"""python -m torchnotes COMMAND: what can be done without writing a program.
+"""python -m torchnotes COMMAND
 
-Bad input is answered by one line and exit status 2, and so are too little memory and a full disk. The status is 130
-after Ctrl-C, and 141 where nobody reads the output any more, as in `python -m torchnotes predict model.pt | head`.
+Bad input, too little memory and a full disk print one line and exit with status 2. The status is 130 after Ctrl-C, and
+141 if the output is closed early, as in `python -m torchnotes predict model.pt | head`.
 """
 
 import argparse

@@ -50,7 +50,7 @@ def device(text: str) -> torch.device:
         found = torch.device(text)
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no device that is here") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not an available device") from error
     if found.type == "meta":
         raise argparse.ArgumentTypeError("'meta' computes nothing")
     return found

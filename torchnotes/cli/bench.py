@@ -1,10 +1,10 @@
-"""measure operations beside their rivals, torch eager and torch.compile
+"""measure operations against torch eager and torch.compile
 
-Each case is checked against float64 first. Median times, and what is allocated; of several operations or of all, which
-takes an hour. Examples:
+Each case is first checked against float64. Reports median times and allocated memory, for the given operations or for
+all of them, which takes an hour. Examples:
 
   bench sigmoid tanh --sizes 64 100000    two operations, every case at these sizes
-  bench network --plot network.png        training steps of whole networks, and a picture
+  bench network --plot network.png        training steps of whole networks, and a plot
 """
 
 import argparse
@@ -29,7 +29,7 @@ def part(name: str) -> Any:
     beside = Path(torchnotes.__file__).parents[1] / "benchmarks"
     found = importlib.util.find_spec("benchmarks")
     if found is None or Path(str(found.origin)).parent != beside:
-        raise BadInput(f"the benchmarks are not there: start this in {beside.parent}")
+        raise BadInput(f"no benchmarks found: run this in {beside.parent}")
     return importlib.import_module(f"benchmarks.{name}")
 
 

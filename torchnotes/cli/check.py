@@ -1,13 +1,13 @@
-"""check derivatives, accuracy and agreement with torch of every operation, on this machine
+"""check the derivatives and the accuracy of every operation on this machine
 
-gradcheck, second order  torch.autograd's gradcheck and gradgradcheck, forward mode included
-float32 to float16       the error of value and gradients against float64 and, in parentheses, torch's own on the same
-                         inputs: the greatest one in the case that compares worst. The unit is eps times the exact
-                         number (of activations, of noise, of parameters after a step) or times the greatest one: a
-                         rounding is half of it. Of random numbers the distance of their distribution function from
-                         the exact one, times sqrt(n), and its bound
-agreement                with torch, over the options, in float64 and float32. Of random operations the mean, the
-                         variance, and that the same key gives the same numbers for any number of threads
+gradcheck, second order  torch.autograd's gradcheck and gradgradcheck, including forward mode
+float32 to float16       the largest error against float64 and, in parentheses, torch's for the same inputs, in the case
+                         that compares worst. The unit is the last place of each number (activations, noise,
+                         parameters after a step), or eps times the largest number; one rounding is half a unit. For
+                         random numbers: the distance of their distribution function from the exact one, times sqrt(n),
+                         and its bound
+agreement                with the reference and with torch, for all options, in float64 and float32. For random
+                         operations: the mean, the variance, and the same numbers for any number of threads
 
 The exit status is 1 if anything fails.
 """

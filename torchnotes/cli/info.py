@@ -1,4 +1,4 @@
-"""say how torchnotes was built, and which kernels it runs"""
+"""show how torchnotes was built and which kernels it uses"""
 
 import argparse
 

@@ -1,8 +1,7 @@
-"""tell classes by a classifier that `train` has saved
+"""classify data with a network that `train` has saved
 
-Prints a line for each row, with its class and the probability of that, and in the end how many are right, where the
-data say so. A classifier of the digits reads these by default, those that it was trained with among them; any other
-needs --data.
+Prints the class of each row and its probability, and the accuracy if the data contain the true classes. A digits
+classifier reads the digits by default, including those that it was trained on; any other classifier needs --data.
 """
 
 import argparse

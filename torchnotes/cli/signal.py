@@ -1,7 +1,7 @@
-"""show how the variances of a signal and of its gradient change over the layers of a network
+"""show how the variance of a signal and of its gradient changes through the layers of a network
 
-Dense layers of one width, by default a hundred, with each of the notes' activations and started by each of their
-schemes. With one activation and one scheme: every layer, what the notes predict for it and what is measured.
+The network has dense layers of one width, a hundred by default, with each of the notes' activations and initialization
+schemes. For one activation and one scheme: the predicted and the measured variance of every layer.
 """
 
 import argparse
@@ -84,7 +84,9 @@ def _summary(networks: dict[tuple[str, str], signal.Propagation]) -> str:
         rows.append((activation, scheme, *texts, ", ".join(map(str, found.flags)) or "holds"))
         held.setdefault(activation, []).extend(() if found.flags else (scheme,))
     lines = (f"{activation}: {' and '.join(schemes) or 'none of these'}" for activation, schemes in held.items())
-    return "\n".join((table(header, rows), "", f"What holds both within a factor of {limit:g}:", *lines))
+    return "\n".join(
+        (table(header, rows), "", f"Schemes that keep both variances within a factor of {limit:g}:", *lines)
+    )
 
 
 def _record(activation: str, scheme: str, found: signal.Propagation) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""train the notes' classifier, by torchnotes and by torch side by side
+"""train the notes' classifier with torchnotes and with torch, and compare the two
 
-Dense layers, each with batch normalisation, an activation and Gaussian dropout, and a softmax cross-entropy learn to
-tell classes apart: scikit-learn's digits, or the rows of a file. Both networks start from the same parameters and see
-the same batches; they are compared, and the best state of ours is saved for `python -m torchnotes predict`. Ctrl-C
-ends the training early and keeps what there is; --resume goes on after the last epoch that is complete. On the CPU a
-few steps of throwaway networks are timed first, for the number of threads, unless --threads or OMP_NUM_THREADS says it.
+A network of dense layers, each with batch normalization, an activation and Gaussian dropout, learns to classify
+scikit-learn's digits or the rows of a file. Both networks start from the same parameters and see the same batches. The
+best state of ours is saved for `python -m torchnotes predict`. Ctrl-C stops the training early and keeps the results;
+--resume continues after the last complete epoch. On the CPU, a few steps of temporary networks are timed first to
+choose the number of threads, unless --threads or OMP_NUM_THREADS sets it.
 
-`torchrun --nproc-per-node N -m torchnotes train` divides every batch among N processes.
+`torchrun --nproc-per-node N -m torchnotes train` splits every batch among N processes.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", type=device, default=torch.device("cpu"))
     add("--dtype", choices=("float32", "float64", "bfloat16"), default="float32")
     add("--seed", type=at_least(0), default=0, metavar="N")
-    add("--compile", action="store_true", help="beside them torch's network, compiled")
+    add("--compile", action="store_true", help="also train torch's network with torch.compile")
     add("--output", type=Path, default=Path("torchnotes-run"), metavar="FOLDER", help="for the report and the model")
     add(
         "--resume",
