@@ -29,11 +29,14 @@ SLOW = re.compile(r"inductor|compile|export|opcheck|operators|opinfo|by_ranks|si
 # Tests of kernels run again for every instruction set. Tests of compilers and of derivatives built from them do not.
 OF_KERNELS = re.compile(r"tests/(ops|optim)/(?!test_linear_cross_entropy|test_newton)")
 NOT_OF_KERNELS = re.compile(
-    r"inductor|compile|export|composition|third|gradcheck|derivatives|vmap|transforms|dual|fake|autocast|hooks|opcheck"
+    r"inductor|compile|export|composition|third|gradcheck|derivatives|descent|vmap|transforms|dual|fake|autocast|hooks"
+    r"|opcheck"
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "TORCHNOTES_KERNELS" in os.environ:  # CUDA on the CPU knows no threads of torch
+        items[:] = [item for item in items if "threads" not in item.name]
     items.sort(key=lambda item: bool(SLOW.search(item.nodeid)))
     for item in items:
         generic = "check" in getattr(getattr(item, "callspec", None), "params", {})
