@@ -13,7 +13,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet
 HERE := env "PYTHONPATH=$(CURDIR)"
-PYTEST := $(PY) -m pytest -q -n auto --dist loadgroup
+# Tests are handed out one by one: the slowest come last.
+PYTEST := $(PY) -m pytest -q -n auto --maxschedchunk 1
 SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
 .PHONY: build train test test-all kernels check format bench conformance docs wheel sanitize clean
 .DELETE_ON_ERROR:
@@ -102,7 +103,7 @@ UNDER_SANITIZERS := env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 
 sanitize: $(VENV)/tests
 	TORCHNOTES_SANITIZE=1 TORCHNOTES_INSTRUCTION_SETS=native \
 		$(PY) setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
-	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -n auto -p no:cacheprovider -m kernels tests/ops tests/optim
+	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -n auto --maxschedchunk 1 -p no:cacheprovider -m kernels tests/ops tests/optim
 	$(UNDER_SANITIZERS) $(VENV)/bin/pytest -q -p no:cacheprovider "tests/test_distributed.py::test_by_ranks[3]"
 
 clean:

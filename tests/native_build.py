@@ -1,5 +1,6 @@
 """Builds C++ and CUDA code for the tests with the flags of setup.py."""
 
+import fcntl
 import os
 import runpy
 import shlex
@@ -53,10 +54,12 @@ class Build:
     def run(self) -> None:
         """Builds what is out of date. Raises RuntimeError with the compiler's messages."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "build.ninja").write_text("".join(self.statements))
         jobs = os.environ.get("MAX_JOBS")
         command = [sys.executable, "-m", "ninja", "-C", str(self.folder), "-k0", *(["-j", jobs] if jobs else [])]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that run tests, one builds
+            (self.folder / "build.ninja").write_text("".join(self.statements))
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stdout}")
 

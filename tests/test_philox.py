@@ -21,10 +21,10 @@ KNOWN = (
 )
 
 
-pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("philox")]  # builds in one process only
+pytestmark = pytest.mark.kernels
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def library() -> ctypes.CDLL:
     build = Build(f"philox_{INSTRUCTION_SET}")
     command = [*COMPILER, *SETUP["cpu_flags"](INSTRUCTION_SET)]

@@ -16,10 +16,10 @@ EPSILON = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-6, torc
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3, torch.float16: 1e-3}
 
 
-pytestmark = [pytest.mark.kernels, pytest.mark.xdist_group("rows")]  # builds in one process only
+pytestmark = pytest.mark.kernels
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rows() -> Any:
     """The compiled drivers."""
     name = "cuda_on_cpu" if "TORCHNOTES_KERNELS" in os.environ else INSTRUCTION_SET
