@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,8 +68,8 @@ class WithoutVmap(torch.autograd.Function):
     forward, setup_context, backward = Tanh.forward, Tanh.setup_context, Tanh.backward
 
 
-class UnnoticedWrite(Tanh):
-    """Saves its output as an attribute, so that autograd cannot detect that it was overwritten."""
+class SavesACopy(Tanh):
+    """Takes memory, and does not notice that its output is overwritten."""
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -105,6 +106,23 @@ def by_torch(input: Tensor) -> Tensor:
     return torch.tanh(input)
 
 
+@torch.library.custom_op("wrong::tanh", mutates_args=())
+def operator(x: Tensor, same: Tensor) -> Tensor:
+    """Accepts a second operand of any size and dtype; its fake kernel returns another dtype."""
+    return torch.tanh(x)
+
+
+operator.register_fake(lambda x, same: x.new_empty(x.shape, dtype=torch.int64))
+operator.register_autograd(
+    lambda ctx, g: (g * (1 - ctx.saved_tensors[0] ** 2), None),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(output),
+)
+
+
+def by_operator(input: Tensor) -> Tensor:
+    return operator(input, input.detach())
+
+
 WRONG: dict[str, tuple[Callable[..., Tensor], ...]] = {
     "values": (off, where(lambda x: x.numel() == 0, lambda x: x[None]), lambda input: F.tanh(input).float()),
     "layouts": (where(lambda x: not x.is_contiguous(), off), transposed_output),
@@ -125,11 +143,11 @@ WRONG: dict[str, tuple[Callable[..., Tensor], ...]] = {
     "dual_numbers": (by(WrongTangent),),
     "compositions": (by(WrongTangent), by(ConstantSlope)),
     "vmap": (by(WithoutVmap),),
-    "saved_tensors": (by(SavesTheInput), by(UnnoticedWrite), lambda input: F.tanh(torch.exp(input).log())),
+    "saved_tensors": (by(SavesTheInput), by(SavesACopy), lambda input: F.tanh(torch.exp(input).log())),
     "gradient_modes": (where(lambda x: not torch.is_grad_enabled(), off), lambda input: F.tanh(input).detach()),
     "hooks_and_checkpointing": (lambda input: F.tanh(input) + torch.rand(()),),
     "autocast": (lambda input: F.tanh(input @ torch.eye(input.shape[-1], dtype=input.dtype)),),
-    "mismatched_operands": (),
+    "mismatched_operands": (by_operator,),
     "bad_arguments": (lambda input: F.tanh(torch.as_tensor(input)), lambda input, nonsense=1: F.tanh(input)),
     "subclasses": (lambda input: F.tanh(input.as_subclass(Tensor)),),
     "other_dtypes": (lambda input: F.tanh(input if input.is_floating_point() else input.abs().double()),),
@@ -141,9 +159,9 @@ WRONG: dict[str, tuple[Callable[..., Tensor], ...]] = {
         where(lambda x: x.is_meta, lambda x: F.tanh(x).double()),
         where(lambda x: x.is_meta, torch.Tensor.t),
     ),
-    "operators": (),
+    "operators": (by_operator,),
     "opinfo": (where(lambda x: x.dtype == torch.int64, off),),
-    "concurrent_calls": (),
+    "concurrent_calls": (where(lambda x: threading.current_thread() is not threading.main_thread(), off),),
 }
 
 
@@ -155,7 +173,8 @@ def test_detects_a_wrong_operation(name, wrong):
     assert isinstance(wrong(input=torch.randn(2, 3, 5, 4)), Tensor)
 
     def all_of_this_name() -> None:
-        for each in checks(dataclasses.replace(TANH, function=wrong)):
+        library = "wrong" if wrong is by_operator else TANH.library
+        for each in checks(dataclasses.replace(TANH, function=wrong, library=library)):
             if each.name == name:
                 each()
 
@@ -165,6 +184,7 @@ def test_detects_a_wrong_operation(name, wrong):
 
 def test_every_check_has_a_wrong_operation():
     assert {each.name for each in checks(TANH)} == set(WRONG)
+    assert all(WRONG.values())
 
 
 def test_a_function_of_torchs_operations_passes():

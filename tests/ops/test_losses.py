@@ -32,7 +32,7 @@ def test_every_weight_has_derivatives(operation: Operation, check, device):
     def with_gradient(shape):
         return positive(shape).requires_grad_()
 
-    weighted = [each for each in operation.options if "weight" in each]
+    weighted = [each for each in operation.options if any("weight" in name for name in each)]
     options = [{**each, **{name: with_gradient for name in each if "weight" in name}} for each in weighted]
     check(dataclasses.replace(operation, options=tuple(options), more_options=()), device=device)
 

@@ -5,24 +5,15 @@ Measured in docs/decisions/training-command.md.
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
+
+from ..testing.running import threads
 
 STEPS = 50  # the most steps to time; at least 3 are timed
 SECONDS = 0.1  # for each number of threads
 WORTH_IT = 0.9  # largest ratio to the time with half as many threads
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def set_by_environment() -> bool:

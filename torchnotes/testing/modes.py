@@ -13,8 +13,8 @@ from .running import naming, outcome
 from .values import every
 
 
-def _sample(operation: Operation, device: Any, dtype: torch.dtype = torch.float32, **options: Any) -> Sample:
-    return operation.sample({**operation.options[0], **options}, operation.laid_out[-1], dtype, device)
+def _sample(operation: Operation, device: Any) -> Sample:
+    return operation.sample(operation.options[0], operation.laid_out[-1], torch.float32, device)
 
 
 def check_saved_tensors(operation: Operation, device: Any) -> None:
