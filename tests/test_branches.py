@@ -15,7 +15,7 @@ import torch
 import torch.fx
 from torch import nn
 from torch._subclasses import FakeTensorMode
-from torch.utils.checkpoint import checkpoint  # noqa: F401
+from torch.utils.checkpoint import checkpoint  # noqa: F401 # used by the sources below
 
 from conversion_checks import fused_in, module
 from torchnotes import convert

@@ -643,3 +643,17 @@ def test_cross_entropy_is_convex():
         exact = (predicted * v**2).sum(1) - (predicted * v).sum(1) ** 2
         torch.testing.assert_close(quadratic, exact, rtol=1e-10, atol=1e-14)
         assert (exact > -1e-15).all()
+
+
+def test_two_losses_in_one_dynamic_graph_compile():
+    torch._dynamo.reset()
+    x, y = (torch.randn(4, 5, requires_grad=True) for _ in range(2))
+    target = torch.tensor([0, 1, 2, 3])
+
+    def losses(x, y):
+        return F.cross_entropy(x, target) + F.cross_entropy(y, target)
+
+    compiled = torch.compile(losses, fullgraph=True, dynamic=True, backend="aot_eager")
+    found, expected = (torch.autograd.grad(f(x, y), (x, y)) for f in (compiled, losses))
+    torch.testing.assert_close(found, expected)
+    torch._dynamo.reset()

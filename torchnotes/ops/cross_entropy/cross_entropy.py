@@ -422,8 +422,7 @@ def cross_entropy(
     if compiling:
         # With dynamic=True the compiler takes default numbers for inputs, and fails at a second loss in one graph.
         smoothing, z = (0.0 if x == 0 else x for x in (label_smoothing, z_loss))
-        index = -100 if ignore_index == -100 else ignore_index
-        return _by_rows(input, target, weight, number, index, smoothing, z, *options[4:])
+        return _by_rows(input, target, weight, number, ignore_index, smoothing, z, *options[4:])
     try:
         return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
     except NotImplementedError:
