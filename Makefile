@@ -98,7 +98,7 @@ wheel: build
 # Runs the tests of kernels, and those on 3 ranks, with the address and undefined-behavior sanitizers, whose libraries
 # must be loaded before Python.
 SANITIZED := build/sanitize
-UNDER_SANITIZERS := env PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 \
+UNDER_SANITIZERS := env "PYTHONPATH=$(SANITIZED)/lib:$(CURDIR)" ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 sanitize: $(VENV)/tests
 	TORCHNOTES_SANITIZE=1 TORCHNOTES_INSTRUCTION_SETS=native \
