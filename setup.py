@@ -25,8 +25,10 @@ if only := os.environ.get("TORCHNOTES_INSTRUCTION_SETS"):  # a subset; native: t
     names = only.replace("native", torch.backends.cpu.get_cpu_capability().lower()).split()
     INSTRUCTION_SETS = {name: INSTRUCTION_SETS[name] for name in names if name in INSTRUCTION_SETS} or {"default": []}
 
+STANDARD = "-std=c++20"  # torch 2.11 compiles CUDA as C++17 by default
 # Contracts a product and a sum only where a formula says fma, so that every compiler gives the same bits.
 COMMON = [
+    STANDARD,
     "-O3",
     "-g0",
     "-fvisibility=hidden",
@@ -39,7 +41,7 @@ COMMON = [
     "-Wno-maybe-uninitialized",
     "-Wno-psabi",  # would note every SIMD vector that is passed without AVX
 ]
-NVCC = ["-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
+NVCC = [STANDARD, "-O3", "--fmad=false", "-DTORCHNOTES_SCALAR_ONLY"]
 SANITIZE = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 

@@ -20,7 +20,7 @@ CAPABILITY = torch.backends.cpu.get_cpu_capability().lower()
 INSTRUCTION_SET = CAPABILITY if CAPABILITY in ("avx2", "avx512") else "default"
 
 INCLUDES = [word for path in cpp_extension.include_paths() for word in ("-isystem", path)]
-COMPILER = [*shlex.split(os.environ.get("CXX", "g++")), "-std=c++20", "-fPIC", *SETUP["COMMON"], *INCLUDES]
+COMPILER = [*shlex.split(os.environ.get("CXX", "g++")), "-fPIC", *SETUP["COMMON"], *INCLUDES]
 # -Bsymbolic lets a library prefer its own functions, such as the more accurate tanhf of cuda_on_cpu.cpp.
 LINK = ["-Wl,-Bsymbolic-functions", f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
 

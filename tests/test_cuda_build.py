@@ -25,7 +25,6 @@ def nvcc() -> str:
 def test_every_kernel_compiles():
     command = [
         nvcc(),
-        "-std=c++20",
         "--threads=2",
         "--Werror=all-warnings",
         "--compiler-options=-fPIC",
