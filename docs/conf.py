@@ -20,7 +20,15 @@ html_copy_source = False
 html_show_copyright = False
 html_math_renderer = "mathml"
 html_theme_options = {"navigation_with_keys": False}
-extensions = ["sphinx.ext.autodoc", "myst_parser", "docs.derivation", "docs.docstrings", "docs.mathml"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "myst_parser",
+    "docs.derivation",
+    "docs.docstrings",
+    "sphinx.ext.napoleon",
+    "docs.mathml",
+]
+napoleon_custom_sections = [("Shape", "returns_style")]
 myst_heading_anchors = 3
 exclude_patterns = ["*.inc"]
 add_module_names = False

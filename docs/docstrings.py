@@ -39,6 +39,8 @@ def _escaped(text: str) -> str:
 
 
 def _process(app: Sphinx, what: str, name: str, object: Any, options: Any, lines: list[str]) -> None:
+    if "Example:" in lines:  # in the style that napoleon reads
+        return
     try:
         parameters = set(inspect.signature(object).parameters)
     except (TypeError, ValueError):

@@ -7,42 +7,85 @@ from .. import functional as F
 
 
 class Sigmoid(torch.nn.Sigmoid):
-    """1 / (1 + e^-input), like torch.nn.Sigmoid."""
+    """Applies :func:`~torchnotes.functional.sigmoid` to each element, like :class:`torch.nn.Sigmoid`.
+
+    Example:
+        >>> nn.Sigmoid()(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([0.1192, 0.5000, 0.8808])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.sigmoid(input)
 
 
 class Tanh(torch.nn.Tanh):
-    """The hyperbolic tangent of the input, like torch.nn.Tanh."""
+    """Applies :func:`~torchnotes.functional.tanh` to each element, like :class:`torch.nn.Tanh`.
+
+    Example:
+        >>> nn.Tanh()(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([-0.9640,  0.0000,  0.9640])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanh(input)
 
 
 class ReLU(torch.nn.ReLU):
-    """max(0, input), like torch.nn.ReLU."""
+    """Applies :func:`~torchnotes.functional.relu` to each element, like :class:`torch.nn.ReLU`.
+
+    Args:
+        inplace: Whether to overwrite the input with the result.
+
+    Example:
+        >>> nn.ReLU()(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([0., 0., 2.])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(input, self.inplace)
 
 
 class LeakyReLU(torch.nn.LeakyReLU):
-    """The input where it is positive, otherwise negative_slope * input, like torch.nn.LeakyReLU."""
+    """Applies :func:`~torchnotes.functional.leaky_relu` to each element, like :class:`torch.nn.LeakyReLU`.
+
+    Args:
+        negative_slope: The factor for negative elements.
+        inplace: Whether to overwrite the input with the result.
+
+    Example:
+        >>> nn.LeakyReLU(0.1)(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([-0.2000,  0.0000,  2.0000])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.leaky_relu(input, self.negative_slope, self.inplace)
 
 
 class Softmax(torch.nn.Softmax):
-    """e^input divided by its sum along a dimension, like torch.nn.Softmax."""
+    """Applies :func:`~torchnotes.functional.softmax` along a dimension, like :class:`torch.nn.Softmax`.
+
+    Args:
+        dim: The dimension along which the results sum to 1.
+
+    Example:
+        >>> nn.Softmax(dim=1)(torch.tensor([[0.0, 1.0]]))
+        tensor([[0.2689, 0.7311]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softmax(input, self.dim, _stacklevel=5)
 
 
 class LogSoftmax(torch.nn.LogSoftmax):
-    """The logarithm of the softmax along a dimension, like torch.nn.LogSoftmax."""
+    """Applies :func:`~torchnotes.functional.log_softmax` along a dimension, like :class:`torch.nn.LogSoftmax`.
+
+    Args:
+        dim: The dimension along which the probabilities sum to 1.
+
+    Example:
+        >>> nn.LogSoftmax(dim=1)(torch.tensor([[0.0, 1.0]]))
+        tensor([[-1.3133, -0.3133]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self.dim, _stacklevel=5)

@@ -12,7 +12,16 @@ from .linear import Linear
 
 
 class Dropout(torch.nn.Dropout):
-    """functional.dropout in training, like torch.nn.Dropout."""
+    """Applies :func:`~torchnotes.functional.dropout` in training, like :class:`torch.nn.Dropout`.
+
+    Args:
+        p: The probability of zeroing an element.
+        inplace: Whether to overwrite the input with the result.
+
+    Example:
+        >>> nn.Dropout(0.5).eval()(torch.ones(3))
+        tensor([1., 1., 1.])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.dropout(input, self.p, self.training, self.inplace)
@@ -34,9 +43,19 @@ class _GaussianRate:
 
 
 class GaussianDropout(_GaussianRate, torch.nn.Module):
-    """x d in training, with d ~ N(1, sigma^2) for each element. A rate p gives sigma^2 = p/(1 - p), the variance of
-    dropout. Before a linear layer it acts like an L2 penalty scaled by the inputs
-    (functional.gaussian_dropout_penalty).
+    """Applies :func:`~torchnotes.functional.gaussian_dropout` in training.
+
+    Before a linear layer it acts like an L2 penalty that is scaled by the inputs
+    (:func:`~torchnotes.functional.gaussian_dropout_penalty`).
+
+    Args:
+        p: A rate, 0.5 by default, that gives the noise the variance of dropout, p/(1 - p).
+        inplace: Whether to overwrite the input with the result.
+        sigma: The standard deviation of the noise, in place of ``p``.
+
+    Example:
+        >>> nn.GaussianDropout(sigma=0.1).eval()(torch.ones(3))
+        tensor([1., 1., 1.])
     """
 
     def __init__(self, p: float | None = None, inplace: bool = False, *, sigma: float | None = None) -> None:
@@ -52,10 +71,23 @@ class GaussianDropout(_GaussianRate, torch.nn.Module):
 
 
 class GaussianDropoutLinear(_GaussianRate, Linear):
-    """f(W (d x) + b) in training, with d ~ N(1, sigma^2): Gaussian dropout of the input, sampled at the output.
+    """A linear layer with Gaussian dropout of its input, sampled at the output.
 
-    W (d x) is normal with mean W x and variance sigma^2 (W^2)(x^2). Each output is drawn independently (the local
-    reparameterization of Kingma, Salimans and Welling, 2015), as if every weight had noise of its own.
+    In training W (d x), with d from N(1, sigma^2), is normal with mean W x and variance sigma^2 (W^2)(x^2). Each output
+    is drawn independently (the local reparameterization of Kingma, Salimans and Welling, 2015), as if every weight had
+    noise of its own.
+
+    Args:
+        in_features, out_features, bias, device, dtype: As in :class:`torch.nn.Linear`.
+        p, sigma: As in :class:`~torchnotes.nn.GaussianDropout`.
+        activation, negative_slope, init: As in :class:`~torchnotes.nn.Linear`.
+
+    Shape:
+        The input is ``(*, in_features)``, the output ``(*, out_features)``.
+
+    Example:
+        >>> nn.GaussianDropoutLinear(3, 2, sigma=0.1)(torch.ones(4, 3)).shape
+        torch.Size([4, 2])
     """
 
     def __init__(
@@ -102,10 +134,22 @@ class GaussianDropoutLinear(_GaussianRate, Linear):
 
 
 class VariationalDropout(torch.nn.Module):
-    """Gaussian dropout that learns its rate: x + sqrt(alpha) x n in training, n ~ N(0, 1), alpha = e^log_alpha.
+    """Gaussian dropout that learns its rate.
 
-    There is one alpha, or one for each of num_features in the last dimension, initialized to p/(1 - p). To learn it,
-    add kl(), divided by the number of samples, to the loss: it grows as the noise shrinks.
+    The output is x + sqrt(alpha) x n in training, with n from N(0, 1) and alpha = e^log_alpha. Add
+    :meth:`~torchnotes.nn.VariationalDropout.kl`, divided by the number of samples, to the loss to learn alpha: it grows
+    as the noise shrinks.
+
+    Args:
+        num_features: The size of the last dimension, for an alpha per feature. By default there is one alpha.
+        p: The initial rate; alpha is initialized to p/(1 - p).
+        device, dtype: Those of ``log_alpha``.
+
+    Example:
+        >>> layer = nn.VariationalDropout(3)
+        >>> layer.eval()(torch.ones(3))
+        tensor([1., 1., 1.])
+        >>> loss = layer.kl() / 1000  # for 1000 samples
     """
 
     def __init__(
@@ -135,9 +179,12 @@ class VariationalDropout(torch.nn.Module):
     def kl(self) -> Tensor:
         """The divergence of the noise from a log-uniform prior, summed over the features, up to a constant.
 
-        KL(alpha) = E[ln |1 + sqrt(alpha) n|] - 1/2 ln alpha + (ln 2 + 0.577...)/2 falls to 0 as alpha grows. To within
-        0.01 it is (Molchanov, Ashukha and Vetrov, 2017)
-                    1/2 ln(1 + 1/alpha) + c_1 (1 - s(c_2 + c_3 ln alpha)),  s the logistic function.
+        KL(alpha) = E[ln abs(1 + sqrt(alpha) n)] - 1/2 ln alpha + (ln 2 + 0.577...)/2 falls to 0 as alpha grows. To
+        within 0.01 it is 1/2 ln(1 + 1/alpha) + c_1 (1 - s(c_2 + c_3 ln alpha)), with s the logistic function
+        (Molchanov, Ashukha and Vetrov, 2017).
+
+        Returns:
+            A scalar that is differentiable in ``log_alpha``.
         """
         rest = 0.63576 * F.sigmoid(-(1.87320 + 1.48695 * self.log_alpha))
         return (0.5 * torch.nn.functional.softplus(-self.log_alpha) + rest).sum()

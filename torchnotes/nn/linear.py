@@ -10,10 +10,24 @@ from ._repr import unusual_options
 
 
 class Linear(torch.nn.Linear):
-    """f(x W^T + b): torch.nn.Linear followed by an activation, with a choice of initialization.
+    """A linear layer with an optional activation, f(x W^T + b).
 
-    init   "torch" (like torch.nn.Linear), or a scheme of torchnotes.init for the weight, with a bias of 0: "glorot"
-           (uniform, of variance 2/(in + out)), "he" (normal, 2/in), "lecun" (normal, 1/in), ...
+    It is :class:`torch.nn.Linear` with more options, computed by :func:`~torchnotes.functional.linear`.
+
+    Args:
+        in_features, out_features, bias, device, dtype: As in :class:`torch.nn.Linear`.
+        activation: The function f, one of None, "relu", "leaky_relu", "sigmoid" and "tanh".
+        negative_slope: The slope of "leaky_relu".
+        init: "torch" initializes like :class:`torch.nn.Linear`. A scheme of ``torchnotes.init``, such as "glorot"
+            (uniform), "he" or "lecun" (normal), fills the weight, with a bias of 0.
+
+    Shape:
+        The input is ``(*, in_features)``, the output ``(*, out_features)``.
+
+    Example:
+        >>> layer = nn.Linear(3, 2, activation="relu", init="he")
+        >>> layer(torch.ones(4, 3)).shape
+        torch.Size([4, 2])
     """
 
     def __init__(

@@ -12,14 +12,34 @@ from ..ops.pinball_loss import checked_quantiles
 
 
 class MSELoss(torch.nn.MSELoss):
-    """torch.nn.MSELoss, whose call also accepts a weight, like functional.mse_loss."""
+    """Computes :func:`~torchnotes.functional.mse_loss`, like :class:`torch.nn.MSELoss`.
+
+    The call also accepts a ``weight`` for each element.
+
+    Args:
+        size_average, reduce: Deprecated by torch in favor of ``reduction``.
+        reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> nn.MSELoss()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        tensor(2.)
+    """
 
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction, weight=weight)
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
-    """torch.nn.BCEWithLogitsLoss with the additional options of functional.binary_cross_entropy_with_logits."""
+    """Computes :func:`~torchnotes.functional.binary_cross_entropy_with_logits`.
+
+    Args:
+        weight, size_average, reduce, reduction, pos_weight: As in :class:`torch.nn.BCEWithLogitsLoss`.
+        label_smoothing, ignore_index: As in the function.
+
+    Example:
+        >>> nn.BCEWithLogitsLoss(ignore_index=-1)(torch.tensor([0.0, 3.0]), torch.tensor([1.0, -1.0]))
+        tensor(0.6931)
+    """
 
     def __init__(
         self,
@@ -49,7 +69,17 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
-    """torch.nn.CrossEntropyLoss with the additional options of functional.cross_entropy."""
+    """Computes :func:`~torchnotes.functional.cross_entropy`.
+
+    Args:
+        weight, size_average, ignore_index, reduce, reduction, label_smoothing: As in
+            :class:`torch.nn.CrossEntropyLoss`.
+        z_loss, logit_softcap, empty, inplace_backward, process_group: As in the function.
+
+    Example:
+        >>> nn.CrossEntropyLoss(z_loss=1e-4)(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))
+        tensor(0.1703)
+    """
 
     def __init__(
         self,
@@ -90,7 +120,24 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
 
 class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
-    """torch.nn.LinearCrossEntropyLoss (new in torch 2.13) with the additional options of our functional."""
+    """A linear layer and the cross-entropy of its output, in the memory of a few rows of logits.
+
+    It has the constructor of :class:`torch.nn.LinearCrossEntropyLoss` (torch 2.13) with more options, and computes
+    :func:`~torchnotes.functional.linear_cross_entropy`.
+
+    Args:
+        in_features: The number of features.
+        num_classes: The number of classes C.
+        out_features: More dimensions of the logits after that of the classes.
+        bias, device, dtype: Those of the layer, ``linear``.
+        reduction, weight, ignore_index, label_smoothing, options: As in the function.
+        z_loss, logit_softcap, empty, process_group: As in the function.
+
+    Example:
+        >>> loss_function = nn.LinearCrossEntropyLoss(8, 1000)
+        >>> loss_function(torch.randn(4, 8), torch.tensor([0, 1, 2, 999])).shape
+        torch.Size([])
+    """
 
     __constants__ = ("num_classes", "out_features", "reduction", "ignore_index", "label_smoothing")
 
@@ -160,7 +207,17 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
 
 
 class PinballLoss(torch.nn.modules.loss._Loss):
-    """functional.pinball_loss of the input, the target and, optionally, a weight."""
+    """Computes :func:`~torchnotes.functional.pinball_loss`, whose minimizer is a quantile of the target.
+
+    The call also accepts a ``weight`` for each target.
+
+    Args:
+        quantiles, reduction, smoothing: As in the function.
+
+    Example:
+        >>> nn.PinballLoss((0.1, 0.9))(torch.tensor([[1.0, 2.0]]), torch.tensor([2.0]))
+        tensor(0.0500)
+    """
 
     __constants__ = ("quantiles", "reduction", "smoothing")
 

@@ -13,10 +13,30 @@ from .normalization import BatchNorm1d
 
 
 class MLP(torch.nn.Sequential):
-    """Linear layers of the given sizes, starting with the size of the input.
+    """A multilayer perceptron, a sequence of :class:`~torchnotes.nn.Linear` layers.
 
-    Each hidden layer is followed by batch normalization (optional; it then includes the activation, and the layer has
-    no bias), the activation, dropout and Gaussian dropout. The last layer is a plain Linear.
+    Each hidden layer is followed by batch normalization (which then includes the activation, and replaces the bias),
+    the activation, dropout and Gaussian dropout, as far as they are requested. The last layer is a plain
+    :class:`~torchnotes.nn.Linear`.
+
+    Args:
+        sizes: The sizes of the layers, starting with that of the input.
+        activation: None, "relu", "leaky_relu", "sigmoid" or "tanh".
+        negative_slope: The slope of "leaky_relu".
+        batch_norm: Whether to normalize the hidden layers.
+        dropout, gaussian_dropout: The rates; 0 adds no layer.
+        init: As in :class:`~torchnotes.nn.Linear`.
+        device, dtype: Those of the parameters.
+
+    Shape:
+        The input is ``(*, sizes[0])``, or ``(N, sizes[0])`` with ``batch_norm``; the output ends with ``sizes[-1]``.
+
+    Example:
+        >>> nn.MLP((4, 8, 2), "tanh")
+        MLP(
+          (0): Linear(in_features=4, out_features=8, bias=True, activation='tanh')
+          (1): Linear(in_features=8, out_features=2, bias=True)
+        )
     """
 
     def __init__(

@@ -101,15 +101,52 @@ class _BatchNorm(_Options):
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
-    """torch.nn.BatchNorm1d with the additional options of functional.batch_norm."""
+    """Normalizes vectors or sequences by :func:`~torchnotes.functional.batch_norm`.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm1d`.
+        bias: Whether there is a learnable bias, if ``affine``.
+        activation, negative_slope, inplace, center_only: As in the function.
+
+    Shape:
+        The input and the output are ``(N, C)`` or ``(N, C, L)``.
+
+    Example:
+        >>> nn.BatchNorm1d(1, activation="relu")(torch.tensor([[1.0], [3.0]])).flatten().tolist()
+        [0.0, 0.999...]
+    """
 
 
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d with the additional options of functional.batch_norm."""
+    """Normalizes images by :func:`~torchnotes.functional.batch_norm`.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm2d`.
+        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
+
+    Shape:
+        The input and the output are ``(N, C, H, W)``.
+
+    Example:
+        >>> nn.BatchNorm2d(3, activation="leaky_relu")(torch.randn(4, 3, 8, 8)).shape
+        torch.Size([4, 3, 8, 8])
+    """
 
 
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
-    """torch.nn.BatchNorm3d with the additional options of functional.batch_norm."""
+    """Normalizes volumes by :func:`~torchnotes.functional.batch_norm`.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm3d`.
+        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
+
+    Shape:
+        The input and the output are ``(N, C, D, H, W)``.
+
+    Example:
+        >>> nn.BatchNorm3d(3)(torch.randn(4, 3, 2, 8, 8)).shape
+        torch.Size([4, 3, 2, 8, 8])
+    """
 
 
 class _LazyBatchNorm(_Options):
@@ -135,29 +172,69 @@ class _LazyBatchNorm(_Options):
 
 
 class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
-    """BatchNorm1d that infers the number of features from the first input."""
+    """A :class:`~torchnotes.nn.BatchNorm1d` that infers the number of features from its first input.
+
+    Args:
+        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm1d`.
+        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
+
+    Example:
+        >>> nn.LazyBatchNorm1d()(torch.randn(4, 3)).shape
+        torch.Size([4, 3])
+    """
 
     cls_to_become = BatchNorm1d
 
 
 class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
-    """BatchNorm2d that infers the number of features from the first input."""
+    """A :class:`~torchnotes.nn.BatchNorm2d` that infers the number of features from its first input.
+
+    Args:
+        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm2d`.
+        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
+
+    Example:
+        >>> nn.LazyBatchNorm2d()(torch.randn(4, 3, 8, 8)).shape
+        torch.Size([4, 3, 8, 8])
+    """
 
     cls_to_become = BatchNorm2d
 
 
 class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
-    """BatchNorm3d that infers the number of features from the first input."""
+    """A :class:`~torchnotes.nn.BatchNorm3d` that infers the number of features from its first input.
+
+    Args:
+        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm3d`.
+        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
+
+    Example:
+        >>> nn.LazyBatchNorm3d()(torch.randn(4, 3, 2, 8, 8)).shape
+        torch.Size([4, 3, 2, 8, 8])
+    """
 
     cls_to_become = BatchNorm3d
 
 
 class SyncBatchNorm(_Options):
-    """torch.nn.SyncBatchNorm with the additional options of functional.batch_norm.
+    """Normalizes over the batches of several ranks by :func:`~torchnotes.functional.sync_batch_norm`.
 
-    Unlike torch's it also works on the CPU and is differentiable to every order. It does not inherit from torch's,
-    which DistributedDataParallel rejects on the CPU. Like torch's it is a plain BatchNorm in evaluation mode and
-    without torch.distributed.
+    Unlike :class:`torch.nn.SyncBatchNorm` it also works on the CPU and is differentiable to every order. It does not
+    inherit from torch's, which DistributedDataParallel rejects on the CPU. In evaluation mode and without
+    ``torch.distributed`` it is a plain batch normalization, like torch's.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.SyncBatchNorm`.
+        process_group: The ranks, by default all.
+        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
+
+    Shape:
+        The input and the output are ``(N, C)`` or ``(N, C, ...)``.
+
+    Example:
+        >>> model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.MLP((4, 8, 2), batch_norm=True))
+        >>> type(model[1]).__name__, model[1].activation
+        ('SyncBatchNorm', 'relu')
     """
 
     def __init__(
@@ -223,8 +300,15 @@ class SyncBatchNorm(_Options):
 
     @classmethod
     def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> torch.nn.Module:
-        """Replaces every batch normalization in a module, torch's or ours, by a SyncBatchNorm with the same parameters,
-        buffers and options, and returns the module."""
+        """Replaces every batch normalization in a module, torch's or ours, by a SyncBatchNorm.
+
+        Args:
+            module: The module, which is changed.
+            process_group: The ranks, by default all.
+
+        Returns:
+            The module, or the SyncBatchNorm that replaces it. Parameters, buffers and options are preserved.
+        """
         converted = module
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():

@@ -15,12 +15,26 @@ from .activation import LeakyReLU, ReLU, Sigmoid, Tanh
 
 
 def fuse_batch_norm(model: Module) -> Module:
-    """Returns a copy of the model with batch normalizations in eval mode folded into the Linear or convolution before.
+    """Folds batch normalizations in eval mode into the Linear or convolution before them.
 
     The weights absorb the normalization, and its activation, if any, takes its place. A normalization is folded if
     torch.fx shows that nothing else uses the layer's output, the layer is called once, and there are running statistics
-    of as many features as the layer has outputs. (A BatchNorm1d after a Linear is assumed to normalize the features, as
-    for inputs (N, C).)
+    of as many features as the layer has outputs. A BatchNorm1d after a Linear is assumed to normalize the features, as
+    for inputs of shape ``(N, C)``.
+
+    Args:
+        model: A model of torch's or our modules, in eval mode.
+
+    Returns:
+        A changed copy of the model.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, activation="relu")).eval()
+        >>> nn.utils.fuse_batch_norm(model)
+        Sequential(
+          (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): ReLU()
+        )
     """
     model = copy.deepcopy(model)
     for layer, norm_name in list(_pairs(model)):

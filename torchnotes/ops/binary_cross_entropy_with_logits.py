@@ -207,12 +207,26 @@ def binary_cross_entropy_with_logits(
     label_smoothing: float = 0.0,
     ignore_index: float | None = None,
 ) -> Tensor:
-    """The binary cross-entropy of target and sigmoid(input), like torch.nn.functional.binary_cross_entropy_with_logits.
+    """Computes the binary cross-entropy of logits.
 
-    Saves its inputs for the backward pass, as torch does.
+    The loss is that of :func:`torch.nn.functional.binary_cross_entropy_with_logits`, with two more options.
 
-    label_smoothing: the target t becomes t (1 - label_smoothing) + label_smoothing / 2.
-    ignore_index: elements whose target equals it have no loss and no gradient, and do not count in the mean.
+    Args:
+        input: The logits.
+        target: Probabilities between 0 and 1, in the shape of ``input``.
+        weight: A weight for each element, broadcast to the shape of ``input``.
+        size_average, reduce: Deprecated by torch in favor of ``reduction``.
+        reduction: "mean", "sum" or "none".
+        pos_weight: A weight for the positive term, broadcast to the shape of ``input``.
+        label_smoothing: Moves targets t towards 1/2, to t (1 - label_smoothing) + label_smoothing / 2.
+        ignore_index: A target value whose elements have no loss or gradient, and do not count in the mean.
+
+    Returns:
+        A scalar, or a tensor of the shape of ``input`` without a reduction.
+
+    Example:
+        >>> F.binary_cross_entropy_with_logits(torch.tensor([0.0, 3.0]), torch.tensor([1.0, -1.0]), ignore_index=-1)
+        tensor(0.6931)
     """
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")

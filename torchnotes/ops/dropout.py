@@ -40,14 +40,26 @@ _dropout = noisy(Dropout, "dropout")
 def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator = None
 ) -> Tensor:
-    """Zeroes elements of the input at random and scales the others by 1/(1 - p), like torch.nn.functional.dropout.
+    """Zeroes random elements and scales the others by 1/(1 - p), like :func:`torch.nn.functional.dropout`.
 
-    Saves only a 16-byte key for the backward pass, which regenerates the random choice. The key is drawn from
-    `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
-    choice every time.
+    Saves only a key of 16 bytes for the backward pass, which regenerates the random choice. The same seed gives other
+    numbers than torch's, but the same ones on every machine. A DTensor gets the choice of the full tensor, if all ranks
+    have the same seed.
 
-    A DTensor gets the choice of the full tensor, however it is sharded, if all ranks have the same seed. Partial sums
-    are reduced first, and cannot be overwritten.
+    Args:
+        input: A tensor of any shape.
+        p: The probability of zeroing an element.
+        training: Returns ``input`` unchanged if False.
+        inplace: Whether to overwrite ``input`` with the result.
+        generator: Draws the key, by default torch's generator for the CPU. A tensor of two int64 is the key itself,
+            which gives the same choice every time.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.dropout(torch.ones(6), 0.5, generator=torch.tensor([0, 1]))
+        tensor([2., 2., 2., 0., 2., 2.])
     """
     if p < 0.0 or p > 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")

@@ -82,15 +82,25 @@ def gaussian_dropout(
     sigma: float | None = None,
     generator: Generator = None,
 ) -> Tensor:
-    """Multiplies each element of the input by independent N(1, sigma^2) noise in training.
+    """Multiplies each element by noise from N(1, sigma^2) in training.
 
-    sigma is given, or follows from the rate p (0.5 by default) as in Keras: sigma^2 = p/(1 - p), the variance of
-    dropout. Saves only a 16-byte key for the backward pass, which regenerates the noise. The key is drawn from
-    `generator`, by default torch's for the CPU, or is `generator` itself: a tensor of two int64, which gives the same
-    noise every time.
+    Saves only a key of 16 bytes for the backward pass, which regenerates the noise. A DTensor gets the noise of the
+    full tensor, if all ranks have the same seed.
 
-    A DTensor gets the noise of the full tensor, however it is sharded, if all ranks have the same seed. Partial sums
-    are reduced first, and cannot be overwritten.
+    Args:
+        input: A tensor of any shape.
+        p: A rate, 0.5 by default, that gives the noise the variance of dropout, sigma^2 = p/(1 - p), as in Keras.
+        training: Returns ``input`` unchanged if False.
+        inplace: Whether to overwrite ``input`` with the result.
+        sigma: The standard deviation of the noise, in place of ``p``.
+        generator: As in :func:`~torchnotes.functional.dropout`.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.gaussian_dropout(torch.ones(4), sigma=0.1, generator=torch.tensor([0, 1]))
+        tensor([1.1068, 1.0405, 0.9970, 0.8584])
     """
     sigma = deviation(p, sigma)
     if isinstance(input, Tensor) and (not training or sigma == 0 or input.numel() == 0):
@@ -99,9 +109,25 @@ def gaussian_dropout(
 
 
 def gaussian_dropout_penalty(input: Tensor, weight: Tensor, sigma: float | Tensor) -> Tensor:
-    """1/2 sigma^2 sum_k w_k^2 x_k^2: what Gaussian dropout of x adds to the expectation of 1/2 |t - W x|^2.
+    """Computes what Gaussian dropout before a linear layer adds to the expected squared error.
 
-    weight is (in_features,) or (out_features, in_features), input is (*, in_features), and the result is (*).
+    Noise of deviation sigma on x raises the expectation of 1/2 (t - w x)^2 by 1/2 sigma^2 sum_k w_k^2 x_k^2. With
+    several outputs this is their sum.
+
+    Args:
+        input: The tensor x.
+        weight: The weight W of the layer.
+        sigma: The standard deviation of the noise.
+
+    Shape:
+        ``input`` is ``(*, in_features)``, ``weight`` is ``(in_features)`` or ``(out_features, in_features)``.
+
+    Returns:
+        A tensor of shape ``(*)``.
+
+    Example:
+        >>> F.gaussian_dropout_penalty(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]), sigma=1.0)
+        tensor(6.5000)
     """
     squares = weight.square()
     if squares.dim() == 2:

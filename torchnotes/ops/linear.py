@@ -207,11 +207,28 @@ def linear(
     negative_slope: float = 0.01,
     out: Tensor | None = None,
 ) -> Tensor:
-    """f(input @ weight.T + bias): torch.nn.functional.linear followed by the activation f, which is None, "relu",
-    "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh".
+    """Computes f(x W^T + b), :func:`torch.nn.functional.linear` followed by an activation f.
 
-    Saves the input and the weight for the backward pass, if their gradients are needed. With an activation it also
-    saves the output, which must not be overwritten then: instead of `y += r` write `y = y + r`.
+    Saves the input and the weight for the backward pass, as far as their gradients need them. With an activation it
+    also saves the output, which must not be overwritten then. Instead of ``y += r`` write ``y = y + r``.
+
+    Args:
+        input: The tensor x.
+        weight: The matrix W.
+        bias: The vector b.
+        activation: None, "relu", "leaky_relu", "sigmoid" or "tanh".
+        negative_slope: The slope of "leaky_relu".
+        out: A tensor to write the result to; not differentiable.
+
+    Shape:
+        ``input`` is ``(*, in_features)``, ``weight`` ``(out_features, in_features)``, ``bias`` ``(out_features)``.
+
+    Returns:
+        A tensor of shape ``(*, out_features)``.
+
+    Example:
+        >>> F.linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), activation="relu")
+        tensor([[3., 0.]])
     """
     number = checked_activation(activation)
     plainly = out is not None or negative_slope < 0  # the output does not determine z

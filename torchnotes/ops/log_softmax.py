@@ -60,8 +60,20 @@ _log_softmax = public(LogSoftmax, LogSoftmaxBackward, builtin)
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The logarithm of softmax(input, dim), like torch.nn.functional.log_softmax.
+    """Computes the logarithm of the softmax along a dimension, like :func:`torch.nn.functional.log_softmax`.
 
-    Saves its output for the backward pass, as torch does.
+    Saves only its output for the backward pass, as torch does.
+
+    Args:
+        input: A tensor of any shape.
+        dim: The dimension along which the probabilities sum to 1.
+        dtype: The dtype to convert ``input`` to first.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.log_softmax(torch.tensor([[0.0, 1.0]]), dim=1)
+        tensor([[-1.3133, -0.3133]])
     """
     return _log_softmax(input, dim, _stacklevel, dtype)

@@ -112,10 +112,23 @@ def mse_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """(input - target)^2, reduced, like torch.nn.functional.mse_loss.
+    """Computes the squared error (input - target)^2, like :func:`torch.nn.functional.mse_loss`.
 
-    Saves its inputs for the backward pass, as torch does without a weight. With a weight torch saves input - target, so
-    that both may be overwritten; here that is an error in the backward pass.
+    Saves its inputs for the backward pass. With a weight torch saves their difference instead, so that both may be
+    overwritten; here that is an error in the backward pass.
+
+    Args:
+        input, target: Two tensors of the same shape.
+        size_average, reduce: Deprecated by torch in favor of ``reduction``.
+        reduction: "mean", "sum" or "none".
+        weight: A weight for each element; the mean is weighted.
+
+    Returns:
+        A scalar, or a tensor of the shape of ``input`` without a reduction.
+
+    Example:
+        >>> F.mse_loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+        tensor(2.)
     """
     if not (native_together(input, target, weight) or autocasting(input, target, weight)):
         if watched():

@@ -200,14 +200,29 @@ def pinball_loss(
     reduction: str = "mean",
     smoothing: float = 0.0,
 ) -> Tensor:
-    """The loss whose minimizer `input` is the tau-quantile of `target`: tau (target - input), or tau - 1 times it if
-    target < input.
+    """Computes the pinball loss, whose minimizer ``input`` is a quantile of ``target``.
 
-    quantiles: tau, if input and target have the same shape; or several, for the last dimension of input, which target
-        lacks
-    weight: has the shape of target; the mean is weighted
-    smoothing: the half-width of the window around target = input in which the loss is a parabola
-    At target = input, without smoothing, the gradient of input is -tau.
+    The loss is tau (target - input), or (1 - tau) (input - target) where ``input`` is larger. At the kink the gradient
+    of ``input`` is -tau.
+
+    Args:
+        input: The predicted quantiles.
+        target: The observed values.
+        quantiles: One tau between 0 and 1, or several for the last dimension of ``input``.
+        weight: A weight for each target; the mean is weighted.
+        reduction: "mean", "sum" or "none".
+        smoothing: The half-width of the window around the kink in which the loss is a parabola.
+
+    Shape:
+        ``target`` and ``weight`` have the shape of ``input``, without the last dimension if there are several
+        quantiles.
+
+    Returns:
+        A scalar, or a tensor of the shape of ``input`` without a reduction.
+
+    Example:
+        >>> F.pinball_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([2.0]), (0.1, 0.9), reduction="none")
+        tensor([[0.1000, 0.0000]])
     """
     for name, x in (("input", input), ("target", target)):
         if not isinstance(x, Tensor):

@@ -62,8 +62,20 @@ _softmax = public(Softmax, SoftmaxBackward, builtin)
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    """e^input divided by its sum along a dimension, like torch.nn.functional.softmax.
+    """Divides e^x by its sum along a dimension, like :func:`torch.nn.functional.softmax`.
 
-    Saves its output for the backward pass, as torch does.
+    Saves only its output for the backward pass, as torch does.
+
+    Args:
+        input: The tensor x, of any shape.
+        dim: The dimension along which the results sum to 1.
+        dtype: The dtype to convert ``input`` to first.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.softmax(torch.tensor([[0.0, 1.0]]), dim=1)
+        tensor([[0.2689, 0.7311]])
     """
     return _softmax(input, dim, _stacklevel, dtype)

@@ -51,10 +51,22 @@ def leaky_relu_of_saved_input(input: Tensor, negative_slope: float) -> Tensor:
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """input where it is positive, otherwise negative_slope * input, like torch.nn.functional.leaky_relu.
+    """Scales negative elements by a slope, like :func:`torch.nn.functional.leaky_relu`.
 
-    Saves its output for the backward pass, where torch saves the input; only with a negative slope does it save the
-    input. Overwriting the output is therefore an error in the backward pass. Instead of `y += r` write `y = y + r`.
+    Saves its output for the backward pass, where torch saves the input, unless the slope is negative. Overwriting the
+    output is therefore an error in the backward pass. Instead of ``y += r`` write ``y = y + r``.
+
+    Args:
+        input: A tensor of any shape.
+        negative_slope: The factor for negative elements.
+        inplace: Whether to overwrite ``input`` with the result.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.leaky_relu(torch.tensor([-2.0, 0.0, 2.0]), 0.1)
+        tensor([-0.2000,  0.0000,  2.0000])
     """
     if not (native(input) and isinstance(negative_slope, (float, int))):
         if watched():

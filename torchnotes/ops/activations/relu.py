@@ -45,9 +45,20 @@ def _torchs(input: Tensor, inplace: bool) -> Tensor:
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(0, input), like torch.nn.functional.relu.
+    """Computes max(0, x) for each element, like :func:`torch.nn.functional.relu`.
 
-    Saves its output for the backward pass, as torch does.
+    Saves only its output for the backward pass, as torch does.
+
+    Args:
+        input: The tensor x, of any shape.
+        inplace: Whether to overwrite ``input`` with the result.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.relu(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([0., 0., 2.])
     """
     if not native(input):
         if watched():

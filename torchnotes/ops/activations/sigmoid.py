@@ -38,9 +38,19 @@ class Sigmoid(Activation):
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + e^-input), like torch.nn.functional.sigmoid.
+    """Computes 1 / (1 + e^-x) for each element, like :func:`torch.nn.functional.sigmoid`.
 
-    Saves its output for the backward pass, as torch does.
+    Saves only its output for the backward pass, as torch does.
+
+    Args:
+        input: The tensor x, of any shape.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.sigmoid(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([0.1192, 0.5000, 0.8808])
     """
     if not native(input):
         return show(sigmoid, input) if watched() else builtin(input)

@@ -38,9 +38,19 @@ class Tanh(Activation):
 
 
 def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent of input, like torch.nn.functional.tanh.
+    """Computes the hyperbolic tangent of each element, like :func:`torch.nn.functional.tanh`.
 
-    Saves its output for the backward pass, as torch does.
+    Saves only its output for the backward pass, as torch does.
+
+    Args:
+        input: A tensor of any shape.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.tanh(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([-0.9640,  0.0000,  0.9640])
     """
     if not native(input):
         return show(tanh, input) if watched() else builtin(input)

@@ -368,24 +368,38 @@ def cross_entropy(
     inplace_backward: bool = False,
     process_group: Group | None = None,
 ) -> Tensor:
-    """The cross-entropy of softmax(input) against target, like torch.nn.functional.cross_entropy.
+    """Computes the cross-entropy of logits, like :func:`torch.nn.functional.cross_entropy`.
 
     Saves the logits for the backward pass, where torch saves the log-probabilities. Overwriting the logits is therefore
-    an error in the backward pass. Instead of `logits -= x` write `logits = logits - x`.
+    an error in the backward pass. Instead of ``logits -= x`` write ``logits = logits - x``.
 
-    Options beyond torch's:
+    Args:
+        input: The logits.
+        target: Class indices, or probabilities in the shape of ``input``.
+        weight: A weight for each class.
+        size_average, reduce: Deprecated by torch in favor of ``reduction``.
+        ignore_index: A class index without a loss or gradient.
+        reduction: "mean", "sum" or "none".
+        label_smoothing: The part of the target that is spread over all classes.
+        z_loss: Adds z_loss * lse^2 to each loss, where lse is the log-sum-exp of the logits; weighted like the loss.
+        logit_softcap: A bound s, which replaces the logits x by s tanh(x / s).
+        empty: The mean if every target is ignored, "nan" (as in torch) or "zero".
+        inplace_backward: Lets the gradient overwrite the logits, which must be an intermediate result that nothing else
+            saves. Has no effect with ``create_graph``, under torch.func and in torch.compile.
+        process_group: The ranks among which the classes are split, in the order of the ranks. ``input`` (and
+            ``target``, if it contains probabilities) then has this rank's classes, and everything else refers to all
+            classes. A DTensor that is sharded by class needs no process group.
 
-    z_loss            adds z_loss * lse^2 to the loss of a row, weighted like the row
-    logit_softcap     replaces the logits x by s tanh(x / s)
-    empty             the mean if every row is ignored: "nan", as in torch, or "zero"
-    inplace_backward  lets the gradient overwrite the logits, which must be an intermediate result. If anything else
-                      needs their values in the backward pass, it raises an error, as after every in-place write. With
-                      create_graph, torch.func and torch.compile nothing is written in place.
-    process_group     the ranks among which the classes are split: input has the logits of this rank's classes, which
-                      follow those of lower ranks. Everything else is the same on all ranks: class indices and weight
-                      refer to all classes; but probabilities are those of this rank's classes. The loss is the same
-                      on all ranks, and each gets the gradient of its own logits. A DTensor that is sharded by class
-                      needs no process_group.
+    Shape:
+        ``input`` is ``(C)``, ``(N, C)`` or ``(N, C, ...)``, class indices are ``()``, ``(N)`` or ``(N, ...)``,
+        ``weight`` is ``(C)``.
+
+    Returns:
+        A scalar, or a tensor of the shape of class indices without a reduction. It is the same on all ranks.
+
+    Example:
+        >>> F.cross_entropy(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]), z_loss=1e-4)
+        tensor(0.1703)
     """
     compiling = is_compiling()
     split = process_group is not None or (is_dtensor(input) and sharded(input, int(input.dim() > 1)))

@@ -201,15 +201,32 @@ def linear_cross_entropy(
     empty: str = "nan",
     process_group: Group | None = None,
 ) -> Tensor:
-    """cross_entropy(linear(input, linear_weight, linear_bias), target, ...) in the memory of a few rows of logits, like
-    torch.nn.functional.linear_cross_entropy, with the z_loss, logit_softcap and empty of our cross_entropy.
+    """Computes the cross-entropy of a linear layer's output in the memory of a few rows of logits.
 
-    Of torch's LinearCrossEntropyOptions only batch_chunk_size has an effect. Everything that cross_entropy supports is
-    computed in chunks, sums are float32 for half precision, and a graph can be retained.
+    The result is that of :func:`~torchnotes.functional.cross_entropy` after :func:`~torchnotes.functional.linear`. The
+    signature is that of :func:`torch.nn.functional.linear_cross_entropy` (torch 2.13), with more options. Sums are
+    float32 for 16-bit features, and the graph can be retained.
 
-    With a process_group the classes are split among its ranks, as in our cross_entropy: linear_weight and linear_bias
-    are those of this rank's classes, and the gradient of the input covers all classes. The same holds if linear_weight
-    is a DTensor that is sharded by class.
+    Args:
+        input: The features.
+        linear_weight, linear_bias: The weight and the bias of the layer that produces the logits.
+        target: Class indices, or probabilities.
+        weight, reduction, label_smoothing, z_loss, logit_softcap, empty: As in cross_entropy.
+        ignore_index: A class index without a loss or gradient, by default -100.
+        options: torch's ``LinearCrossEntropyOptions``, of which only ``batch_chunk_size`` has an effect.
+        process_group: As in cross_entropy. ``linear_weight`` and ``linear_bias`` are those of this rank's classes. A
+            weight that is a DTensor sharded by class needs no process group.
+
+    Shape:
+        ``input`` is ``(in_features)`` or ``(N, in_features)``, ``linear_weight`` ``(C, in_features)``, ``target``
+        ``()`` or ``(N)``.
+
+    Returns:
+        A scalar, or a loss for each target without a reduction.
+
+    Example:
+        >>> F.linear_cross_entropy(torch.ones(2, 3), torch.eye(3), torch.tensor([0, 2]))
+        tensor(1.0986)
     """
     tensors = input, linear_weight, target, linear_bias, weight
     if watched() or (not is_compiling() and has_torch_function_variadic(*tensors)):

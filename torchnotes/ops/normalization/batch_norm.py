@@ -373,15 +373,34 @@ def batch_norm(
     inplace: bool = False,
     center_only: bool = False,
 ) -> Tensor:
-    """Normalizes each channel of the input over the batch, like torch.nn.functional.batch_norm.
+    """Normalizes each channel over the batch, like :func:`torch.nn.functional.batch_norm`.
 
-    Saves the input, the weight, the bias and two numbers per channel for the backward pass. Options beyond torch's:
+    Saves the input, the weight, the bias and two numbers per channel for the backward pass.
 
-    activation   None, "relu", "leaky_relu" (with `negative_slope`), "sigmoid" or "tanh", computed in the same pass
-    inplace      overwrites the input, which must be an intermediate result, with the output. Nothing else is saved,
-                 except for channels whose input cannot be recovered from the output: if |weight| is small compared
-                 to |bias|, or if the activation has no inverse. There is no second derivative then.
-    center_only  only subtracts the mean; the variance, running_var and eps are not used
+    Args:
+        input: A tensor whose second dimension is that of the channels.
+        running_mean, running_var: The running statistics. Training updates them, evaluation normalizes with them.
+        weight, bias: The scale and the shift of each channel.
+        training: Whether to use the statistics of the batch.
+        momentum: The share of the batch in the running statistics.
+        eps: Added to the variance.
+        activation: None, "relu", "leaky_relu", "sigmoid" or "tanh", computed in the same pass.
+        negative_slope: The slope of "leaky_relu".
+        inplace: Whether to overwrite ``input``, which must be an intermediate result. Only the output is saved then,
+            and the input of those channels that cannot be recovered from it, because the weight is small compared to
+            the bias or the activation has no inverse. There is no second derivative.
+        center_only: Only subtracts the mean, without ``running_var`` and ``eps``.
+
+    Shape:
+        ``input`` is ``(N, C)`` or ``(N, C, ...)``, the statistics, ``weight`` and ``bias`` are ``(C)``.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> F.batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True, activation="relu")
+        tensor([[0.0000],
+                [1.0000]])
     """
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     arguments = weight, bias, running_mean, running_var

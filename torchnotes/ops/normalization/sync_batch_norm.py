@@ -202,10 +202,27 @@ def sync_batch_norm(
     inplace: bool = False,
     center_only: bool = False,
 ) -> Tensor:
-    """batch_norm; in training over the joint batch of the ranks of a process group (by default all ranks).
+    """Normalizes each channel over the batches of several ranks.
 
-    The batches of the ranks may differ in size or be empty. All ranks must call it, and run its backward, in the same
-    order. The gradients of weight and bias are those of the rank's own loss.
+    All ranks must call it, and run its backward pass, in the same order. Their batches may differ in size or be empty.
+    The gradients of ``weight`` and ``bias`` are those of the rank's own loss. Without ``training`` it is
+    :func:`~torchnotes.functional.batch_norm`.
+
+    Args:
+        input, running_mean, running_var, weight, bias, training, momentum, eps: As in batch_norm.
+        activation, negative_slope, inplace, center_only: As in batch_norm.
+        process_group: The ranks, by default all.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Example:
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+        >>> F.sync_batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True)
+        tensor([[-1.0000],
+                [ 1.0000]])
+        >>> dist.destroy_process_group()
     """
     numbers = running_mean, running_var, weight, bias
     own: dict[str, Any] = dict(activation=activation, negative_slope=negative_slope, center_only=center_only)
