@@ -53,6 +53,13 @@ def fractions(key: Tensor, n: int, dtype: torch.dtype, first: int = 0) -> np.nda
     return (high.astype(np.float64) * 2.0**26 + low.astype(np.float64)) * 2.0**-53
 
 
+def fractions_in_double(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
+    """Uniform numbers in (0, 1). For float32 they use all 32 bits of a random word."""
+    if dtype == torch.float64:
+        return fractions(key, n, dtype) + 2.0**-54
+    return (element_bits(key, n, dtype)[0].astype(np.float64) + 0.5) * 2.0**-32
+
+
 def normals(key: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
     """Box-Muller in float64, on pairs of elements that are 16 apart. Multiples of a quarter turn are exact."""
     whole = -(-n // 32) * 32

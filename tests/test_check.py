@@ -15,7 +15,6 @@ import torchnotes
 from torchnotes import functional, init, optim
 from torchnotes.__main__ import main
 from torchnotes.cli._check_operations import Differentiable
-from torchnotes.cli._check_random import Noise
 from torchnotes.cli._checked import CHECKED
 
 ROOT = Path(torchnotes.__file__).parents[1]
@@ -52,19 +51,14 @@ def test_every_operation_has_a_record():
     assert len(checked) == len(CHECKED)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, record in CHECKED.items() if isinstance(record, (Differentiable, Noise))]
-)
+@pytest.mark.parametrize("name", [name for name, record in CHECKED.items() if isinstance(record, Differentiable)])
 def test_every_option_is_checked(name):
-    record = CHECKED[name]
-    if isinstance(record, Noise):
-        given = {"input", "training", "inplace", "generator"}.union(*record.options)
-    else:
-        operation = record.operation
-        given = set(operation.arguments).union(*operation.options, *operation.more_options, *operation.special)
+    operation = CHECKED[name].operation
+    given = set(operation.arguments).union(*operation.options, *operation.more_options, *operation.special)
     elsewhere = {"size_average", "reduce", "_stacklevel"}  # deprecated or internal
     elsewhere |= {"inplace_backward"}  # has no second derivative: tests/ops/test_cross_entropy.py
     elsewhere |= {"process_group", "out"}  # require several processes, or do not affect the result
+    elsewhere |= {"generator"}  # a key, in every call
     assert set(inspect.signature(getattr(functional, name)).parameters) - elsewhere == given
 
 
@@ -88,7 +82,7 @@ def test_everything_passes(tmp_path, capsys, device):
         assert set(row["checks"]) <= set(COLUMNS)
         assert "agreement" in row["checks"]
         assert all(check["passed"] for check in row["checks"].values())
-        if isinstance(CHECKED[row["operation"]], (Differentiable, Noise)):
+        if isinstance(CHECKED[row["operation"]], Differentiable):
             assert set(row["checks"]) == set(COLUMNS)
     sigmoid = report["operations"][0]["checks"]["float32"]["figures"]
     assert len(sigmoid["cases"]) == 1 + 6  # the values, and the gradients at every scale

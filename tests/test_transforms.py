@@ -199,18 +199,6 @@ def test_derivatives_of_nested_transforms(operation, option):
     assert_derivatives(ours, theirs, v, nestings)
 
 
-@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
-@pytest.mark.parametrize("name", ("dropout", "gaussian_dropout"))
-def test_derivatives_of_noise(name):
-    def noisy(input: Tensor) -> Tensor:
-        return getattr(functional, name)(input, 0.4, generator=torch.tensor([7, 9]))
-
-    factor = noisy(torch.ones(2, 3, dtype=torch.float64))
-    x = torch.randn(2, 3, dtype=torch.float64)
-    nestings = [one for one in NESTINGS if "vmap" not in one and "jac" not in one]
-    assert_derivatives(noisy, lambda input: factor * input, (x,), nestings)
-
-
 @pytest.mark.parametrize(("operation", "option"), CASES)
 def test_a_graph_is_recorded_only_if_gradients_are_required(operation, option):
     f, v = operation.of_variables(operation.function, operation.smooth_sample(option))

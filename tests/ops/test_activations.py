@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from checks import outcome, values
+from checks import outcome, refused_in_place, values
 from torchnotes.testing.layouts import LAYOUTS
 from torchnotes.testing.operation import Operation, described
 from torchnotes.testing.operations.activations import ACTIVATIONS
@@ -71,26 +71,7 @@ def test_in_place_writes_to_views_and_bumps_the_version(operation: Operation, op
 
 @pytest.mark.parametrize(("operation", "options"), RECTIFIERS)
 def test_in_place_raises_where_torch_does(operation: Operation, options, device):
-    def made_in_no_grad() -> Tensor:
-        with torch.no_grad():
-            return (values((3, 4), torch.float32, device).requires_grad_())[1:]
-
-    def inference() -> Tensor:
-        with torch.inference_mode():
-            return values((3, 4), torch.float32, device)
-
-    refused: tuple[Callable[[], Tensor], ...] = (
-        lambda: values((3, 4), torch.float32, device).requires_grad_(),  # a leaf
-        lambda: values((3, 4), torch.float32, device).requires_grad_()[1:],  # a view of a leaf
-        lambda: values((3, 1), torch.float32, device).expand(3, 4),  # overlapping elements
-        lambda: (values((3, 1), torch.float32, device).requires_grad_() * 1).expand(3, 4),
-        lambda: (values((3, 4), torch.float32, device).requires_grad_() * 1).unbind()[
-            0
-        ],  # an output of a multi-view operation
-        made_in_no_grad,
-        inference,
-    )
-    for make in refused:
+    for make in refused_in_place(torch.float32, device):
         torch.manual_seed(2)
         x = make()
         kept = x.detach().clone()

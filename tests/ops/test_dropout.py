@@ -1,14 +1,20 @@
-"""The rate and the scale of dropout. Its mask is tested in test_random.py."""
+"""dropout. Its rate is tested in test_random.py."""
 
 import itertools
 import math
 
-import pytest
 import torch
 
 import torchnotes.functional as F
 from checks import outcome
-from philox import KEY
+from generic import checked
+from philox import KEY, factors_of_dropout
+from torchnotes.testing.operations.random import NOISES
+
+
+@checked(NOISES["dropout"])
+def test_generic(check):
+    check()
 
 
 def test_rejects_invalid_p_like_torch():
@@ -21,19 +27,7 @@ def test_rejects_invalid_p_like_torch():
     assert torch.equal(x, torch.ones(3))
 
 
-@pytest.mark.parametrize("p", (0.1, 0.5, 0.97))
-def test_rate_and_scale(p, dtype):
-    n = 1 << 20
-    y = F.dropout(torch.ones(n, dtype=dtype), p, generator=KEY)
-    dropped = (y == 0).double()
-    deviation = math.sqrt(p * (1 - p) / n)
-    assert abs(dropped.mean().item() - p) < 4.5 * deviation
-    assert y.max() == torch.tensor(1 / (1 - p), dtype=dtype)
-    for lag in (1, 2, 15, 16, 17, 32, 64):  # neighbors in the tensor, and in a block of random words
-        pairs = dropped[lag:] * dropped[:-lag]
-        assert abs(pairs.mean().item() - p * p) < 4.5 * deviation
-
-
-def test_mask_is_the_same_for_every_dtype_computed_in_float():
-    masks = [F.dropout(torch.ones(5000, dtype=t), 0.3, generator=KEY) == 0 for t in (torch.float, torch.half)]
-    assert torch.equal(*masks)
+def test_factors_match_the_formula(dtype, device):
+    for p in (0.1, 0.3, 0.5, 0.97, 1.0, 1e-9, 1 - 2**-20):
+        factors = F.dropout(torch.ones(5000, dtype=dtype, device=device), p, generator=KEY)
+        assert torch.equal(factors.cpu(), factors_of_dropout(KEY, (5000,), dtype, p).to(dtype))

@@ -7,25 +7,8 @@ import torch
 from scipy import stats
 
 from checks import outcome
-from fill_checks import FillCase, FillChecks
 from philox import KEY, normals
 from torchnotes import init
-
-
-class TestNormal(FillChecks):
-    case = FillCase(
-        fill=init.normal_,
-        builtin=torch.nn.init.normal_,
-        keywords={"mean": 0.25, "std": 1.5},
-        exact=lambda n, dtype: 0.25 + 1.5 * normals(KEY, n, dtype),
-        distribution=stats.norm(0.25, 1.5),
-        bits={
-            torch.float32: "0c12c4a22f47e1df",
-            torch.float64: "955d7fb7bcd35bee",
-            torch.bfloat16: "db2cea3ab693bdb4",
-            torch.float16: "814ae517a71c4929",
-        },
-    )
 
 
 def test_standard_normal_numbers_are_accurate_to_a_few_ulp():

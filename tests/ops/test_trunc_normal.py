@@ -8,35 +8,8 @@ import torch
 from scipy import stats
 
 from checks import outcome
-from fill_checks import FillCase, FillChecks
-from philox import KEY, element_bits, fractions
+from philox import KEY, fractions_in_double
 from torchnotes import init
-
-
-def fractions_in_double(n, dtype):
-    """Uniform numbers. For float32 they use all 32 bits of a random word."""
-    if dtype == torch.float64:
-        return fractions(KEY, n, dtype) + 2.0**-54
-    return (element_bits(KEY, n, dtype)[0].astype(np.float64) + 0.5) * 2.0**-32
-
-
-TRUNCATED = stats.truncnorm((-2 - 0.25) / 1.5, (1 - 0.25) / 1.5, 0.25, 1.5)
-
-
-class TestTruncNormal(FillChecks):
-    case = FillCase(
-        fill=init.trunc_normal_,
-        builtin=torch.nn.init.trunc_normal_,
-        keywords={"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0},
-        exact=lambda n, dtype: TRUNCATED.ppf(fractions_in_double(n, dtype)),
-        distribution=TRUNCATED,
-        bits={
-            torch.float32: "8242652690fc9210",
-            torch.float64: "f00fddcd64046a71",
-            torch.bfloat16: "8c31977e9ba83e8b",
-            torch.float16: "1b5a1959cac2b222",
-        },
-    )
 
 
 @pytest.mark.filterwarnings("ignore:mean is more than 2 std")
@@ -50,7 +23,7 @@ def test_intervals_far_from_the_mean(a, b, dtype):
     assert ((low <= x) & (x <= high)).all()
     if a < b and dtype in (torch.float32, torch.float64):
         inverse = stats.truncnorm(a, b).isf if a + b > 0 else stats.truncnorm(a, b).ppf  # mirrored
-        exact = inverse(fractions_in_double(n, dtype))
+        exact = inverse(fractions_in_double(KEY, n, dtype))
         np.testing.assert_allclose(x, exact, rtol=1e-6 if dtype == torch.float32 else 1e-9)
 
 

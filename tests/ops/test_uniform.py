@@ -4,28 +4,10 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 
 from checks import outcome
-from fill_checks import FillCase, FillChecks
 from philox import KEY, fractions
 from torchnotes import init
-
-
-class TestUniform(FillChecks):
-    case = FillCase(
-        fill=init.uniform_,
-        builtin=torch.nn.init.uniform_,
-        keywords={"a": -0.5, "b": 1.25},
-        exact=lambda n, dtype: -0.5 + 1.75 * fractions(KEY, n, dtype),
-        distribution=stats.uniform(-0.5, 1.75),
-        bits={
-            torch.float32: "9b03887cfe1aa1ed",
-            torch.float64: "233a4a06074d853f",
-            torch.bfloat16: "0ba6474700df47ed",
-            torch.float16: "e1b76f8d29f04705",
-        },
-    )
 
 
 def test_bounds():

@@ -8,7 +8,7 @@ from .. import functional, init, optim
 from ..testing.operations import OPERATIONS
 from ._check_operations import Differentiable, Record
 from ._check_optimizers import GradientNorm, Newton, Stepping
-from ._checked_random import RANDOM
+from ._check_random import CHECKED_RANDOM
 
 OPTIMIZERS: dict[str, Record] = {
     "SGD": Stepping(
@@ -47,7 +47,7 @@ OPTIMIZERS: dict[str, Record] = {
 }
 
 DIFFERENTIABLE: dict[str, Record] = {name: Differentiable(operation) for name, operation in OPERATIONS.items()}
-CHECKED = {**DIFFERENTIABLE, **RANDOM, **OPTIMIZERS}
+CHECKED = {**DIFFERENTIABLE, **CHECKED_RANDOM, **OPTIMIZERS}
 
 
 def public(name: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.compiler import is_compiling
 
-from .._native import dense_float
+from .._native import dense_float, is_recorded
 from ..autograd.function import Function, batched, differentiable, recorded, show, traceable, watched
 from ..distributed.random import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
 from ..distributed.shards import is_dtensor
@@ -130,7 +130,7 @@ def noisy(noise: type[Noise], operator: str) -> Callable[..., Tensor]:
                 check_in_place(x, operator)
             y = of_shards(x, *rest)
             return x.copy_(y) if inplace else y
-        if is_compiling():
+        if is_compiling() or is_recorded():
             return x.copy_(traced(x, *rest)) if inplace else traced(x, *rest)
         return (written if inplace else new)(x, *rest)
 

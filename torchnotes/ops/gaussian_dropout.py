@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import has_torch_function_unary
 
 from ..autograd.function import show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
@@ -102,6 +103,8 @@ def gaussian_dropout(
         >>> F.gaussian_dropout(torch.ones(4), sigma=0.1, generator=torch.tensor([0, 1]))
         tensor([1.1068, 1.0405, 0.9970, 0.8584])
     """
+    if not isinstance(input, Tensor) and has_torch_function_unary(input):  # for example, a proxy of torch.fx
+        return show(gaussian_dropout, input, p, training, inplace, sigma=sigma, generator=generator)
     sigma = deviation(p, sigma)
     if isinstance(input, Tensor) and (not training or sigma == 0 or input.numel() == 0):
         return input

@@ -55,6 +55,7 @@ class Operation:
     library: str = "torchnotes"  # the namespace of its operators
     fusible: bool = True  # whether compilers see it as torch's operations, which they can fuse with others
     unchecked: dict[str, str] = field(default_factory=dict)  # checks that do not apply, and why
+    random: bool = False  # whether the numbers depend on the dtype, which the reference then gets as `drawn_in`
     mixes_dtypes: bool = False  # whether tensors of several floating-point types are accepted where torch refuses them
 
     def sample(
@@ -79,6 +80,11 @@ class Operation:
     def smooth_sample(self, options: Options, device: Any = "cpu") -> Sample:
         """Small, in float64, and away from kinks: for numeric differentiation."""
         return cast(self.smooth(self.sample(options, self.small)), torch.float64, device)
+
+    def widened(self, sample: Sample) -> Sample:
+        """The same sample in float64, for the reference."""
+        wide = cast(sample, torch.float64, sample["input"].device)
+        return {**wide, "drawn_in": sample["input"].dtype} if self.random else wide
 
     def torchs(self, options: Options) -> Callable[..., Any] | None:
         """torch's own function, if it has these options."""
@@ -134,10 +140,6 @@ def cast(sample: Sample, dtype: torch.dtype, device: Any = "cpu", layout: Layout
         return layout(x.detach().to(device, kind)).detach().requires_grad_(x.requires_grad)
 
     return {name: one(x) for name, x in sample.items()}
-
-
-def widened(sample: Sample) -> Sample:
-    return cast(sample, torch.float64, sample["input"].device)
 
 
 def described(options: Options) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .accuracy import ALONE, TOLERANCE, Figures, assert_accurate, compared, errors, judged
 from .layouts import LAYOUTS, expanded
-from .operation import Operation, Options, Sample, cast, described, tensors, variables, widened
+from .operation import Operation, Options, Sample, cast, described, tensors, variables
 from .running import naming, threads
 
 
@@ -24,7 +24,7 @@ def output_of(operation: Operation, sample: Sample) -> Tensor:
 
 def agree(operation: Operation, options: Options, sample: Sample, g: Tensor | None = None) -> None:
     """Output and gradients are those of the reference in float64; the output's strides are the builtin's."""
-    exact_sample = widened(sample)
+    exact_sample = operation.widened(sample)
     if g is None:
         g = _gradient(output_of(operation, exact_sample)).to(sample["input"].dtype)
     ours = operation.results(operation.function, sample, g)
@@ -146,7 +146,7 @@ def check_error(operation: Operation, dtype: torch.dtype, device: Any) -> Figure
         for scale in operation.scales:
             sample = operation.sample(options, operation.many, dtype, device, scale=scale)
             torchs = operation.torchs(options) or operation.reference
-            exact_sample = widened(sample)
+            exact_sample = operation.widened(sample)
             g = _gradient(output_of(operation, exact_sample)).to(dtype)
             exact = operation.results(operation.reference, exact_sample, g.double())
             ours, theirs = (operation.results(f, sample, g) for f in (operation.function, torchs))
@@ -203,7 +203,9 @@ def check_second_derivative_values(operation: Operation, dtype: torch.dtype, dev
             g = layout(_gradient(size))
             along = [layout(_gradient(x.detach())) for x in variables(sample).values()]
             ours = _second(operation, operation.function, sample, g, along)
-            exact = _second(operation, operation.reference, widened(sample), g.double(), [v.double() for v in along])
+            exact = _second(
+                operation, operation.reference, operation.widened(sample), g.double(), [v.double() for v in along]
+            )
             rtol, atol = TOLERANCE[dtype]  # several kernels in a row round several times
             for name, mine, true in zip(("gradient", *variables(sample)), ours, exact, strict=True):
                 with naming(f"by {name}, {layout.__name__}, {described(options)}"):
