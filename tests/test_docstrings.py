@@ -11,23 +11,31 @@ import torch
 
 import torchnotes
 
+MODULES = (
+    *("torchnotes", "torchnotes.functional", "torchnotes.init", "torchnotes.nn", "torchnotes.nn.utils"),
+    *("torchnotes.optim", "torchnotes.optim.newton", "torchnotes.signal", "torchnotes.testing"),
+    *("torchnotes.testing.makers", "torchnotes.autograd"),
+)
 STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-PLACES = ("torchnotes.functional", "torchnotes.nn", "torchnotes.nn.utils")
+EXAMPLE_NAMES = {**vars(torchnotes), "torch": torch, "torchnotes": torchnotes, "F": torchnotes.functional}
 
 
-def public(place: str) -> dict[str, Any]:
-    """The functions and classes that a module defines, or imports as `from .x import y as y`."""
-    module = importlib.import_module(place)
-    imported = set(re.findall(r"import (\w+) as \1\b", inspect.getsource(module)))
+def public(name: str) -> dict[str, Any]:
+    """The functions and classes that a module defines, lists in __all__, or imports as `from .x import y as y`."""
+    module = importlib.import_module(name)
+    imported = {*getattr(module, "__all__", ()), *re.findall(r"import (\w+) as \1\b", inspect.getsource(module))}
     return {
-        f"{place}.{name}": x
-        for name, x in vars(module).items()
-        if inspect.isroutine(x) or inspect.isclass(x)
-        if not name.startswith("_") and (name in imported or x.__module__ == place)
+        f"{name}.{key}": x
+        for key, x in vars(module).items()
+        if inspect.isfunction(x) or inspect.isclass(x)
+        if not key.startswith("_") and x.__module__.startswith("torchnotes.")
+        if key in imported or x.__module__ == name
     }
 
 
-PUBLIC = {name: x for place in PLACES for name, x in public(place).items()}
+NAMED = [item for module in MODULES for item in public(module).items()]
+PUBLIC = {x: name for name, x in reversed(NAMED)}  # by the first of several names
+by_name = pytest.mark.parametrize("x", PUBLIC, ids=PUBLIC.get)
 
 
 def section(x: Any, *titles: str) -> str:
@@ -36,25 +44,29 @@ def section(x: Any, *titles: str) -> str:
     return found[1] if found else ""
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_describes_every_parameter(name: str):
-    x = PUBLIC[name]
-    assert re.match(r"[A-Z][^\n]*\.(\n\n|$)", vars(x)["__doc__"] if inspect.isclass(x) else x.__doc__)
-    lists = re.findall(r"^ {4}(\*{0,2}\w+(?:, \w+)*):", section(x, "Args", "Attributes"), re.MULTILINE)
-    signature = inspect.signature(x).parameters.values()
-    parameters = [STARS.get(p.kind, "") + p.name for p in signature if p.name[0] != "_"]
-    if "*args" in parameters:  # those of torch.nn.Module
-        parameters = []
-    assert sorted(", ".join(lists).split(", ")) == sorted(parameters or [""])
-    assert inspect.isclass(x) or section(x, "Returns")
+def parameters(x: Any) -> set[str]:
+    names = {STARS.get(p.kind, "") + p.name for p in inspect.signature(x).parameters.values()}
+    return set() if "*args" in names else {name for name in names if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_example_runs(name: str):
-    names = {**vars(torchnotes), "torch": torch, "torchnotes": torchnotes, "F": torchnotes.functional}
-    example = section(PUBLIC[name], "Example")
-    test = doctest.DocTestParser().get_doctest(example, names, name, None, None)
-    assert test.examples
+def test_finds_what_is_public():
+    assert {"torchnotes.functional.tanh", "torchnotes.nn.MLP", "torchnotes.optim.Adam"} <= set(PUBLIC.values())
+
+
+@by_name
+def test_describes_all_parameters_and_the_result(x: Any):
+    own = vars(x)["__doc__"] if inspect.isclass(x) else x.__doc__  # not that of torch's class
+    assert re.match(r"[A-Z][^\n]*\.(\n\n|$)", own), "the first line is a sentence"
+    described = re.findall(r"^ {4}(\*{0,2}\w+(?:, \w+)*): ", section(x, "Args", "Attributes"), re.MULTILINE)
+    assert {name for names in described for name in names.split(", ")} == parameters(x)
+    returns_nothing = inspect.isclass(x) or inspect.signature(x).return_annotation is None
+    assert bool(section(x, "Returns")) != returns_nothing
+
+
+@by_name
+def test_example_runs(x: Any):
+    example = doctest.DocTestParser().get_doctest(section(x, "Example"), dict(EXAMPLE_NAMES), PUBLIC[x], None, None)
+    assert example.examples or section(x, "Attributes")  # a result, which the example of its function shows
     failures: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=failures.append)
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=failures.append)
     assert not failures, "".join(failures)

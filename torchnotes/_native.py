@@ -81,7 +81,20 @@ gather, call_on, update = _C.gather, _C.call_on, _C.update
 
 
 def build_info() -> str:
-    """Describes how torchnotes was built and which kernels it uses, one fact per line."""
+    """Describes how torchnotes was built and which kernels it uses, one fact per line.
+
+    Returns:
+        A text of several lines.
+
+    Example:
+        >>> print(torchnotes.build_info())
+        torchnotes        ...
+        built for torch   ...
+        compiler          ...
+        instruction sets  ...
+        loaded kernels    ...
+        CUDA              ...
+    """
     cuda = f"yes, architectures {_C.cuda_architectures}" if _C.cuda else "no"
     return "\n".join(
         (

@@ -93,7 +93,26 @@ def glorot_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Fills tensor from U(-b, b) with variance gain^2 / fan; by default b = gain sqrt(6 / (fan_in + fan_out))."""
+    """Fills a tensor from U(-b, b), of variance gain^2 / fan, like :func:`torch.nn.init.xavier_uniform_`.
+
+    By default b = gain sqrt(6 / (fan_in + fan_out)).
+
+    Args:
+        tensor: The weight of a layer, with at least two dimensions.
+        gain: The factor that makes up for the activation.
+        generator: Draws the key of the random numbers, by default torch's generator for the CPU. A tensor of two int64
+            is the key itself, which gives the same numbers every time.
+        mode: The fan, "fan_in" (preserves the variance forward), "fan_out" (backward) or their mean, "fan_avg".
+        axes: The dimensions of the inputs and of the outputs, ``(0, 1)`` for transposed convolutions.
+        groups: The groups of a convolution.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.glorot_uniform_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 800)
+        tensor(0.0500)
+    """
     return _filled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -106,7 +125,18 @@ def glorot_normal_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Fills tensor from N(0, gain^2 / fan); by default the variance is gain^2 2 / (fan_in + fan_out)."""
+    """Fills a tensor from N(0, gain^2 / fan), like :func:`torch.nn.init.xavier_normal_`.
+
+    Args:
+        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.glorot_normal_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 800)
+        tensor(0.0501)
+    """
     return _filled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -120,7 +150,21 @@ def he_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Fills tensor from U(-b, b) with variance gain^2 / fan and the gain of a nonlinearity with slope a."""
+    """Fills a tensor from U(-b, b), of variance gain^2 / fan, like :func:`torch.nn.init.kaiming_uniform_`.
+
+    Args:
+        tensor, generator, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
+        a: The slope of the "leaky_relu" that follows.
+        mode: "fan_in", "fan_out" or "fan_avg", which torch lacks.
+        nonlinearity: The name that :func:`torch.nn.init.calculate_gain` gets with ``a``.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.he_uniform_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 300)
+        tensor(0.0817)
+    """
     gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
@@ -135,7 +179,18 @@ def he_normal_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Fills tensor from N(0, gain^2 / fan) with the gain of a nonlinearity with slope a."""
+    """Fills a tensor from N(0, gain^2 / fan), like :func:`torch.nn.init.kaiming_normal_`.
+
+    Args:
+        tensor, a, mode, nonlinearity, generator, axes, groups: As in :func:`~torchnotes.init.he_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.he_normal_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 300)
+        tensor(0.0818)
+    """
     gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
@@ -149,7 +204,18 @@ def lecun_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Fills tensor from U(-b, b) with variance gain^2 / fan; by default b = gain sqrt(3 / fan_in)."""
+    """Fills a tensor from U(-b, b), of variance gain^2 / fan; by default b = gain sqrt(3 / fan_in).
+
+    Args:
+        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.lecun_uniform_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(1 / 300)
+        tensor(0.0578)
+    """
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -162,7 +228,18 @@ def lecun_normal_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Fills tensor from N(0, gain^2 / fan); by default the variance is gain^2 / fan_in."""
+    """Fills a tensor from N(0, gain^2 / fan); by default the variance is gain^2 / fan_in.
+
+    Args:
+        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.lecun_normal_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(1 / 300)
+        tensor(0.0578)
+    """
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -174,7 +251,18 @@ def default_uniform_(
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
-    """Fills tensor from U(-1/sqrt fan, 1/sqrt fan), like the weights of torch's layers."""
+    """Fills a tensor from U(-1/sqrt fan, 1/sqrt fan), like the weights of torch's layers.
+
+    Args:
+        tensor, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.default_uniform_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(1 / 900)
+        tensor(0.0334)
+    """
     return _scaled_(uniform_, tensor, 1 / math.sqrt(3.0), mode, axes, groups, generator)
 
 
@@ -200,14 +288,27 @@ SCHEMES: dict[str, Callable[..., Tensor]] = {
 def initialize_(
     model: torch.nn.Module, scheme: str = "he", *, seed: int | None = None, **options: Any
 ) -> torch.nn.Module:
-    """Initializes all parameters of a model in place and returns the model.
+    """Initializes all parameters of a model in place.
 
-    Weights with two or more dimensions are filled by the scheme, to which the `options` (a, mode, gain, nonlinearity)
-    are passed; transposed and grouped convolutions get their true fan. Embeddings are filled from N(0, 1), as in torch.
-    Biases become 0; other parameters, such as those of normalization, are left alone. The numbers of a parameter depend
-    on the seed, its name (for shared parameters the alphabetically first one) and its shape, not on the order in which
-    the model was built. By default the seed is drawn from torch's generator. A DTensor gets the numbers of the full
+    A scheme fills the weights with two or more dimensions; transposed and grouped convolutions get their true fan.
+    Embeddings are filled from N(0, 1), as in torch. Biases become 0. Other parameters, such as those of normalization,
+    are left alone. The numbers of a parameter depend on the seed, its name (for shared parameters the alphabetically
+    first one) and its shape, not on the order in which the model was built. A DTensor gets the numbers of the full
     parameter.
+
+    Args:
+        model: The model.
+        scheme: "glorot", "he", "lecun" or "default", optionally followed by "_uniform" or "_normal".
+        seed: A number, by default drawn from torch's generator.
+        **options: Passed to the scheme: ``a``, ``mode``, ``gain``, ``nonlinearity``.
+
+    Returns:
+        The model.
+
+    Example:
+        >>> init.initialize_(torch.nn.Linear(2, 2), "he", seed=0).weight.detach()
+        tensor([[ 0.3085,  0.4890],
+                [-1.2293,  0.3313]])
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")

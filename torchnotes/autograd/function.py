@@ -98,13 +98,37 @@ def differentiable(
 
 
 class Function(torch.autograd.Function):
-    """A torch.autograd.Function with forward, setup_context, backward, `tangent` and vmap, called at C speed.
+    """A :class:`torch.autograd.Function` that is called at C speed, under every transform.
 
-    `tangent` is the forward-mode rule, written like torch's `jvp`. It has another name because torch.compile rejects a
-    Function that defines jvp; under a transform `apply` switches to a subclass that has it. Without transforms `apply`
-    skips torch's Python layer, which binds the arguments on every call, and skips autograd altogether if nothing
-    requires a gradient. What setup_context saves for backward is also saved for `tangent`. Measured in
-    docs/decisions/autograd-calls.md.
+    A subclass defines ``forward``, ``setup_context`` and ``backward`` as in torch, ``tangent``, and ``vmap`` (or it
+    inherits that of :class:`~torchnotes.autograd.Elementwise`). ``tangent`` is the forward-mode rule, written like
+    torch's ``jvp``. It has another name because torch.compile rejects a Function that defines jvp; under a transform
+    ``apply`` switches to a subclass that has it. What ``setup_context`` saves for ``backward`` is also saved for
+    ``tangent``.
+
+    Without transforms ``apply`` skips torch's Python layer, which binds the arguments on every call, and skips autograd
+    altogether if nothing requires a gradient (measured in docs/decisions/autograd-calls.md).
+
+    Example:
+        >>> from torchnotes.autograd import Function
+        >>> class Double(Function):
+        ...     @staticmethod
+        ...     def forward(x):
+        ...         return 2 * x
+        ...
+        ...     @staticmethod
+        ...     def setup_context(ctx, inputs, output):
+        ...         pass
+        ...
+        ...     @staticmethod
+        ...     def backward(ctx, g):
+        ...         return 2 * g
+        ...
+        ...     @staticmethod
+        ...     def tangent(ctx, x_t):
+        ...         return 2 * x_t
+        >>> torch.func.jvp(Double.apply, (torch.ones(2),), (torch.ones(2),))
+        (tensor([2., 2.]), tensor([2., 2.]))
     """
 
     _apply: ClassVar[Callable[..., Any]]
@@ -240,7 +264,19 @@ def batched(info: Any, in_dims: tuple, args: tuple) -> list:
 
 
 class Elementwise(Function):
-    """An elementwise Function of one or more tensors of the same shape, followed by plain numbers."""
+    """A :class:`~torchnotes.autograd.Function` of tensors of the same shape, followed by plain numbers.
+
+    It defines ``vmap``, because an elementwise function is its own batched version.
+
+    Example:
+        >>> from torchnotes.autograd import Elementwise
+        >>> class Double(Elementwise):
+        ...     forward = staticmethod(lambda x: 2 * x)
+        ...     setup_context = staticmethod(lambda ctx, inputs, output: None)
+        ...     backward = tangent = staticmethod(lambda ctx, g: 2 * g)
+        >>> torch.vmap(Double.apply)(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple, *args: Any) -> tuple:

@@ -42,13 +42,21 @@ _BEFORE = (
 
 @dataclass
 class Report:
-    """What convert did, by the names of modules in the model."""
+    """What :func:`~torchnotes.convert` did, by the names of modules in the model. ``str()`` formats it.
 
-    replaced: dict[str, str] = field(default_factory=dict)  # the new class
-    fused: dict[str, str] = field(default_factory=dict)  # for each layer, the activation that it also computes
-    inplace: list[str] = field(default_factory=list)  # normalizations that overwrite their input
-    kept: dict[str, str] = field(default_factory=dict)  # why a module is still torch's
-    unfused: dict[str, str] = field(default_factory=dict)  # why a layer is not fused, or a module does not trace
+    Attributes:
+        replaced: The new class of each module that was replaced.
+        fused: For each layer, the activation that it also computes.
+        inplace: The normalizations that overwrite their input.
+        kept: Why a module is still torch's.
+        unfused: Why a layer is not fused, or a module does not trace.
+    """
+
+    replaced: dict[str, str] = field(default_factory=dict)
+    fused: dict[str, str] = field(default_factory=dict)
+    inplace: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    unfused: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"replaced: {len(self.replaced)}"]
@@ -67,24 +75,42 @@ class Report:
 
 
 def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Report:
-    """Converts the modules of a model to ours, in place. Subclasses of torch.nn's classes are not converted.
+    """Converts the modules of a model to ours, in place.
 
-    Parameters, buffers, hooks, names, the state_dict and existing optimizers are preserved. `revert` undoes the
-    conversion. Dropout generates other numbers than torch's from the same seed. In-place operations keep working: a
-    LeakyReLU whose result may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or
-    stay torch's. Tools that look for classes of torch.nn, such as torch.ao.quantization.fuse_modules, do not recognize
-    ours: revert first.
+    Parameters, buffers, hooks, names, the state_dict and existing optimizers are preserved, and
+    :func:`~torchnotes.revert` undoes the conversion. Subclasses of torch.nn's classes are not converted. Dropout
+    generates other numbers than torch's from the same seed. In-place operations keep working: a LeakyReLU whose result
+    may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's. Tools that
+    look for classes of torch.nn, such as ``torch.ao.quantization.fuse_modules``, do not recognize ours: revert first.
 
-    fuse     A batch normalization or Linear also computes the ReLU, LeakyReLU, Sigmoid or Tanh that follows it.
-             torch.fx traces a copy of the model to find such pairs: each of the two is called once, and nothing else
-             uses the tensor between them, in training and in evaluation. A model that does not trace is searched module
-             by module. A pair is only fused while the module that calls both is running, and without hooks on them.
-             When called from elsewhere, such as another method, each module works on its own. A pair is not fused if
-             the code that calls it may behave differently the next time: its branches, loops and calls may depend only
-             on constants and on the module's children and plain attributes, which are compared in each call.
-    inplace  Batch normalizations overwrite the result of the preceding convolution or Linear if nothing else uses it or
-             overwrites theirs, and if that saves memory: without an activation or with a LeakyReLU. This is not the
-             default, because it is no faster up to 16 MB and second derivatives raise an error.
+    To find what it can fuse, it traces a copy of the model with torch.fx; a model that does not trace is searched
+    module by module. A layer and an activation are fused if each is called once and nothing else uses the tensor
+    between them, in training and in evaluation, and only while the module that calls both is running, without hooks on
+    them. When called from elsewhere, such as another method, each works on its own. They are not fused if the code that
+    calls them may behave differently the next time: its branches, loops and calls may depend only on constants and on
+    the module's children and plain attributes, which are compared in each call.
+
+    Args:
+        model: The model.
+        fuse: Lets batch normalizations and Linear layers compute the ReLU, LeakyReLU, Sigmoid or Tanh that follows
+            them.
+        inplace: Lets batch normalizations overwrite the result of the convolution or Linear before them, if nothing
+            else uses it or overwrites theirs, and if that saves memory: without an activation or with a LeakyReLU. It
+            is no faster up to 16 MB, and second derivatives raise an error.
+
+    Returns:
+        What was converted and fused, and what was not and why.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> print(torchnotes.convert(model))
+        replaced: 3
+            2 Linear
+            1 ReLU
+        fused: 1
+            0 with 1
+        kept: 0
+        not fused: 0
     """
     if not isinstance(model, Module):
         raise TypeError(f"convert takes a torch.nn.Module. Got: {type(model).__name__}")
@@ -113,7 +139,18 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
 
 
 def revert(model: Module) -> None:
-    """Undoes convert, even if the model has been trained, copied, or saved and loaded as a whole since."""
+    """Undoes convert, even if the model has been trained, copied, or saved and loaded as a whole since.
+
+    Args:
+        model: The model, which is changed in place.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> report = torchnotes.convert(model)
+        >>> torchnotes.revert(model)
+        >>> type(model[0])
+        <class 'torch.nn.modules.linear.Linear'>
+    """
     if not isinstance(model, Module):
         raise TypeError(f"revert takes a torch.nn.Module. Got: {type(model).__name__}")
     changed = {module: name for name, module in model.named_modules() if _BEFORE in vars(module)}

@@ -14,5 +14,20 @@ _fill = filling("normal_", builtin)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Tensor:
-    """Fills tensor with numbers from N(mean, std^2), like torch.nn.init.normal_."""
+    """Fills a tensor with numbers from N(mean, std^2), like :func:`torch.nn.init.normal_`.
+
+    The numbers depend neither on the device nor on the number of threads.
+
+    Args:
+        tensor: A tensor of any shape.
+        mean, std: The mean and the standard deviation.
+        generator: As in :func:`~torchnotes.init.glorot_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.normal_(torch.empty(3), generator=torch.tensor([0, 1]))
+        tensor([ 1.0676,  0.4050, -0.0300])
+    """
     return _fill(tensor, generator, mean, std)

@@ -37,5 +37,21 @@ def trunc_normal_(
     b: float = 2.0,
     generator: Generator = None,
 ) -> Tensor:
-    """Fills tensor with numbers from N(mean, std^2) truncated to [a, b], like torch.nn.init.trunc_normal_."""
+    """Fills a tensor with numbers from a truncated N(mean, std^2), like :func:`torch.nn.init.trunc_normal_`.
+
+    The numbers depend neither on the device nor on the number of threads.
+
+    Args:
+        tensor: A tensor of any shape.
+        mean, std: Those of the distribution before truncation.
+        a, b: The bounds, which do not scale with ``std``.
+        generator: As in :func:`~torchnotes.init.glorot_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.trunc_normal_(torch.empty(3), generator=torch.tensor([0, 1]))
+        tensor([0.0399, 0.7645, 0.7092])
+    """
     return _fill(tensor, generator, mean, std, a, b)

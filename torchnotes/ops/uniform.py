@@ -14,5 +14,20 @@ _fill = filling("uniform_", builtin)
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Tensor:
-    """Fills tensor with numbers from U(a, b), like torch.nn.init.uniform_."""
+    """Fills a tensor with numbers from U(a, b), like :func:`torch.nn.init.uniform_`.
+
+    The numbers depend neither on the device nor on the number of threads.
+
+    Args:
+        tensor: A tensor of any shape.
+        a, b: The bounds.
+        generator: As in :func:`~torchnotes.init.glorot_uniform_`.
+
+    Returns:
+        The tensor.
+
+    Example:
+        >>> init.uniform_(torch.empty(3), generator=torch.tensor([0, 1]))
+        tensor([0.5167, 0.7910, 0.7733])
+    """
     return _fill(tensor, generator, a, b)

@@ -20,10 +20,22 @@ _DEFAULTS = dict(rounding="nearest", max_grad_norm=None, decoupled_weight_decay=
 
 
 def from_torch(optimizer: Optimizer) -> Optimizer:
-    """Converts an SGD, RMSprop, Adam or AdamW of torch.optim to ours of the same name, in place, and returns it.
+    """Converts an optimizer of ``torch.optim`` to ours of the same name, in place.
 
     It remains the same object with the same groups, state and hooks, so that schedulers and trainers that hold it use
-    ours from then on. Our additional options are in its groups: `optimizer.param_groups[0]["max_grad_norm"] = 1.0`.
+    ours from then on. Our additional options are in its groups.
+
+    Args:
+        optimizer: An SGD, RMSprop, Adam or AdamW, not a subclass of it.
+
+    Returns:
+        The optimizer.
+
+    Example:
+        >>> optimizer = torch.optim.Adam([torch.zeros(2, requires_grad=True)])
+        >>> type(optim.from_torch(optimizer))
+        <class 'torchnotes.optim.adam.Adam'>
+        >>> optimizer.param_groups[0]["max_grad_norm"] = 1.0
     """
     if type(optimizer) in _TORCHS:
         return optimizer
@@ -36,7 +48,21 @@ def from_torch(optimizer: Optimizer) -> Optimizer:
 
 
 def to_torch(optimizer: Optimizer) -> Optimizer:
-    """Converts our SGD, RMSprop, Adam or AdamW back to torch's and returns it. Raises if torch lacks an option."""
+    """Converts our SGD, RMSprop, Adam or AdamW back to torch's, in place.
+
+    Args:
+        optimizer: The optimizer.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: If an option is in use that torch's optimizer lacks.
+
+    Example:
+        >>> type(optim.to_torch(optim.SGD([torch.zeros(2, requires_grad=True)])))
+        <class 'torch.optim.sgd.SGD'>
+    """
     if type(optimizer) in _OURS:
         return optimizer
     theirs = _known(optimizer, _TORCHS, "to_torch expects torchnotes.optim's")

@@ -17,7 +17,22 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class Adam(Fused, torch.optim.Adam):
-    """torch.optim.Adam with the additional options `rounding`, `max_grad_norm` and `process_group` of SGD."""
+    """Gradient descent with adaptive moments, :class:`torch.optim.Adam` with more options.
+
+    Args:
+        params, lr, betas, eps, weight_decay, amsgrad, maximize, capturable, differentiable: As in
+            :class:`torch.optim.Adam`.
+        foreach, fused, rounding, max_grad_norm, process_group: As in :class:`~torchnotes.optim.SGD`.
+        decoupled_weight_decay: Makes it :class:`~torchnotes.optim.AdamW`.
+
+    Example:
+        >>> w = torch.tensor([3.0, -4.0], requires_grad=True)
+        >>> optimizer = optim.Adam([w], lr=0.1)
+        >>> (w.square().sum() / 2).backward()
+        >>> optimizer.step()
+        >>> w.detach()
+        tensor([ 2.9000, -3.9000])
+    """
 
     operator = "torchnotes::adam_"
     builtin_step = builtin_step(torch.optim.Adam)

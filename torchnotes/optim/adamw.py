@@ -12,7 +12,21 @@ from .adam import Adam
 
 
 class AdamW(Adam):
-    """torch.optim.AdamW with the additional options of Adam."""
+    """Adam with decoupled weight decay, :class:`torch.optim.AdamW` with more options.
+
+    Args:
+        params, lr, betas, eps, weight_decay, amsgrad, maximize, capturable, differentiable: As in
+            :class:`torch.optim.AdamW`.
+        foreach, fused, rounding, max_grad_norm, process_group: As in :class:`~torchnotes.optim.SGD`.
+
+    Example:
+        >>> w = torch.tensor([3.0, -4.0], requires_grad=True)
+        >>> optimizer = optim.AdamW([w], lr=0.1)
+        >>> (w.square().sum() / 2).backward()
+        >>> optimizer.step()
+        >>> w.detach()
+        tensor([ 2.8970, -3.8960])
+    """
 
     def __init__(
         self,

@@ -17,10 +17,20 @@ _norm = torch.ops.torchnotes.gradient_norm.default
 
 
 def gradient_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The 2-norm of all numbers in tensors of one device and dtype, computed in a single pass.
+    """Computes the 2-norm of all numbers in tensors of one device and dtype, in a single pass.
 
-    torch.nn.utils.get_total_norm computes the norm of the tensors' norms instead. The result is float32 for 16-bit
-    tensors. A DTensor counts as a whole, including the numbers on other ranks; every rank of its mesh must call it.
+    :func:`torch.nn.utils.get_total_norm` computes the norm of the tensors' norms instead. A DTensor counts as a whole,
+    including the numbers on other ranks; every rank of its mesh must call this function.
+
+    Args:
+        tensors: The tensors, such as the gradients of a model.
+
+    Returns:
+        A scalar, in float32 for 16-bit tensors.
+
+    Example:
+        >>> optim.gradient_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+        tensor(5.)
     """
     together = list(tensors)
     if any_dtensor(together):

@@ -47,15 +47,16 @@ _ARMIJO = 1e-4
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a step of Newton.
+    """The outcome of a step of :class:`~torchnotes.optim.Newton`.
 
-    iterations: how many times the parameters were changed
-    damped: in how many of these the Hessian was not positive definite
-    evaluations: how many times the closure was called
-    products: how many Hessian-vector products were computed; a Hessian counts one per parameter
-    loss, gradient_norm: at the current parameters
-    converged: whether gradient_norm is at most tolerance_grad
-    reason: why it stopped
+    Attributes:
+        iterations: How many times the parameters were changed.
+        damped: In how many of these the Hessian was not positive definite.
+        evaluations: How many times the closure was called.
+        products: How many Hessian-vector products were computed. A Hessian counts one per parameter.
+        loss, gradient_norm: Those of the current parameters.
+        converged: Whether ``gradient_norm`` is at most tolerance_grad.
+        reason: Why the step stopped.
     """
 
     iterations: int
@@ -201,23 +202,33 @@ def _lowered(
 
 
 class Newton(Optimizer):
-    """Newton's method for a smooth loss, returned by a closure, of float64 or float32 parameters.
+    """Newton's method for a smooth loss of float64 or float32 parameters.
 
-    The closure must only return the loss. Newton differentiates it twice, so the closure must not call `backward()`. It
-    must return the same loss every time: no dropout, no other batch. The gradients in `.grad` are neither used nor
-    changed. As with LBFGS, there are no parameter groups. Frozen parameters stay as they are.
+    A closure returns the loss. Newton differentiates it twice, so the closure must not call ``backward()``. It must
+    return the same loss every time: no dropout, no other batch. The gradients in ``.grad`` are neither used nor
+    changed. As in :class:`torch.optim.LBFGS` there are no parameter groups. Frozen parameters stay as they are.
 
     The loss never increases. The parameters are left at the best point found, even if the closure raises. A loss that
-    is not finite counts as too large; at the start it leaves everything unchanged. `report` describes the last step; it
-    is None before the first step and after one that raised.
+    is not finite counts as too large; at the start it leaves everything unchanged. ``report`` describes the last step
+    (:class:`~torchnotes.optim.newton.Report`). It is None before the first step and after one that raised.
 
-    lr: the fraction of Newton's step that is tried first; only 1 makes convergence quadratic
-    max_iter: the maximum number of times that a step changes the parameters
-    tolerance_grad: the norm of the gradient at which to stop, at a minimum or a saddle; by default 1e-8 in
-        float64 and 1e-4 in float32
-    method: "exact" solves with the Hessian, "cg" needs only Hessian-vector products; "auto" is "exact" for up to 256
-        parameters
-    max_cg: the maximum number of such products that "cg" computes for one change of the parameters
+    Args:
+        params: The parameters, of one dtype on one device.
+        lr: The fraction of Newton's step that is tried first. Only 1 makes convergence quadratic.
+        max_iter: The maximum number of times that a step changes the parameters.
+        tolerance_grad: The norm of the gradient at which to stop, at a minimum or a saddle, by default 1e-8 in float64
+            and 1e-4 in float32.
+        method: "exact" solves with the Hessian, "cg" needs only Hessian-vector products, and "auto" is "exact" for up
+            to 256 parameters.
+        max_cg: The maximum number of such products for one change of the parameters.
+
+    Example:
+        >>> w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        >>> optimizer = optim.Newton([w])
+        >>> optimizer.step(lambda: (w - 1).square().sum() + w.exp().sum())
+        tensor(4., dtype=torch.float64)
+        >>> w.detach(), optimizer.report.iterations
+        (tensor([0.3149, 0.3149], dtype=torch.float64), 3)
     """
 
     report: Report | None = None
@@ -263,9 +274,13 @@ class Newton(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override] # like LBFGS
-        """Changes the parameters up to max_iter times and returns the loss before the first change.
+        """Changes the parameters up to ``max_iter`` times.
 
-        closure: returns the loss, without calling backward()
+        Args:
+            closure: Returns the loss, without calling ``backward()``.
+
+        Returns:
+            The loss before the first change.
         """
         group = self.param_groups[0]
         f = _Objective(closure, [p for p in group["params"] if p.requires_grad])

@@ -17,9 +17,24 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class RMSprop(Fused, torch.optim.RMSprop):
-    """torch.optim.RMSprop with the additional options `rounding`, `max_grad_norm` and `process_group` of SGD, and
+    """Gradient descent with steps divided by the root mean square of past gradients.
 
-    decoupled_weight_decay: weight_decay shrinks the parameters by 1 - lr weight_decay and does not affect the average
+    It is :class:`torch.optim.RMSprop` with more options.
+
+    Args:
+        params, lr, alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize, differentiable: As in
+            torch.
+        decoupled_weight_decay: Whether weight_decay shrinks the parameters by 1 - lr weight_decay instead of adding to
+            the gradient.
+        rounding, max_grad_norm, process_group: As in :class:`~torchnotes.optim.SGD`.
+
+    Example:
+        >>> w = torch.tensor([3.0, -4.0], requires_grad=True)
+        >>> optimizer = optim.RMSprop([w], lr=0.01)
+        >>> (w.square().sum() / 2).backward()
+        >>> optimizer.step()
+        >>> w.detach()
+        tensor([ 2.9000, -3.9000])
     """
 
     operator = "torchnotes::rmsprop_"

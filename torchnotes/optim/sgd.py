@@ -18,17 +18,32 @@ def _(*args: Any, **kwargs: Any) -> None: ...
 
 
 class SGD(Fused, torch.optim.SGD):
-    """torch.optim.SGD with additional options.
+    """Gradient descent with momentum, :class:`torch.optim.SGD` with more options.
 
-    rounding: how bfloat16 and half parameters are rounded: "nearest", "stochastic" (up or down, right on average) or
-        "kahan" (saves the rounding error, in a state as large as the parameter)
-    max_grad_norm: scales all gradients down together, so that their norm is at most this; see `grad_norm`
-    process_group: the ranks among which the parameters are distributed, for a norm of all of them; with pipelines, or
-        with ZeroRedundancyOptimizer around `functools.partial(SGD, process_group=...)`
+    One native call updates all parameters of a group. State dicts are interchangeable with torch's. Parameters may be
+    DTensors, such as those of ``fully_shard``: each rank updates its local tensors, clips by the norm of the full
+    gradients, and rounds like a single process, bit for bit. To load a checkpoint of torch's optimizer with
+    ``torch.distributed.checkpoint``, pass ``DefaultLoadPlanner(allow_partial_load=True)``, because it lacks our
+    options.
 
-    Parameters may be DTensors, such as those of fully_shard: each rank updates its local tensors, clips by the norm of
-    the full gradients, and rounds like a single process, bit for bit. A checkpoint of torch's optimizer, saved with
-    torch.distributed.checkpoint, lacks these options: `DefaultLoadPlanner(allow_partial_load=True)` loads it.
+    Args:
+        params, lr, momentum, dampening, weight_decay, nesterov, maximize, differentiable: As in
+            :class:`torch.optim.SGD`.
+        foreach, fused: Choose torch's implementation where torch's code is needed.
+        rounding: How bfloat16 and float16 parameters are rounded, to the "nearest" number, "stochastic" (up or down,
+            right on average) or "kahan" (saves the rounding error, in a state as large as the parameter).
+        max_grad_norm: Scales all gradients down together if their norm is larger, without changing them in memory. The
+            norm before clipping is in ``grad_norm`` after a step.
+        process_group: The ranks among which the parameters are distributed, for a norm of all of them. Needed with
+            pipelines, and with ZeroRedundancyOptimizer around ``functools.partial(SGD, process_group=...)``.
+
+    Example:
+        >>> w = torch.tensor([3.0, -4.0], requires_grad=True)
+        >>> optimizer = optim.SGD([w], lr=0.1, max_grad_norm=1.0)
+        >>> (w.square().sum() / 2).backward()
+        >>> optimizer.step()
+        >>> w.detach(), optimizer.grad_norm
+        (tensor([ 2.9400, -3.9200]), tensor(5.))
     """
 
     operator = "torchnotes::sgd_"

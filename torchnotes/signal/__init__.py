@@ -44,7 +44,19 @@ _HEADER = ("layer", "kind", "k", "Var(w)", "Var(x)", "predicted", "Var(z)", "of 
 
 
 class Flag(NamedTuple):
-    what: str  # z, gradient or examples
+    """Where a variance vanishes or explodes, or the examples become alike.
+
+    Args:
+        what: "z", "gradient" or "examples".
+        how: What happens to it.
+        layer: The name of the layer.
+
+    Example:
+        >>> print(signal.Flag("gradient", "vanishes", "3"))
+        gradient vanishes
+    """
+
+    what: str
     how: str
     layer: str
 
@@ -54,13 +66,21 @@ class Flag(NamedTuple):
 
 @dataclass(frozen=True)
 class Propagation:
-    """The result of `propagation`. str() formats it as a table."""
+    """The result of :func:`~torchnotes.signal.propagation`. ``str()`` formats it as a table.
 
-    layers: tuple[Layer, ...]  # in the order of calls
-    unreached: tuple[str, ...]  # layers that were not called
+    Attributes:
+        layers: The measurements, in the order of calls.
+        unreached: The names of layers that were not called.
+        limit: The factor by which a variance has to change to be flagged.
+        tried: The schemes that were tried because something was flagged.
+        holding: Those that work, the best first, as arguments of :func:`~torchnotes.init.initialize_`.
+    """
+
+    layers: tuple[Layer, ...]
+    unreached: tuple[str, ...]
     limit: float
-    tried: tuple[str, ...] = ()  # the schemes that were tried if anything was flagged
-    holding: tuple[dict[str, Any], ...] = ()  # those that work, the best first: initialize_(model, **holding[0])
+    tried: tuple[str, ...] = ()
+    holding: tuple[dict[str, Any], ...] = ()
 
     @property
     def flags(self) -> tuple[Flag, ...]:
@@ -89,6 +109,7 @@ class Propagation:
 
     @property
     def verdict(self) -> str:
+        """One sentence on what was flagged and which initialization would prevent it."""
         if not self.flags:
             return "nothing vanishes or explodes"
         found = ", ".join(f"{flag} at layer {flag.layer}" for flag in self.flags)
@@ -129,19 +150,28 @@ def propagation(
     limit: float = 1e3,
     schemes: Sequence[str] = ("lecun", "glorot", "he"),
 ) -> Propagation:
-    """Runs a forward and a backward pass, and measures both at every call of a layer with a weight.
+    """Measures how a forward and a backward pass change the variance from layer to layer.
 
-    These layers are Linear and the convolutions, including transposed ones, of torch and of torchnotes. z is the output
-    before the activation, even if the activation is fused into the layer. Other modules affect the next layer's x.
+    The layers are Linear and the convolutions, including transposed ones, of torch and of torchnotes. z is the output
+    before the activation, even if the activation is fused into the layer. Other modules affect the next layer's x. A
+    copy of the model runs in its current mode, and torch's generators are restored, so that the model is unchanged.
 
-    batch    a tensor, or the model's arguments as a tuple, list or dict
-    loss     a function of the model's output. By default dL/dy consists of fixed numbers of N(0, 1), for all tensors of
-             the output
-    limit    the factor by which a variance has to change over the depth to be flagged
-    schemes  schemes of torchnotes.init. If anything is flagged, the model is initialized by each of them and measured
-             again
+    Args:
+        model: The model.
+        batch: A tensor, or the model's arguments as a tuple, list or dict.
+        loss: A function of the model's output. By default dL/dy consists of fixed numbers from N(0, 1), for all tensors
+            of the output.
+        limit: The factor by which a variance has to change over the depth to be flagged.
+        schemes: Schemes of ``torchnotes.init``. If anything is flagged, the model is initialized by each of them and
+            measured again.
 
-    A copy of the model runs in its current mode, and torch's generators are restored, so that the model is unchanged.
+    Returns:
+        The measurements, and what was flagged.
+
+    Example:
+        >>> found = signal.propagation(nn.MLP([64] * 30, "sigmoid", init="glorot"), torch.randn(32, 64))
+        >>> print(found.flags[0])
+        gradient vanishes
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module. Got: {type(model).__name__}")

@@ -18,20 +18,37 @@ from ..ops.activations import ACTIVATIONS
 
 @dataclass(frozen=True)
 class Layer:
-    """One call of a layer. Values are None where a variance would need more numbers, or z has no gradient."""
+    """The measurements of one call of a layer.
+
+    Values are None where a variance would need more numbers, or z has no gradient.
+
+    Attributes:
+        name: The name of the layer in the model.
+        kind: The name of its class.
+        fan_in: As in ``torchnotes.init``.
+        mean_w: The mean of the weight.
+        var_w: The variance of the weight.
+        mean_x: The mean of the input x.
+        var_x: The variance of x.
+        predicted: The variance of z, computed from the values above.
+        var_z: The variance of z as measured.
+        batch_share: The share of it that is due to the batch.
+        var_gradient: The variance of dL/dz.
+        squared_gradient: The squared length of dL/dz.
+    """
 
     name: str
     kind: str
-    fan_in: int  # as in torchnotes.init
+    fan_in: int
     mean_w: float
     var_w: float
     mean_x: float
     var_x: float
-    predicted: float  # Var(z), computed from the values above
+    predicted: float
     var_z: float | None
-    batch_share: float | None  # the share of Var(z) that is due to the batch
-    var_gradient: float | None = None  # Var(dL/dz)
-    squared_gradient: float | None = None  # |dL/dz|^2
+    batch_share: float | None
+    var_gradient: float | None = None
+    squared_gradient: float | None = None
 
     def with_gradient(self, gradient: Tensor | None) -> "Layer":
         if gradient is None:

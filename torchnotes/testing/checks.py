@@ -41,7 +41,14 @@ OF_MODES: tuple[Callable[..., Any], ...] = (
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one operation, to be called."""
+    """One check of one operation, to be called. It raises an AssertionError if it fails.
+
+    Attributes:
+        function: The function that checks.
+        operation: The operation.
+        dtype: The dtype to check, None if the check chooses itself.
+        device: The device of the arguments.
+    """
 
     function: Callable[..., Any]
     operation: Operation
@@ -66,7 +73,22 @@ class Check:
 
 
 def checks(operation: Operation, dtypes: tuple[torch.dtype, ...] = DTYPES, device: Any = "cpu") -> list[Check]:
-    """All checks of an operation. Each raises an AssertionError where it fails."""
+    """Lists all checks of an operation, for ``pytest.mark.parametrize``.
+
+    Args:
+        operation: The operation.
+        dtypes: The dtypes to check.
+        device: The device of the arguments.
+
+    Returns:
+        The checks. Cheap ones that find most mistakes come first.
+
+    Example:
+        >>> from torchnotes.testing import Operation, checks, makers
+        >>> operation = Operation(torch.tanh, torch.tanh, {"input": makers.normal})
+        >>> print(checks(operation)[0])
+        values-float32
+    """
     found = list(_checks(operation, dtypes, device))
     if unknown := set(operation.unchecked) - {check.name for check in found}:
         raise ValueError(f"there are no checks called {', '.join(sorted(unknown))}")
@@ -95,7 +117,20 @@ def check_compile(operation: Operation, device: Any) -> None:
 
 
 def check(operation: Operation, dtypes: tuple[torch.dtype, ...] = DTYPES, device: Any = "cpu") -> None:
-    """Runs all checks of an operation; the first one that fails raises an AssertionError."""
+    """Runs all checks of an operation. The first one that fails raises an AssertionError.
+
+    Args:
+        operation: The operation.
+        dtypes: The dtypes to check.
+        device: The device of the arguments.
+
+    Example:
+        >>> from torchnotes.testing import Operation, check, makers
+        >>> wrong = Operation(torch.sin, torch.tanh, {"input": makers.normal})
+        >>> check(wrong)
+        Traceback (most recent call last):
+        AssertionError: values-float32: ...
+    """
     for each in checks(operation, dtypes, device):
         try:
             each()

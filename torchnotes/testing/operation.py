@@ -19,44 +19,81 @@ SHAPES: tuple[Shape, ...] = ((), (0,), (1,), (5,), (3, 0, 2), (7, 33), (2, 3, 5,
 
 @dataclass(frozen=True)
 class Operation:
-    """A differentiable function, as data.
+    """A differentiable function, as data: what it computes, and what the checks call it with.
 
     All arguments are passed by name. An argument, or an option, that is a function is called with a shape and returns a
     float64 tensor of random numbers; the tensor requires a gradient if the function has one for it. Options replace
     arguments of the same name.
+
+    Args:
+        function: The function to check.
+        reference: The same in plain torch operations; run in float64.
+        arguments: What to call it with, by name.
+        options: Sets of options, each checked by every check.
+        more_options: Sets that are checked for values and first derivatives only.
+        special: Arguments with zeros, infinities, NaN and the like.
+        builtin: torch's own function, the standard for errors, strides and exceptions.
+        beyond_torch: Options that the builtin lacks.
+        opinfo: Its name among torch's OpInfos.
+        shapes: Shapes of the input.
+        small: The shape for numeric derivatives.
+        laid_out: Shapes for memory layouts.
+        lengths: Shapes that reach every length of a loop's remainder.
+        special_shapes: Shapes for special values.
+        large: Shapes with enough elements for several threads.
+        many: A shape with enough elements for the mean error to be certain.
+        scales: Factors of the input, when its error is measured.
+        elementwise: Whether each value has an error of its own.
+        bound: How much larger than torch's the error may be.
+        mutates: Arguments that are written to.
+        saves: Arguments, or "output", that may be saved for the backward pass. By default any.
+        saves_besides: How many elements of other tensors may be saved, as a function of the shape.
+        smooth: Moves a sample away from kinks.
+        output_strides: Whether the output's strides are the builtin's for every layout of the input.
+        gradient_strides: Whether the gradient of the input has its strides, or those of the builtin's.
+        stateless: Removes from a sample what vmap cannot write to.
+        library: The namespace of its operators.
+        fusible: Whether compilers see it as torch's operations, which they can fuse with others.
+        unchecked: The names of checks that do not apply, and why.
+        random: Whether the numbers depend on the dtype, which the reference then gets as ``drawn_in``.
+        mixes_dtypes: Whether it accepts tensors of several floating-point types where torch refuses them.
+
+    Example:
+        >>> from torchnotes.testing import Operation, makers
+        >>> operation = Operation(F.tanh, torch.tanh, {"input": makers.normal}, builtin=torch.tanh, saves=("output",))
     """
 
     function: Callable[..., Any]
-    reference: Callable[..., Any]  # the same in plain torch operations; run in float64
+    reference: Callable[..., Any]
     arguments: dict[str, Any]
-    options: tuple[Options, ...] = ({},)  # checked by every check
-    more_options: tuple[Options, ...] = ()  # checked for values and first derivatives only
-    special: tuple[Options, ...] = ()  # arguments with zeros, infinities, NaN and the like
-    builtin: Callable[..., Any] | None = None  # torch's own: the standard for errors, strides and exceptions
-    beyond_torch: tuple[str, ...] = ()  # options that the builtin lacks
-    opinfo: str | None = None  # its name among torch's OpInfos
+    options: tuple[Options, ...] = ({},)
+    more_options: tuple[Options, ...] = ()
+    special: tuple[Options, ...] = ()
+    builtin: Callable[..., Any] | None = None
+    beyond_torch: tuple[str, ...] = ()
+    opinfo: str | None = None
     shapes: tuple[Shape, ...] = SHAPES
-    small: Shape = (2, 3)  # for numeric derivatives
-    laid_out: tuple[Shape, ...] = ((2, 3, 5, 4), (6, 35))  # for layouts
+    small: Shape = (2, 3)
+    laid_out: tuple[Shape, ...] = ((2, 3, 5, 4), (6, 35))
     lengths: tuple[Shape, ...] = tuple((n,) for n in LENGTHS)
     special_shapes: tuple[Shape, ...] = ((1,), (29,), (200,))
-    large: tuple[Shape, ...] = ((300_007,),)  # enough elements for several threads
-    many: Shape = (1000, 30)  # enough elements for the mean error to be certain
-    scales: tuple[float, ...] = (1.0,)  # of the input, when its error is measured
-    elementwise: bool = False  # whether each value has an error of its own
-    bound: Bound = CHANCE  # how much larger than torch's the error may be
-    mutates: tuple[str, ...] = ()  # arguments that are written to
-    saves: tuple[str, ...] | None = None  # arguments, or "output", that may be saved for the backward pass
-    saves_besides: Callable[[Shape], int] = field(default=lambda shape: 0)  # how many elements of other tensors
-    smooth: Callable[[Sample], Sample] = field(default=lambda sample: sample)  # moves a sample away from kinks
-    output_strides: bool = True  # whether the output's strides are the builtin's for every layout of the input
-    gradient_strides: bool = True  # whether the gradient of the input has its strides, or those of the builtin's
-    stateless: Callable[[Sample], Sample] = field(default=lambda sample: sample)  # without what vmap cannot write to
-    library: str = "torchnotes"  # the namespace of its operators
-    fusible: bool = True  # whether compilers see it as torch's operations, which they can fuse with others
-    unchecked: dict[str, str] = field(default_factory=dict)  # checks that do not apply, and why
-    random: bool = False  # whether the numbers depend on the dtype, which the reference then gets as `drawn_in`
-    mixes_dtypes: bool = False  # whether tensors of several floating-point types are accepted where torch refuses them
+    large: tuple[Shape, ...] = ((300_007,),)
+    many: Shape = (1000, 30)
+    scales: tuple[float, ...] = (1.0,)
+    elementwise: bool = False
+    bound: Bound = CHANCE
+    mutates: tuple[str, ...] = ()
+    saves: tuple[str, ...] | None = None
+    saves_besides: Callable[[Shape], int] = field(default=lambda shape: 0)
+    smooth: Callable[[Sample], Sample] = field(default=lambda sample: sample)
+    output_strides: bool = True
+    gradient_strides: bool = True
+    stateless: Callable[[Sample], Sample] = field(default=lambda sample: sample)
+    library: str = "torchnotes"
+    fusible: bool = True
+    unchecked: dict[str, str] = field(default_factory=dict)
+    random: bool = False
+    mixes_dtypes: bool = False
 
     def sample(
         self,
