@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .layouts import channels_last, expanded, transposed
 from .operation import Operation, described, tensors, variables
-from .running import naming, outcome
+from .running import naming, result_or_error
 from .values import every
 
 
@@ -77,7 +77,7 @@ def check_mismatched_operands(operation: Operation, device: Any) -> None:
         for i in [i for i, x in enumerate(args) if isinstance(x, Tensor) and x.dim() > 1 and x.shape[-1] > 2][1:]:
             for bad in (args[i][..., :2], args[i].double()):
                 with naming(f"{function}, argument {i}"):
-                    result = outcome(function, *args[:i], bad, *args[i + 1 :])
+                    result = result_or_error(function, *args[:i], bad, *args[i + 1 :])
                     assert _kind(result) is RuntimeError, f"an operand of size {tuple(bad.shape)} and {bad.dtype}"
 
 
@@ -94,7 +94,7 @@ def check_other_dtypes(operation: Operation, device: Any) -> None:
                 given = sample | {n: torch.ones_like(sample[n].detach()).to(dtype) for n in names}
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    ours, theirs = (outcome(f, **given) for f in (operation.function, torchs))
+                    ours, theirs = (result_or_error(f, **given) for f in (operation.function, torchs))
                 with naming(f"{dtype} {', '.join(names)}, {described(options)}"):
                     if isinstance(theirs, Tensor):
                         torch.testing.assert_close(ours, theirs, equal_nan=True)
@@ -140,7 +140,7 @@ def check_bad_arguments(operation: Operation, device: Any) -> None:
             kept = {n: x.detach().clone() for n, x in tensors(sample).items()}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                ours, theirs = (outcome(operation.call, f, given) for f in (operation.function, torchs))
+                ours, theirs = (result_or_error(operation.call, f, given) for f in (operation.function, torchs))
             with naming(f"{name}={each!r:.60}, {described(options)}"):
                 meta_is_computed_with = isinstance(each, Tensor) and each.is_meta and _kind(theirs) is None
                 assert _kind(ours) is _kind(theirs) or meta_is_computed_with, f"got {ours}, torch {theirs}"
@@ -189,7 +189,7 @@ def _check_opinfo_sample(operation: Operation, torchs: Any, sample: Any, dtype: 
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
         wanted = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
         torch.manual_seed(0)
-        g = torch.randn(y.shape).to(y.dtype)
+        g = torch.randn(y.shape).to(dtype if small else y.dtype).to(y.dtype)
         found.append([y])
         if wanted:
             found[-1] += torch.autograd.grad(y, wanted, g, allow_unused=True, materialize_grads=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .layouts import LAYOUTS, expanded
 from .operation import Operation, Sample, cast, described, tensors, variables
-from .running import naming, outcome
+from .running import naming, result_or_error
 from .values import every
 
 
@@ -120,7 +120,7 @@ def check_autocast(operation: Operation, device: Any) -> None:
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             sample = operation.sample(options, operation.laid_out[-1], dtype, device)
             with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-                ours, theirs = (outcome(operation.results, f, sample) for f in (operation.function, torchs))
+                ours, theirs = (result_or_error(operation.results, f, sample) for f in (operation.function, torchs))
             with naming(f"{dtype}, {described(options)}"):
                 if isinstance(theirs, tuple):
                     assert ours == theirs

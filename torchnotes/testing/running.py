@@ -26,7 +26,7 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def result_or_error(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What a call returns; or the type of the exception that it raises, and the first line of its message."""
     try:
         return function(*args, **kwargs)
