@@ -29,7 +29,7 @@ class _Native(Elementwise):
         super().__init_subclass__()
         if "operator" in vars(cls):
             cls._kernel = kernel(cls.operator)
-        if cls.by_torch is not None:
+        if "by_torch" in vars(cls):
             register_fake(f"torchnotes::{cls.operator}", cls.by_torch)
 
     @classmethod
