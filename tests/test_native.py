@@ -144,8 +144,14 @@ def test_wheels_require_the_minor_version_of_torch_that_they_are_built_for(patch
 
 
 def test_import_requires_only_torch(run):
-    """At run time only torch and the standard library are required."""
-    code = "import torch, sys; before = set(sys.modules); import torchnotes; print(*set(sys.modules) - before)"
+    """At run time only torch and the standard library are required. The import raises no warnings."""
+    code = """
+import sys, torch, warnings
+warnings.simplefilter("error")
+before = set(sys.modules)
+import torchnotes
+print(*set(sys.modules) - before)
+"""
     names = {name.split(".")[0] for name in run(code).split()}
     assert {"torchnotes"} <= names <= {"torchnotes", "torch"} | set(sys.stdlib_module_names)
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 import torch
-from test_main import ROOT, refusal
-from test_train import quick, state_of, trained
+from test_main import ROOT, error_line
+from test_train import quick, state_of, train
 
 from torchnotes.classifier.checkpoint import load
 from torchrun import launcher
@@ -44,7 +44,7 @@ def test_results_do_not_depend_on_the_number_of_processes(blobs, tmp_path):
     105 rows in batches of 17 give parts of 9 and 8 rows, and a last batch of 3 rows, all on the first process.
     """
     options = dict(noise=0.0, dtype="float64", batch_size=17)
-    trained(blobs, tmp_path, epochs=1, **options)
+    train(blobs, tmp_path, epochs=1, **options)
     command = quick("--data", blobs, "--output", tmp_path, "--noise", "0", "--dtype", "float64", "--batch-size", "17")
     with launched("-m", "torchnotes", *command, "--epochs", "100000", "--resume") as process:
         while len(state_of(tmp_path)["torch"]["epochs"]) < 2:
@@ -55,15 +55,15 @@ def test_results_do_not_depend_on_the_number_of_processes(blobs, tmp_path):
     assert process.returncode != 0
     assert err.count("Interrupted after ") == 1
     assert "\ntorchnotes " in out
-    assert out.count("105 rows to learn from") == 1
-    assert out.count("By torch each process normalises by the statistics of its own rows") == 1
+    assert out.count("105 training rows") == 1
+    assert out.count("In torch each process normalizes by the statistics of its own rows") == 1
     report = (tmp_path / "report.html").read_text()
     assert "Interrupted after " in report
     assert f"in each of {RANKS} processes" in report
     assert load(tmp_path / "model.pt").source == "blobs.csv"
     epochs = 1 + len(state_of(tmp_path)["torch"]["epochs"])
-    trained(blobs, tmp_path, epochs=epochs, resume=True, **options)
-    trained(blobs, tmp_path / "one", epochs=epochs, **options)
+    train(blobs, tmp_path, epochs=epochs, resume=True, **options)
+    train(blobs, tmp_path / "one", epochs=epochs, **options)
     one, several = (state_of(folder)["torchnotes"] for folder in (tmp_path / "one", tmp_path))
     for kind in ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "gradient_norms"):
         values = [[epoch[kind] for epoch in state["epochs"]] for state in (one, several)]
@@ -83,16 +83,16 @@ def test_if_one_process_fails_all_end_and_training_can_be_resumed(blobs, tmp_pat
         textwrap.dedent(f"""
         import itertools, os, sys, time
         from torchnotes.__main__ import recorded_main
-        from torchnotes.classifier import training
+        from torchnotes.classifier.training import Contender
 
-        learned, calls = training.learned, itertools.count()
+        timed_step, calls = Contender.timed_step, itertools.count()
 
         def failing(*arguments):
             if os.environ["RANK"] == "1" and next(calls) == 2 * 13 + 3:  # networks and batches of an epoch, and some
                 {failure}
-            return learned(*arguments)
+            return timed_step(*arguments)
 
-        training.learned = failing
+        Contender.timed_step = failing
         sys.exit(recorded_main())
         """)
     )
@@ -101,7 +101,7 @@ def test_if_one_process_fails_all_end_and_training_can_be_resumed(blobs, tmp_pat
     assert process.returncode != 0
     assert complaint in err[err.index("ChildFailedError") :]
     assert len(state_of(tmp_path)["torch"]["epochs"]) == 1
-    trained(blobs, tmp_path, epochs=2, resume=True)
+    train(blobs, tmp_path, epochs=2, resume=True)
 
 
 @pytest.mark.parametrize(("rank", "waits"), (("0", []), ("1", [10])))
@@ -112,6 +112,6 @@ def test_the_first_process_reports_invalid_input(monkeypatch, capsys, rank, wait
     variables = dict(RANK=rank, WORLD_SIZE="2", LOCAL_RANK=rank, LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="1")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    for command in (quick("--epochs", "ten"), ("predict", "none.pt")):
-        assert "'ten' is not a whole" in (line := refusal(capsys, *command)) or "none.pt cannot be read" in line
+    assert "'ten' is not an integer" in error_line(capsys, *quick("--epochs", "ten"))
+    assert "none.pt cannot be read" in error_line(capsys, "predict", "none.pt")
     assert waited == 2 * waits

@@ -1,4 +1,4 @@
-"""What users of python -m torchnotes have to change: their input, a file, or a package that is missing."""
+"""Errors that users of python -m torchnotes can fix: invalid input, files that cannot be written, missing packages."""
 
 import importlib
 from pathlib import Path
@@ -6,17 +6,17 @@ from typing import Any
 
 
 class BadInput(Exception):
-    """What the user has to change, in one line: the command ends with status 2."""
+    """One line that says what the user has to change. The command ends with status 2."""
 
 
 def extra(module: str, package: str = "") -> Any:
-    """A module that torchnotes itself does without."""
+    """Imports a module of an optional package."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = package or module.split(".")[0]
-        raise BadInput(f"this needs {missing}: pip install {missing}, or torchnotes[tools] for all of them") from error
-    except Exception as error:  # of a package that is broken, or wrongly set up
+        raise BadInput(f"this requires {missing}: pip install {missing} or torchnotes[tools]") from error
+    except Exception as error:  # the package is broken
         raise BadInput(f"{module} cannot be imported: {one_line(error)}") from error
 
 
@@ -25,11 +25,11 @@ def one_line(error: Exception) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """What would keep a file from being written is found before the work; what it holds stays until there is more."""
+    """Finds out before the work whether a file can be written. Its content remains until it is replaced."""
     try:
         with path.open("ab"):
             pass
         if path.stat().st_size == 0:
             path.unlink()
     except OSError as error:
-        raise BadInput(f"{path}: nothing can be written there: {error.strerror}") from error
+        raise BadInput(f"{path} is not writable: {error.strerror}") from error

@@ -29,11 +29,11 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
 @contextmanager
 def silence() -> Iterator[None]:
     """Hides what the profiler's native code prints to standard error."""
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as devnull:
+        os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,7 +1,8 @@
 """The program of `train`, from the data to the best state of the networks, without arguments and output."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+import os
+from argparse import Namespace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,136 +10,113 @@ import torch
 from .._bad_input import BadInput, check_writable
 from . import resumption
 from .checkpoint import Checkpoint
-from .comparison import OURS, Result, contenders, judge
-from .data import Rows, Split, load, split
-from .files import understood
+from .comparison import OURS, Result, contenders, evaluate
+from .data import Pair, Rows, Split, load, split
+from .files import parsing
 from .network import Design
-from .options import Options
 from .ranks import Ranks
-from .threads import fastest, set_by_environment
-from .training import Contender, Course, Diverged, Pair, Progress, train
-
-
-@dataclass(frozen=True)
-class Files:
-    """The paths of the model, the report and the state of the training."""
-
-    model: Path
-    report: Path
-    training: Path
+from .threads import fastest
+from .training import Contender, Diverged, Experiment, Progress, train
 
 
 class Program:
-    """A training on all ranks. The first one reads and writes the files."""
+    """A training on all ranks, with the options of the command. The first rank reads and writes the files."""
 
-    def __init__(self, options: Options, ranks: Ranks) -> None:
-        self.ranks = ranks
-        self.rows, parts, self.files, (states, threads_before) = ranks.from_first(lambda: prepared(options))
-        self._definition = resumption.definition(self.rows, options)
-        self.best = untrained(self.rows, parts, options)
-        self.counts = [len(y) for _, y in parts]
-        training, validation, self.test = (placed(self.best, pair, options.device) for pair in parts)
-        self.course = Course(training, validation, options.epochs, options.batch_size, options.seed)
-        threads = ranks.from_first(
-            lambda: number_of_threads(threads_before, self.best.design, self.course, ranks, options)
+    def __init__(self, options: Namespace, ranks: Ranks) -> None:
+        self.options, self.ranks = options, ranks
+        self.model_path, self.report_path, self.training_path = (
+            options.output / name for name in ("model.pt", "report.html", "training.pt")
         )
-        torch.set_num_threads(threads)
-        self.options = replace(options, threads=threads)
-        self.networks = networks(self.best.design, options, options.compile, ranks)
+        self.rows, parts, (states, previous_threads) = ranks.from_first(self._prepare)
+        self._definition = resumption.definition(self.rows, options)
+        self._checkpoint = _untrained(self.rows, parts, options)
+        self.counts = [len(y) for _, y in parts]
+        training, validation, self.test = map(self._on_device, parts)
+        self.experiment = Experiment(training, validation, options.epochs, options.batch_size, options.seed)
+        options.threads = ranks.from_first(lambda: self._number_of_threads(previous_threads))
+        torch.set_num_threads(options.threads)
+        self.networks = self._networks(options.compile, ranks)
         for network in self.networks if states else ():
-            with understood(self.files.training, resumption.KIND):
+            with parsing(self.training_path, resumption.KIND):
                 resumption.restore(network, states[network.name])
 
-    @property
-    def extent(self) -> tuple[list[str], int, int, int]:
-        """The names of the networks, the number of epochs, the steps per epoch, and the number of completed epochs."""
-        names = [network.name for network in self.networks]
-        return names, self.course.epochs, len(list(self.course.batches(0))), len(self.networks[0].epochs)
+    def _prepare(self) -> tuple[Rows, Split, tuple[dict[str, Any], int | None]]:
+        """The data and, if a training is resumed, the networks' states and its number of threads.
+
+        Also makes sure that the output files can be written. Existing ones remain until they are replaced.
+        """
+        rows = load(self.options.data)
+        parts = split(rows, self.options.seed)
+        previous: tuple[dict[str, Any], int | None] = {}, None
+        if self.options.resume:
+            definition = resumption.definition(rows, self.options)
+            previous = resumption.load(self.training_path, definition, self.options.epochs)
+        folder = self.options.output
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{folder} is not writable: {error.strerror}") from error
+        for path in (self.model_path, self.report_path, self.training_path):
+            check_writable(path)
+        return rows, parts, previous
+
+    def _on_device(self, pair: Pair) -> Pair:
+        x, y = pair
+        return self._checkpoint.normalized(x, self.options.device), y.to(self.options.device)
+
+    def _networks(self, compiled: bool, ranks: Ranks) -> list[Contender]:
+        options = self.options
+        arguments = options.optimizer, options.lr, options.seed, options.device
+        return contenders(self._checkpoint.design, *arguments, compiled, ranks)
+
+    def _number_of_threads(self, previous: int | None) -> int:
+        """The number that was requested, else that of the resumed training, so that torch's results stay the same, else
+        the fastest."""
+        if self.options.threads:
+            return self.options.threads
+        if any(map(os.environ.get, ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))) or self.options.device.type != "cpu":
+            return torch.get_num_threads()
+        if previous:
+            return previous
+        with torch.random.fork_rng(devices=()):
+            temporary = self._networks(False, Ranks())
+            batch = self.experiment.part(next(self.experiment.batches(0)), self.ranks)
+            return fastest(lambda: [network.step(batch) for network in temporary])
 
     @property
-    def learned(self) -> bool:
-        """Whether there are results to judge."""
+    def finished(self) -> bool:
+        """Whether every network has completed an epoch and there are results to evaluate."""
         return all(network.best_state and network.seconds for network in self.networks)
 
     def train(self, progress: Progress) -> tuple[int, str]:
         """Returns the exit status, and why the training ended early."""
-        with progress as shown:
+        with progress:
             try:
                 with self.ranks.interrupted_together():
-                    train(self.networks, self.course, self.ranks, shown, self._keep_model, self._keep_training)
+                    train(self.networks, self.experiment, self.ranks, progress, self._save_model, self._save_training)
             except KeyboardInterrupt:
-                return 130, f"Interrupted after {len(self.networks[0].epochs)} of {self.course.epochs} epochs."
+                return 130, f"Interrupted after {len(self.networks[0].epochs)} of {self.options.epochs} epochs."
             except Diverged as error:
-                return 1, f"{error}: a smaller --lr may help."
+                return 1, f"Training diverged: {error}. Try a smaller --lr."
         return 0, ""
 
-    def judge(self) -> tuple[list[Result], float]:
-        return judge(self.best.design, self.networks, self.course, self.ranks, self.test)
+    def evaluate(self) -> tuple[list[Result], float]:
+        return evaluate(self._checkpoint.design, self.networks, self.experiment, self.ranks, self.test)
 
-    def _keep_model(self, network: Contender) -> None:
+    def _save_model(self, network: Contender) -> None:
         if self.ranks.first and network.name == OURS:
             state = {name: x.cpu() for name, x in network.best_state.items()}
-            replace(self.best, state=state).save(self.files.model)
+            replace(self._checkpoint, state=state).save(self.model_path)
 
-    def _keep_training(self) -> None:
+    def _save_training(self) -> None:
         if self.ranks.first:
-            resumption.save(self.files.training, self._definition, self.networks)
+            resumption.save(self.training_path, self._definition, self.networks)
 
 
-def networks(design: Design, options: Options, compiled: bool, ranks: Ranks) -> list[Contender]:
-    return contenders(design, options.optimizer, options.lr, options.seed, options.device, compiled, ranks)
-
-
-def number_of_threads(before: int | None, design: Design, course: Course, ranks: Ranks, options: Options) -> int:
-    """The number that was requested, else that of the resumed training, so that torch's results stay the same, else the
-    fastest."""
-    if options.threads:
-        return options.threads
-    if set_by_environment() or options.device.type != "cpu":
-        return torch.get_num_threads()
-    if before:
-        return before
-    with torch.random.fork_rng(devices=()):
-        rivals = networks(design, options, False, Ranks())
-        batch = course.part(next(course.batches(0)), ranks)
-        return fastest(lambda: [network.step(batch) for network in rivals])
-
-
-def prepared(options: Options) -> tuple[Rows, Split, Files, tuple[dict[str, Any], int | None]]:
-    """The data, the output files and, if a training is resumed, the networks' states and its number of threads."""
-    rows = load(options.data)
-    parts = split(rows, options.seed)
-    files = Files(*(options.output / name for name in ("model.pt", "report.html", "training.pt")))
-    before: tuple[dict[str, Any], int | None] = {}, None
-    if options.resume:
-        before = resumption.load(files.training, resumption.definition(rows, options), options.epochs)
-    make_ready(options.output, files)
-    return rows, parts, files, before
-
-
-def make_ready(folder: Path, files: Files) -> None:
-    """Makes sure that the files can be written. Existing ones remain until they are replaced."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{folder}: nothing can be written there: {error.strerror}") from error
-    for path in (files.model, files.report, files.training):
-        check_writable(path)
-
-
-def untrained(rows: Rows, parts: Split, options: Options) -> Checkpoint:
-    design = Design(
-        sizes=(rows.x.shape[1], *options.hidden, len(rows.classes)),
-        activation=options.activation,
-        noise=options.noise,
-        init=options.init,
-        dtype=options.dtype,
-    )
+def _untrained(rows: Rows, parts: Split, options: Namespace) -> Checkpoint:
+    sizes = (rows.x.shape[1], *options.hidden, len(rows.classes))
+    design = Design(sizes, options.activation, options.noise, options.init, options.dtype)
     x = parts.train[0]
     scale = x.std(0, correction=0)
     scale = torch.where(scale > 0, scale, 1)
     return Checkpoint(design, {}, x.mean(0), scale, rows.classes, rows.source, options.seed)
-
-
-def placed(model: Checkpoint, pair: Pair, device: torch.device) -> Pair:
-    return model.scaled(pair[0], device), pair[1].to(device)

@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 def launched() -> bool:
     """Whether torchrun has started this process and set its rank."""
-    told = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    numbered = all(os.environ.get(name, "").isdecimal() for name in told)
+    variables = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    numbered = all(os.environ.get(name, "").isdecimal() for name in variables)
     return numbered and dist.is_available() and dist.is_torchelastic_launched()
 
 
@@ -58,16 +58,16 @@ class Ranks:
         """Calls `make` on the first rank, and returns its result, or raises its BadInput, on all ranks."""
         if self.size == 1:
             return make()
-        answer: list[Any] = [None]
+        result: list[Any] = [None]
         if self.first:
             try:
-                answer = [make()]
-            except BadInput as refusal:
-                answer = [refusal]
-        dist.broadcast_object_list(answer)
-        if isinstance(answer[0], BadInput):
-            raise answer[0]
-        return answer[0]
+                result = [make()]
+            except BadInput as error:
+                result = [error]
+        dist.broadcast_object_list(result)
+        if isinstance(result[0], BadInput):
+            raise result[0]
+        return result[0]
 
     @contextmanager
     def interrupted_together(self) -> Iterator[None]:
@@ -76,10 +76,10 @@ class Ranks:
             yield
             return
 
-        def take_note(*_: Any) -> None:
+        def note(*_: Any) -> None:
             self._interrupted = True
 
-        before = signal.signal(signal.SIGINT, take_note)
+        before = signal.signal(signal.SIGINT, note)
         try:
             yield
         finally:
@@ -96,19 +96,19 @@ def ranks_on(device: torch.device, timeout: float) -> Iterator[Ranks]:
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
     yield Ranks(dist.get_rank(), size)
-    dist.barrier()  # if one ends with an error torchrun ends all; the first has to write its report before
+    dist.barrier()  # torchrun ends all processes once one fails; the first one must write its report before
     dist.destroy_process_group()
 
 
 def device_of_rank(device: torch.device) -> torch.device:
     """The device of this process."""
-    here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
-    if here == 1 or device.type == "cpu":
+    local_size = int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
+    if local_size == 1 or device.type == "cpu":
         return device
     if device != torch.device("cuda"):
-        raise BadInput(f"--device {device}: several processes compute on the CPU, or by cuda each on a GPU of its own")
-    if here > torch.cuda.device_count():
-        raise BadInput(f"--device {device}: {here} processes, but {torch.cuda.device_count()} GPUs")
+        raise BadInput(f"--device {device}: several processes require cpu, or cuda with one GPU for each")
+    if local_size > torch.cuda.device_count():
+        raise BadInput(f"--device {device}: {local_size} processes, but {torch.cuda.device_count()} GPUs")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     torch.cuda.set_device(device)
     return device

@@ -1,5 +1,6 @@
 """Saves the state of a training after an epoch, so that it can be resumed with the same results."""
 
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,66 +9,63 @@ import torch
 
 from .._bad_input import BadInput
 from .data import Rows
-from .files import read, understood, write
-from .options import Options
-from .training import Contender, Epoch, bare
+from .files import parsing, read, write
+from .training import Contender, Epoch, unwrapped
 
 FORMAT = "torchnotes training 1"
 KIND = "a training"
-DEFINING = ("hidden", "activation", "init", "noise", "optimizer", "lr", "batch_size", "dtype", "seed", "compile")
+# The options that must not change
+FIXED = ("hidden", "activation", "init", "noise", "optimizer", "lr", "batch_size", "dtype", "seed", "compile")
 
 State = dict[str, Any]
 
 
-def definition(rows: Rows, options: Options) -> State:
-    """The data and the options that identify a training."""
-    return {"rows": rows.digest(), **{name: getattr(options, name) for name in DEFINING}}
+def definition(rows: Rows, options: Namespace) -> State:
+    """Identifies a training by its data and options."""
+    return {"rows": rows.digest(), **{name: getattr(options, name) for name in FIXED}}
 
 
-def save(path: Path, defined: State, contenders: list[Contender]) -> None:
-    states = {c.name: state_of(c) for c in contenders}
-    write(path, FORMAT, {"definition": defined, "contenders": states, "threads": torch.get_num_threads()})
+def save(path: Path, definition: State, contenders: list[Contender]) -> None:
+    states = {
+        contender.name: {
+            "model": unwrapped(contender.model).state_dict(),
+            "optimizer": contender.optimizer.state_dict(),
+            "epochs": [asdict(epoch) for epoch in contender.epochs],
+            "best_loss": contender.best_loss,
+            "best_state": contender.best_state,
+        }
+        for contender in contenders
+    }
+    write(path, FORMAT, {"definition": definition, "contenders": states, "threads": torch.get_num_threads()})
 
 
-def load(path: Path, defined: State, epochs: int) -> tuple[State, int | None]:
+def load(path: Path, definition: State, epochs: int) -> tuple[State, int | None]:
     """The states of the contenders, which have completed fewer epochs, and the number of threads that computed them."""
     if not path.exists():
         raise BadInput(f"{path}: there is no training to resume")
-    found = read(path, FORMAT, KIND)
-    with understood(path, KIND):
-        was, states = found["definition"], found["contenders"]
-        differing = [name for name in defined if was[name] != defined[name]]
-        if "rows" in differing:
+    content = read(path, FORMAT, KIND)
+    with parsing(path, KIND):
+        before, states = content["definition"], content["contenders"]
+        changed = [name for name in definition if before[name] != definition[name]]
+        if "rows" in changed:
             raise BadInput(f"{path} is of a training with other data")
-        if differing:
-            options = "; ".join(f"{option(name, was[name])}, not {shown(defined[name])}" for name in differing)
-            raise BadInput(f"{path} is of a training with {options}")
-        done = min(len(state["epochs"]) for state in states.values())
-        if done >= epochs:
-            raise BadInput(f"{path} has {done} epochs behind it: --epochs has to be more")
-        return states, found.get("threads")
+        if changed:
+            options = (
+                f"--{name.replace('_', '-')} {_text(before[name])}, not {_text(definition[name])}" for name in changed
+            )
+            raise BadInput(f"{path} is of a training with {'; '.join(options)}")
+        completed = min(len(state["epochs"]) for state in states.values())
+        if completed >= epochs:
+            raise BadInput(f"{path} has completed {completed} epochs: --epochs must be larger")
+        return states, content.get("threads")
 
 
-def option(name: str, value: Any) -> str:
-    return f"--{name.replace('_', '-')} {shown(value)}"
-
-
-def shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def state_of(contender: Contender) -> State:
-    return {
-        "model": bare(contender.model).state_dict(),
-        "optimizer": contender.optimizer.state_dict(),
-        "epochs": [asdict(epoch) for epoch in contender.epochs],
-        "best_loss": contender.best_loss,
-        "best_state": contender.best_state,
-    }
-
-
 def restore(contender: Contender, state: State) -> None:
-    bare(contender.model).load_state_dict(state["model"])
+    unwrapped(contender.model).load_state_dict(state["model"])
     contender.optimizer.load_state_dict(state["optimizer"])
     contender.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
     contender.best_loss = state["best_loss"]

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from .data import Pair
 from .ranks import Ranks
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Pair = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -37,6 +37,14 @@ class Epoch:
     gradient_norms: list[float]
 
 
+class Batch(NamedTuple):
+    """A rank's part of a batch. The weights make the mean of the ranks' losses the mean over all rows."""
+
+    x: Tensor
+    y: Tensor
+    weight: float
+
+
 @dataclass
 class Contender:
     name: str
@@ -48,7 +56,8 @@ class Contender:
     best_loss: float = math.inf
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
-    def step(self, batch: "Batch") -> Pair:
+    def step(self, batch: Batch) -> Pair:
+        """The output and the loss before the step."""
         self.optimizer.zero_grad()
         output = self.model(batch.x)
         loss = self.loss(output, batch.y)
@@ -56,21 +65,28 @@ class Contender:
         self.optimizer.step()
         return output.detach(), loss.detach()
 
-    def timed_step(self, batch: "Batch") -> Pair:
+    def timed_step(self, batch: Batch) -> Tensor:
+        """The sum of the losses and the number of correct predictions before the step."""
         synchronize(batch.x.device)
         start = time.perf_counter()
-        results = self.step(batch)
+        output, loss = self.step(batch)
         synchronize(batch.x.device)
         self.seconds.append(time.perf_counter() - start)
-        return results
+        if len(output) == 0:  # the mean would be NaN
+            return torch.zeros(2)
+        return torch.stack((loss.double() * len(output), (output.argmax(1) == batch.y).sum())).cpu()
 
-
-class Batch(NamedTuple):
-    """A rank's part of a batch. The weights make the mean of the ranks' losses the mean over all rows."""
-
-    x: Tensor
-    y: Tensor
-    weight: float
+    def evaluate(self, train_loss: float, train_accuracy: float, validation: Pair) -> Epoch:
+        x, y = validation
+        variances: list[float] = []
+        layers = [layer for layer in unwrapped(self.model).modules() if isinstance(layer, torch.nn.Linear)]
+        hooks = [layer.register_forward_hook(lambda *call: variances.append(call[-1].var().item())) for layer in layers]
+        logits = logits_of(self.model, x)
+        for hook in hooks:
+            hook.remove()
+        loss = torch.nn.functional.cross_entropy(logits.double(), y).item()
+        norms = [layer.weight.grad.norm().item() for layer in layers if layer.weight.grad is not None]
+        return Epoch(train_loss, train_accuracy, loss, accuracy(logits, y), variances, norms)
 
 
 class Progress:
@@ -85,7 +101,7 @@ class Progress:
     def step(self, name: str, loss: float, accuracy: float) -> None:
         """Called after a step of a network with its mean loss and accuracy in this epoch."""
 
-    def epoch(self, name: str, figures: Epoch) -> None:
+    def epoch(self, contender: Contender) -> None:
         """Called after all steps of an epoch."""
 
 
@@ -94,7 +110,7 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True)
-class Course:
+class Experiment:
     """The data and the length of a training."""
 
     training: Pair
@@ -104,8 +120,10 @@ class Course:
     seed: int
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
-        order = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
-        return batches(len(self.training[0]), self.batch_size, order)
+        """The row numbers in random order. Drops a last batch of a single row, whose variance would be 0."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+        batches = torch.randperm(len(self.training[0]), generator=generator).split(self.batch_size)
+        return (rows for rows in batches if len(rows) > 1)
 
     def part(self, rows: Tensor, ranks: Ranks) -> Batch:
         x, y = self.training
@@ -115,7 +133,7 @@ class Course:
 
 def train(
     contenders: list[Contender],
-    course: Course,
+    experiment: Experiment,
     ranks: Ranks,
     progress: Progress,
     on_best: Callable[[Contender], None],
@@ -123,30 +141,31 @@ def train(
 ) -> None:
     """Calls `on_best` whenever a network reaches its lowest validation loss so far, and `on_epoch` after every epoch of
     all networks."""
-    for number in range(len(contenders[0].epochs), course.epochs):
-        torch.manual_seed(derived_seed(course.seed, number, ranks.rank))
-        sums = torch.zeros(len(contenders), 2, dtype=torch.float64)  # losses, and right answers
+    for number in range(len(contenders[0].epochs), experiment.epochs):
+        torch.manual_seed(derived_seed(experiment.seed, number, ranks.rank))
+        sums = torch.zeros(len(contenders), 2, dtype=torch.float64)  # of losses and of correct predictions
         seen = 0
-        for turn, rows in enumerate(course.batches(number), number):
-            batch = course.part(rows, ranks)
+        for turn, rows in enumerate(experiment.batches(number), number):
+            batch = experiment.part(rows, ranks)
             seen += len(rows)
             of_batch = torch.zeros_like(sums)
-            for place in in_turns(len(contenders), turn):
-                of_batch[place] = learned(contenders[place], batch)
+            for i in range(len(contenders)):  # each takes its turn at being first
+                place = (i + turn) % len(contenders)
+                of_batch[place] = contenders[place].timed_step(batch)
             sums += ranks.total(of_batch)
-            for contender, (loss, right) in zip(contenders, (sums / seen).tolist(), strict=True):
-                progress.step(contender.name, loss, right)
-        for contender, (loss, right) in zip(contenders, (sums / seen).tolist(), strict=True):
-            epoch = ranks.from_first(partial(measured, contender, loss, right, course.validation))
+            for contender, (loss, correct) in zip(contenders, (sums / seen).tolist(), strict=True):
+                progress.step(contender.name, loss, correct)
+        for contender, (loss, correct) in zip(contenders, (sums / seen).tolist(), strict=True):
+            epoch = ranks.from_first(partial(contender.evaluate, loss, correct, experiment.validation))
             contender.epochs.append(epoch)
             for kind, value in (("loss", epoch.train_loss), ("validation loss", epoch.validation_loss)):
                 if not math.isfinite(value):
-                    raise Diverged(f"the {kind} of {contender.name} is {value} in epoch {len(contender.epochs)}")
+                    raise Diverged(f"the {kind} of {contender.name} is {value} in epoch {number + 1}")
             if epoch.validation_loss < contender.best_loss:
                 contender.best_loss = epoch.validation_loss
-                contender.best_state = copy.deepcopy(bare(contender.model).state_dict())
+                contender.best_state = copy.deepcopy(unwrapped(contender.model).state_dict())
                 on_best(contender)
-            progress.epoch(contender.name, epoch)
+            progress.epoch(contender)
         on_epoch()
 
 
@@ -154,46 +173,8 @@ def derived_seed(*what: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest(), "little")
 
 
-def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """The row numbers in random order. Drops a last batch of a single row, whose variance would be 0."""
-    for rows in torch.randperm(count, generator=generator).split(size):
-        if len(rows) > 1:
-            yield rows
-
-
-def in_turns(count: int, turn: int) -> list[int]:
-    return [(place + turn) % count for place in range(count)]
-
-
-def learned(contender: Contender, batch: Batch) -> Tensor:
-    """Does a step, and returns the sum of the losses and the number of right answers before it."""
-    output, loss = contender.timed_step(batch)
-    if len(output) == 0:  # the mean would be NaN
-        return torch.zeros(2)
-    right = (output.argmax(1) == batch.y).sum()
-    return torch.stack((loss.double() * len(output), right.double())).cpu()
-
-
-def measured(contender: Contender, train_loss: float, train_accuracy: float, validation: Pair) -> Epoch:
-    x, y = validation
-    variances: list[float] = []
-    layers = [layer for layer in bare(contender.model).modules() if isinstance(layer, torch.nn.Linear)]
-    hooks = [layer.register_forward_hook(lambda *call: variances.append(call[-1].var().item())) for layer in layers]
-    logits = logits_of(bare(contender.model), x)
-    for hook in hooks:
-        hook.remove()
-    return Epoch(
-        train_loss,
-        train_accuracy,
-        torch.nn.functional.cross_entropy(logits.double(), y).item(),
-        accuracy(logits, y),
-        variances,
-        [layer.weight.grad.norm().item() for layer in layers if layer.weight.grad is not None],
-    )
-
-
 def logits_of(model: torch.nn.Module, x: Tensor) -> Tensor:
-    model.eval()
+    model = unwrapped(model).eval()
     with torch.no_grad():
         logits = model(x)
     model.train()
@@ -204,7 +185,7 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
     return (logits.argmax(1) == y).double().mean().item()
 
 
-def bare(model: torch.nn.Module) -> torch.nn.Module:
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """The network without the wrappers of torch.compile and data parallelism."""
     model = model.module if isinstance(model, DistributedDataParallel) else model
     return getattr(model, "_orig_mod", model)

@@ -3,61 +3,40 @@
 import argparse
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 
-def at_least(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    def whole(text: str) -> int:
+def _number(kind: type, is_valid: Callable[[Any], bool], description: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
         try:
-            number = int(text)
+            number = kind(text)
         except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            wanted = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {wanted}")
+            number = math.nan
+        if not is_valid(number):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
         return number
 
-    return whole
+    return parse
 
 
-number_of_threads = at_least(1, 1024)
+def at_least(minimum: int) -> Callable[[str], int]:
+    return _number(int, lambda n: minimum <= n < 2**63, f"an integer of at least {minimum}")
 
 
-def positive(text: str) -> float:
-    number = _number(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def seconds(text: str) -> float:
-    number = _number(text)
-    if not 1 <= number <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to a million")
-    return number
-
-
-def rate(text: str) -> float:
-    number = _number(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
-    return number
+number_of_threads = _number(int, lambda n: 1 <= n <= 1024, "an integer from 1 to 1024")
+positive = _number(float, lambda x: 0 < x < math.inf, "a positive number")
+seconds = _number(float, lambda x: 1 <= x <= 1e6, "a number of seconds from 1 to 1000000")
+rate = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
 
 def device(text: str) -> torch.device:
     try:
-        found = torch.device(text)
-        torch.empty(1, device=found)
+        device = torch.device(text)
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not an available device") from error
-    if found.type == "meta":
+    if device.type == "meta":
         raise argparse.ArgumentTypeError("'meta' computes nothing")
-    return found
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return device

@@ -1,34 +1,32 @@
 """The results of a training: a table, and a self-contained HTML page."""
 
 import datetime
-import html
 from collections.abc import Sequence
+from html import escape
 
 import torch
 
 from .._native import build_info
 from .._table import table
 from ..classifier.comparison import Result
-from ..classifier.data import Rows
-from ..classifier.options import Options
-from ..classifier.training import Contender
+from ..classifier.program import Program
 from . import _figures
 
-HEADER = ("", "test accuracy", "time per step", "relative", "peak memory", "error of gradients")
+HEADER = ("", "test accuracy", "time per step", "relative", "peak memory", "gradient error")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } img { max-width: 100% } pre { background: #f5f5f5; padding: .8rem;
 overflow-x: auto } .note { color: #a33 } figure { margin: 1.5rem 0 } figcaption { color: #555 }
 """
-ABOUT = (
-    "Time per step: the median; forward, backward and optimizer. Relative: to torchnotes. Peak memory: the most that a "
-    "step has allocated at a time. Error of gradients: the greatest, relative to the greatest gradient, for the same "
-    "parameters and batch without noise, against torch in float64."
+LEGEND = (
+    "Time per step: the median of forward pass, backward pass and optimizer. Relative: to torchnotes. Peak memory: the "
+    "largest amount that a step has allocated at any time. Gradient error: the largest, relative to the largest "
+    "gradient, compared with torch in float64 for the same parameters and batch, without noise."
 )
-
-LAYERS = (
-    "Layer by layer, the later the darker: variances of the validation rows, gradients of the last batch of an epoch."
+LAYERS = "One line per layer, from light to dark: variances on the validation set, gradients of an epoch's last batch."
+SEPARATE_STATISTICS = (
+    "In torch each process normalizes by the statistics of its own rows, because torch's SyncBatchNorm requires GPUs."
 )
 
 
@@ -46,43 +44,37 @@ def body(results: Sequence[Result]) -> list[list[str]]:
     ]
 
 
-def difference_of(difference: float) -> str:
-    return f"The gradients of torchnotes and torch differ by at most {difference:.2g} of the greatest."
+def notes(program: Program, difference: float) -> str:
+    note = f"The gradients of torchnotes and torch differ by at most {difference:.2g} of the largest gradient."
+    on_cpu = program.options.device.type == "cpu"
+    return f"{note}\n{SEPARATE_STATISTICS}" if program.ranks.size > 1 and on_cpu else note
 
 
-def summary(results: Sequence[Result], difference: float, remark: str) -> str:
-    return "\n".join((table(HEADER, body(results)), "", difference_of(difference), *([remark] if remark else [])))
+def summary(program: Program, results: Sequence[Result], difference: float) -> str:
+    return f"{table(HEADER, body(results))}\n\n{notes(program, difference)}"
 
 
-def page(
-    rows: Rows,
-    options: Options,
-    contenders: Sequence[Contender],
-    results: Sequence[Result],
-    difference: float,
-    remark: str,
-    ending: str,
-    processes: int,
-) -> str:
+def page(program: Program, results: Sequence[Result], difference: float, ending: str) -> str:
+    rows, processes = program.rows, program.ranks.size
     threads = f"{torch.get_num_threads()} threads{f' in each of {processes} processes' if processes > 1 else ''}"
-    chosen = "\n".join(f"{name:<12}{value}" for name, value in sorted(vars(options).items()))
-    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in body(results))
+    options = "\n".join(f"{name:<12}{value}" for name, value in sorted(vars(program.options).items()))
+    cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in body(results))
     figures = (
-        (_figures.losses(contenders), "Training and validation."),
-        (_figures.layers(contenders), LAYERS),
-        (_figures.calibration(results), "On the rows that nobody has learned from or chosen by."),
+        (_figures.losses(program.networks), "Training and validation."),
+        (_figures.layers(program.networks), LAYERS),
+        (_figures.calibration(results), "On the test set, which neither training nor model selection has used."),
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>torchnotes: {html.escape(rows.source)}</title><style>{STYLE}</style></head><body>
-<h1>{html.escape(rows.source)}: {len(rows.x):,} rows, {rows.x.shape[1]} features, {len(rows.classes)} classes</h1>
-<p>{datetime.datetime.now():%Y-%m-%d %H:%M}, {len(contenders[0].epochs)} epochs.
-<span class="note">{html.escape(ending)}</span></p>
+<title>torchnotes: {escape(rows.source)}</title><style>{STYLE}</style></head><body>
+<h1>{escape(rows.source)}: {len(rows.x):,} rows, {rows.x.shape[1]} features, {len(rows.classes)} classes</h1>
+<p>{datetime.datetime.now():%Y-%m-%d %H:%M}, {len(program.networks[0].epochs)} epochs.
+<span class="note">{escape(ending)}</span></p>
 <table><tr>{"".join(f"<th>{name}</th>" for name in HEADER)}</tr>{cells}</table>
-<p>{difference_of(difference)} {html.escape(remark)}</p><p>{ABOUT}</p>
+<p>{escape(notes(program, difference))}</p><p>{LEGEND}</p>
 {"".join(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>" for figure, caption in figures)}
-<h2>Options</h2><pre>{html.escape(chosen)}</pre>
-<h2>Machine</h2><pre>{html.escape(build_info())}
+<h2>Options</h2><pre>{escape(options)}</pre>
+<h2>Machine</h2><pre>{escape(build_info())}
 torch             {torch.__version__}, {threads}</pre>
 </body></html>
 """

@@ -1,21 +1,18 @@
 """check the derivatives and the accuracy of every operation on this machine
 
 gradcheck, second order  torch.autograd's gradcheck and gradgradcheck, including forward mode
-float32 to float16       the largest error against float64 and, in parentheses, torch's for the same inputs, in the case
-                         that compares worst. The unit is the last place of each number (activations, noise,
-                         parameters after a step), or eps times the largest number; one rounding is half a unit. For
-                         random numbers: the distance of their distribution function from the exact one, times sqrt(n),
-                         and its bound
+float32 to float16       the largest error compared with float64 and, in parentheses, torch's for the same inputs, in
+                         the case with the worst ratio. The unit is the last place of each number (activations, noise,
+                         parameters after a step) or eps times the largest number; one rounding is half a unit. For
+                         random numbers: the Kolmogorov-Smirnov statistic times sqrt(n), and its bound
 agreement                with the reference and with torch, for all options, in float64 and float32. For random
-                         operations: the mean, the variance, and the same numbers for any number of threads
+                         operations: the mean, the variance, and the same numbers with any number of threads
 
 The exit status is 1 if anything fails.
 """
 
 import argparse
 import difflib
-import json
-import math
 import platform
 import re
 import sys
@@ -34,16 +31,17 @@ from ..testing.accuracy import Figures, Inaccurate
 from ._arguments import at_least, device
 from ._check_operations import Setup
 from ._checked import CHECKED, public
+from ._json import strict_json
 
 DTYPES = ("float32", "bfloat16", "float16")
 COLUMNS = ("gradcheck", "second order", *(name.rjust(len("FAIL 0.50 (0.50)")) for name in DTYPES), "agreement")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("operations", nargs="*", metavar="OPERATION", help="which ones (by default all)")
-    parser.add_argument("--device", type=device, default=torch.device("cpu"), help="cpu (the default), cuda, ...")
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the random inputs (0)")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there; - is standard output")
+    parser.add_argument("operations", nargs="*", metavar="OPERATION", help="the operations to check (default: all)")
+    parser.add_argument("--device", type=device, default=torch.device("cpu"), help="cpu (the default) or cuda")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed of the random inputs (0)")
+    parser.add_argument("--json", metavar="PATH", help="write the figures to this file, or to standard output (-)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,88 +51,78 @@ def run(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
         check_writable(Path(options.json))
     progress = sys.stderr if options.json == "-" else sys.stdout
-    rows = _checked(names, setup, progress)
+    rows = _run_checks(names, setup, progress)
     checks = ((row["operation"], column, check) for row in rows for column, check in row["checks"].items())
     failures = [f"{operation}, {column}: {check['error']}" for operation, column, check in checks if "error" in check]
-    for note in ("", *failures):
-        print(note, file=progress)
-    print(f"{len(names)} operations checked, {len(failures)} failures", file=progress)
-    report = {"machine": _machine(setup.device), "seed": options.seed, "failures": len(failures), "operations": rows}
-    text = json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
+    print("", *failures, f"{len(names)} operations checked, {len(failures)} failures", sep="\n", file=progress)
+    text = strict_json(
+        {"machine": _machine(setup.device), "seed": options.seed, "failures": len(failures), "operations": rows}
+    )
     if options.json == "-":
-        print(text, end="")
+        print(text)
     elif options.json:
-        Path(options.json).write_text(text, encoding="utf-8")
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
     return 1 if failures else 0
 
 
-def _names(wanted: list[str]) -> list[str]:
-    for name in wanted:
+def _names(requested: list[str]) -> list[str]:
+    for name in requested:
         if name not in CHECKED:
-            near = difflib.get_close_matches(name, CHECKED, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CHECKED)}"
-            raise BadInput(f"no operation is called {name!r}: {hint}")
-    return [name for name in CHECKED if name in wanted or not wanted]
+            close = difflib.get_close_matches(name, CHECKED, 1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(CHECKED)}"
+            raise BadInput(f"unknown operation {name!r}: {hint}")
+    return [name for name in CHECKED if name in requested or not requested]
 
 
 def _check_kernels(device: torch.device) -> None:
     if device.type not in ("cpu", "cuda"):
-        raise BadInput(f"on {device.type} everything is torch's own: torchnotes has kernels for the CPU and for CUDA")
+        raise BadInput(f"torchnotes has no kernels for {device.type} and would check torch's own operations")
     if device.type == "cuda" and not _native._C.cuda:
         raise BadInput("this torchnotes was built without CUDA")
 
 
-def _checked(names: list[str], setup: Setup, progress: TextIO) -> list[dict[str, Any]]:
+def _run_checks(names: list[str], setup: Setup, progress: TextIO) -> list[dict[str, Any]]:
     """Runs the checks, and prints each row as soon as it is complete."""
-    first = max(map(len, ("operation", *names)))
-    header = ("operation".ljust(first), *COLUMNS)
+    header = ("operation".ljust(max(map(len, names))), *COLUMNS)
     rows = []
     print(table(header, []), file=progress, flush=True)
     for name in names:
-        checks = {column: _outcome(check, setup) for column, check in _checks(name).items()}
-        print(table(header, [(name, *map(_cell, checks.values()))]).splitlines()[-1], file=progress, flush=True)
-        there = {column: check for column, check in checks.items() if check is not None}
-        rows.append({"operation": name, "checks": there})
+        ours, record = public(name), CHECKED[name]
+        checks: dict[str, Callable[..., Figures | None]] = {
+            "gradcheck": record.gradcheck,
+            "second order": record.second_order,
+            **{name: partial(record.accuracy, dtype=getattr(torch, name)) for name in DTYPES},
+            "agreement": record.agreement,
+        }
+        outcomes = {column: _outcome(partial(check, ours), setup) for column, check in checks.items()}
+        print(table(header, [(name, *map(_cell, outcomes.values()))]).splitlines()[-1], file=progress, flush=True)
+        applicable = {column: outcome for column, outcome in outcomes.items() if outcome is not None}
+        rows.append({"operation": name, "checks": applicable})
     return rows
-
-
-def _checks(name: str) -> dict[str, Callable[[Setup], Figures | None]]:
-    ours, record = public(name), CHECKED[name]
-    kinds: dict[str, Callable[..., Figures | None]] = {
-        "gradcheck": record.gradcheck,
-        "second order": record.second_order,
-        **{name: partial(record.accuracy, dtype=getattr(torch, name)) for name in DTYPES},
-        "agreement": record.agreement,
-    }
-    return {column: partial(check, ours) for column, check in kinds.items()}
 
 
 def _outcome(check: Callable[[Setup], Figures | None], setup: Setup) -> dict[str, Any] | None:
     """The outcome of a check, or None if there is nothing to check."""
     torch.manual_seed(setup.seed)
     start = time.perf_counter()
-    notes: dict[str, str] = {}
+    failure: dict[str, str] = {}
     try:
         figures = check(setup)
         if figures is None:
             return None
     except Exception as error:
         figures = error.figures if isinstance(error, Inaccurate) else {}
-        notes = {"error": _first_line(error)}
+        failure = {"error": (str(error).strip().splitlines() or [type(error).__name__])[0]}
     seconds = round(time.perf_counter() - start, 3)
-    return {"passed": "error" not in notes, **notes, "seconds": seconds, "figures": figures}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return {"passed": not failure, **failure, "seconds": seconds, "figures": figures}
 
 
 def _cell(check: dict[str, Any] | None) -> str:
     if check is None:
         return "-"
     figures = check["figures"]
-    beside = figures.get("torch", figures.get("bound"))
-    text = "" if beside is None else f"{figures['ours']:.2f} ({beside:.2f})"
+    compared = figures.get("torch", figures.get("bound"))
+    text = "" if compared is None else f"{figures['ours']:.2f} ({compared:.2f})"
     return text or "ok" if check["passed"] else f"FAIL {text}".strip()
 
 
@@ -150,12 +138,3 @@ def _machine(device: torch.device) -> dict[str, str | int]:
         "platform": platform.platform(),
         "python": platform.python_version(),
     }
-
-
-def _finite(x: Any) -> Any:
-    """Replaces NaN and infinity, which JSON lacks."""
-    if isinstance(x, dict):
-        return {name: _finite(value) for name, value in x.items()}
-    if isinstance(x, list):
-        return [_finite(value) for value in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x

@@ -1,4 +1,4 @@
-"""show how torchnotes was built and which kernels it uses"""
+"""print how torchnotes was built and which kernels it uses"""
 
 import argparse
 

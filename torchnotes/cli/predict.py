@@ -1,7 +1,7 @@
 """classify data with a network that `train` has saved
 
-Prints the class of each row and its probability, and the accuracy if the data contain the true classes. A digits
-classifier reads the digits by default, including those that it was trained on; any other classifier needs --data.
+Prints the predicted class of each row and its probability, and the accuracy if the data contain the true classes. A
+digits classifier reads the digits by default, including those that it was trained on; others require --data.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from ._arguments import device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="model.pt, of the folder that train has written to")
+    parser.add_argument("model", type=Path, help="the model.pt that train has saved")
     parser.add_argument("--data", type=Path, metavar="FILE", help="as for train, but the classes may be missing")
     parser.add_argument("--device", type=device, default=torch.device("cpu"))
 
@@ -27,15 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     checkpoint = load(options.model)
     if options.data is None and checkpoint.source != DIGITS:
-        raise BadInput(f"{options.model} is of a training with {checkpoint.source}: --data is required")
+        raise BadInput(f"{options.model} was trained on {checkpoint.source}: --data is required")
     rows = load_data(options.data, checkpoint.design.sizes[0], checkpoint.classes)
-    logits = checkpoint.logits(rows.x, options.device)
-    probabilities, classes = logits.double().softmax(1).max(1)
-    lines = csv.writer(sys.stdout, lineterminator="\n")
-    lines.writerow(("class", "probability"))
+    probabilities, classes = checkpoint.logits(rows.x, options.device).double().softmax(1).max(1)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("class", "probability"))
     for number, probability in zip(classes.tolist(), probabilities.tolist(), strict=True):
-        lines.writerow((checkpoint.classes[number], f"{probability:.4f}"))
+        writer.writerow((checkpoint.classes[number], f"{probability:.4f}"))
     if rows.y is not None:
-        right = (classes.cpu() == rows.y).sum().item()
-        print(f"{right} of {len(rows.x)} are right, {right / len(rows.x):.2%}", file=sys.stderr)
+        correct = (classes.cpu() == rows.y).sum().item()
+        print(f"accuracy {correct / len(rows.x):.2%} ({correct} of {len(rows.x)} rows)", file=sys.stderr)
     return 0

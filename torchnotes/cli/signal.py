@@ -1,13 +1,11 @@
-"""show how the variance of a signal and of its gradient changes through the layers of a network
+"""show how the variance of signals and gradients changes through the layers of a network
 
-The network has dense layers of one width, a hundred by default, with each of the notes' activations and initialization
-schemes. For one activation and one scheme: the predicted and the measured variance of every layer.
+Compares activations and initialization schemes in networks of equally wide dense layers, 100 by default. Given one
+activation and one scheme, prints the predicted and the measured variance of every layer.
 """
 
 import argparse
 import itertools
-import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from ..init import SCHEMES, initialize_, normal_
 from ..ops.activations import ACTIVATIONS
 from ..signal._figure import comparison
 from ._arguments import at_least, device
+from ._json import strict_json
 
 NAMES = {name or "identity": name for name in ACTIVATIONS}
 SLOPE = 0.01  # leaky_relu's
@@ -29,9 +28,9 @@ SLOPE = 0.01  # leaky_relu's
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--layers", type=at_least(1), default=100, metavar="N")
-    add("--width", type=at_least(1), default=256, metavar="N", help="inputs and outputs of a layer")
-    add("--batch", type=at_least(1), default=256, metavar="N", help="examples, of numbers of N(0, 1)")
+    add("--layers", type=at_least(1), default=100, metavar="N", help="number of layers (100)")
+    add("--width", type=at_least(1), default=256, metavar="N", help="inputs and outputs of a layer (256)")
+    add("--batch", type=at_least(1), default=256, metavar="N", help="number of samples from N(0, 1) (256)")
     add("--activation", nargs="+", choices=NAMES, default=["sigmoid", "tanh", "relu"])
     add("--scheme", nargs="+", choices=SCHEMES, default=["default", "lecun", "glorot", "he"])
     add("--seed", type=at_least(0), default=0, metavar="N")
@@ -42,31 +41,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
-        _made_ready(options.plot)
+        _check_plot(options.plot)
     pairs = list(dict.fromkeys(itertools.product(options.activation, options.scheme)))
-    alone = len(pairs) == 1
+    single = len(pairs) == 1
     # A second thread hardly speeds up small products, and on a busy machine makes them ten times slower.
     with threads(1 if options.width <= 512 else torch.get_num_threads()):
-        networks = {pair: _propagation(*pair, options, suggest=alone) for pair in pairs}
+        networks = {pair: _propagation(*pair, options, suggest=single) for pair in pairs}
+    first = networks[pairs[0]]
     if options.json:
-        print(json.dumps([_record(*pair, found) for pair, found in networks.items()], allow_nan=False))
+        print(strict_json([_record(*pair, found) for pair, found in networks.items()]))
     else:
-        print(*networks.values() if alone else (_summary(networks),))
+        print(first if single else _summary(networks))
     if options.plot is not None:
-        only = networks[pairs[0]]
-        figure = only.plot() if alone else comparison({pair: found.layers for pair, found in networks.items()})
+        figure = first.plot() if single else comparison({pair: found.layers for pair, found in networks.items()})
         figure.savefig(options.plot)
     return 0
 
 
 def _propagation(activation: str, scheme: str, options: argparse.Namespace, suggest: bool) -> signal.Propagation:
     """Computes in float64, because the square of (1/3)^100 underflows in float32."""
-    place: dict[str, Any] = dict(device=options.device, dtype=torch.float64)
+    factory: dict[str, Any] = dict(device=options.device, dtype=torch.float64)
     sizes = (options.width,) * (options.layers + 1)
-    model = nn.MLP(sizes, NAMES[activation], negative_slope=SLOPE, **place)
+    model = nn.MLP(sizes, NAMES[activation], negative_slope=SLOPE, **factory)
     slope = {"a": SLOPE} if activation == "leaky_relu" and scheme.startswith("he") else {}
     initialize_(model, scheme, seed=options.seed, **slope)
-    x = normal_(torch.empty(options.batch, options.width, **place), generator=torch.tensor([options.seed, 0]))
+    x = normal_(torch.empty(options.batch, options.width, **factory), generator=torch.tensor([options.seed, 0]))
     schemes = ("lecun", "glorot", "he") if suggest else ()
     return signal.propagation(model, x, schemes=schemes)
 
@@ -76,31 +75,26 @@ def _summary(networks: dict[tuple[str, str], signal.Propagation]) -> str:
     depth, limit = len(some.layers), some.limit
     header = ("activation", "scheme", "Var(z) 1", str(depth), "of batch", f"Var(dL/dz) {depth}", "1", "")
     rows = []
-    held: dict[str, list[str]] = {}
+    stable: dict[str, list[str]] = {}
     for (activation, scheme), found in networks.items():
         first, last = found.layers[0], found.layers[-1]
         numbers = (first.var_z, last.var_z, last.batch_share, last.var_gradient, first.var_gradient)
         texts = ("-" if number is None else f"{number:.2g}" for number in numbers)
-        rows.append((activation, scheme, *texts, ", ".join(map(str, found.flags)) or "holds"))
-        held.setdefault(activation, []).extend(() if found.flags else (scheme,))
-    lines = (f"{activation}: {' and '.join(schemes) or 'none of these'}" for activation, schemes in held.items())
-    return "\n".join(
-        (table(header, rows), "", f"Schemes that keep both variances within a factor of {limit:g}:", *lines)
-    )
+        rows.append((activation, scheme, *texts, ", ".join(map(str, found.flags)) or "stable"))
+        stable.setdefault(activation, []).extend(() if found.flags else (scheme,))
+    lines = (f"{activation}: {', '.join(schemes) or 'none'}" for activation, schemes in stable.items())
+    title = f"Schemes that keep both variances within a factor of {limit:g}:"
+    return "\n".join((table(header, rows), "", title, *lines))
 
 
 def _record(activation: str, scheme: str, found: signal.Propagation) -> dict[str, Any]:
-    layers = [
-        {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in asdict(layer).items()}
-        for layer in found.layers
-    ]
-    flags = [flag._asdict() for flag in found.flags]
+    layers, flags = [asdict(layer) for layer in found.layers], [flag._asdict() for flag in found.flags]
     return dict(activation=activation, scheme=scheme, flags=flags, holding=found.holding, layers=layers)
 
 
-def _made_ready(path: Path) -> None:
+def _check_plot(path: Path) -> None:
     """Reports now if the figure cannot be written at the end."""
     formats = extra("matplotlib.backend_bases").FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
-        raise BadInput(f"{path}: a figure's name ends in {', '.join('.' + name for name in formats)}")
+        raise BadInput(f"{path}: the name of a figure must end in {', '.join('.' + name for name in formats)}")
     check_writable(path)
