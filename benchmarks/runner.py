@@ -1,18 +1,17 @@
 """Runs all benchmarks one after the other, each in a separate process."""
 
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from . import memory
+from .cases import BENCHMARKS
 from .results import Row
 
-OPERATIONS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+OPERATIONS = sorted(BENCHMARKS)
 
 
 def measure(
@@ -25,7 +24,7 @@ def measure(
 ) -> Iterator[list[Row]]:
     """Yields the rows of one case and size after the other, by default for all cases."""
     for operation in operations or OPERATIONS:
-        for case in importlib.import_module(f"{__package__}.bench_{operation}").CASES:
+        for case in BENCHMARKS[operation]():
             if cases and case.name not in cases:
                 continue
             for size in sizes or case.sizes:

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,6 +83,38 @@ class Case:
                 row["kept_bytes"] = memory.kept_bytes(call)
                 row["peak_bytes"] = memory.peak_bytes(call, device)
         return rows
+
+
+def differentiated(function: Callable[..., Tensor], inputs: Sequence[Tensor], g: Tensor) -> Contender:
+    """Calls the function and, with the gradient g of its output, the backward pass. Returns output and gradients."""
+    leaves = [x for x in inputs if x.requires_grad]
+
+    def step() -> Sequence[Tensor]:
+        y = function(*inputs)
+        y.backward(g)
+        gradients: list[Any] = [x.grad for x in leaves]
+        for x in leaves:
+            x.grad = None
+        return y.detach(), *gradients
+
+    return step
+
+
+def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same numbers in float64."""
+    return tuple(x.detach().double().requires_grad_(x.requires_grad) if x.is_floating_point() else x for x in tensors)
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compiles for one shape, and raises instead of silently falling back to eager mode."""
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
+def against(
+    ours: Callable[..., Tensor], eager: Callable[..., Tensor], **others: Callable[..., Tensor]
+) -> dict[str, Callable[..., Tensor]]:
+    """Our function and its rivals: torch's, the same compiled, and others, to be compiled."""
+    return {OURS: ours, "eager": eager} | {name: compiled(f) for name, f in ({"compile": eager} | others).items()}
 
 
 def suffix(dtype: torch.dtype) -> str:

@@ -2,13 +2,13 @@
 or threads.
 """
 
-import importlib
 import json
 import sys
 
 import torch
 
 from . import results
+from .cases import BENCHMARKS
 
 
 def main() -> None:
@@ -16,8 +16,7 @@ def main() -> None:
     device = torch.device(request["device"])
     torch.set_num_threads(request["threads"])
     torch.manual_seed(0)
-    benchmark = importlib.import_module(f"{__package__}.bench_{request['benchmark']}")
-    (case,) = (case for case in benchmark.CASES if case.name == request["case"])
+    (case,) = (case for case in BENCHMARKS[request["benchmark"]]() if case.name == request["case"])
     rows = case.measure(request["size"], device, request["repeats"])
     json.dump([results.rounded(row) for row in rows], sys.stdout)
 

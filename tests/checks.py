@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from torchnotes.ops.activations import ENDINGS
 from torchnotes.testing.accuracy import TOLERANCE
 from torchnotes.testing.operations.linear import activated
 from torchnotes.testing.running import threads
@@ -23,7 +24,7 @@ __all__ = [
     "threads",
     "values",
 ]
-ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh")  # that other operations can apply to their output
+ACTIVATIONS = tuple(ENDINGS)  # that other operations can apply to their output
 
 
 def values(shape: tuple, dtype: torch.dtype, device: str, scale: float = 2.0) -> Tensor:

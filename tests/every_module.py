@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from torchnotes import nn
+from torchnotes.ops.activations import ACTIVATIONS
 
 
 class EveryModule(torch.nn.Module):
@@ -11,20 +12,17 @@ class EveryModule(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.images = torch.nn.Sequential(
-            nn.LazyBatchNorm2d(), nn.LeakyReLU(), torch.nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Tanh()
-        )
+        self.images = torch.nn.Sequential(nn.LazyBatchNorm2d(), torch.nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
         self.volumes = torch.nn.Sequential(nn.BatchNorm3d(3), nn.LazyBatchNorm3d())
         self.dense = torch.nn.Sequential(
             nn.Linear(48, 8, activation="sigmoid"),
             nn.LazyBatchNorm1d(),
-            nn.Sigmoid(),
+            *(getattr(nn, info.module)() for info in ACTIVATIONS.values()),
             nn.Dropout(0.3),
             nn.GaussianDropoutLinear(8, 8),
             nn.BatchNorm1d(8),
             nn.GaussianDropout(0.2),
             nn.VariationalDropout(8),
-            nn.ReLU(),
         )
         self.out = nn.MLP((8, 6, 5), batch_norm=True, dropout=0.1)
         self.classes, self.words = nn.CrossEntropyLoss(label_smoothing=0.1), nn.LinearCrossEntropyLoss(8, 5)

@@ -204,7 +204,7 @@ def changed(module: nn.Module, **attributes) -> nn.Module:
         (Own(3), "a subclass of BatchNorm1d"),
         (nn.utils.parametrizations.weight_norm(layer()), "a subclass of Linear"),
         (nn.GELU(), "no counterpart"),
-        (nn.LazyLinear(3), "not initialised"),
+        (nn.LazyLinear(3), "not initialized"),
         (changed(nn.ReLU(), forward=lambda x: x - 1), "forward of its own"),
         (changed(layer(), activation="mine"), "attribute 'activation'"),
         (torch.jit.script(nn.ReLU()), "torch.jit"),
@@ -322,7 +322,7 @@ def test_lazy_normalizations(late):
     x = torch.randn(6, 3)
     model, plain = (nn.Sequential(layer(), nn.LazyBatchNorm1d(), nn.ReLU()) for _ in range(2))
     plain[0].load_state_dict(model[0].state_dict())
-    assert convert(model).unfused == {"1": "not initialised yet"}
+    assert convert(model).unfused == {"1": "not initialized yet"}
     if late:
         assert type(model[1]) is torchnotes.nn.LazyBatchNorm1d
         torch.testing.assert_close(model(x), plain(x))
@@ -696,7 +696,7 @@ def test_report_is_readable():
         "fused: 1",
         "    0 with 1",
         "kept: 1",
-        "    GELU: no counterpart here (1): 4",
+        "    GELU: torchnotes has no counterpart (1): 4",
         "not fused: 1",
         "    hooks see the value between it and its activation (1): 2",
     ]

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import torchnotes
+from benchmarks.cases import BENCHMARKS
+from torchnotes.ops.activations import ACTIVATIONS
 from torchnotes.testing.dispatcher import recorded_calls
 from torchnotes.testing.operations import OPERATIONS
 
@@ -19,9 +21,12 @@ STEMS, OPTIMIZERS = (
     for package in ("ops", "optim")
 )
 # Composed of other operations
-COMPOSITIONS = {"linear_cross_entropy", "sync_batch_norm", "adamw", "newton"}
+COMPOSITIONS = {
+    stem
+    for stem, path in (STEMS | OPTIMIZERS).items()
+    if not re.search(r'operator = "|"torchnotes::', path.read_text())
+}
 NATIVE_SIDES = ("csrc/formulas/{}.h", "csrc/operators/{}.h", "csrc/cpu/{}.cpp", "csrc/cuda/{}.cu")
-BENCHMARK = "benchmarks/bench_{}.py"
 
 # Each layer may import from those before it. Packages of one layer do not import each other.
 LAYERS = (
@@ -55,12 +60,10 @@ def imports(path: Path) -> Iterator[str]:
 def sides(stem: str) -> list[str]:
     """The files of an operation or optimizer other than its Python module."""
     native = [] if stem in COMPOSITIONS else [side.format(stem) for side in NATIVE_SIDES]
-    if stem == "sync_batch_norm":  # requires several processes
-        return [*native, f"tests/distributed/test_{stem}.py", "benchmarks/scaling.py"]
-    if stem in STEMS:
-        return [*native, f"tests/ops/test_{stem}.py", BENCHMARK.format(stem)]
-    tests = {"adamw": "adam"}.get(stem, stem)
-    return [*native, f"tests/optim/test_{tests}.py", *(() if stem in COMPOSITIONS else [BENCHMARK.format(stem)])]
+    if stem in ACTIVATIONS:  # tests/ops/test_activations.py runs the generic checks
+        return native
+    folder = {"sync_batch_norm": "distributed"}.get(stem, "ops" if stem in STEMS else "optim")
+    return [*native, f"tests/{folder}/test_{ {'adamw': 'adam'}.get(stem, stem) }.py"]
 
 
 def test_every_operation_has_all_its_files():
@@ -70,15 +73,27 @@ def test_every_operation_has_all_its_files():
 
 
 def test_every_file_belongs_to_an_operation():
-    whole = {"network", "random", "activations", "rows", "losses"}  # benchmarks and tests of several operations
+    whole = {"random", "activations", "rows", "losses", *ACTIVATIONS}  # tests of several operations, or of the notes
     shared = {"activation", "gradient", "philox", "portable", "rounding", "vector_math", "vector_words", "weighted"}
     expected = {path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem)}
-    for side in (*NATIVE_SIDES, "tests/ops/test_{}.py", BENCHMARK):
+    for side in (*NATIVE_SIDES, "tests/ops/test_{}.py"):
         folder, pattern = (ROOT / side).parent, re.compile(side.split("/")[-1].format(r"(\w+)"))
         for path in folder.iterdir():
             match = pattern.fullmatch(path.name)
             if match and match[1] not in shared | whole and not (side.startswith("csrc/c") and path.suffix == ".h"):
                 assert str(path.relative_to(ROOT)) in expected
+
+
+def test_every_operation_has_a_benchmark():
+    measured_elsewhere = {"sync_batch_norm"}  # by benchmarks/scaling.py, because it requires several processes
+    variants = {"adamw", "newton"}  # Adam's kernel, and no kernel
+    assert BENCHMARKS.keys() - {"network"} == {*STEMS, *OPTIMIZERS} - measured_elsewhere - variants
+    with_sizes = {name for name, operation in OPERATIONS.items() if operation.benchmarked}
+    assert with_sizes == OPERATIONS.keys() - {"gaussian_dropout_penalty"}
+    for cases in BENCHMARKS.values():
+        names = [case.name for case in cases()]
+        assert names
+        assert len(names) == len(set(names))
 
 
 def test_every_operator_belongs_to_an_operation_and_has_all_its_kernels():

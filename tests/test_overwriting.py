@@ -86,7 +86,9 @@ def test_only_the_result_or_the_logits_are_saved_if_nothing_overwrites_them():
     of_result, of_logits = activated("y + y.sum()"), lossy("pass")
     convert(of_result, fuse=False)
     convert(of_logits)
-    with unittest.mock.patch.object(_converted, "leaky_relu_of_saved_input") as otherwise:
+    otherwise = unittest.mock.Mock()
+    info = _converted.ACTIVATIONS["leaky_relu"]._replace(of_saved_input=otherwise)
+    with unittest.mock.patch.dict(_converted.ACTIVATIONS, leaky_relu=info):
         of_result(X)
     assert not otherwise.called
     assert "Linear" in of_logits(X).grad_fn.next_functions[0][0].name()  # no copy

@@ -14,7 +14,9 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from checks import activated
 from torchnotes import __main__, init, nn, signal
+from torchnotes.ops.activations import ACTIVATIONS, ENDINGS
 from torchnotes.signal import Flag, Layer, Propagation, propagation
 
 DOUBLE = torch.float64
@@ -140,23 +142,17 @@ def by_hand(layers: list[torch.nn.Linear], activation: Callable[[Tensor], Tensor
     return list(zip(xs, zs, torch.autograd.grad(loss(zs[-1]), zs), strict=True))
 
 
-PLAIN = {
-    None: lambda z: z,
-    "relu": torch.relu,
-    "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, 0.3),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-}
-MODULES = {
-    "relu": torch.nn.ReLU(inplace=True),
-    "leaky_relu": torch.nn.LeakyReLU(0.3, inplace=True),
-    "sigmoid": torch.nn.Sigmoid(),
-    "tanh": torch.nn.Tanh(),
-}
+def overwriting(activation: str) -> torch.nn.Module:
+    """torch's module, which overwrites z if it can."""
+    info = ACTIVATIONS[activation]
+    module = getattr(torch.nn, info.module)(*([0.3] if info.takes_slope else []))
+    if hasattr(module, "inplace"):
+        module.inplace = True
+    return module
 
 
 @pytest.mark.parametrize("fused", (True, False))
-@pytest.mark.parametrize("activation", PLAIN)
+@pytest.mark.parametrize("activation", ENDINGS)
 def test_z_and_its_gradient_are_measured_before_the_activation(activation, fused):
     """With the activation fused into the layer or after it, where it overwrites z, the results are those of torch."""
     sizes = (7, 6, 5, 4)
@@ -165,7 +161,7 @@ def test_z_and_its_gradient_are_measured_before_the_activation(activation, fused
         layers = list(model)
     else:
         layers = [torch.nn.Linear(k, m, dtype=DOUBLE) for k, m in itertools.pairwise(sizes)]
-        middle = [MODULES[activation]] if activation else []
+        middle = [overwriting(activation)] if activation else []
         model = torch.nn.Sequential(layers[0], *middle, layers[1], *middle, layers[2])
     x, target = torch.randn(20, 7, dtype=DOUBLE), torch.randn(20, 4, dtype=DOUBLE)
 
@@ -173,7 +169,9 @@ def test_z_and_its_gradient_are_measured_before_the_activation(activation, fused
         return (y - target).square().mean()
 
     found = propagation(model, x, loss=loss, schemes=())
-    for layer, (a, z, g) in zip(found.layers, by_hand(layers, PLAIN[activation], x, loss), strict=True):
+    for layer, (a, z, g) in zip(
+        found.layers, by_hand(layers, lambda z: activated(z, activation, 0.3), x, loss), strict=True
+    ):
         assert layer.mean_x == pytest.approx(a.mean().item(), rel=1e-12)
         assert layer.var_x == pytest.approx(a.var(correction=0).item(), rel=1e-12)
         assert layer.var_z == pytest.approx(z.var(correction=0).item(), rel=1e-12)

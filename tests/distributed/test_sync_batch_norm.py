@@ -7,16 +7,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import torchnotes
 from torchnotes import functional as F
+from torchnotes.ops.activations import ENDINGS
+from torchnotes.testing.operations.linear import activated
 
 RANK, WORLD = dist.get_rank(), dist.get_world_size()
 UNEVEN, WITH_EMPTY, EVEN = [5, 2, 3, 1][:WORLD], [4, 0, 3, 0][:WORLD], [3] * WORLD
-ACTIVATIONS = {
-    None: lambda z: z,
-    "relu": torch.relu,
-    "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, 0.1),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-}
+SLOPE = 0.1
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 
@@ -54,7 +50,7 @@ def reference(x, weight, bias, activation, center_only):
         z = z * weight.view(of_channels) + bias.view(of_channels)
     else:
         z = torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.1, 1e-5)
-    return ACTIVATIONS[activation](z)
+    return activated(z, activation, SLOPE)
 
 
 def leaves(*tensors, dtype=None):
@@ -67,7 +63,7 @@ def close(ours, theirs, dtype):
 
 @pytest.mark.parametrize("sizes", [UNEVEN, WITH_EMPTY, EVEN], ids=["uneven", "empty", "even"])
 @pytest.mark.parametrize("center_only", [False, True])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ENDINGS)
 @pytest.mark.parametrize("inplace", [False, True])
 def test_value_and_gradients_are_those_of_the_full_batch(sizes, center_only, activation, inplace, dtype):
     x, g, weight, bias = problem(sizes, dtype=dtype)
@@ -75,7 +71,7 @@ def test_value_and_gradients_are_those_of_the_full_batch(sizes, center_only, act
     expected = reference(*exact, activation, center_only)
     expected.backward(g.double())
     own_x, own_weight, own_bias = leaves(mine(x, sizes), weight, bias)
-    options = dict(activation=activation, negative_slope=0.1, inplace=inplace, center_only=center_only)
+    options = dict(activation=activation, negative_slope=SLOPE, inplace=inplace, center_only=center_only)
     y = F.sync_batch_norm(own_x * 1, None, None, own_weight, own_bias, True, **options)
     y.backward(mine(g, sizes))
     close(on_all_ranks(y, sizes), expected, dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 import torchnotes
 from conversion_checks import assert_same
 from torchnotes import convert, revert
+from torchnotes.ops.activations import ACTIVATIONS
 
 X, VECTORS, IMAGES, VOLUMES = (
     torch.randn(s, dtype=torch.float64) for s in ((6, 3), (4, 3, 5), (4, 3, 5, 6), (2, 3, 2, 3, 4))
@@ -24,11 +25,9 @@ NORMS = (
     *({"track_running_stats": False}, {"track_running_stats": False, "affine": False, "momentum": None}),
 )
 CASES: list[tuple[str, dict, tuple[Tensor, ...]]] = [
-    ("Sigmoid", {}, (X,)),
-    ("Tanh", {}, (X,)),
-    *(("ReLU", {"inplace": inplace}, (X,)) for inplace in (False, True)),
+    *((info.module, {}, (X,)) for info in ACTIVATIONS.values()),
+    ("ReLU", {"inplace": True}, (X,)),
     *(("LeakyReLU", {"negative_slope": a, "inplace": i}, (X,)) for a, i in ((0.2, False), (0.2, True), (-0.3, False))),
-    ("LeakyReLU", {}, (X,)),
     *((name, {"dim": dim}, (IMAGES,)) for name in ("Softmax", "LogSoftmax") for dim in (0, 1, -1)),
     *(("Linear", {"in_features": 3, "out_features": 4, **more}, (X,)) for more in ({}, {"bias": False})),
     *(("Dropout", {"p": p, "inplace": inplace}, (X,)) for p in (0.0, 1.0) for inplace in (False, True)),

@@ -12,6 +12,7 @@ import torchnotes.functional as F
 from every_module import EveryModule, batch
 from torchnotes import nn
 from torchnotes.conversion import convert
+from torchnotes.ops.activations import ACTIVATIONS
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning",
@@ -36,14 +37,11 @@ DETERMINISTIC = {
     "statistics of the batch": (nn.BatchNorm2d(3, track_running_stats=False, affine=False), (images,)),
     "activated norm": (nn.BatchNorm2d(3, activation="leaky_relu", negative_slope=0.3, inplace=True), (images,)),
     "centered": (nn.BatchNorm2d(3, center_only=True, bias=False), (images,)),
-    "sigmoid": (nn.Sigmoid(), (x,)),
-    "tanh": (nn.Tanh(), (x,)),
-    "relu": (nn.ReLU(inplace=True), (x,)),
-    "leaky_relu": (nn.LeakyReLU(0.2), (x,)),
+    **{name: (getattr(nn, info.module)(), (x,)) for name, info in ACTIVATIONS.items()},
     "softmax": (nn.Softmax(1), (x,)),
     "log_softmax": (nn.LogSoftmax(1), (x,)),
     "linear": (nn.Linear(3, 2), (x,)),
-    "activated linear": (nn.Linear(3, 2, activation="tanh", bias=False), (x,)),
+    **{f"linear, {name}": (nn.Linear(3, 2, False, activation=name), (x,)) for name in ACTIVATIONS},
     "mlp": (nn.MLP((3, 4, 2), "sigmoid", batch_norm=True), (x,)),
     "mse": (nn.MSELoss(), (x, y)),
     "bits": (nn.BCEWithLogitsLoss(pos_weight=torch.rand(3)), (x, y.sigmoid())),

@@ -8,6 +8,7 @@ import torch
 import torchnotes
 from torchnotes import nn
 from torchnotes.nn.utils import fuse_batch_norm
+from torchnotes.ops.activations import ACTIVATIONS
 
 
 def trained(model: torch.nn.Module, *shape: int) -> torch.nn.Module:
@@ -40,7 +41,7 @@ def test_every_layer(layer, bias):
     make, norm, shape = layer
     options = [{}, {"affine": False}, {"eps": 0.1}]
     if norm.__module__.startswith("torchnotes"):
-        options += [{"activation": a} for a in ("relu", "leaky_relu", "sigmoid", "tanh")]
+        options += [{"activation": activation} for activation in ACTIVATIONS]
         options += [{"center_only": True}, {"bias": False, "inplace": True}]
     for option in options:
         model = trained(torch.nn.Sequential(make(bias), norm(6, **option)), *shape)

@@ -1,6 +1,7 @@
 """Tests of all elementwise activations that the generic checks do not cover."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 
 from checks import outcome, refused_in_place, values
+from torchnotes.testing import check
 from torchnotes.testing.layouts import LAYOUTS
 from torchnotes.testing.operation import Operation, described
 from torchnotes.testing.operations.activations import ACTIVATIONS
 
+# The others have a file of their own, with their mathematics.
+OTHERS = [name for name in ACTIVATIONS if not Path(__file__).with_name(f"test_{name}.py").exists()]
 RECTIFIERS = [
     pytest.param(operation, options, id=f"{name} {described(options)}")
     for name, operation in ACTIVATIONS.items()
@@ -20,6 +24,13 @@ RECTIFIERS = [
     for options in operation.options
     if not options.get("inplace")
 ]
+
+
+if OTHERS:
+
+    @pytest.mark.parametrize("name", OTHERS)
+    def test_generic(name, device):
+        check(ACTIVATIONS[name], device=device)
 
 
 @pytest.mark.kernels

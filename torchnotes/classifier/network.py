@@ -3,7 +3,6 @@ and Gaussian dropout, and a softmax cross-entropy.
 """
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import nn, optim
+from ..ops.activations import ACTIVATIONS
 
 SLOPE = 0.1  # the slope of the notes' leaky ReLU
-TORCHS_ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
-    "leaky_relu": lambda: torch.nn.LeakyReLU(SLOPE),
-    "relu": torch.nn.ReLU,
-    "tanh": torch.nn.Tanh,
-    "sigmoid": torch.nn.Sigmoid,
-}
 OPTIMIZERS = {"adam": ("Adam", 2e-3), "adamw": ("AdamW", 2e-3), "rmsprop": ("RMSprop", 1e-3), "sgd": ("SGD", 5e-2)}
 
 
@@ -46,11 +40,13 @@ def by_torchnotes(design: Design) -> torch.nn.Module:
 
 
 def by_torch(design: Design) -> torch.nn.Module:
-    activation = TORCHS_ACTIVATIONS[design.activation]
+    info = ACTIVATIONS[design.activation]
+    activation = getattr(torch.nn, info.module)
+    slope = (SLOPE,) if info.takes_slope else ()
     layers: list[torch.nn.Module] = []
     *hidden, (features, classes) = itertools.pairwise(design.sizes)
     for inputs, outputs in hidden:
-        layers += [torch.nn.Linear(inputs, outputs, bias=False), torch.nn.BatchNorm1d(outputs), activation()]
+        layers += [torch.nn.Linear(inputs, outputs, bias=False), torch.nn.BatchNorm1d(outputs), activation(*slope)]
         if design.noise:
             layers.append(GaussianNoise(design.noise))
     layers.append(torch.nn.Linear(features, classes))

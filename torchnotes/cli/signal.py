@@ -17,12 +17,12 @@ from .._bad_input import BadInput, check_writable, extra
 from .._table import table
 from ..classifier.threads import threads
 from ..init import SCHEMES, initialize_, normal_
-from ..ops.activations import ACTIVATIONS
+from ..ops.activations import ACTIVATIONS, ENDINGS
 from ..signal._figure import comparison
 from ._arguments import at_least, device
 from ._json import strict_json
 
-NAMES = {name or "identity": name for name in ACTIVATIONS}
+NAMES = {name or "identity": name for name in ENDINGS}
 SLOPE = 0.01  # leaky_relu's
 
 
@@ -63,7 +63,8 @@ def _propagation(activation: str, scheme: str, options: argparse.Namespace, sugg
     factory: dict[str, Any] = dict(device=options.device, dtype=torch.float64)
     sizes = (options.width,) * (options.layers + 1)
     model = nn.MLP(sizes, NAMES[activation], negative_slope=SLOPE, **factory)
-    slope = {"a": SLOPE} if activation == "leaky_relu" and scheme.startswith("he") else {}
+    leaky = activation in ACTIVATIONS and ACTIVATIONS[activation].takes_slope
+    slope = {"a": SLOPE} if leaky and scheme.startswith("he") else {}
     initialize_(model, scheme, seed=options.seed, **slope)
     x = normal_(torch.empty(options.batch, options.width, **factory), generator=torch.tensor([options.seed, 0]))
     schemes = ("lecun", "glorot", "he") if suggest else ()

@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 
 from .._bad_input import BadInput
-from ..classifier.network import OPTIMIZERS, TORCHS_ACTIVATIONS
+from ..classifier.network import OPTIMIZERS
 from ..classifier.program import Program
 from ..classifier.ranks import device_of_rank, launched, ranks_on
 from ..classifier.threads import threads
 from ..classifier.training import Progress
 from ..init import SCHEMES
+from ..ops.activations import ACTIVATIONS
 from ._arguments import at_least, device, number_of_threads, positive, rate, seconds
 from ._figures import matplotlib_figure
 from ._progress import progress
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, metavar="FILE", help="a .csv with the class in the last column, or a .npz of x and y")
     add("--hidden", type=at_least(1), nargs="+", default=[128, 128], metavar="N", help="sizes of the hidden layers")
-    add("--activation", choices=TORCHS_ACTIVATIONS, default="leaky_relu")
+    add("--activation", choices=ACTIVATIONS, default="leaky_relu")
     add("--init", choices=("torch", *SCHEMES), default="he", help="how the weights are initialized")
     add("--noise", type=rate, default=0.1, metavar="P", help="rate of Gaussian dropout")
     add("--optimizer", choices=OPTIMIZERS, default="adam")

@@ -11,6 +11,7 @@ from torch.nn import Module
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .. import nn
+from ..ops.activations import ACTIVATIONS
 from ..tracing.trace import hooked
 from ..tracing.uses import OVERWRITTEN, Place, Uses
 from ..tracing.writes import writes_in_place
@@ -31,10 +32,11 @@ _NORMS = _and_changed(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBat
 _LINEAR = _and_changed(nn.Linear)
 _LAYERS = (*_NORMS, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, *_LINEAR)
 _BEFORE_NORMS = (*_LINEAR, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3)))
-_ACTIVATIONS = _and_changed(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
-_FOREIGN = "no counterpart here"
-_LAZY = "not initialised yet"
-_SAVES_MORE = (nn.LeakyReLU, nn.CrossEntropyLoss)  # than torch's modules: the result, the logits
+_ACTIVATIONS = _and_changed(*(getattr(nn, info.module) for info in ACTIVATIONS.values() if info.backward))
+_FOREIGN = "torchnotes has no counterpart"
+_LAZY = "not initialized yet"
+_SAVES_OUTPUT = tuple(getattr(nn, info.module) for info in ACTIVATIONS.values() if info.of_saved_input)
+_SAVES_MORE = (*_SAVES_OUTPUT, nn.CrossEntropyLoss)  # than torch's modules: the result, the logits
 _BEFORE = (
     "_before_conversion"  # attribute of changed modules: the original class, and options of ours that existed before
 )
@@ -261,16 +263,16 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
 
 def _saves_output(module: Module) -> bool:
     """Whether our module saves its output, unlike torch's."""
-    return isinstance(module, nn.LeakyReLU) and not module.inplace
+    return isinstance(module, _SAVES_OUTPUT) and not getattr(module, "inplace", False)
 
 
 def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, str], report: Report) -> None:
-    """Makes a LeakyReLU save only its output, and a loss the logits themselves, if nothing overwrites them.
+    """Makes an activation save only its output, and a loss the logits themselves, if nothing overwrites them.
 
     If something does, the module is restored. If that is unknown, the module saves what torch's saves.
     """
     name = names[module]
-    if isinstance(module, nn.LeakyReLU):
+    if isinstance(module, _SAVES_OUTPUT):
         if not _saves_output(module) or name in report.fused.values():
             return
         what, written, place = "result", uses.result_is_written(module), _place(uses, module, result_of=module)

@@ -26,7 +26,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .. import functional as F
 from ..nn import activation, linear, loss, normalization
-from ..ops.activations.leaky_relu import leaky_relu_of_saved_input
+from ..ops.activations import ACTIVATIONS
 from ..tracing.steady import Settings, Something
 
 
@@ -216,26 +216,21 @@ class _Activation(Module):
         return super().forward(input)
 
 
-class ReLU(_Activation, activation.ReLU): ...
+class _SavesInput(Module):
+    """Saves its input, like torch's module, unless it takes a shortcut."""
 
-
-class Sigmoid(_Activation, activation.Sigmoid): ...
-
-
-class Tanh(_Activation, activation.Tanh): ...
-
-
-class _LeakyReLU(activation.LeakyReLU):
     def forward(self, input: Tensor) -> Tensor:
-        if self.inplace or _role(self) is not None:
+        attributes, info = self.__dict__, ACTIVATIONS[NAMES[type(self)]]
+        if info.of_saved_input is None or attributes.get("inplace") or _role(self) is not None:
             return super().forward(input)
-        return leaky_relu_of_saved_input(input, self.negative_slope)
+        return info.of_saved_input(input, *([attributes["negative_slope"]] if info.takes_slope else []))
 
 
-class LeakyReLU(_Activation, _LeakyReLU): ...
-
-
-NAMES = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh"}
+NAMES: dict[type[Module], str] = {}
+for _name, _info in ACTIVATIONS.items():
+    _bases = (_Activation, *([_SavesInput] if _info.of_saved_input else []), getattr(activation, _info.module))
+    _class = globals()[_info.module] = type(_info.module, _bases, {"__module__": __name__})
+    NAMES[_class] = _name
 
 
 def _slope(activation: Module) -> float:

@@ -10,8 +10,9 @@ from torch.nn import Module, Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..ops.activations import ACTIVATIONS
 from ..tracing.trace import Trace, Tracer
-from .activation import LeakyReLU, ReLU, Sigmoid, Tanh
+from . import activation
 
 
 def fuse_batch_norm(model: Module) -> Module:
@@ -97,7 +98,6 @@ def _activation_of(norm: Any) -> Module:
     name = getattr(norm, "activation", None)
     if name is None:
         return torch.nn.Identity()
-    return LeakyReLU(norm.negative_slope) if name == "leaky_relu" else _ACTIVATIONS[name]()
-
-
-_ACTIVATIONS = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
+    info = ACTIVATIONS[name]
+    kind = getattr(activation, info.module)
+    return kind(norm.negative_slope) if info.takes_slope else kind()

@@ -10,18 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as torchs
-from torch import Tensor, relu, sigmoid, tanh
+from torch import Tensor
 from torch.nn.functional import batch_norm as torch_batch_norm
 from torch.nn.functional import binary_cross_entropy_with_logits as torch_bce
 from torch.nn.functional import cross_entropy as torch_cross_entropy
-from torch.nn.functional import leaky_relu as torch_leaky_relu
 from torch.nn.functional import linear as torch_linear
 
 from . import activations
-from .activations.leaky_relu import leaky_relu as our_leaky_relu
-from .activations.relu import relu as our_relu
-from .activations.sigmoid import sigmoid as our_sigmoid
-from .activations.tanh import tanh as our_tanh
 from .binary_cross_entropy_with_logits import binary_cross_entropy_with_logits as our_bce
 from .cross_entropy.cross_entropy import cross_entropy as our_cross_entropy
 from .dropout import dropout
@@ -36,14 +31,32 @@ from .pinball_loss import pinball_loss as our_pinball_loss
 from .softmax import softmax
 
 
+def unknown(z: Tensor, activation: str, negative_slope: float) -> Tensor:
+    raise ValueError("unknown activation: " + activation)
+
+
+_chosen: Callable[..., Tensor] = unknown
+
+
+def _or_choose(this: str, info: activations.ActivationInfo, otherwise: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A branch for one activation. torch.jit.script compiles closures over functions; other constants are defaults."""
+    function = info.builtin
+
+    def with_slope(z: Tensor, activation: str, negative_slope: float, this: str = this) -> Tensor:
+        return function(z, negative_slope) if activation == this else otherwise(z, activation, negative_slope)
+
+    def without(z: Tensor, activation: str, negative_slope: float, this: str = this) -> Tensor:
+        return function(z) if activation == this else otherwise(z, activation, negative_slope)
+
+    return with_slope if info.takes_slope else without
+
+
+for _name, _info in activations.ACTIVATIONS.items():
+    _chosen = _or_choose(_name, _info, _chosen)
+
+
 def activated(z: Tensor, activation: str | None, negative_slope: float) -> Tensor:
-    if activation is None:
-        return z
-    if activation == "relu":
-        return relu(z)
-    if activation == "leaky_relu":
-        return torch_leaky_relu(z, negative_slope)
-    return sigmoid(z) if activation == "sigmoid" else tanh(z)
+    return z if activation is None else _chosen(z, activation, negative_slope)
 
 
 def linear(
@@ -177,16 +190,13 @@ _SCRIPTED: dict[Callable[..., Any], Callable[..., Any]] = {
     our_cross_entropy: cross_entropy,
     dropout: torchs.dropout,
     our_gaussian_dropout: gaussian_dropout,
-    our_leaky_relu: torchs.leaky_relu,
     our_linear: linear,
     log_softmax: torchs.log_softmax,
     mse_loss: torchs.mse_loss,
     our_pinball_loss: pinball_loss,
-    our_relu: torchs.relu,
-    our_sigmoid: torchs.sigmoid,
     softmax: torchs.softmax,
-    our_tanh: torchs.tanh,
     our_times_normal: times_normal,
+    **{info.function: getattr(torchs, name) for name, info in activations.ACTIVATIONS.items()},
 }
 
 

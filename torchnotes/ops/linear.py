@@ -68,7 +68,8 @@ def _t(a: Tensor | None) -> Tensor | None:
 
 def _delta(g: Any, y: Tensor, activation: int, a: float) -> Any:
     """g p(y)"""
-    return None if g is None else BY_NUMBER[activation].backward(g, y, a)
+    backward: Any = BY_NUMBER[activation].backward
+    return None if g is None else backward(g, y, a)
 
 
 def _along_y(v: Tensor | None, g: Tensor, y: Tensor, activation: int) -> Tensor | None:
@@ -231,7 +232,8 @@ def linear(
         tensor([[3., 0.]])
     """
     number = checked_activation(activation)
-    plainly = out is not None or negative_slope < 0  # the output does not determine z
+    # If the slope is negative, the output does not determine z.
+    plainly = out is not None or negative_slope < 0 or not BY_NUMBER[number].fused
     if is_compiling() or not fits_layer(input, weight, bias) or plainly:
         if watched():
             return show(linear, input, weight, bias, activation=activation, negative_slope=negative_slope, out=out)

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ..init import _arrangement, _fan, normal_
 from ..nn.linear import Linear
-from ..ops.activations import ACTIVATIONS
+from ..ops.activations import activated
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def watch(layer: torch.nn.Module, name: str, calls: list[tuple[Layer, Tensor]]) 
         if x.numel() > 0 and z.numel() > 0:
             time = next(times)
             calls.append((_noted(layer, name if time == 1 else f"{name} #{time}", x.detach(), z.detach()), z))
-        return ACTIVATIONS[activation].ours(z.clone(), slope)  # later operations may overwrite the clone
+        return activated(z.clone(), activation, slope)  # later operations may overwrite the clone
 
     layer.register_forward_hook(after, prepend=True, with_kwargs=True)
 

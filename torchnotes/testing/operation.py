@@ -43,6 +43,7 @@ class Operation:
         large: Shapes with enough elements for several threads.
         many: A shape with enough elements for the mean error to be certain.
         scales: Factors of the input, when its error is measured.
+        benchmarked: Sizes for the benchmark of its name.
         elementwise: Whether each value has an error of its own.
         bound: How much larger than torch's the error may be.
         mutates: Arguments that are written to.
@@ -80,6 +81,7 @@ class Operation:
     large: tuple[Shape, ...] = ((300_007,),)
     many: Shape = (1000, 30)
     scales: tuple[float, ...] = (1.0,)
+    benchmarked: tuple[Shape, ...] = ()
     elementwise: bool = False
     bound: Bound = CHANCE
     mutates: tuple[str, ...] = ()

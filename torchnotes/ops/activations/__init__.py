@@ -1,4 +1,4 @@
-"""The activations that an operation can end with, by name and by number."""
+"""The table of activations, and what other operations need in order to end with one."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,45 +9,67 @@ from torch import relu as torch_relu
 from torch import sigmoid as torch_sigmoid
 from torch import tanh as torch_tanh
 
-from .leaky_relu import LeakyReLUBackward, leaky_relu
+from ._activation import Slope
+from .leaky_relu import LeakyReLUBackward, leaky_relu, leaky_relu_of_saved_input
 from .relu import ReLUBackward, relu
 from .sigmoid import SigmoidBackward, sigmoid
 from .tanh import TanhBackward, tanh
 
-Formula = Callable[[Tensor, float], Tensor]  # of z and the negative slope
+
+class ActivationInfo(NamedTuple):
+    """Modules, conversion, benchmarks, commands and tests find everything about an activation here."""
+
+    module: str  # its class in torch.nn and in torchnotes.nn
+    function: Callable[..., Tensor]
+    builtin: Callable[..., Tensor]  # torch's own
+    backward: type[Slope] | None = None  # None if csrc/activations.h lacks it: nothing is then fused with it
+    takes_slope: bool = False  # whether its argument after the input is negative_slope
+    of_saved_input: Callable[..., Tensor] | None = None  # saves its input, where torch's does and ours does not
 
 
-class Named(NamedTuple):
-    ours: Formula
-    plain: Formula  # torch's own
-    backward: Callable[[Tensor, Tensor, float], Tensor]  # g p(y), of g, y and the negative slope
+ACTIVATIONS = {  # csrc/activations.h numbers them in this order, from 1
+    "relu": ActivationInfo("ReLU", relu, torch_relu, ReLUBackward),
+    "leaky_relu": ActivationInfo(
+        "LeakyReLU",
+        leaky_relu,
+        torch.nn.functional.leaky_relu,
+        LeakyReLUBackward,
+        takes_slope=True,
+        of_saved_input=leaky_relu_of_saved_input,
+    ),
+    "sigmoid": ActivationInfo("Sigmoid", sigmoid, torch_sigmoid, SigmoidBackward),
+    "tanh": ActivationInfo("Tanh", tanh, torch_tanh, TanhBackward),
+}
+
+
+class Ending(NamedTuple):
+    """An activation as the end of another operation. The last argument of all but `curved` is the negative slope."""
+
+    ours: Callable[..., Tensor]
+    plain: Callable[..., Tensor]  # torch's own
+    backward: Callable[..., Tensor] | None = None  # g p(y), of g and y
     curved: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # v g p'(y); None if y is not saved
 
+    @property
+    def fused(self) -> bool:
+        """Whether kernels can end with it."""
+        return self.backward is not None
 
-ACTIVATIONS = {  # csrc/activations.h numbers them in this order
-    None: Named(lambda z, a: z, lambda z, a: z, lambda g, y, a: g),
-    "relu": Named(
-        lambda z, a: relu(z),
-        lambda z, a: torch_relu(z),
-        lambda g, y, a: ReLUBackward.apply(g, y),
-        ReLUBackward.curved,
-    ),
-    "leaky_relu": Named(leaky_relu, torch.nn.functional.leaky_relu, LeakyReLUBackward.apply, LeakyReLUBackward.curved),
-    "sigmoid": Named(
-        lambda z, a: sigmoid(z),
-        lambda z, a: torch_sigmoid(z),
-        lambda g, y, a: SigmoidBackward.apply(g, y),
-        SigmoidBackward.curved,
-    ),
-    "tanh": Named(
-        lambda z, a: tanh(z),
-        lambda z, a: torch_tanh(z),
-        lambda g, y, a: TanhBackward.apply(g, y),
-        TanhBackward.curved,
-    ),
-}
-BY_NUMBER = tuple(ACTIVATIONS.values())
-_NUMBERS = {name: i for i, name in enumerate(ACTIVATIONS)}
+
+def _ending(info: ActivationInfo) -> Ending:
+    def with_slope(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return function if info.takes_slope else lambda *arguments: function(*arguments[:-1])
+
+    ours, plain = with_slope(info.function), with_slope(info.builtin)
+    if info.backward is None:
+        return Ending(ours, plain)
+    return Ending(ours, plain, with_slope(info.backward.apply), info.backward.curved)
+
+
+_IDENTITY = Ending(lambda z, a: z, lambda z, a: z, lambda g, y, a: g)
+ENDINGS: dict[str | None, Ending] = {None: _IDENTITY, **{name: _ending(info) for name, info in ACTIVATIONS.items()}}
+BY_NUMBER = tuple(ENDINGS.values())
+_NUMBERS = {name: i for i, name in enumerate(ENDINGS)}
 
 
 def checked_activation(activation: str | None) -> int:
@@ -58,4 +80,4 @@ def checked_activation(activation: str | None) -> int:
 
 
 def activated(z: Tensor, activation: str | None, negative_slope: float) -> Tensor:
-    return ACTIVATIONS[activation].ours(z, negative_slope)
+    return ENDINGS[activation].ours(z, negative_slope)

@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from ..._native import check_in_place, dense_float
-from ..activations import checked_activation
+from ..activations import BY_NUMBER, checked_activation
 from ._formulas import Options
 
 
-def takes(input: Any, *numbers: Any) -> bool:
-    """Whether our kernels support these tensors, of which all but the first may be None."""
+def takes(options: Options, input: Any, *numbers: Any) -> bool:
+    """Whether our kernels support this activation and these tensors, of which all but the first may be None."""
     # The compiler fuses the formula with its neighbors and converts convolutions to channels last. An opaque operator
     # would prevent both: MobileNetV2 took twice as long (docs/decisions/compile.md).
-    if is_compiling():
+    if is_compiling() or not BY_NUMBER[options.activation].fused:
         return False
     return dense_float(input) and all([x is None or dense_float(x) for x in numbers])  # noqa: C419 # a list is faster
 

@@ -50,6 +50,7 @@ _ELEMENTWISE: dict[str, Any] = dict(
     many=(200_000,),
     scales=EVERY_SCALE,
     saves=("output",),
+    benchmarked=tuple((n,) for n in (64, 10_000, 100_000, 1_000_000, 4_000_000, 10_000_000, 32_000_000)),
 )
 
 ACTIVATIONS = {

@@ -176,6 +176,7 @@ CROSS_ENTROPY = {
         large=((3, 100_000), (500, 333), (9_000, 10), (2, 7, 3_001)),
         many=(300, 200),
         scales=(0.1, 1.0, 10.0, 100.0),
+        benchmarked=((128, 10), (64, 1000), (8192, 1000), (1024, 32000)),
         builtin=torch_F.cross_entropy,
         beyond_torch=("z_loss", "logit_softcap", "empty", "inplace_backward"),
         opinfo="nn.functional.cross_entropy",
@@ -218,6 +219,11 @@ CROSS_ENTROPY = {
         lengths=tuple((rows, n) for n in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 129) for rows in (1, 2, 33)),
         large=(),  # products of matrices are ATen's
         many=(200, 30),
+        benchmarked=tuple(  # rows, features, classes
+            (n, *layer)
+            for layer, rows in (((32, 100), (8, 256)), ((64, 1000), (32, 2048)), ((512, 32000), (64, 2048)))
+            for n in rows
+        ),
         builtin=_torchs_after_product,
         beyond_torch=("z_loss", "logit_softcap", "empty"),
         output_strides=False,

@@ -7,14 +7,12 @@ import torch.nn.functional as torch_F
 from torch import Tensor
 
 from ... import functional as F
+from ...ops.activations import ACTIVATIONS
 from ..makers import normal
 from ..operation import Operation, Options, Shape
 
-ACTIVATIONS: tuple[Options, ...] = (
-    {"activation": "relu"},
-    {"activation": "leaky_relu", "negative_slope": 0.2},
-    {"activation": "sigmoid"},
-    {"activation": "tanh"},
+ENDINGS: tuple[Options, ...] = tuple(
+    {"activation": name, **({"negative_slope": 0.2} if info.takes_slope else {})} for name, info in ACTIVATIONS.items()
 )
 OUTPUTS = {1: 17, 2: 64, 5: 130, 7: 15, 16: 16, 33: 31, 64: 1}  # of layers with so many inputs; 3 with any other number
 
@@ -23,7 +21,8 @@ def activated(z: Tensor, activation: str | None = None, negative_slope: float = 
     """torch's activations by name."""
     if activation is None:
         return z
-    return torch_F.leaky_relu(z, negative_slope) if activation == "leaky_relu" else getattr(torch, activation)(z)
+    function = getattr(torch_F, activation)
+    return function(z, negative_slope) if ACTIVATIONS[activation].takes_slope else function(z)
 
 
 def _outputs(shape: Shape) -> int:
@@ -52,7 +51,7 @@ LINEAR = {
         F.linear,
         _linear,
         arguments={"input": normal, "weight": weight, "bias": bias},
-        options=({}, *ACTIVATIONS),
+        options=({}, *ENDINGS),
         more_options=(
             {"bias": None},
             {"bias": None, "activation": "tanh"},
@@ -67,6 +66,7 @@ LINEAR = {
         builtin=_linear,
         opinfo="nn.functional.linear",
         saves=("input", "weight", "output"),
+        benchmarked=((256, 1024, 1024), (8192, 128, 128), (64, 64, 128)),  # rows, inputs, outputs
         unchecked={"mismatched_operands": "tests/ops/test_linear.py"},
         gradient_strides=False,
     ),

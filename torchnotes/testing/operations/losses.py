@@ -147,6 +147,7 @@ _LOSS: dict[str, Any] = dict(
     scales=(0.1, 3.0, 30.0),
     saves=("input", "target", "weight", "pos_weight"),
     saves_besides=lambda shape: 1,  # the scale of the mean
+    benchmarked=tuple((n,) for n in (64, 10_000, 100_000, 1_000_000, 10_000_000)),
     output_strides=False,  # torch's gradient of a reduced loss is contiguous, whatever the input is
     # The largest of 200,000 errors is a matter of chance, and so is 0.1 % of their mean.
     bound=Bound(mean=1.03, largest=1.05, roundings=1.0, few=2.5, share=0.02),

@@ -9,7 +9,7 @@ from torch import Tensor
 from ... import functional as F
 from ..accuracy import Bound
 from ..operation import Operation, Options, Sample, Shape
-from .linear import ACTIVATIONS, activated
+from .linear import ENDINGS, activated
 
 
 def images(shape: Shape) -> Tensor:
@@ -86,14 +86,14 @@ NORMALIZATION = {
         options=(
             {"momentum": 0.3, "eps": 1e-3},
             EVALUATION,
-            *({**EVALUATION, **each} for each in ACTIVATIONS),
+            *({**EVALUATION, **each} for each in ENDINGS),
             {"center_only": True},
             {"center_only": True, "activation": "leaky_relu", "negative_slope": 0.2, **EVALUATION},
-            *ACTIVATIONS,
+            *ENDINGS,
         ),
         more_options=(
             {"inplace": True},
-            *({"inplace": True, **each} for each in ACTIVATIONS),
+            *({"inplace": True, **each} for each in ENDINGS),
             {"inplace": True, "activation": "leaky_relu", "negative_slope": 0.2, **EVALUATION},
             {"center_only": True, "inplace": True},
             {"center_only": True, "running_var": None},
@@ -117,6 +117,7 @@ NORMALIZATION = {
         unchecked={"mismatched_operands": "tests/ops/test_batch_norm.py"},
         stateless=_without_running_statistics,
         mutates=("running_mean", "running_var"),
+        benchmarked=((32, 64, 56, 56), (32, 256, 28, 28), (64, 32, 112, 112), (4096, 1024), (256, 512)),
         saves=("input", "weight", "bias", "output", "running_mean", "running_var"),
         saves_besides=lambda shape: 2 * shape[1],
         bound=Bound(mean=1.25, largest=1.5, roundings=1.0, few=2.5, share=0.02),

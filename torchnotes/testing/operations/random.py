@@ -125,6 +125,7 @@ def _noisy(function: Callable[..., Tensor], *options: Options, more_options: tup
         builtin=product,
         elementwise=True,
         random=True,
+        benchmarked=tuple((n,) for n in (4096, 100_000, 1_000_000, 4_000_000, 32_000_000)),
         gradient_strides=False,
         saves=(),
         saves_besides=lambda shape: 2,  # the key

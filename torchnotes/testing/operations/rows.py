@@ -44,6 +44,7 @@ _ROWS: dict[str, Any] = dict(
     many=(500, 300),
     scales=(1e-30, 0.1, 1.0, 10.0, 100.0, 1e4),
     saves=("output",),
+    benchmarked=((128, 10), (8192, 1000), (1024, 32000)),
     # The largest of 150,000 errors is a matter of chance.
     bound=Bound(mean=1.1, largest=1.25, roundings=1.0, few=2.5, share=2e-3),
 )

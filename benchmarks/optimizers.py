@@ -1,11 +1,13 @@
-"""The benchmarks of an optimizer: one step, against all implementations of torch.optim."""
+"""The benchmarks of optimizers: one step, against all implementations of torch.optim, and the norm of all gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from torchnotes import optim
 
 from .timing import OURS, Case, Contender, Problem, suffix
 
@@ -59,7 +61,7 @@ def stepped(
         OURS: stepper(ours, start, grads, options),
         "for-loop": stepper(theirs, start, grads, options | {"foreach": False}),
         "foreach": stepper(theirs, start, grads, options | {"foreach": True}),
-        "compile": compiled(theirs, start, grads, options),
+        "compile": stepper(theirs, start, grads, options, torch.compile),
     }
     if theirs is not torch.optim.RMSprop:  # which torch has no fused version of
         contenders["fused"] = stepper(theirs, start, grads, options | {"fused": True})
@@ -67,34 +69,23 @@ def stepped(
     return Problem(contenders, exact, streams * size * dtype.itemsize)
 
 
-def stepper(kind: Kind, start: list[Tensor], grads: list[Tensor], options: dict[str, Any]) -> Contender:
-    params, optimizer = made(kind, start, grads, options)
-
-    def call() -> list[Tensor]:
-        optimizer.step()
-        return params
-
-    return call
-
-
-def compiled(kind: Kind, start: list[Tensor], grads: list[Tensor], options: dict[str, Any]) -> Contender:
-    params, optimizer = made(kind, start, grads, options)
-    step = torch.compile(optimizer.step)
+def stepper(
+    kind: Kind,
+    start: list[Tensor],
+    grads: list[Tensor],
+    options: dict[str, Any],
+    wrap: Callable[..., Any] = lambda step: step,
+) -> Contender:
+    params = [x.clone().requires_grad_() for x in start]
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad
+    step = wrap(kind(params, **options).step)
 
     def call() -> list[Tensor]:
         step()
         return params
 
     return call
-
-
-def made(
-    kind: Kind, start: list[Tensor], grads: list[Tensor], options: dict[str, Any]
-) -> tuple[list[Tensor], torch.optim.Optimizer]:
-    params = [x.clone().requires_grad_() for x in start]
-    for p, grad in zip(params, grads, strict=True):
-        p.grad = grad
-    return params, kind(params, **options)
 
 
 def roundings(ours: Kind, streams: int, options: dict[str, Any]) -> Case:
@@ -119,3 +110,29 @@ def rounded(
     }
     exact = stepper(ours, [x.double() for x in start], [g.double() for g in grads], options)
     return Problem(contenders, exact, (streams + 2) * size * dtype.itemsize, allowed=0.02)
+
+
+def gradient_norm() -> tuple[Case, ...]:
+    return tuple(
+        Case(name, (total(shapes),), partial(norms, shapes), always_warm=True)
+        for name, shapes in (("166 tensors of a network", NETWORK), ("200 small tensors", SMALL))
+    )
+
+
+def norms(shapes: Shapes, size: int, dtype: torch.dtype, device: torch.device) -> Problem:
+    grads = [torch.randn(shape, dtype=dtype, device=device) for shape in shapes]
+
+    def call(norm: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> Contender:
+        return lambda: (norm(tensors),)
+
+    contenders = {OURS: call(optim.gradient_norm, grads), "eager": call(torch.nn.utils.get_total_norm, grads)}
+    exact = call(torch.nn.utils.get_total_norm, [grad.double() for grad in grads])
+    return Problem(contenders, exact, size * dtype.itemsize, allowed=1e-3)  # eager sums in float32
+
+
+BENCHMARKS: dict[str, Callable[[], Sequence[Case]]] = {
+    "adam": partial(step, optim.Adam, torch.optim.Adam, 7),
+    "gradient_norm": gradient_norm,
+    "rmsprop": partial(step, optim.RMSprop, torch.optim.RMSprop, 5, more={"centered": True, "momentum": 0.9}),
+    "sgd": partial(step, optim.SGD, torch.optim.SGD, 5, lr=1e-3, momentum=0.9),
+}

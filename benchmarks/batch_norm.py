@@ -10,15 +10,14 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 import torchnotes
+from torchnotes.testing.operations import OPERATIONS
 
 from .accuracy import Accuracy
-from .activation import compiled
-from .timing import OURS, Case, Contender, Problem, suffix
+from .timing import OURS, Case, Contender, Problem, against, differentiated, suffix
 
 Norm = Callable[..., Tensor]  # called with x, running mean and variance, weight and bias
 
 SLOPE = 0.01
-IMAGES = ((32, 64, 56, 56), (32, 256, 28, 28), (64, 32, 112, 112))
 ALLOWED = {torch.float32: 1e-2, torch.bfloat16: 2e-2}  # torch's error: it sums channels last in float32
 
 
@@ -30,17 +29,6 @@ builtin: Norm = partial(torch.nn.functional.batch_norm, training=True)
 
 def with_leaky_relu(*arguments: Tensor, training: bool = True, inplace: bool = False) -> Tensor:
     return leaky_relu(builtin(*arguments, training=training), SLOPE, inplace)
-
-
-def against(ours: Norm, rival: Norm) -> dict[str, Norm]:
-    return {OURS: ours, "eager": rival, "compile": compiled(rival)}
-
-
-ALONE = against(alone, builtin)
-FUSED = against(fused, with_leaky_relu)
-IN_PLACE = against(in_place, partial(with_leaky_relu, inplace=True))
-IN_PLACE_OR_NOT = {OURS: in_place, "not in place": fused}
-EVAL = against(partial(fused, training=False), partial(with_leaky_relu, training=False))
 
 
 class _Handed(torch.autograd.Function):
@@ -66,48 +54,56 @@ def inputs(shape: Sequence[int], format: torch.memory_format, dtype: torch.dtype
 
 
 def forward_backward(
+    functions: dict[str, Norm],
+    reference: Norm,
+    overwrites: bool,
+    shape: Sequence[int],
+    format: torch.memory_format,
     size: int,
     dtype: torch.dtype,
     device: torch.device,
-    *,
-    functions: dict[str, Norm],
-    shape: Sequence[int],
-    format: torch.memory_format,
-    in_place: bool = False,
 ) -> Problem:
     everything = inputs(shape, format, dtype, device)
 
     def call(function: Norm, x: Tensor, g: Tensor, mean: Tensor, var: Tensor, *parameters: Tensor) -> Contender:
-        weight, bias = (p.clone().requires_grad_() for p in parameters)
-        mean, var, x = mean.clone(), var.clone(), x.clone() if in_place else x.detach().requires_grad_()
-        wanted = torch.ones((), requires_grad=True)
+        numbers = mean.clone(), var.clone(), *(p.clone().requires_grad_() for p in parameters)
+        if not overwrites:
+            return differentiated(function, (x.detach().requires_grad_(), *numbers), g)
+        x, wanted = x.clone(), torch.ones((), requires_grad=True)
+        of_x: list[Tensor] = []
 
-        def step() -> tuple[Tensor, ...]:
-            given: list[Tensor] = []
-            h = _Handed.apply(wanted, x, given) if in_place else x
-            y = function(h, mean, var, weight, bias)
-            y.backward(g)
-            gradients = (given[0] if in_place else x.grad, weight.grad, bias.grad)
-            x.grad = weight.grad = bias.grad = None
-            return y.detach(), *gradients  # type: ignore[return-value] # backward sets the gradients
+        def overwriting(wanted: Tensor, *numbers: Tensor) -> Tensor:
+            return function(_Handed.apply(wanted, x, of_x), *numbers)
+
+        run = differentiated(overwriting, (wanted, *numbers), g)
+
+        def step() -> Sequence[Tensor]:
+            of_x.clear()
+            y, _, *of_parameters = run()
+            return y, *of_x, *of_parameters
 
         return step
 
     contenders = {name: call(function, *everything) for name, function in functions.items()}
-    in_double = call(with_leaky_relu if functions is not ALONE else ALONE["eager"], *(x.double() for x in everything))
+    in_double = call(reference, *(x.double() for x in everything))
     return Problem(contenders, in_double, 5 * everything[0].nbytes, ALLOWED[dtype])
 
 
 def forward_in_eval_mode(
-    size: int, dtype: torch.dtype, device: torch.device, *, shape: Sequence[int], format: torch.memory_format
+    functions: dict[str, Norm],
+    shape: Sequence[int],
+    format: torch.memory_format,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Problem:
     x, _, *numbers = inputs(shape, format, dtype, device)
 
     def call(function: Norm, x: Tensor, *numbers: Tensor) -> Contender:
         return lambda: (function(x, *numbers),)
 
-    contenders = {name: call(function, x, *numbers) for name, function in EVAL.items()}
-    in_double = call(EVAL["eager"], x.double(), *(n.double() for n in numbers))
+    contenders = {name: call(function, x, *numbers) for name, function in functions.items()}
+    in_double = call(functions["eager"], x.double(), *(n.double() for n in numbers))
     return Problem(contenders, in_double, 2 * x.nbytes, ALLOWED[dtype])
 
 
@@ -118,10 +114,9 @@ def case(
     last: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Case:
-    kind = " x ".join(map(str, shape)) + (", channels last" if last else "")
-    kind += suffix(dtype)
+    kind = " x ".join(map(str, shape)) + (", channels last" if last else "") + suffix(dtype)
     format = torch.channels_last if last else torch.contiguous_format
-    return Case(f"{name} {kind}", (math.prod(shape),), partial(setup, shape=shape, format=format), dtype)
+    return Case(f"{name} {kind}", (math.prod(shape),), partial(setup, shape, format), dtype)
 
 
 def hard(size: int) -> Tensor:
@@ -142,25 +137,31 @@ def normal(y: Tensor) -> Tensor:
     return torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y)
 
 
-of_alone, of_fused = (partial(forward_backward, functions=functions) for functions in (ALONE, FUSED))
-of_in_place, of_either = (partial(forward_backward, functions=f, in_place=True) for f in (IN_PLACE, IN_PLACE_OR_NOT))
-
-CASES = (
-    *(case("with leaky ReLU", of_fused, shape, last) for last in (False, True) for shape in IMAGES),
-    *(case("with leaky ReLU", of_fused, shape) for shape in ((4096, 1024), (256, 512))),
-    *(case("alone", of_alone, shape, last) for last in (False, True) for shape in IMAGES),
-    *(case("in place", of_in_place, shape) for shape in IMAGES),
-    *(case("in place or not", of_either, shape, last) for last in (False, True) for shape in IMAGES),
-    *(case("in eval mode", forward_in_eval_mode, shape, last) for last in (False, True) for shape in IMAGES),
-    *(case("with leaky ReLU", of_fused, shape, last, torch.bfloat16) for last in (False, True) for shape in IMAGES),
-    *(case("with leaky ReLU", of_fused, shape, dtype=torch.bfloat16) for shape in ((4096, 1024), (256, 512))),
-    *(case("alone", of_alone, shape, last, torch.bfloat16) for last in (False, True) for shape in IMAGES),
-    *(case("in eval mode", forward_in_eval_mode, shape, False, torch.bfloat16) for shape in IMAGES),
-    Accuracy(
-        {OURS: of_input(alone), "eager": of_input(builtin)},
-        of_input(builtin),
-        hard,
-        normal,
-        sizes=(1_000_000,),
-    ),
-)
+def cases() -> tuple[Case | Accuracy, ...]:
+    plain = partial(forward_backward, against(alone, builtin), builtin, False)
+    activated = partial(forward_backward, against(fused, with_leaky_relu), with_leaky_relu, False)
+    rivals = against(in_place, partial(with_leaky_relu, inplace=True))
+    overwriting = partial(forward_backward, rivals, with_leaky_relu, True)
+    either = partial(forward_backward, {OURS: in_place, "not in place": fused}, with_leaky_relu, True)
+    eval_mode = partial(
+        forward_in_eval_mode, against(partial(fused, training=False), partial(with_leaky_relu, training=False))
+    )
+    shapes = OPERATIONS["batch_norm"].benchmarked
+    images, matrices = [s for s in shapes if len(s) == 4], [s for s in shapes if len(s) == 2]
+    layouts = [(shape, last) for last in (False, True) for shape in images]
+    half = torch.bfloat16
+    return (
+        *(case("with leaky ReLU", activated, *layout) for layout in layouts),
+        *(case("with leaky ReLU", activated, shape) for shape in matrices),
+        *(case("alone", plain, *layout) for layout in layouts),
+        *(case("in place", overwriting, shape) for shape in images),
+        *(case("in place or not", either, *layout) for layout in layouts),
+        *(case("in eval mode", eval_mode, *layout) for layout in layouts),
+        *(case("with leaky ReLU", activated, *layout, half) for layout in layouts),
+        *(case("with leaky ReLU", activated, shape, dtype=half) for shape in matrices),
+        *(case("alone", plain, *layout, half) for layout in layouts),
+        *(case("in eval mode", eval_mode, shape, dtype=half) for shape in images),
+        Accuracy(
+            {OURS: of_input(alone), "eager": of_input(builtin)}, of_input(builtin), hard, normal, sizes=(1_000_000,)
+        ),
+    )

@@ -93,7 +93,9 @@ def of_images(kernel: int, memory_format: torch.memory_format) -> Case:
     return Case(name, (torch.Size(IMAGES).numel(),), setup)
 
 
-CASES = (
-    Case(f"digits classifier, batch of {ROWS}", (ROWS * DIGITS.sizes[0],), classifier),
-    *(of_images(kernel, layout) for kernel in (3, 1) for layout in (torch.contiguous_format, torch.channels_last)),
-)
+def cases() -> tuple[Case, ...]:
+    layouts = torch.contiguous_format, torch.channels_last
+    return (
+        Case(f"digits classifier, batch of {ROWS}", (ROWS * DIGITS.sizes[0],), classifier),
+        *(of_images(kernel, layout) for kernel in (3, 1) for layout in layouts),
+    )
