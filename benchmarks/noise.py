@@ -44,9 +44,8 @@ def composed(x: Tensor) -> Tensor:
 
 
 BENCHMARKS = {
-    name: partial(noise, name, *functions)
-    for name, *functions in (
-        ("dropout", F.dropout, torch.nn.functional.dropout, "p = 0.5"),
-        ("gaussian_dropout", partial(F.gaussian_dropout, sigma=SIGMA), composed, f"sigma = {SIGMA}"),
-    )
+    "dropout": partial(noise, "dropout", F.dropout, torch.nn.functional.dropout, "p = 0.5"),
+    "gaussian_dropout": partial(
+        noise, "gaussian_dropout", partial(F.gaussian_dropout, sigma=SIGMA), composed, f"sigma = {SIGMA}"
+    ),
 }

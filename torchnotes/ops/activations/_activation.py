@@ -29,7 +29,7 @@ class _Native(Elementwise):
         super().__init_subclass__()
         if "operator" in vars(cls):
             cls._kernel = kernel(cls.operator)
-        if "by_torch" in vars(cls):
+        if "by_torch" in vars(cls) and cls.by_torch is not None:
             register_fake(f"torchnotes::{cls.operator}", cls.by_torch)
 
     @classmethod
