@@ -20,12 +20,8 @@ def module(forward: str, base: type[nn.Module] = nn.Module, others: str = "a=Non
     """A module whose forward has this source and runs in the caller's namespace."""
     source = f"def forward(self, x, {others}):\n" + textwrap.indent(forward.strip("\n"), "    ")
     file = f"<{forward}>"
-    linecache.cache[file] = (
-        len(source),
-        None,
-        source.splitlines(keepends=True),
-        file,
-    )  # convert reads the source from there
+    lines = source.splitlines(keepends=True)
+    linecache.cache[file] = len(source), None, lines, file  # convert reads the source from there
     members: dict[str, Any] = {}
     exec(compile(source, file, "exec"), sys._getframe(1).f_globals, members)
     made = type("Module", (base,), members)()
@@ -45,7 +41,7 @@ def results(model: nn.Module, *inputs: Tensor, second: bool = False, write: Call
     y = model(leaf * 1, *others)
     if write is not None:
         write(y)
-    leaves = [leaf, *(p for p in model.parameters() if p.requires_grad)]
+    leaves = [x for x in (leaf, *model.parameters()) if x.requires_grad]
     loss = sum(one.square().sum() for one in torch.utils._pytree.tree_leaves(y))
     gradients = torch.autograd.grad(loss, leaves, create_graph=second, allow_unused=True) if loss.requires_grad else ()
     found = [y, *gradients, *(x.clone() for x in model.buffers())]

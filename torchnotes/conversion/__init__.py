@@ -199,7 +199,7 @@ def _become(module: Module, cls: type[Module]) -> None:
 
 def _restore(module: Module) -> None:
     cls, options = vars(module).pop(_BEFORE)
-    for name in ("_shortcuts", "_parts", "_distinct") if isinstance(module, Owner) else _options_of(type(module)):
+    for name in Owner.__jit_ignored_attributes__ if isinstance(module, Owner) else _options_of(type(module)):
         vars(module).pop(name, None)
     vars(module).update(options)
     if issubclass(cls, LazyModuleMixin) and not isinstance(module, LazyModuleMixin):  # initialized since

@@ -12,7 +12,6 @@ The reasons are in docs/decisions/convert.md.
 import copyreg
 import functools
 import threading
-import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,8 +24,8 @@ from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
 
 from .. import functional as F
-from ..nn import activation, linear, loss, normalization
-from ..ops.activations import ACTIVATIONS
+from .. import nn
+from ..ops.activations import ACTIVATIONS, ActivationInfo
 from ..tracing.steady import Settings, Something
 
 
@@ -209,125 +208,77 @@ def _role(module: Module) -> _Role | None:
     return role
 
 
-class _Activation(Module):
-    def forward(self, input: Tensor) -> Tensor:
+def _activation(forward: Callable[..., Tensor], info: ActivationInfo) -> Callable[..., Tensor]:
+    def converted(self: Any, input: Tensor) -> Tensor:
         if not is_compiling() and self in _running.results and _running.results.pop(self) is input:
             return input
-        return super().forward(input)
+        if info.of_saved_input is None or getattr(self, "inplace", False) or _role(self) is not None:
+            return forward(self, input)
+        return info.of_saved_input(input, *([self.negative_slope] if info.takes_slope else []))
+
+    return converted
 
 
-class _SavesInput(Module):
-    """Saves its input, like torch's module, unless it takes a shortcut."""
+def _linear(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def converted(self: Any, input: Tensor) -> Tensor:
+        role = _role(self)
+        if role is None or role[0] is None or self.activation is not None:
+            return forward(self, input)
+        after = role[0]
+        y = F.linear(input, self.weight, self.bias, activation=NAMES[type(after)], negative_slope=_slope(after))
+        _running.results[after] = y
+        return y
 
-    def forward(self, input: Tensor) -> Tensor:
-        attributes, info = self.__dict__, ACTIVATIONS[NAMES[type(self)]]
-        if info.of_saved_input is None or attributes.get("inplace") or _role(self) is not None:
-            return super().forward(input)
-        return info.of_saved_input(input, *([attributes["negative_slope"]] if info.takes_slope else []))
+    return converted
 
 
-NAMES: dict[type[Module], str] = {}
-for _name, _info in ACTIVATIONS.items():
-    _bases = (_Activation, *([_SavesInput] if _info.of_saved_input else []), getattr(activation, _info.module))
-    _class = globals()[_info.module] = type(_info.module, _bases, {"__module__": __name__})
-    NAMES[_class] = _name
+def _normalization(normalize: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def converted(self: Any, *args: Any) -> Tensor:
+        *of_batch, activation, slope, inplace = args
+        role = _role(self)
+        if role is None or (role[0] is not None and activation is not None):
+            return normalize(self, *args)
+        after = role[0]
+        if after is not None:
+            activation, slope = NAMES[type(after)], _slope(after)
+        y = normalize(self, *of_batch, activation, slope, inplace or role[1])
+        if after is not None:
+            _running.results[after] = y
+        return y
+
+    return converted
+
+
+def _cross_entropy(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def converted(self: Any, input: Tensor, target: Tensor) -> Tensor:
+        if isinstance(input, Tensor) and input.requires_grad and torch.is_grad_enabled() and _role(self) is None:
+            input = input.clone()
+        return forward(self, input, target)
+
+    return converted
 
 
 def _slope(activation: Module) -> float:
     return activation.__dict__.get("negative_slope", 0.01)
 
 
-class Linear(linear.Linear):
-    def forward(self, input: Tensor) -> Tensor:
-        role = _role(self)
-        if role is None or role[0] is None or self.activation is not None:
-            return super().forward(input)
-        after = role[0]
-        activation, slope = NAMES[type(after)], _slope(after)
-        y = F.linear(input, self.weight, self.bias, activation=activation, negative_slope=slope)
-        _running.results[after] = y
-        return y
+CLASSES: dict[type[Module], type[Module]] = {}  # the classes of converted modules that take shortcuts, by ours
+NAMES: dict[type[Module], str] = {}  # of activations
 
 
-def _normalize_in_role(
-    normalize: Callable[..., Tensor],
-    self: Any,
-    input: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    training: bool,
-    momentum: float,
-    activation: str | None,
-    slope: float,
-    inplace: bool,
-) -> Tensor:
-    role = _role(self)
-    if role is None or (role[0] is not None and activation is not None):
-        return normalize(self, input, mean, variance, training, momentum, activation, slope, inplace)
-    after = role[0]
-    if after is not None:
-        activation, slope = NAMES[type(after)], _slope(after)
-    y = normalize(self, input, mean, variance, training, momentum, activation, slope, inplace or role[1])
-    if after is not None:
-        _running.results[after] = y
-    return y
+def _derive(cls: Any, method: str, convert: Callable[..., Any], *args: Any) -> type[Module]:
+    """Makes a class of the same name. Owners do not run in scripted code, so torch.jit reads the original method."""
+    original = getattr(cls, method)
+    converted = functools.wraps(original)(convert(original, *args))
+    CLASSES[cls] = globals()[cls.__name__] = type(cls)(
+        cls.__name__, (cls,), {"__module__": __name__, method: converted}
+    )
+    return CLASSES[cls]
 
 
-class _BatchNorm(normalization._Options):
-    def _normalize(self, *args: Any) -> Tensor:
-        return _normalize_in_role(normalization._Options._normalize, self, *args)
-
-
-class BatchNorm1d(_BatchNorm, normalization.BatchNorm1d): ...
-
-
-class BatchNorm2d(_BatchNorm, normalization.BatchNorm2d): ...
-
-
-class BatchNorm3d(_BatchNorm, normalization.BatchNorm3d): ...
-
-
-class SyncBatchNorm(normalization.SyncBatchNorm):
-    @torch.jit.ignore  # like that of its base
-    def _normalize(
-        self,
-        input: Tensor,
-        mean: Tensor | None,
-        variance: Tensor | None,
-        training: bool,
-        momentum: float,
-        activation: str | None,
-        negative_slope: float,
-        inplace: bool,
-    ) -> Tensor:
-        options = activation, negative_slope, inplace
-        normalize = normalization.SyncBatchNorm._normalize
-        return _normalize_in_role(normalize, self, input, mean, variance, training, momentum, *options)
-
-
-class CrossEntropyLoss(loss.CrossEntropyLoss):
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        if isinstance(input, Tensor) and input.requires_grad and torch.is_grad_enabled() and _role(self) is None:
-            input = input.clone()
-        return super().forward(input, target)
-
-
-CLASSES: dict[type[Module], type[Module]] = {  # keyed by the torchnotes class of the same name
-    cls: changed
-    for space in (activation, linear, loss, normalization)
-    for name, cls in vars(space).items()
-    if isinstance(changed := globals().get(name), type) and changed.__module__ == __name__
-}
-
-
-def _script_as(cls: Any, changed: Any, name: str) -> None:
-    """Lets torch.jit.script read the source of the original method, because owners do not run in scripted code."""
-    before, method = getattr(cls, name), getattr(changed, name)
-    if method is not before and not torch._jit_internal.is_ignored_fn(method):
-        own = types.FunctionType(method.__code__, method.__globals__, name, method.__defaults__, method.__closure__)
-        own.__wrapped__ = before  # type: ignore[attr-defined] # where inspect looks
-        setattr(changed, name, own)
-
-
-for _cls, _changed in CLASSES.items():
-    _script_as(_cls, _changed, "_normalize" if issubclass(_cls, normalization._Options) else "forward")
+for _name, _info in ACTIVATIONS.items():
+    NAMES[_derive(getattr(nn, _info.module), "forward", _activation, _info)] = _name
+for _cls in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
+    _derive(_cls, "_normalize", _normalization)
+_derive(nn.Linear, "forward", _linear)
+_derive(nn.CrossEntropyLoss, "forward", _cross_entropy)
