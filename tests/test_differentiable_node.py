@@ -2,44 +2,20 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 import torchnotes.functional as F
-from philox import KEY, factors_of_dropout
 from torchnotes._native import call_on, check_in_place, gather
 from torchnotes.ops.activations.sigmoid import SigmoidBackward
-
-OPERATIONS = {
-    "sigmoid": (F.sigmoid, torch.sigmoid),
-    "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), lambda x: torch.nn.functional.leaky_relu(x, 0.2)),
-    "falling leaky_relu": (lambda x: F.leaky_relu(x, -0.3), lambda x: torch.nn.functional.leaky_relu(x, -0.3)),
-    "relu in place": (lambda x: F.relu(x * 1, inplace=True), torch.relu),
-    "softmax": (lambda x: F.softmax(x, 0), lambda x: torch.softmax(x, 0)),
-    "cross_entropy": (
-        lambda x: F.cross_entropy(x, torch.tensor(1), label_smoothing=0.1),
-        lambda x: torch.nn.functional.cross_entropy(x, torch.tensor(1), label_smoothing=0.1),
-    ),
-    "mse_loss": (
-        lambda x: F.mse_loss(x, torch.ones_like(x)),
-        lambda x: torch.nn.functional.mse_loss(x, torch.ones_like(x)),
-    ),
-    "pinball_loss": (
-        lambda x: F.pinball_loss(x[:, None].expand(-1, 2), torch.zeros_like(x), (0.2, 0.8)),
-        lambda x: x.abs().mean() / 2,
-    ),
-    "dropout": (
-        lambda x: F.dropout(x, 0.4, generator=KEY),
-        lambda x: x * factors_of_dropout(KEY, x.shape, x.dtype, 0.4).float(),
-    ),
-    "dropout in place": (
-        lambda x: F.dropout(x * 1, 0.4, inplace=True, generator=KEY),
-        lambda x: x * factors_of_dropout(KEY, x.shape, x.dtype, 0.4).float(),
-    ),
-}
+from torchnotes.testing import Operation
+from torchnotes.testing.operation import Sample, described, variables
+from torchnotes.testing.operations import OPERATIONS
+from torchnotes.testing.running import naming
+from torchnotes.testing.values import output_of
 
 
 @pytest.fixture
@@ -158,16 +134,6 @@ def test_many_threads_share_a_graph(x):
     assert all(torch.equal(result, expected) for result in results)
 
 
-def by_compiled_autograd(function: Callable[[Tensor], Tensor], x: Tensor, backend: str) -> Tensor:
-    from torch._dynamo import compiled_autograd
-
-    x = x.detach().requires_grad_()
-    with compiled_autograd._enable(torch.compile(backend=backend, fullgraph=True)):
-        function(x).pow(2).sum().backward()
-    assert x.grad is not None
-    return x.grad
-
-
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     from torch._dynamo import compiled_autograd
@@ -183,6 +149,23 @@ def fresh_compiler() -> Iterator[None]:
 compiles_backward = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 
 
+def gradients_by_compiled_autograd(operation: Operation, sample: Sample, g: Tensor, backend: str) -> dict[str, Tensor]:
+    from torch._dynamo import compiled_autograd
+
+    with compiled_autograd._enable(torch.compile(backend=backend, fullgraph=True)):
+        return operation.results(operation.function, sample, g)
+
+
+def assert_same_by_compiled_autograd(operation: Operation, sample: Sample, backend: str) -> None:
+    from torch._dynamo import compiled_autograd
+
+    g = torch.randn(output_of(operation, sample).shape)
+    expected = operation.results(operation.function, sample, g)
+    with compiled_autograd._enable(torch.compile(backend=backend, fullgraph=True)):
+        found = operation.results(operation.function, sample, g)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 # Operators are opaque to Inductor, so that two are enough: one with a single tensor and one with several.
 COMPILED = [*((name, "aot_eager") for name in OPERATIONS), ("sigmoid", "inductor"), ("cross_entropy", "inductor")]
 
@@ -191,58 +174,38 @@ COMPILED = [*((name, "aot_eager") for name in OPERATIONS), ("sigmoid", "inductor
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize(("name", "backend"), COMPILED)
 def test_compiled_autograd(name, backend):
-    ours, theirs = OPERATIONS[name]
-    for n in (5, 5, 9):
-        x = torch.randn(n, requires_grad=True)
-        (expected,) = torch.autograd.grad(theirs(x).pow(2).sum(), x)
-        torch.testing.assert_close(by_compiled_autograd(ours, x, backend), expected)
+    operation = OPERATIONS[name]
+    for shape in (operation.small, operation.small, operation.laid_out[-1]):
+        sample = operation.sample(operation.options[0], shape, torch.float32)
+        assert_same_by_compiled_autograd(operation, sample, backend)
+
+
+EVERY = ("input", "weight", "bias")
+SUBSETS = [names for n in (1, 2, 3) for names in itertools.combinations(EVERY, n)]
 
 
 @compiles_backward
 @pytest.mark.usefixtures("fresh_compiler")
-def test_compiled_autograd_distinguishes_options():
-    x = -torch.ones(3)
-    for slope in (0.1, 0.3, 0.1):
-        g = by_compiled_autograd(lambda x, slope=slope: F.leaky_relu(x, slope), x, "eager")
-        torch.testing.assert_close(g, torch.full((3,), -2 * slope**2))
-    for tau in (0.1, 0.3, 0.1):
-        g = by_compiled_autograd(lambda x, tau=tau: F.pinball_loss(x, torch.zeros(3), tau, reduction="sum"), x, "eager")
-        torch.testing.assert_close(g, torch.full((3,), -6 * tau**2))
-
-
-@compiles_backward
-@pytest.mark.usefixtures("fresh_compiler")
-def test_compiled_autograd_of_several_gradients():
-    from torch._dynamo import compiled_autograd
-
-    x, g = torch.randn(4, 3, 5), torch.randn(4, 3, 5)
-    for activation, theirs in (("relu", torch.relu), ("tanh", torch.tanh)):
-        for numbers in ((torch.rand(3) + 0.5, torch.randn(3)), (None, torch.randn(3)), (None, None)):
-            leaves = [t.detach().requires_grad_() for t in (x, *numbers) if t is not None]
-            given = [None if t is None else leaves[-1 if t is numbers[1] else 1] for t in numbers]
-            exact = theirs(torch.nn.functional.batch_norm(leaves[0], None, None, *given, training=True))
-            expected = torch.autograd.grad(exact, leaves, g)
-            with compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
-                F.batch_norm(leaves[0], None, None, *given, training=True, activation=activation).backward(g)
-            torch.testing.assert_close([t.grad for t in leaves], list(expected), rtol=1e-5, atol=1e-5)
-
-
-@compiles_backward
-@pytest.mark.usefixtures("fresh_compiler")
-def test_compiled_autograd_distinguishes_required_gradients():
-    from torch._dynamo import compiled_autograd
-
-    x, weight, bias, g = torch.randn(5, 4), torch.randn(3, 4), torch.randn(3), torch.randn(5, 3)
-    for activation, theirs in (("sigmoid", torch.sigmoid), (None, lambda z: z)):
-        for wanted in itertools.product((True, False), repeat=3):
-            tensors = [t.detach().requires_grad_(wants) for t, wants in zip((x, weight, bias), wanted, strict=True)]
-            leaves = [t for t in tensors if t.requires_grad]
-            if not leaves:
-                continue
-            expected = torch.autograd.grad(theirs(torch.nn.functional.linear(*tensors)), leaves, g)
-            with compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
-                F.linear(*tensors, activation=activation).backward(g)
-            torch.testing.assert_close([t.grad for t in leaves], list(expected))
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    (
+        ("leaky_relu", OPERATIONS["leaky_relu"].options, (("input",),)),
+        ("pinball_loss", OPERATIONS["pinball_loss"].options, (("input",),)),
+        (
+            "linear",
+            ({}, {"activation": "sigmoid"}),
+            (*itertools.combinations(EVERY, 1), *itertools.combinations(EVERY, 2), EVERY),
+        ),
+        ("batch_norm", ({"activation": "relu"}, {"activation": "tanh", "weight": None}, {"bias": None}), (EVERY,)),
+    ),
+)
+def test_compiled_autograd_distinguishes_options_and_required_gradients(name, options, wanted):
+    operation = OPERATIONS[name]
+    for given, names in (*itertools.product(options, wanted), (options[0], wanted[0])):
+        sample = operation.sample(given, operation.small, torch.float32)
+        own = {name: x.detach().requires_grad_(name in names) for name, x in variables(sample).items()}
+        with naming(f"for {', '.join(names)}, {described(given)}"):
+            assert_same_by_compiled_autograd(operation, sample | own, "eager")
 
 
 def test_the_input_must_be_a_tensor():

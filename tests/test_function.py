@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import torchnotes.functional as F
 from torchnotes._C import DIRECT, GRAPH, TRANSFORM, call_mode, dense_float
 from torchnotes.autograd.function import Elementwise
 
@@ -108,7 +107,3 @@ def test_computes_only_the_gradients_that_are_needed(monkeypatch):
     assert not calls
     SigmoidBackward.apply(g, y.requires_grad_()).sum().backward()
     assert calls
-
-
-def test_backward_through_functional_names():
-    assert F.sigmoid(torch.ones(2, requires_grad=True)).grad_fn.name() == "SigmoidBackward"

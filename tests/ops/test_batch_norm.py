@@ -14,7 +14,7 @@ import torch.nn.functional as torch_F
 from torch import Tensor
 
 import torchnotes.functional as F
-from checks import ACTIVATIONS, activated, doubled, outcome, values
+from checks import ACTIVATIONS, activated, doubled, outcome, refused_in_place, values
 from conftest import DTYPES
 from generic import checked
 from torchnotes.nn import BatchNorm1d, BatchNorm2d
@@ -22,7 +22,6 @@ from torchnotes.testing import derivatives
 from torchnotes.testing.accuracy import assert_accurate
 from torchnotes.testing.compilers import check_compiled_transforms
 from torchnotes.testing.layouts import LAYOUTS, channels_last, contiguous, expanded
-from torchnotes.testing.operation import widened
 from torchnotes.testing.operations.normalization import EVALUATION, NORMALIZATION
 from torchnotes.testing.running import naming, result_or_error
 from torchnotes.testing.values import agree, check_error, every
@@ -76,7 +75,9 @@ def test_large_images(shape, kind, device):
     """Some are large enough for stores that bypass the CPU's caches."""
     for layout in (contiguous, channels_last):
         sample, g = BATCH_NORM.sample(LEAKY, shape, kind, device, layout), layout(values(shape, kind, device))
-        exact = BATCH_NORM.results(BATCH_NORM.builtin, widened(sample), g.double())  # faster than the reference
+        exact = BATCH_NORM.results(
+            BATCH_NORM.builtin, BATCH_NORM.widened(sample), g.double()
+        )  # faster than the reference
         assert_accurate(BATCH_NORM.results(F.batch_norm, sample, g), exact, sample, g)
 
 
@@ -376,30 +377,19 @@ def test_in_place_under_transforms():
     torch.testing.assert_close(eval_(x)[:, 0], builtin(x, mean, var, weight, bias, False))
 
 
-@torch.inference_mode()
-def of_inference(*shape: int) -> Tensor:
-    return torch.ones(shape)
-
-
-def test_in_place_raises_where_torch_does():
-    refused = (
-        lambda: torch.randn(3, 4, requires_grad=True),  # a leaf
-        lambda: torch.randn(4, 4, requires_grad=True)[1:],  # a view of a leaf
-        lambda: torch.randn(3, 1).expand(3, 4),  # overlapping elements
-        lambda: (torch.randn(3, 1, requires_grad=True) * 1).expand(3, 4),
-        lambda: of_inference(3, 4),
-    )
-    mean, var = torch.zeros(4), torch.ones(4)
-    for make in refused:
-        x = make()
+def test_in_place_raises_where_torch_does(device):
+    for make in refused_in_place(torch.float32, device):
+        x, running = make(), (torch.zeros(4, device=device), torch.ones(4, device=device))
         kept = x.detach().clone()
-        assert outcome(ours, x, mean, var, inplace=True)[0] is outcome(torch_F.relu, make(), inplace=True)[0]
+        assert outcome(ours, x, *running, inplace=True)[0] is outcome(torch_F.relu, make(), inplace=True)[0]
         assert torch.equal(x.detach(), kept)
-        assert torch.equal(mean, torch.zeros(4))
+        assert not running[0].any()
 
 
 def test_nothing_is_written_if_a_running_statistic_is_not_writable():
-    unwritable = of_inference(3), torch._efficientzerotensor((3,)), torch.ones(1).expand(3)
+    with torch.inference_mode():
+        of_inference = torch.ones(3)
+    unwritable = of_inference, torch._efficientzerotensor((3,)), torch.ones(1).expand(3)
     for statistic, name, inplace, center_only in itertools.product(
         unwritable, ("running_mean", "running_var"), (False, True), (False, True)
     ):
@@ -428,19 +418,19 @@ def test_each_pass(layout, activation, center_only, dtype, device):
         x, g = layout(sample["input"].detach()), layout(values(shape, dtype, device))
         numbers, dims = (sample["weight"], sample["bias"]), [0, *range(2, x.dim())]
         mean, variance = KERNELS.batch_norm_moments(x)
-        exact = torch.var_mean(x.double(), dims, correction=0)
-        torch.testing.assert_close((variance, mean), exact, rtol=1e-12, atol=1e-12)
+        moments = torch.var_mean(x.double(), dims, correction=0)
+        torch.testing.assert_close((variance, mean), moments, rtol=1e-12, atol=1e-12)
         statistics = torch.stack((mean, torch.ones_like(mean) if center_only else (variance + 1e-5).rsqrt()))
         with torch.no_grad():
             y, *_ = KERNELS.batch_norm(x, *numbers, None, None, False, 1e-5, *number, center_only, statistics)
             totals = KERNELS.batch_norm_totals(g, x, *numbers, statistics, *number)
             means = totals / (x.numel() // x.shape[1])
             d_x = KERNELS.batch_norm_gradient(g, x, *numbers, statistics, means, *number, center_only)
-        found = {"output": y, "gradient of input": d_x}
-        found |= {
-            f"gradient of {name}": total.to(dtype) for name, total in zip(("bias", "weight"), totals, strict=True)
-        }
-        assert_accurate(found, BATCH_NORM.results(BATCH_NORM.reference, widened(sample), g.double()), sample, g)
+        of_bias, of_weight = totals.to(dtype)
+        found = {"output": y, "gradient of input": d_x, "gradient of weight": of_weight, "gradient of bias": of_bias}
+        assert_accurate(
+            found, BATCH_NORM.results(BATCH_NORM.reference, BATCH_NORM.widened(sample), g.double()), sample, g
+        )
 
 
 def test_opcheck_of_the_passes(dtype, device):
@@ -451,13 +441,13 @@ def test_opcheck_of_the_passes(dtype, device):
     statistics, options = KERNELS.batch_norm_moments(x), (2, 0.1)
     for layout in (contiguous, channels_last):
         of_backward = x, layout(x), weight, bias, statistics
-        for operator, arguments in (
-            (KERNELS.batch_norm_moments, (layout(x),)),
-            (KERNELS.batch_norm_totals, (*of_backward, *options)),
-            (KERNELS.batch_norm_gradient, (*of_backward, statistics, *options, False)),
-            (KERNELS.batch_norm, (layout(x), weight, bias, None, None, False, 1e-5, *options, False, statistics)),
+        for name, arguments in (
+            ("batch_norm_moments", (layout(x),)),
+            ("batch_norm_totals", (*of_backward, *options)),
+            ("batch_norm_gradient", (*of_backward, statistics, *options, False)),
+            ("batch_norm", (layout(x), weight, bias, None, None, False, 1e-5, *options, False, statistics)),
         ):
-            torch.library.opcheck(operator.default, arguments, test_utils=tests)
+            torch.library.opcheck(getattr(KERNELS, name).default, arguments, test_utils=tests)
 
 
 def test_kernels_reject_mismatched_arguments(device):
