@@ -1,6 +1,7 @@
 """Rewrites figures and tables in the documents from results/*.csv.
 
-results/README.md has all results, README.md one line per operation, and docs/scaling.md the cost of several processes.
+results/README.md has all results, README.md one line per operation, and docs/howto/processes.md the cost of several
+processes.
 """
 
 import re
@@ -14,7 +15,7 @@ from .timing import COPY, OURS
 
 README = Path(__file__).parents[1] / "README.md"
 DETAILS = results.RESULTS / "README.md"
-SCALING = README.parent / "docs/scaling.md"
+SCALING = README.parent / "docs/howto/processes.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 ABOUT = "Written by `make bench` from the CSV files in this folder."
 DTYPES = ("float32", "bfloat16", "float16")

@@ -1,4 +1,4 @@
-"""The tables of docs/scaling.md: the measurements of results/scaling.csv, and the predictions of that page's model.
+"""The tables of docs/howto/processes.md: the measurements of results/scaling.csv, and the predictions of its model.
 
 t(N) = t(1) / min(N, cores) + messages latency(N) + bytes sent / bandwidth(N)
 """

@@ -1,9 +1,11 @@
 """The documents: their code runs, their links and references exist, and the README's figures are the measured ones."""
 
 import contextlib
+import doctest
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +19,23 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if MADE not in p.parents),
 ]
-PROGRAMS = [README, (ROOT / "docs/semantics.md").read_text()]  # docs/scaling.md needs several processes
+PROGRAM = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)  # and what it prints
+PAGES = [  # the programs of docs/howto/processes.md need several processes
+    page for page in DOCUMENTS if PROGRAM.search(page.read_text()) and page.name != "processes.md"
+]
 
 
-@pytest.mark.parametrize("program", re.findall(r"```python\n(.*?)```", "".join(PROGRAMS), re.DOTALL))
-def test_examples_run(program: str):
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(program, {})
-    assert printed.getvalue()
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_programs_print_what_the_page_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for program, expected in PROGRAM.findall(page.read_text()):
+        if page.name == "README.md":  # each of its programs is complete
+            names = {}
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(program, names)
+        got = printed.getvalue()
+        assert not expected or doctest.OutputChecker().check_output(expected, got, doctest.ELLIPSIS), got
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

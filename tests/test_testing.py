@@ -1,10 +1,8 @@
 """The checks of torchnotes.testing detect wrong operations."""
 
 import dataclasses
-import re
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -191,11 +189,6 @@ def test_a_function_of_torchs_operations_passes():
     """Passes all checks that do not require operators."""
     none = dict.fromkeys(("operators", "traced_operators", "mismatched_operands"), "there are no operators")
     check(dataclasses.replace(TANH, function=by(Tanh), unchecked=none), dtypes=(torch.float64,))
-
-
-def test_the_guide():
-    guide = (Path(__file__).parents[1] / "docs/testing.md").read_text()
-    exec("".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL)), {})
 
 
 def test_a_failure_names_the_check():

@@ -1,4 +1,4 @@
-"""The messages between ranks: decisions of the first rank, and the sizes that docs/scaling.md assumes."""
+"""The messages between ranks: decisions of the first rank, and the sizes that docs/howto/processes.md assumes."""
 
 import pytest
 import torch.distributed as dist

@@ -1,11 +1,11 @@
-"""The programs of docs/scaling.md run with any number of processes."""
+"""The programs of docs/howto/processes.md run with any number of processes."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/howto/processes.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 OF_A_PROCESS = (
     'dist.init_process_group("gloo")\n',
