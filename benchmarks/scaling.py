@@ -1,7 +1,8 @@
 """Measures steps that several processes share: `python -m benchmarks.scaling`.
 
 torchrun starts this program for each number of processes, on one machine, with one thread per process and gloo. The
-total work is constant. The rows go to results/scaling.csv, and benchmarks.publish writes them to docs/howto/processes.md.
+total work is constant. The rows go to results/scaling.csv, and benchmarks.publish writes them to
+docs/howto/processes.md.
 """
 
 import itertools
