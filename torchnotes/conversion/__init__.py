@@ -77,13 +77,14 @@ class Report:
 
 
 def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Report:
-    """Converts the modules of a model to ours, in place.
+    """Replaces the modules of a model by those of torchnotes, in place.
 
     Parameters, buffers, hooks, names, the state_dict and existing optimizers are preserved, and
     :func:`~torchnotes.revert` undoes the conversion. Subclasses of torch.nn's classes are not converted. Dropout
     generates other numbers than torch's from the same seed. In-place operations keep working: a LeakyReLU whose result
     may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's. Tools that
-    look for classes of torch.nn, such as ``torch.ao.quantization.fuse_modules``, do not recognize ours: revert first.
+    look for classes of torch.nn, such as ``torch.ao.quantization.fuse_modules``, do not recognize those of torchnotes:
+    revert first.
 
     To find what it can fuse, it traces a copy of the model with torch.fx; a model that does not trace is searched
     module by module. A layer and an activation are fused if each is called once and nothing else uses the tensor

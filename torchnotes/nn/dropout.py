@@ -143,7 +143,7 @@ class VariationalDropout(torch.nn.Module):
     Args:
         num_features: The size of the last dimension, for an alpha per feature. By default there is one alpha.
         p: The initial rate; alpha is initialized to p/(1 - p).
-        device, dtype: Those of ``log_alpha``.
+        device, dtype: The device and dtype of ``log_alpha``.
 
     Example:
         >>> layer = nn.VariationalDropout(3)
@@ -177,7 +177,7 @@ class VariationalDropout(torch.nn.Module):
         return input + times_normal(input * (self.log_alpha / 2).exp(), 0.0, 1.0)
 
     def kl(self) -> Tensor:
-        """The divergence of the noise from a log-uniform prior, summed over the features, up to a constant.
+        """Computes the divergence of the noise from a log-uniform prior, summed over the features, up to a constant.
 
         KL(alpha) = E[ln abs(1 + sqrt(alpha) n)] - 1/2 ln alpha + (ln 2 + 0.577...)/2 falls to 0 as alpha grows. To
         within 0.01 it is 1/2 ln(1 + 1/alpha) + c_1 (1 - s(c_2 + c_3 ln alpha)), with s the logistic function

@@ -120,7 +120,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
 
 class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
-    """A linear layer and the cross-entropy of its output, in the memory of a few rows of logits.
+    """A linear layer and the cross-entropy of its output, without storing all logits.
 
     It has the constructor of :class:`torch.nn.LinearCrossEntropyLoss` (torch 2.13) with more options, and computes
     :func:`~torchnotes.functional.linear_cross_entropy`.
@@ -129,7 +129,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         in_features: The number of features.
         num_classes: The number of classes C.
         out_features: More dimensions of the logits after that of the classes.
-        bias, device, dtype: Those of the layer, ``linear``.
+        bias, device, dtype: Options of the layer, which is the attribute ``linear``.
         reduction, weight, ignore_index, label_smoothing, options: As in the function.
         z_loss, logit_softcap, empty, process_group: As in the function.
 

@@ -26,7 +26,7 @@ class MLP(torch.nn.Sequential):
         batch_norm: Whether to normalize the hidden layers.
         dropout, gaussian_dropout: The rates; 0 adds no layer.
         init: As in :class:`~torchnotes.nn.Linear`.
-        device, dtype: Those of the parameters.
+        device, dtype: The device and dtype of the parameters.
 
     Shape:
         The input is ``(*, sizes[0])``, or ``(N, sizes[0])`` with ``batch_norm``; the output ends with ``sizes[-1]``.

@@ -300,7 +300,7 @@ class SyncBatchNorm(_Options):
 
     @classmethod
     def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> torch.nn.Module:
-        """Replaces every batch normalization in a module, torch's or ours, by a SyncBatchNorm.
+        """Replaces every batch normalization in a module, of torch or torchnotes, by a SyncBatchNorm.
 
         Args:
             module: The module, which is changed.

@@ -24,7 +24,7 @@ def fuse_batch_norm(model: Module) -> Module:
     for inputs of shape ``(N, C)``.
 
     Args:
-        model: A model of torch's or our modules, in eval mode.
+        model: A model of modules of torch or torchnotes, in eval mode.
 
     Returns:
         A changed copy of the model.

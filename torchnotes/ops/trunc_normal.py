@@ -43,7 +43,7 @@ def trunc_normal_(
 
     Args:
         tensor: A tensor of any shape.
-        mean, std: Those of the distribution before truncation.
+        mean, std: The mean and the standard deviation before truncation.
         a, b: The bounds, which do not scale with ``std``.
         generator: As in :func:`~torchnotes.init.glorot_uniform_`.
 

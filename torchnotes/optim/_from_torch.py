@@ -20,10 +20,10 @@ _DEFAULTS = dict(rounding="nearest", max_grad_norm=None, decoupled_weight_decay=
 
 
 def from_torch(optimizer: Optimizer) -> Optimizer:
-    """Converts an optimizer of ``torch.optim`` to ours of the same name, in place.
+    """Converts an optimizer of ``torch.optim`` to that of torchnotes, in place.
 
-    It remains the same object with the same groups, state and hooks, so that schedulers and trainers that hold it use
-    ours from then on. Our additional options are in its groups.
+    It remains the same object with the same groups, state and hooks, so that schedulers and trainers keep working. The
+    options that torch lacks are in its groups.
 
     Args:
         optimizer: An SGD, RMSprop, Adam or AdamW, not a subclass of it.
@@ -48,10 +48,10 @@ def from_torch(optimizer: Optimizer) -> Optimizer:
 
 
 def to_torch(optimizer: Optimizer) -> Optimizer:
-    """Converts our SGD, RMSprop, Adam or AdamW back to torch's, in place.
+    """Converts an optimizer of torchnotes back to that of ``torch.optim``, in place.
 
     Args:
-        optimizer: The optimizer.
+        optimizer: An SGD, RMSprop, Adam or AdamW, not a subclass of it.
 
     Returns:
         The optimizer.

@@ -54,7 +54,8 @@ class Report:
         damped: In how many of these the Hessian was not positive definite.
         evaluations: How many times the closure was called.
         products: How many Hessian-vector products were computed. A Hessian counts one per parameter.
-        loss, gradient_norm: Those of the current parameters.
+        loss: The loss at the current parameters.
+        gradient_norm: The norm of its gradient.
         converged: Whether ``gradient_norm`` is at most tolerance_grad.
         reason: Why the step stopped.
     """

@@ -23,8 +23,8 @@ class SGD(Fused, torch.optim.SGD):
     One native call updates all parameters of a group. State dicts are interchangeable with torch's. Parameters may be
     DTensors, such as those of ``fully_shard``: each rank updates its local tensors, clips by the norm of the full
     gradients, and rounds like a single process, bit for bit. To load a checkpoint of torch's optimizer with
-    ``torch.distributed.checkpoint``, pass ``DefaultLoadPlanner(allow_partial_load=True)``, because it lacks our
-    options.
+    ``torch.distributed.checkpoint``, pass ``DefaultLoadPlanner(allow_partial_load=True)``, because it lacks the options
+    below.
 
     Args:
         params, lr, momentum, dampening, weight_decay, nesterov, maximize, differentiable: As in

@@ -201,11 +201,11 @@ def linear_cross_entropy(
     empty: str = "nan",
     process_group: Group | None = None,
 ) -> Tensor:
-    """Computes the cross-entropy of a linear layer's output in the memory of a few rows of logits.
+    """Computes a linear layer and the cross-entropy of its output, without storing all logits.
 
     The result is that of :func:`~torchnotes.functional.cross_entropy` after :func:`~torchnotes.functional.linear`. The
     signature is that of :func:`torch.nn.functional.linear_cross_entropy` (torch 2.13), with more options. Sums are
-    float32 for 16-bit features, and the graph can be retained.
+    float32 for 16-bit features, and the graph can be retained. Up to 2^20 logits are computed at once.
 
     Args:
         input: The features.
