@@ -1,9 +1,7 @@
 """Compares every optimizer of torchnotes.optim with torch's of the same name on the samples of torch's optim_db."""
 
-import copy
 import inspect
 import math
-import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,15 +11,23 @@ from torch import Tensor
 from torch.testing._internal.common_optimizers import OptimizerInfo, optim_db
 from torch.testing._internal.common_optimizers import _get_optim_inputs_including_global_cliquey_kwargs as inputs_of
 
+from optimizer_programs import (
+    HOOKS,
+    PROGRAMS,
+    SHAPES,
+    Run,
+    hooked,
+    numbers,
+    resumed_without,
+    steps,
+    with_state_of,
+)
 from torchnotes import optim
 from torchnotes.testing.layouts import negated_view, transposed
 
 from .case import Case
-from .programs import Results, noise
+from .programs import Results
 from .samples import FLOATS, OTHER_OPTIONS, Sample
-
-STEPS = 3
-SHAPES = ((3, 4), (), (5,), (0, 2))
 
 
 def of_optimizers() -> dict[str, OptimizerInfo]:
@@ -41,30 +47,32 @@ def cases(name: str) -> Iterator[Case]:
 def _plain(theirs: type) -> Callable:
     """Without torch's fused steps, which ignore strides."""
 
-    def made(parameters: Any, **options: Any) -> Any:
+    def plain(parameters: Any, **options: Any) -> Any:
         return theirs(parameters, **{name: x for name, x in options.items() if name not in ("fused", "foreach")})
 
-    made.__name__ = theirs.__name__
-    return made
+    plain.__name__ = theirs.__name__
+    return plain
 
 
 def _calls(info: OptimizerInfo) -> Iterator[tuple[Sample, str, Callable]]:
     name = info.optim_cls.__name__
     for dtype in (*FLOATS, torch.complex64):
         for i, given in enumerate(inputs_of("cpu", dtype, info)):
-            sample = _sample(f"{name}[{i}] {_short(dtype)}", dtype, given.kwargs)
-            yield sample, "steps", steps
+            of_dtype = f"{name}[{i}] {_short(dtype)}"
+            sample = _sample(of_dtype, dtype, given.kwargs)
+            yield sample, "steps", partial(_results, steps)
             if dtype == torch.float32:
-                for program in PROGRAMS:
-                    yield sample, program.__name__, program
+                for program in (*PROGRAMS, *(partial(hooked, register=register) for register in HOOKS.values())):
+                    yield sample, getattr(program, "__name__", "hooked"), partial(_results, program)
                 for entry in _state_of(info.optim_cls, sample):
-                    yield sample, f"without {entry}", partial(resumed_without, entry=entry)
+                    yield sample, f"without {entry}", partial(_results, partial(resumed_without, entry=entry))
                 for other in FLOATS[1:]:
-                    yield sample, f"state of {_short(other)}", partial(resumed_with_state_of, dtype=other)
+                    program = partial(with_state_of, dtype=other)
+                    yield sample, f"state of {_short(other)}", partial(_results, program)
                 for change, changed in GRADIENTS.items():
-                    yield sample, f"gradients {change}", partial(steps, change=changed)
+                    yield sample, f"gradients {change}", partial(_results, steps, change=changed)
                 for change, changed in PARAMETERS.items():
-                    yield _sample(f"{name}[{i}] {_short(dtype)}", dtype, given.kwargs, changed), f"of {change}", steps
+                    yield _sample(of_dtype, dtype, given.kwargs, changed), f"of {change}", partial(_results, steps)
     if info.optim_error_inputs_func is not None:
         for i, error in enumerate(info.optim_error_inputs_func("cpu", torch.float32)):
             given = error.optimizer_error_input
@@ -73,7 +81,7 @@ def _calls(info: OptimizerInfo) -> Iterator[tuple[Sample, str, Callable]]:
     for option in list(inspect.signature(info.optim_cls).parameters)[1:]:
         for other in (*OTHER_OPTIONS, torch.tensor(0.1), torch.tensor([0.1, 0.2]), (0.9, 1.0), (0.5,), ("a", 0.9)):
             kwargs = {option: other}
-            yield _sample(f"{name} {option}={other!r:.30}", torch.float32, kwargs), "steps", steps
+            yield _sample(f"{name} {option}={other!r:.30}", torch.float32, kwargs), "steps", partial(_results, steps)
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -81,44 +89,16 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def _sample(name: str, dtype: torch.dtype, kwargs: dict, layout: Callable[[Tensor], Tensor] = torch.clone) -> Sample:
-    """A sample whose arguments are the parameters, the gradients of each step and the options."""
-    parameters = tuple(layout(noise(torch.empty(shape, dtype=dtype), i + 1)) for i, shape in enumerate(SHAPES))
-    gradients = tuple(tuple(noise(x, 10 * step + i) for i, x in enumerate(parameters)) for step in range(STEPS))
-    return Sample(name, ((parameters, gradients),), kwargs)
+    """A sample whose arguments are the parameters and the options."""
+    return Sample(name, (tuple(layout(numbers(shape, dtype, i + 1)) for i, shape in enumerate(SHAPES)),), kwargs)
 
 
-def _made(kind: type, sample: Sample) -> tuple[list[Tensor], Any, tuple]:
-    values, gradients = sample.args[0]
-    parameters = _parameters(values, sample)
-    return parameters, kind(parameters, **sample.kwargs), gradients
-
-
-def _parameters(values: tuple, sample: Sample) -> list[Tensor]:
-    """The parameters of a differentiable step must not be leaves."""
-    leaves = [torch.nn.Parameter(x) for x in values]
-    return [x.clone() for x in leaves] if sample.kwargs.get("differentiable") else leaves
-
-
-def _step(optimizer: Any, parameters: list[Tensor], gradients: Any) -> None:
-    for x, g in zip(parameters, gradients, strict=True):
-        x.grad = g
-    optimizer.step()
-
-
-def _results(optimizer: Any, parameters: list[Tensor]) -> Results:
-    reference = getattr(torch.optim, type(optimizer).__name__)([torch.nn.Parameter(torch.zeros(1))])
-    groups = [
-        {k: g.get(k, "missing") for k in reference.param_groups[0] if k != "params"} for g in optimizer.param_groups
-    ]
-    state = [dict(sorted(optimizer.state.get(x, {}).items())) for x in parameters]
-    return {"parameter": parameters, "state": state, "groups": str(groups), "gradient": [x.grad for x in parameters]}
-
-
-def steps(kind: type, sample: Sample, change: Callable[[Tensor], Any] = lambda g: g) -> Results:
-    parameters, optimizer, gradients = _made(kind, sample)
-    for of_step in gradients:
-        _step(optimizer, parameters, map(change, of_step))
-    return _results(optimizer, parameters)
+def _results(
+    program: Callable[[Run], None], kind: type, sample: Sample, change: Callable[[Tensor], Any] = lambda g: g
+) -> Results:
+    run = Run(kind, sample.args[0], sample.kwargs, change)
+    program(run)
+    return run.results()
 
 
 def constructed(kind: type, sample: Sample, params: Any) -> Results:
@@ -128,151 +108,10 @@ def constructed(kind: type, sample: Sample, params: Any) -> Results:
     return {"groups": len(optimizer.param_groups)}
 
 
-def with_closure(kind: type, sample: Sample) -> Results:
-    parameters, optimizer, _ = _made(kind, sample)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = sum(x.square().sum() for x in parameters)
-        loss.backward()
-        return loss
-
-    losses = [optimizer.step(closure) for _ in range(STEPS)] if parameters[0].is_leaf else []
-    return {**_results(optimizer, parameters), "loss": losses}
-
-
-def resumed(kind: type, sample: Sample) -> Results:
-    return _resumed(kind, sample, kind, kind)
-
-
-def resumed_from_torch(kind: type, sample: Sample) -> Results:
-    return _resumed(kind, sample, getattr(torch.optim, kind.__name__), kind)
-
-
-def resumed_by_torch(kind: type, sample: Sample) -> Results:
-    return _resumed(kind, sample, kind, getattr(torch.optim, kind.__name__))
-
-
-def resumed_without(kind: type, sample: Sample, entry: str) -> Results:
-    theirs = getattr(torch.optim, kind.__name__)
-
-    def changed(saved: dict) -> None:
-        for holder in (*saved["param_groups"], *saved["state"].values()):
-            holder.pop(entry, None)
-
-    return _resumed(kind, sample, theirs, kind, changed)
-
-
-def resumed_with_state_of(kind: type, sample: Sample, dtype: torch.dtype) -> Results:
-    """Sets the state directly, because load_state_dict casts."""
-    parameters, optimizer, gradients = _made(kind, sample)
-    _step(optimizer, parameters, gradients[0])
-    for state in optimizer.state.values():
-        state.update({k: x.to(dtype) for k, x in state.items() if isinstance(x, Tensor) and k != "step"})
-    _step(optimizer, parameters, gradients[1])
-    return _results(optimizer, parameters)
-
-
-def _resumed(
-    kind: type, sample: Sample, first: type, second: type, change: Callable[[dict], None] = lambda saved: None
-) -> Results:
-    parameters, optimizer, gradients = _made(first, sample)
-    _step(optimizer, parameters, gradients[0])
-    saved = pickle.loads(pickle.dumps(optimizer.state_dict()))
-    change(saved)
-    other = second(parameters, **sample.kwargs)
-    other.load_state_dict(saved)
-    _step(other, parameters, gradients[1])
-    return _results(other, parameters)
-
-
 def _state_of(kind: type, sample: Sample) -> list[str]:
-    parameters, optimizer, gradients = _made(kind, sample.fresh())
-    _step(optimizer, parameters, gradients[0])
-    return [*optimizer.state[parameters[0]], *(k for k in optimizer.param_groups[0] if k != "params")]
-
-
-def copied(kind: type, sample: Sample) -> Results:
-    parameters, optimizer, gradients = _made(kind, sample)
-    _step(optimizer, parameters, gradients[0])
-    parameters, optimizer = copy.deepcopy((parameters, optimizer))
-    parameters, optimizer = pickle.loads(pickle.dumps((parameters, optimizer)))
-    _step(optimizer, parameters, gradients[1])
-    return _results(optimizer, parameters)
-
-
-def of_groups(kind: type, sample: Sample) -> Results:
-    values, gradients = sample.args[0]
-    parameters = _parameters(values, sample)
-    named = {"params": [("a", parameters[0]), ("b", parameters[1])], "lr": 0.5}
-    optimizer = kind([named], **sample.kwargs)
-    optimizer.add_param_group({"params": [("c", parameters[2]), ("d", parameters[3])], "weight_decay": 0.25})
-    for of_step in gradients:
-        _step(optimizer, parameters, of_step)
-    return {**_results(optimizer, parameters), "names": [g["param_names"] for g in optimizer.param_groups]}
-
-
-def some_gradients(kind: type, sample: Sample) -> Results:
-    parameters, optimizer, gradients = _made(kind, sample)
-    _step(optimizer, parameters, (None, *gradients[0][1:]))
-    optimizer.zero_grad()
-    optimizer.step()
-    _step(optimizer, parameters, (*gradients[1][:1], None, None, None))
-    optimizer.zero_grad(set_to_none=False)
-    return _results(optimizer, parameters)
-
-
-def with_hooks(kind: type, sample: Sample) -> Results:
-    parameters, optimizer, gradients = _made(kind, sample)
-    heard: list[str] = []
-    optimizer.register_step_pre_hook(lambda *_: heard.append("before"))
-    optimizer.register_step_post_hook(lambda *_: heard.append("after"))
-    optimizer.register_state_dict_pre_hook(lambda *_: heard.append("saved"))
-    _step(optimizer, parameters, gradients[0])
-    optimizer.state_dict()
-    return {**_results(optimizer, parameters), "heard": heard, "repr": len(repr(optimizer)) > 0}
-
-
-def scheduled(kind: type, sample: Sample) -> Results:
-    parameters, optimizer, gradients = _made(kind, sample)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    for of_step in gradients:
-        _step(optimizer, parameters, of_step)
-        schedule.step()
-    return _results(optimizer, parameters)
-
-
-def scaled(kind: type, sample: Sample) -> Results:
-    """Steps as GradScaler does, without and with an infinite gradient."""
-    parameters, optimizer, gradients = _made(kind, sample)
-    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    for step, of_step in enumerate(gradients):
-        scaler.scale(torch.zeros((), requires_grad=True))
-        for x, g in zip(parameters, of_step, strict=True):
-            x.grad = g * 4 if step != 1 else g * math.inf
-        scaler.step(optimizer)
-        scaler.update()
-    return {**_results(optimizer, parameters), "scale": scaler.get_scale()}
-
-
-def under_inference_mode(kind: type, sample: Sample) -> Results:
-    with torch.inference_mode():
-        return steps(kind, sample)
-
-
-PROGRAMS: tuple[Callable, ...] = (
-    with_closure,
-    resumed,
-    resumed_from_torch,
-    resumed_by_torch,
-    copied,
-    of_groups,
-    some_gradients,
-    with_hooks,
-    scheduled,
-    scaled,
-    under_inference_mode,
-)
+    run = Run(kind, sample.fresh().args[0], sample.kwargs)
+    run.step()
+    return [*run.states()[0], *(name for name in run.optimizer.param_groups[0] if name != "params")]
 
 
 def _with(value: float) -> Callable[[Tensor], Tensor]:

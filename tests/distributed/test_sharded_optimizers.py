@@ -13,9 +13,10 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import torchnotes
-from optimizer_checks import SIXTEEN_BITS, copies, parameters
+from optimizer_checks import SIXTEEN_BITS
 from torchnotes import optim
 from torchnotes.optim import _fused
+from torchnotes.testing.optimizers import copies, parameters
 
 OPTIMIZERS = {
     "SGD": dict(momentum=0.9, dampening=0.5, weight_decay=0.1),

@@ -2,54 +2,19 @@
 
 import torch
 
-from optimizer_checks import OptimizerCase, OptimizerChecks, copies, give_gradients, parameters, run
+from optimizer_checks import OptimizerChecks
 from torchnotes.optim import Adam, AdamW
-
-BAD = (
-    dict(lr=-1.0),
-    dict(lr=torch.ones(2)),
-    dict(lr=torch.tensor(0.1), foreach=True),
-    dict(eps=-1.0),
-    dict(betas=(1.0, 0.9)),
-    dict(betas=(0.9, -0.1)),
-    dict(betas=(0.9, torch.tensor(0.9))),
-    dict(weight_decay=-1.0),
-    dict(fused=True, differentiable=True),
-    dict(fused=True, foreach=True),
-)
-
-CHANGES = dict(betas=(0.5, 0.7), eps=0.1, weight_decay=0.3, amsgrad=True)
+from torchnotes.testing.optimizers import OPTIMIZERS, copies, give_gradients, parameters, take_steps
 
 
 class TestAdam(OptimizerChecks):
-    case = OptimizerCase(
-        ours=Adam,
-        theirs=torch.optim.Adam,
-        options=(
-            {},
-            dict(betas=(0.5, 0.7), eps=1e-3, weight_decay=0.3),
-            dict(betas=(torch.tensor(0.8).double(), torch.tensor(0.9).double()), foreach=False),
-            dict(weight_decay=0.3, decoupled_weight_decay=True),
-            dict(fused=True),
-            dict(amsgrad=True, weight_decay=0.2, maximize=True),
-        ),
-        base=dict(weight_decay=0.1),
-        changes=dict(CHANGES, decoupled_weight_decay=True),
-        bad=BAD,
-        bits={torch.bfloat16: "93f4eac887686967", torch.float16: "f040008305c0474e"},
-    )
+    case = OPTIMIZERS["Adam"]
+    bits = ("93f4eac887686967", "f040008305c0474e")
 
 
 class TestAdamW(OptimizerChecks):
-    case = OptimizerCase(
-        ours=AdamW,
-        theirs=torch.optim.AdamW,
-        options=({}, dict(weight_decay=0.3, betas=(0.5, 0.7)), dict(amsgrad=True, maximize=True)),
-        base={},
-        changes=CHANGES,
-        bad=BAD,
-        bits={torch.bfloat16: "66abc75ec061c0e8", torch.float16: "6ac8af6f49f4db76"},
-    )
+    case = OPTIMIZERS["AdamW"]
+    bits = ("66abc75ec061c0e8", "6ac8af6f49f4db76")
 
 
 def test_adam_of_the_notes():
@@ -86,9 +51,9 @@ def test_nan_in_the_maximum_of_amsgrad_stays():
     for dtype in (torch.float32, torch.bfloat16):
         (p,) = params = [torch.ones(40, dtype=dtype, requires_grad=True)]
         optimizer = Adam(params, amsgrad=True)
-        run([optimizer], params, steps=1)
+        take_steps([optimizer], params, steps=1)
         optimizer.state[p]["max_exp_avg_sq"][3] = torch.nan
-        run([optimizer], params, steps=1)
+        take_steps([optimizer], params, steps=1)
         assert optimizer.state[p]["max_exp_avg_sq"].isnan().nonzero().tolist() == p.isnan().nonzero().tolist() == [[3]]
 
 
@@ -105,7 +70,7 @@ def test_bias_correction_makes_all_steps_equally_long():
 def test_adamw_stays_decoupled_whatever_is_loaded():
     params = parameters([(3,)], torch.float64)
     adam = Adam(params)
-    run([adam], params, steps=1)
+    take_steps([adam], params, steps=1)
     for kind in (AdamW, torch.optim.AdamW):
         optimizer = kind(params)
         optimizer.load_state_dict(adam.state_dict())

@@ -2,47 +2,14 @@
 
 import torch
 
-from optimizer_checks import OptimizerCase, OptimizerChecks, copies, give_gradients, parameters
+from optimizer_checks import OptimizerChecks
 from torchnotes.optim import RMSprop
+from torchnotes.testing.optimizers import OPTIMIZERS, copies, give_gradients, parameters
 
 
 class TestRMSprop(OptimizerChecks):
-    case = OptimizerCase(
-        ours=RMSprop,
-        theirs=torch.optim.RMSprop,
-        options=(
-            {},
-            dict(alpha=0.5, eps=1e-3, weight_decay=0.3),
-            dict(momentum=0.9),
-            dict(centered=True),
-            dict(centered=True, momentum=0.8, weight_decay=0.2, maximize=True),
-        ),
-        base=dict(momentum=0.5, weight_decay=0.1),
-        changes=dict(alpha=0.5, eps=0.1, weight_decay=0.3, momentum=0.9, centered=True, decoupled_weight_decay=True),
-        bad=(
-            dict(lr=-1.0),
-            dict(lr=torch.ones(2)),
-            dict(alpha=-0.1),
-            dict(eps=-1.0),
-            dict(momentum=-0.1),
-            dict(weight_decay=-1.0),
-        ),
-        bits={torch.bfloat16: "21b94640c9c7886e", torch.float16: "b65f7b76b578bc9f"},
-    )
-
-
-def test_decoupled_weight_decay():
-    for options in ({}, dict(momentum=0.9), dict(centered=True)):
-        params = parameters([(7,)], torch.float64)
-        others = copies(params)
-        ours = RMSprop(params, lr=0.1, weight_decay=0.3, decoupled_weight_decay=True, **options)
-        theirs = torch.optim.RMSprop(others, lr=0.1, **options)
-        for _ in range(5):
-            give_gradients(params, others)
-            others[0].data.mul_(1 - 0.1 * 0.3)
-            ours.step()
-            theirs.step()
-        torch.testing.assert_close(params, others)
+    case = OPTIMIZERS["RMSprop"]
+    bits = ("21b94640c9c7886e", "b65f7b76b578bc9f")
 
 
 def test_the_variance_of_a_constant_gradient_is_not_negative():

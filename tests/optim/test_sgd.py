@@ -4,38 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from optimizer_checks import SIXTEEN_BITS, OptimizerCase, OptimizerChecks, copies, give_gradients, parameters
+from optimizer_checks import SIXTEEN_BITS, OptimizerChecks
 from philox import element_bits
 from torchnotes.optim import SGD
+from torchnotes.testing.optimizers import OPTIMIZERS, copies, give_gradients, parameters
 
 
 class TestSGD(OptimizerChecks):
-    case = OptimizerCase(
-        ours=SGD,
-        theirs=torch.optim.SGD,
-        options=(
-            {},
-            dict(weight_decay=0.3),
-            dict(momentum=0.9),
-            dict(momentum=0.9, dampening=0.4),
-            dict(momentum=0.9, nesterov=True),
-            dict(momentum=0.8, weight_decay=0.2, maximize=True),
-        ),
-        base=dict(momentum=0.9, weight_decay=0.1),
-        changes=dict(momentum=0.5, dampening=0.4, weight_decay=0.3, nesterov=True),
-        bad=(
-            dict(lr=-1.0),
-            dict(lr=torch.ones(2)),
-            dict(momentum=-0.1),
-            dict(weight_decay=-1.0),
-            dict(nesterov=True),
-            dict(nesterov=True, momentum=0.9, dampening=0.1),
-            dict(fused=True, differentiable=True),
-            dict(fused=True, foreach=True),
-        ),
-        capturable=False,
-        bits={torch.bfloat16: "33a776be1f895184", torch.float16: "f040008305c0474e"},
-    )
+    case = OPTIMIZERS["SGD"]
+    bits = ("33a776be1f895184", "f040008305c0474e")
 
 
 @pytest.mark.parametrize("short", SIXTEEN_BITS, ids=str)

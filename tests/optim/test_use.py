@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from optimizer_checks import SIXTEEN_BITS, give_gradients, parameters
+from optimizer_checks import SIXTEEN_BITS
 from torchnotes import optim
+from torchnotes.testing.optimizers import give_gradients, parameters
 
 KINDS = pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam", "AdamW"))
 ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

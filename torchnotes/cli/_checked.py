@@ -2,52 +2,16 @@
 
 from typing import Any
 
-import torch
-
 from .. import functional, init, optim
 from ..testing.operations import OPERATIONS
+from ..testing.optimizers import OPTIMIZERS
 from ._check_operations import Differentiable, Record
 from ._check_optimizers import GradientNorm, Newton, Stepping
 from ._check_random import CHECKED_RANDOM
 
-OPTIMIZERS: dict[str, Record] = {
-    "SGD": Stepping(
-        torch.optim.SGD,
-        (
-            {},
-            {"weight_decay": 0.3, "maximize": True},
-            {"momentum": 0.9, "dampening": 0.4},
-            {"momentum": 0.9, "nesterov": True},
-        ),
-    ),
-    "RMSprop": Stepping(
-        torch.optim.RMSprop,
-        (
-            {},
-            {"alpha": 0.5, "eps": 1e-3, "weight_decay": 0.3},
-            {"centered": True, "momentum": 0.8, "maximize": True},
-        ),
-        decouples=True,
-    ),
-    "Adam": Stepping(
-        torch.optim.Adam,
-        (
-            {},
-            {"betas": (0.5, 0.7), "eps": 1e-3, "weight_decay": 0.3},
-            {"amsgrad": True, "maximize": True},
-            {"weight_decay": 0.3, "decoupled_weight_decay": True, "fused": True},
-        ),
-    ),
-    "AdamW": Stepping(
-        torch.optim.AdamW,
-        ({}, {"betas": (0.5, 0.7), "eps": 1e-3, "weight_decay": 0.3}, {"amsgrad": True, "maximize": True}),
-    ),
-    "Newton": Newton(),
-    "gradient_norm": GradientNorm(),
-}
-
 DIFFERENTIABLE: dict[str, Record] = {name: Differentiable(operation) for name, operation in OPERATIONS.items()}
-CHECKED = {**DIFFERENTIABLE, **CHECKED_RANDOM, **OPTIMIZERS}
+STEPPING: dict[str, Record] = {name: Stepping(optimizer) for name, optimizer in OPTIMIZERS.items()}
+CHECKED = {**DIFFERENTIABLE, **CHECKED_RANDOM, **STEPPING, "Newton": Newton(), "gradient_norm": GradientNorm()}
 
 
 def public(name: str) -> Any:

@@ -17,7 +17,8 @@ def step_as_torch(optimizer: Any) -> None:
     """Runs torch's step for one of our optimizers. Of our additional options it supports clipping.
 
     torch's step updates one parameter after the other. If it raises, the cause is most likely in a group that our
-    kernels do not support. These groups go first, so that the others are still unchanged. The gradients are restored.
+    kernels do not support. These groups go first, so that the others are still unchanged. Only copies of the gradients
+    are clipped.
     """
     groups = optimizer.param_groups
     in_order = sorted(groups, key=lambda group: optimizer.gathered([group], []) is not None)
@@ -33,25 +34,27 @@ def step_as_torch(optimizer: Any) -> None:
     if found_inf is not None and found_inf.item():
         return
     clipped = [group for group in groups if group["max_grad_norm"] is not None]
-    grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-    before = [grad.clone() for grad in grads] if clipped or scale is not None else []
+    grads = {p: p.grad for group in groups for p in group["params"] if p.grad is not None}
     try:
         optimizer.param_groups = in_order
         vars(optimizer).update(dict.fromkeys(of_scaler))  # torch's plain step requires it
-        if scale is not None:
-            for grad in grads:
-                grad.div_(scale.to(grad.device))
+        if clipped or scale is not None:
+            for p, grad in grads.items():
+                p.grad = grad.clone() if scale is None else grad / scale.to(grad.device)
         if clipped:
             norm = optimizer.norm_over_ranks()
-            optimizer.grad_norm = torch.nn.utils.get_total_norm(grads) if norm is None else norm
+            if norm is None:
+                norm = torch.nn.utils.get_total_norm([p.grad for p in grads])
+            optimizer.grad_norm = norm
             for group in clipped:
-                torch.nn.utils.clip_grads_with_norm_(group["params"], group["max_grad_norm"], optimizer.grad_norm)
+                torch.nn.utils.clip_grads_with_norm_(group["params"], group["max_grad_norm"], norm)
         with torch.set_grad_enabled(optimizer.defaults["differentiable"]):
             optimizer.builtin_step()
-    except BaseException:
-        for grad, value in zip(grads, before, strict=False):
-            grad.copy_(value)
-        raise
     finally:
+        for p, grad in grads.items():
+            p.grad = grad
         optimizer.param_groups = groups
         vars(optimizer).update(of_scaler)
+    if scale is not None:
+        for grad in grads.values():
+            grad.div_(scale.to(grad.device))
