@@ -1,4 +1,10 @@
-"""Deep-learning notes made executable: PyTorch operations with hand-written backward passes and fast kernels."""
+"""Deep-learning notes made executable: PyTorch operations with hand-written backward passes and fast kernels.
+
+Examples in docstrings assume:
+
+    import torch, torchnotes
+    from torchnotes import functional as F, init, nn, optim, signal
+"""
 
 from . import _native as _native  # checks the torch version before anything else can fail because of it
 from . import functional as functional
