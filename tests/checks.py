@@ -20,7 +20,6 @@ __all__ = [
     "op_db",
     "outcome",
     "refused_in_place",
-    "rows_of_every_kind",
     "threads",
     "values",
 ]
@@ -29,14 +28,6 @@ ACTIVATIONS = tuple(ENDINGS)  # that other operations can apply to their output
 
 def values(shape: tuple, dtype: torch.dtype, device: str, scale: float = 2.0) -> Tensor:
     return (torch.randn(shape, dtype=torch.float64) * scale).to(device, dtype)
-
-
-def rows_of_every_kind() -> Tensor:
-    """Twenty rows each of ordinary values, of large values and with a large mean, and rows with one finite value."""
-    ordinary = torch.randn(20, 1000, dtype=torch.float64)
-    masked = torch.full((4, 1000), -torch.inf, dtype=torch.float64)
-    masked[range(4), (0, 500, 998, 999)] = torch.tensor([0.0, 5.0, -1e4, 1e4], dtype=torch.float64)
-    return torch.cat((ordinary, 100 * ordinary, ordinary + 1e4, ordinary - 1e4, masked))
 
 
 def doubled(tensors: Iterable) -> list:

@@ -81,16 +81,24 @@ def test_the_linear_layer_has_the_mean_and_variance_of_dropout_on_its_input():
     assert abs(np.corrcoef(sampled.T)[0, 1]) < 4.5 / math.sqrt(n), "the noise of outputs is independent"
 
 
-def test_gradient_of_the_linear_layer_is_that_of_the_sample():
-    layer = nn.GaussianDropoutLinear(3, 4, p=0.3, activation="tanh", dtype=torch.float64)
+@pytest.mark.parametrize(
+    "layer",
+    (
+        nn.GaussianDropoutLinear(3, 4, p=0.3, activation="tanh", dtype=torch.float64),
+        nn.VariationalDropout(3, p=0.3, dtype=torch.float64),
+    ),
+    ids=lambda layer: type(layer).__name__,
+)
+def test_gradient_is_that_of_the_sample(layer):
+    names, parameters = zip(*layer.named_parameters(), strict=True)
 
-    def sample(x, weight, bias):
+    def sample(x, *parameters):
         torch.manual_seed(5)
-        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), x)
 
     x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(sample, (x, layer.weight, layer.bias))
-    assert torch.autograd.gradgradcheck(sample, (x, layer.weight, layer.bias))
+    assert torch.autograd.gradcheck(sample, (x, *parameters))
+    assert torch.autograd.gradgradcheck(sample, (x, *parameters))
 
 
 def test_a_zero_input_of_the_linear_layer_gives_the_bias_and_a_finite_gradient():
@@ -122,19 +130,6 @@ def test_the_linear_layer_without_noise_and_its_repr():
     assert list(layer.state_dict()) == ["weight", "bias"]
 
 
-def test_gradient_of_variational_dropout_is_that_of_the_sample():
-    layer = nn.VariationalDropout(3, p=0.3, dtype=torch.float64)
-
-    def sample(x, log_alpha):
-        torch.manual_seed(5)
-        return torch.func.functional_call(layer, {"log_alpha": log_alpha}, x)
-
-    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(sample, (x, layer.log_alpha))
-    assert torch.autograd.gradgradcheck(sample, (x, layer.log_alpha))
-    assert layer.eval()(x) is x
-
-
 def test_variational_dropout_is_gaussian_dropout():
     n, p = 400_000, 0.3
     for layer in (nn.VariationalDropout(p=p), nn.VariationalDropout(2, p=p)):
@@ -142,6 +137,7 @@ def test_variational_dropout_is_gaussian_dropout():
         noise = layer(torch.full((n, 2), 3.0)).detach().double() / 3
         assert ((noise.mean(0) - 1).abs() < 4.5 * math.sqrt(p / (1 - p) / n)).all()
         assert ((noise.var(0) / (p / (1 - p)) - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+    assert layer.eval()(noise) is noise
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         nn.VariationalDropout(2)(torch.ones(1000, 2))

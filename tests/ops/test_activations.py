@@ -54,6 +54,18 @@ def test_any_view_of_any_shape(name, data):
     assert ours["output"].stride() == theirs["output"].stride()
 
 
+@pytest.mark.parametrize("name", ("sigmoid", "tanh"))
+def test_derivatives_at_the_extremes(name):
+    """The first vanishes at both infinities. The second has a factor of 0 at 0, so that it does not overflow."""
+    operation = ACTIVATIONS[name]
+    x = torch.tensor([-1e4, -800.0, 800.0, 1e4, torch.inf, -torch.inf], dtype=torch.float64, requires_grad=True)
+    assert not operation.results(operation.function, {"input": x})["gradient of input"].any()
+    x, g = torch.tensor([0.0, 1e-20, 1.0], requires_grad=True), torch.full((3,), 1e38)
+    (first,) = torch.autograd.grad(operation.function(x), x, g, create_graph=True)
+    (second,) = torch.autograd.grad(first, x, torch.tensor([10.0, 10.0, 1.0]))
+    assert second.isfinite().all()
+
+
 # in place
 
 

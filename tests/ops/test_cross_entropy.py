@@ -8,16 +8,17 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy as builtin
 
 import torchnotes.functional as F
-from checks import outcome, rows_of_every_kind
+from checks import outcome
 from generic import checked
 from torchnotes import nn
 from torchnotes.testing.layouts import channels_last, contiguous, transposed
 from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY, reference
 from torchnotes.testing.operations.rows import log_softmax
+from torchnotes.testing.running import result_or_error
 
 inf, nan = float("inf"), float("nan")
 
@@ -27,8 +28,7 @@ OURS = (
     {"logit_softcap": 4.0},
     {"weight": True, "label_smoothing": 0.1, "z_loss": 0.1, "logit_softcap": 3.0},
 )
-REDUCTIONS = ("mean", "sum", "none")
-EPS = {torch.float32: 1.2e-7, torch.float64: 2.3e-16, torch.bfloat16: 7.9e-3, torch.float16: 9.8e-4}
+ROUNDED = dict(rtol=2e-2, atol=2e-2)  # autocast rounds a product's operands to bfloat16
 KERNELS = ("cross_entropy", "cross_entropy_backward", "cross_entropy_backward_", "cross_entropy_curvature")
 
 
@@ -59,59 +59,31 @@ def value_and_gradient(function: Any, x: Tensor, target: Tensor, **keywords: Any
     return loss.detach(), gradient
 
 
-def test_error_is_no_larger_than_torchs(dtype):
-    """Logits of every magnitude up to 1e4, and rows with one finite logit. Float64 has no wider reference."""
-    if dtype == torch.float64:
-        return
-    x = rows_of_every_kind().to(dtype)
-    target = torch.randint(x.shape[1], x.shape[:1])
-    target[-4:] = torch.tensor((0, 500, 998, 999))
-    for keywords in ({}, {"label_smoothing": 0.1}):
-        kinds = torch.arange(len(x)).split(20)
-        for kind in kinds[:-1] if keywords else kinds:  # with smoothing, the loss of the last kind is infinite
-            ours, theirs, exact = (
-                value_and_gradient(f, x[kind].to(d), target[kind], reduction="none", **keywords)
-                for f, d in ((F.cross_entropy, dtype), (builtin, dtype), (reference, torch.float64))
-            )
-            for mine, other, true in zip(ours, theirs, exact, strict=True):
-                error, builtins = ((got.double() - true).abs() for got in (mine, other))
-                one_rounding = torch.finfo(dtype).eps * true.abs().max()  # rounding errors are random
-                assert error.max() <= builtins.max() + one_rounding
-                assert error.mean() <= 1.1 * builtins.mean() + 1e-2 * one_rounding
-
-
-@pytest.mark.parametrize("options", ({"weight": 0.1 + torch.rand(30)}, {"logit_softcap": 3.0}), ids=("weight", "cap"))
+@pytest.mark.parametrize(
+    "options",
+    ({"weight": lambda shape: 0.1 + torch.rand(shape[1]).double()}, {"logit_softcap": 3.0}),
+    ids=("weight", "cap"),
+)
 def test_error_of_the_mean_is_no_larger_than_torchs(options):
-    """Compares means over a few seeds, hence the tolerance of twice torch's error or one eps. Torch gets the capped
-    logits."""
-    errors = []
+    """Compares means over a few seeds, hence the tolerance of twice torch's error or one eps."""
+    errors, operation = [], CROSS_ENTROPY["cross_entropy"]
     for seed in range(8):
         torch.manual_seed(seed)
-        x, target = 3 * torch.randn(20_000, 30), torch.randint(30, (20_000,))
-
-        def capped(x, target, weight=None, logit_softcap=None):
-            return builtin(logit_softcap * torch.tanh(x / logit_softcap) if logit_softcap else x, target, weight)
-
-        exact = value_and_gradient(
-            capped, x.double(), target, **{k: v.double() if k == "weight" else v for k, v in options.items()}
-        )
-        ours, theirs = (value_and_gradient(f, x, target, **options) for f in (F.cross_entropy, capped))
-        errors.append(
-            [
-                [(got.double() - true).square().mean().sqrt() / true.abs().mean() for got in of]
-                for of, true in zip(zip(ours, theirs, strict=True), exact, strict=True)
-            ]
-        )
-    (loss, gradient), eps = torch.tensor(errors).square().mean(0).sqrt(), EPS[torch.float32]
+        sample = operation.sample(options, (20_000, 30), torch.float32)
+        exact = operation.results(reference, operation.widened(sample))
+        found = [operation.results(f, sample) for f in (F.cross_entropy, operation.torchs(options) or _capped)]
+        errors.append([[_relative_error(each[name], exact[name]) for each in found] for name in exact])
+    (loss, gradient), eps = torch.tensor(errors).square().mean(0).sqrt(), torch.finfo(torch.float32).eps
     assert loss[0] <= max(2 * loss[1], eps)
     assert gradient[0] <= 1.1 * gradient[1] + 0.02 * eps
 
 
-def test_channels_last_stays_channels_last():
-    x, target = problem((2, 5, 3, 4), torch.float32, False)
-    _, gradient = value_and_gradient(F.cross_entropy, channels_last(x), target)
-    assert gradient.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(gradient, value_and_gradient(F.cross_entropy, x, target)[1])
+def _capped(input: Tensor, target: Tensor, logit_softcap: float) -> Tensor:
+    return builtin(logit_softcap * torch.tanh(input / logit_softcap), target)
+
+
+def _relative_error(found: Tensor, exact: Tensor) -> Tensor:
+    return (found.double() - exact).square().mean().sqrt() / exact.abs().mean()
 
 
 def test_uint8_targets():
@@ -147,26 +119,14 @@ def test_mean_over_no_rows(weight):
     x = torch.randn(3, 5, requires_grad=True)
     target = torch.full((3,), -100) if weight is None else torch.tensor([0, 1, 2])
     for empty, expected in (("nan", nan), ("zero", 0.0)):
-        loss = F.cross_entropy(x, target, weight, empty=empty)
-        torch.testing.assert_close(loss, torch.tensor(expected), equal_nan=True)
+
+        def mean(x: Tensor, target: Tensor = target, empty: str = empty) -> Tensor:
+            return F.cross_entropy(x, target, weight, empty=empty)
+
+        for loss in (mean(x), torch.func.vmap(mean)(x[None])[0], mean(x[:0], target[:0])):
+            torch.testing.assert_close(loss, torch.tensor(expected), equal_nan=True)
         if weight is None or empty == "zero":
-            assert torch.equal(torch.autograd.grad(loss, x)[0], torch.zeros(3, 5))
-        torch.testing.assert_close(
-            torch.func.vmap(lambda x, e=empty: F.cross_entropy(x, target, weight, empty=e))(x[None])[0],
-            loss,
-            equal_nan=True,
-        )
-    assert F.cross_entropy(x[:0], target[:0], empty="zero") == 0
-    assert F.cross_entropy(x[:0], target[:0]).isnan()
-
-
-def test_deprecated_reductions_warn_as_in_torch():
-    x, target = problem((4, 5), torch.float32, False)
-    for arguments in ({"size_average": False}, {"reduce": False}, {"size_average": True, "reduce": True}):
-        with pytest.warns(UserWarning, match="deprecated"):
-            ours = F.cross_entropy(x, target, **arguments)
-        with pytest.warns(UserWarning, match="deprecated"):
-            torch.testing.assert_close(ours, builtin(x, target, **arguments))
+            assert not torch.autograd.grad(mean(x), x)[0].any()
 
 
 # derivatives
@@ -188,43 +148,16 @@ def test_second_derivative_overflows_no_earlier_than_torchs(kind):
         finite = results[1].isfinite()
         assert 500 < finite.sum() < 900
         ours, theirs = (result[finite].double() / 3.3e38 for result in results)
-        torch.testing.assert_close(ours, theirs, rtol=8 * EPS[kind], atol=8 * EPS[kind])
+        torch.testing.assert_close(ours, theirs, rtol=8 * torch.finfo(kind).eps, atol=8 * torch.finfo(kind).eps)
 
 
-def test_third_and_fourth_derivative():
+def test_fourth_derivative():
     def third(x: Tensor) -> Tensor:
         (first,) = torch.autograd.grad(F.cross_entropy(x, target, z_loss=0.1).pow(2), x, create_graph=True)
         return torch.autograd.grad(first.pow(3).sum(), x, create_graph=True)[0]
 
     x, target = problem((3, 4), torch.float64, False, scale=1)
-    x.requires_grad_()
-    assert gradcheck(third, x)
-    assert gradgradcheck(third, x)
-
-
-def test_gradient_of_the_weight():
-    """The loss is differentiable by the weight, although torch's raises for class indices."""
-    x, target = problem((3, 5), torch.float64, False, scale=1)
-    weight = torch.rand(5, dtype=torch.float64, requires_grad=True)
-    x.requires_grad_()
-    assert gradcheck(lambda x, w: F.cross_entropy(x, target, w, label_smoothing=0.1), (x, weight))
-
-
-def test_forward_mode_of_the_weight():
-    along, weight = torch.rand(5, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
-    for probabilities, reduction in itertools.product((False, True), REDUCTIONS):
-        x, target = problem((4, 5), torch.float64, probabilities)
-        results = []
-        for function in (F.cross_entropy, reference):
-
-            def loss(weight, x=x, function=function, target=target, reduction=reduction):
-                return function(x, target, weight, reduction=reduction, label_smoothing=0.1).sum()
-
-            def gradient(weight, loss=loss, x=x):
-                return torch.func.grad(lambda x: loss(weight, x))(x)
-
-            results.append([torch.func.jvp(f, (weight,), (along,)) for f in (loss, gradient)])
-        torch.testing.assert_close(*results)
+    assert gradcheck(third, x.requires_grad_())
 
 
 def test_gradient_of_zero_probabilities():
@@ -244,86 +177,38 @@ def test_classes_of_zero_probability_have_no_effect():
     assert F.cross_entropy(x, torch.tensor([1]), weight, reduction="sum") == 0
 
 
-# transforms
-
-
-def gradient_for_probabilities(function: Any, x: Tensor, q: Tensor, **keywords: Any) -> Tensor:
-    q = q.detach().requires_grad_()
-    loss = function(x, q, **keywords)
-    return torch.autograd.grad(loss, q, torch.linspace(0.5, 2, loss.numel(), dtype=loss.dtype).view(loss.shape))[0]
-
-
-@pytest.mark.parametrize("offset", (0.0, 1e4))
-def test_error_of_the_gradient_of_probabilities_is_no_larger_than_torchs(offset, dtype):
-    if dtype == torch.float64:
-        return
-    x, q = problem((60, 300), dtype, probabilities=True)
-    x = x + offset
-    for keywords, reduction in itertools.product(TORCHS, REDUCTIONS):
-        keywords = {**filled(keywords, 300, dtype), "reduction": reduction}
-        of_double = {k: v.double() if isinstance(v, Tensor) else v for k, v in keywords.items()}
-        exact = gradient_for_probabilities(reference, x.double(), q.double(), **of_double)
-        ours, theirs = (
-            (gradient_for_probabilities(f, x, q, **keywords) - exact).pow(2).mean().sqrt()
-            for f in (F.cross_entropy, builtin)
-        )
-        assert ours <= 1.05 * theirs  # 5 % of random variation
-
-
 def test_gradient_of_probabilities_with_large_logits():
     most = 3e38
     rows = [[most, 0, 1], [most, -most, 0], [most, most, 0], [-most] * 3, [-most, 0, 0], [most, -inf, 0]]
     for x in (torch.tensor(rows), torch.tensor(rows).bfloat16(), torch.tensor(rows).clamp(-6e4, 6e4).half()):
-        q = torch.rand(len(rows), 3).to(x.dtype)
+        q = torch.rand(len(rows), 3).to(x.dtype).requires_grad_()
         for keywords in TORCHS[:3]:
-            keywords = {**filled(keywords, 3, x.dtype), "reduction": "sum"}
-            ours, theirs = (gradient_for_probabilities(f, x, q, **keywords) for f in (F.cross_entropy, builtin))
+            keywords = filled(keywords, 3, x.dtype)
+            ours, theirs = (
+                torch.autograd.grad(f(x, q, reduction="sum", **keywords), q)[0] for f in (F.cross_entropy, builtin)
+            )
             assert not ours.isnan().any()
             finite = theirs.isfinite()  # torch's overflows earlier in half precision
             torch.testing.assert_close(ours[finite], theirs[finite])
 
 
-def test_vmap():
-    x, target = torch.randn(4, 3, 5), torch.randint(5, (4, 3))
-    q, weight = torch.rand(4, 3, 5), torch.rand(4, 5)
-    for ours, theirs in (
-        (torch.func.vmap(F.cross_entropy), torch.func.vmap(builtin)),
-        (torch.func.vmap(torch.func.grad(F.cross_entropy)), torch.func.vmap(torch.func.grad(builtin))),
-        (torch.func.vmap(torch.func.hessian(F.cross_entropy)), torch.func.vmap(torch.func.hessian(builtin))),
-    ):
-        torch.testing.assert_close(ours(x, target), theirs(x, target))
-        torch.testing.assert_close(ours(x, q), theirs(x, q))
-        torch.testing.assert_close(torch.func.vmap(ours)(x[None], target[None])[0], theirs(x, target))
-        one_by_one = torch.stack([theirs(x[i : i + 1], target[i : i + 1])[0] for i in range(4)])
-        torch.testing.assert_close(ours(x, target), one_by_one)
-    torch.testing.assert_close(
-        torch.func.vmap(F.cross_entropy, (None, 0))(x[0], target), torch.func.vmap(builtin, (None, 0))(x[0], target)
-    )
-    torch.testing.assert_close(
-        torch.func.vmap(F.cross_entropy)(x[0], target[0]), torch.func.vmap(builtin)(x[0], target[0])
-    )
-    each_its_own = torch.func.vmap(torch.func.grad(lambda x, t, w: F.cross_entropy(x, t, w, label_smoothing=0.1)))(
-        x, target, weight
-    )
-    for i in range(4):
-        expected = value_and_gradient(
-            lambda x, t, w: builtin(x, t, w, label_smoothing=0.1), x[i], target[i], w=weight[i]
-        )[1]
-        torch.testing.assert_close(each_its_own[i], expected / 0.5)
+def test_vmap_over_single_rows():
+    x, q = torch.randn(4, 5), torch.rand(4, 5)
+    for target in (q, torch.randint(5, (4,))):
+        for transform in (lambda f: f, torch.func.grad, torch.func.hessian):
+            ours, theirs = (torch.func.vmap(transform(f))(x, target) for f in (F.cross_entropy, builtin))
+            torch.testing.assert_close(ours, theirs)
+            ours, theirs = (torch.func.vmap(f, (None, 0))(x[0], target) for f in (F.cross_entropy, builtin))
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_saves_two_numbers_per_row():
-    x, target = torch.randn(64, 100), torch.randint(100, (64,))
-    kept: dict[int, Tensor] = {}
-
-    def pack(t: Tensor) -> Tensor:
-        kept[t.data_ptr()] = t
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        F.cross_entropy(x.requires_grad_(), target)
-    extra = [t for t in kept.values() if t.data_ptr() not in (x.data_ptr(), target.data_ptr())]
-    assert sorted(t.numel() for t in extra) == [1, 2 * 64]  # the normalizer of each row, and the scale of the mean
+    x, target = torch.randn(64, 100, requires_grad=True), torch.randint(100, (64,))
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        F.cross_entropy(x, target)
+    extra = {t.data_ptr(): t.numel() for t in saved if t.data_ptr() not in (x.data_ptr(), target.data_ptr())}
+    assert sorted(extra.values()) == [1, 2 * 64]  # the normalizer of each row, and the scale of the mean
 
 
 # in place
@@ -395,66 +280,62 @@ def test_inplace_backward_preserves_other_uses_and_hooks():
 @pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
 @pytest.mark.parametrize("keywords", (*TORCHS, *OURS), ids=str)
 def test_kernels_for_a_subset_of_classes(keywords, probabilities, dtype):
-    keywords = dict(keywords)
+    """The statistics of the parts give those of all classes, by which each part computes its gradient."""
+    keywords = filled(dict(keywords), 11, torch.float64)
     forward, backward, backward_, _ = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
     x, target = problem((6, 11, 3), dtype, probabilities)
-    weight = torch.rand(11, dtype=torch.float64) + 0.5 if keywords.pop("weight", False) else None
-    eps, z, cap = (keywords.get(name, 0.0) for name in ("label_smoothing", "z_loss", "logit_softcap"))
-    exact = x.double().requires_grad_()
-    g = torch.rand(6, 3).to(dtype)
+    exact, g = x.double().requires_grad_(), torch.rand(6, 3).to(dtype)
     wide_target = target.double() if probabilities else target
-    true = reference(exact, wide_target, weight, reduction="none", **keywords)
-    (gradient,) = torch.autograd.grad(true, exact, g.double())
-    u = x.double() if cap == 0.0 else cap * torch.tanh(x.double() / cap)
-    q = wide_target if probabilities else torch.zeros_like(u).scatter_(1, target.clamp(min=0).unsqueeze(1), 1)
-    mass = ((1 - eps) * q + eps / 11) * (1 if weight is None else weight.view(-1, 1))
-    counts = torch.ones_like(true, dtype=torch.bool) if probabilities else target != -100
-    lse = u.logsumexp(1)
-    greatest = u.amax(1)
-    of_all = torch.stack((greatest, (greatest - lse).exp(), mass.sum(1))).flatten(1).t()
-    tolerance = 20 * EPS[dtype]
+    true = reference(exact, wide_target, reduction="none", **{**keywords, "z_loss": 0.0})
+    with_z = reference(exact, wide_target, reduction="none", **keywords)
+    (gradient,) = torch.autograd.grad(with_z, exact, g.double())
+    weight = keywords.get("weight")
+    eps, z, cap = (keywords.get(name, 0.0) for name in ("label_smoothing", "z_loss", "logit_softcap"))
+    parts = []
     for first, last in ((0, 4), (4, 5), (5, 11)):
         these = slice(first, last)
-        part, w = x[:, these], None if weight is None else weight[these].to(torch.promote_types(dtype, torch.float32))
+        w = None if weight is None else weight[these].to(torch.promote_types(dtype, torch.float32))
         own = target[:, these] if probabilities else target - first
-        options = -100 if probabilities else -100 - first, eps
-        nll, statistics, _ = forward(part, own, w, 0, *options, 0.0, cap, False, 11)
-        own_lse, own_mass = u[:, these].logsumexp(1), mass[:, these].sum(1)
-        own_nll = (mass[:, these] * (own_lse.unsqueeze(1) - u[:, these])).sum(1)
-        m, inverse, total = statistics.double().unbind(1)
-        small = EPS[statistics.dtype] * 50
-        torch.testing.assert_close(m - inverse.log(), own_lse.flatten(), rtol=small, atol=small)
-        torch.testing.assert_close(total[counts.flatten()], own_mass[counts], rtol=small, atol=small)
-        assert nll.dtype == statistics.dtype
-        torch.testing.assert_close(nll.double(), own_nll * counts, rtol=small, atol=small)
-        rest = own, w, of_all.to(statistics.dtype), None, 0, *options, z, cap, 11
-        result = backward(g, part, *rest)
-        torch.testing.assert_close(result.double(), gradient[:, these], rtol=tolerance, atol=tolerance)
+        parts.append((x[:, these], own, w, -100 if probabilities else -100 - first))
+    found = [forward(part, own, w, 0, ignored, eps, 0.0, cap, False, 11)[:2] for part, own, w, ignored in parts]
+    statistics = torch.stack([own for _, own in found]).double()
+    assert {nll.dtype for nll, _ in found} == {found[0][1].dtype}
+    greatest, inverse, mass = statistics.unbind(2)
+    lse = greatest - inverse.log()
+    of_all = lse.logsumexp(0)
+    losses = torch.stack([nll.double().flatten() for nll, _ in found]) + mass * (of_all - lse)
+    small = torch.finfo(found[0][0].dtype).eps * 50
+    counts = torch.ones_like(true) if probabilities else target != -100
+    torch.testing.assert_close(losses.sum(0).view(6, 3) * counts, true.detach(), rtol=small, atol=small)
+    whole = torch.stack((greatest.amax(0), (greatest.amax(0) - of_all).exp(), mass.sum(0)), 1).to(found[0][1].dtype)
+    results = []
+    for part, own, w, ignored in parts:
+        rest = own, w, whole, None, 0, ignored, eps, z, cap, 11
+        results.append(backward(g, part, *rest))
         part = part.clone()
         backward_(g, part, *rest)
-        assert torch.equal(part, result)
+        assert torch.equal(part, results[-1])
+    tolerance = 20 * torch.finfo(dtype).eps
+    torch.testing.assert_close(torch.cat(results, 1).double(), gradient, rtol=tolerance, atol=tolerance)
 
 
 # registration
 
 
 def test_kernels_reject_mismatched_arguments():
-    ops = torch.ops.torchnotes
-    x, target = problem((4, 5), torch.float32, False)
-    options = (-100, 0.0, 0.0, 0.0)
+    ops, (x, target) = torch.ops.torchnotes, problem((4, 5), torch.float32, False)
+    options, g = (-100, 0.0, 0.0, 0.0), torch.ones(4)
     _, statistics, scale = ops.cross_entropy(x, target, None, 0, *options, False)
-    with pytest.raises(RuntimeError, match="gradient for every row"):
-        ops.cross_entropy_backward(torch.ones(3), x, target, None, statistics, scale, 0, *options)
-    with pytest.raises(RuntimeError, match="gradient for every row"):
-        ops.cross_entropy_backward(torch.ones(()), x, target, None, statistics, None, 1, *options)
-    with pytest.raises(RuntimeError, match="statistics"):
-        ops.cross_entropy_backward(torch.ones(4), x, target, None, statistics[:2], scale, 0, *options)
-    with pytest.raises(RuntimeError, match="statistics"):
-        ops.cross_entropy_backward(torch.ones(4), x, target, None, statistics.double(), scale, 0, *options)
-    with pytest.raises(RuntimeError, match="size"):
-        ops.cross_entropy_curvature(x[:2], torch.ones(4), x, target, None, statistics, *options)
-    with pytest.raises(RuntimeError, match="scalar type"):
-        ops.cross_entropy_backward(torch.ones(4).double(), x, target, None, statistics, scale, 0, *options)
+    for kernel, arguments, message in (
+        (ops.cross_entropy_backward, (g[:3], x, target, None, statistics, scale, 0), "gradient for every row"),
+        (ops.cross_entropy_backward, (g[0], x, target, None, statistics, None, 1), "gradient for every row"),
+        (ops.cross_entropy_backward, (g, x, target, None, statistics[:2], scale, 0), "statistics"),
+        (ops.cross_entropy_backward, (g, x, target, None, statistics.double(), scale, 0), "statistics"),
+        (ops.cross_entropy_backward, (g.double(), x, target, None, statistics, scale, 0), "scalar type"),
+        (ops.cross_entropy_curvature, (x[:2], g, x, target, None, statistics), "size"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            kernel(*arguments, *options)
 
 
 # errors
@@ -475,25 +356,25 @@ class Subclass(Tensor):
     pass
 
 
+def logits_of(x: Tensor, target: Tensor, weight: Tensor | None = None, **keywords: Any) -> Tensor:
+    return F.linear_cross_entropy(x, torch.eye(5), target, weight=weight, **keywords)
+
+
+BOTH = pytest.mark.parametrize("function", (F.cross_entropy, logits_of), ids=("logits", "linear"))
+
+
+@BOTH
 @pytest.mark.parametrize("keywords", ({}, {"z_loss": 0.1}, {"logit_softcap": 2.0, "reduction": "none"}), ids=str)
-def test_tensor_subclasses_are_preserved(keywords):
+def test_tensor_subclasses_are_preserved(function, keywords):
+    """The generic checks know torch's options only."""
     x, weight = torch.randn(4, 5, requires_grad=True), torch.rand(5)
     for target in (torch.tensor([0, 1, 2, 3]), torch.rand(4, 5)):
-        plain = F.cross_entropy(x, target, weight, **keywords)
+        plain = function(x, target, weight, **keywords)
         for arguments in ((x, target.as_subclass(Subclass), weight), (x, target, weight.as_subclass(Subclass))):
-            loss = F.cross_entropy(*arguments, **keywords)
+            loss = function(*arguments, **keywords)
             assert type(loss) is Subclass
             torch.testing.assert_close(loss.as_subclass(Tensor), plain)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
-            assert gradient.shape == x.shape
-
-
-def error_of(function: Any, *args: Any) -> tuple[type, str] | None:
-    try:
-        function(*args)
-    except Exception as error:
-        return type(error), str(error)
-    return None
+            assert torch.autograd.grad(loss.sum(), x)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("shape", ((3,), (4, 3), (2, 3, 5), (0, 3), (1, 3), (1,)), ids=str)
@@ -503,9 +384,8 @@ def test_mismatched_sizes_raise_torchs_errors(shape):
     for size, dtype in itertools.product(sizes, (torch.int64, torch.float32, torch.int32, torch.bool)):
         target = torch.zeros(size, dtype=dtype)
         for weight in (None, torch.rand(2)):
-            ours, theirs = (error_of(f, x, target, weight) for f in (F.cross_entropy, builtin))
-            if theirs is not None:
-                assert ours is not None
+            ours, theirs = (result_or_error(f, x, target, weight) for f in (F.cross_entropy, builtin))
+            if isinstance(theirs, tuple):
                 assert ours[0] is theirs[0], (size, dtype, weight)
                 assert ours == theirs or weight is not None or theirs[0] is IndexError, (size, dtype)
 
@@ -525,22 +405,12 @@ def test_bad_arguments_raise_torchs_errors():
         (torch.randn(4, 5, 6), torch.randint(5, (4,))),
         (x, t, weight[:3]),
         (x, q, weight[:3]),
-        (x, q, "w"),
-        (x, q, 1.0),
         (x, t, weight[None]),
         (x, t, torch.ones(5).long()),
-        (x, t, "w"),
-        (x, t, 1.0),
         (x, torch.zeros(4, 5).long()),
         (x[0], t[:2]),
         (x[0], t[:1, None]),
         (x[:, :0], t),
-        (x.long(), t),
-        (x + 0j, t),
-        (x, None),
-        (None, t),
-        ("x", t),
-        (x, t.to("meta")),
     ):
         assert outcome(F.cross_entropy, *arguments)[0] is outcome(builtin, *arguments)[0], arguments
     for keywords in (
@@ -553,7 +423,6 @@ def test_bad_arguments_raise_torchs_errors():
         {"reduction": None},
         {"reduction": []},
         {"reduction": 1},
-        {"nonsense": 1},
     ):
         assert outcome(F.cross_entropy, x, t, **keywords)[0] is outcome(builtin, x, t, **keywords)[0], keywords
     assert outcome(F.cross_entropy, x, q, ignore_index=1) == outcome(builtin, x, q, ignore_index=1)
@@ -561,44 +430,43 @@ def test_bad_arguments_raise_torchs_errors():
         F.cross_entropy(x, t, label_smoothing=-0.5)
 
 
-def test_options_accept_numpy_scalars_and_tensors():
+@BOTH
+def test_options_accept_numpy_scalars_and_tensors(function):
     x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
-    layer = torch.randn(5, 5)
     for name, numbers in (
         ("label_smoothing", (np.float32(0.1), np.float16(0.1), np.int64(1), torch.tensor(0.1), torch.tensor(1))),
         ("ignore_index", (np.int64(1), np.int8(1), torch.tensor(1))),
     ):
         for number in numbers:
-            for ours, theirs in (
-                (F.cross_entropy(x, t, **{name: number}), builtin(x, t, **{name: number})),
-                (nn.CrossEntropyLoss(**{name: number})(x, t), builtin(x, t, **{name: number})),
-                (F.linear_cross_entropy(x, layer, t, **{name: number}), builtin(x @ layer.T, t, **{name: number})),
-            ):
-                torch.testing.assert_close(ours, theirs)
-            leaf = x.clone().requires_grad_()
+            option, leaf = {name: number}, x.clone().requires_grad_()
+            expected = builtin(x, t, **option)
+            torch.testing.assert_close(function(x, t, **option), expected)
+            torch.testing.assert_close(nn.CrossEntropyLoss(**option)(x, t), expected)
             with torch.autocast("cpu"):
-                loss = F.cross_entropy(leaf, t, **{name: number})
+                loss = function(leaf, t, **option)
             (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
-            by_func = torch.func.grad(lambda x, **kw: F.cross_entropy(x, t, **kw))(x, **{name: number})
-            torch.testing.assert_close(gradient.detach(), by_func)
+            by_func = torch.func.grad(lambda x, **kw: function(x, t, **kw))(x, **option)
+            torch.testing.assert_close(gradient.detach(), by_func, **({} if function is F.cross_entropy else ROUNDED))
     for name, bad in (
         ("label_smoothing", (torch.tensor([0.1]), torch.tensor(0.1, requires_grad=True), np.array(0.1), "0.1")),
         ("ignore_index", (np.float32(1), torch.tensor(1.0), True, 1.0)),
     ):
         for number in bad:
-            assert outcome(F.cross_entropy, x, t, **{name: number})[0] is TypeError
+            assert outcome(function, x, t, **{name: number})[0] is TypeError
             assert outcome(builtin, x, t, **{name: number})[0] is TypeError
 
 
-def test_rejects_invalid_additional_options():
+@BOTH
+def test_rejects_invalid_additional_options(function):
     x, t = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
-    for cap in (0, -1.0):
-        with pytest.raises(ValueError, match="logit_softcap must be positive"):
-            F.cross_entropy(x, t, logit_softcap=cap)
-    with pytest.raises(ValueError, match="empty must be 'nan' or 'zero'"):
-        F.cross_entropy(x, t, empty="x")
-    with pytest.raises(TypeError):
-        F.cross_entropy(x, t, z_loss="x")
+    for options, error, message in (
+        ({"logit_softcap": 0}, ValueError, "logit_softcap must be positive"),
+        ({"logit_softcap": -1.0}, ValueError, "logit_softcap must be positive"),
+        ({"empty": "x"}, ValueError, "empty must be 'nan' or 'zero'"),
+        ({"z_loss": "x"}, TypeError, None),
+    ):
+        with pytest.raises(error, match=message):
+            function(x, t, **options)
     with pytest.raises(TypeError, match=r"dense floating-point input, got torch\.complex64"):
         F.cross_entropy(x + 0j, t, z_loss=0.1)
 
@@ -635,13 +503,11 @@ def test_cross_entropy_is_convex():
     """v^T H v = sum y^ v^2 - (sum y^ v)^2 >= 0, and no eigenvalue of H is negative (row 15)."""
     for scale in (0.1, 1.0, 10.0):
         z, v = scale * torch.randn(200, 7, dtype=torch.float64), torch.randn(200, 7, dtype=torch.float64)
-        target = torch.randint(7, (200,))
-        hessians = torch.func.vmap(torch.func.hessian(F.cross_entropy))(z, target)
+        hessians = torch.func.vmap(torch.func.hessian(F.cross_entropy))(z, torch.randint(7, (200,)))
         assert torch.linalg.eigvalsh(hessians).min() > -1e-14
-        quadratic = torch.einsum("ni,nij,nj->n", v, hessians, v)
         predicted = F.softmax(z, 1)
         exact = (predicted * v**2).sum(1) - (predicted * v).sum(1) ** 2
-        torch.testing.assert_close(quadratic, exact, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(torch.einsum("ni,nij,nj->n", v, hessians, v), exact, rtol=1e-10, atol=1e-14)
         assert (exact > -1e-15).all()
 
 

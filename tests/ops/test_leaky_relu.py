@@ -21,14 +21,6 @@ def test_derivative_of_the_notes():
         assert torch.equal(first, torch.tensor([a, a, a, 1, 1], dtype=torch.float64))
 
 
-def test_slope_1_is_the_identity():
-    x = torch.randn(100, dtype=torch.float64, requires_grad=True)
-    y = F.leaky_relu(x, 1)
-    (first,) = torch.autograd.grad(y.sum(), x)
-    assert torch.equal(y, x)
-    assert torch.equal(first, torch.ones(100, dtype=torch.float64))
-
-
 def test_in_place_with_a_negative_slope_is_exact():
     """torch rejects this backward pass."""
     x = torch.tensor([-2.0, -0.5, 0.4, 3.0], dtype=torch.float64, requires_grad=True)

@@ -1,5 +1,6 @@
 """linear with its optional activation."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -9,9 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchnotes.functional as F
-from checks import ACTIVATIONS, TOLERANCE, activated, doubled, outcome, values
+from checks import ACTIVATIONS, activated, outcome, values
 from generic import checked
 from torchnotes.testing.operations.linear import LINEAR
+from torchnotes.testing.values import check_error
 
 KERNELS = ("linear", "linear_backward")
 SLOPE = 0.2
@@ -46,55 +48,29 @@ def run(function, tensors, grad, activation) -> tuple[Tensor, ...]:
     return y.detach(), *torch.autograd.grad(y, wanted, grad)
 
 
-def assert_agrees(tensors, grad, activation) -> None:
-    """Compares with float64. Allows a few roundings of the largest value, and 1.25 times torch's error."""
-    result, theirs = run(ours, tensors, grad, activation), run(builtin, tensors, grad, activation)
-    exact = run(builtin, doubled(tensors), grad.double(), activation)
-    assert result[0].stride() == theirs[0].stride()
-    for mine, other, true in zip(result, theirs, exact, strict=True):
-        assert (mine.dtype, mine.shape) == (other.dtype, other.shape)
-        if true.numel() > 0:
-            rtol, atol = TOLERANCE[mine.dtype]
-            allowed = atol + rtol * (true.abs() + true.abs().max()) + 1.25 * (other.double() - true).abs()
-            assert ((mine.double() - true).abs() <= allowed).all(), (mine.double() - true).abs().max()
-
-
 # values and layouts
 
 
-@pytest.mark.parametrize("sizes", ((4100, 33, 40), (130, 257, 200), (300, 300, 300)), ids=str)
-@pytest.mark.parametrize("transpose", (False, True))
-def test_large_products(transpose, sizes, device):
-    """Large enough for the matrix product of large sizes and for several chunks of columns."""
-    rows, of_x, of_y = sizes
-    *tensors, grad = inputs((rows,), of_x, of_y, torch.float32, device)
-    if transpose:
-        tensors[:2] = (t.t().contiguous().t() for t in tensors[:2])
-    for activation in (None, "tanh"):
-        result, theirs = run(ours, tensors, grad, activation), run(builtin, tensors, grad, activation)
-        exact = run(builtin, doubled(tensors), grad.double(), activation)
-        for mine, other, true in zip(result, theirs, exact, strict=True):
-            error = (mine.double() - true).abs().max()
-            # Both products add in different blocks, so that the largest of thousands of random errors differ.
-            assert error <= 3 * (other.double() - true).abs().max() + 1e-7 * true.abs().max()
+def transposed(maker):
+    return lambda shape: maker(shape).detach().t().contiguous().t().requires_grad_()
 
 
-def test_many_rows(dtype, device):
-    """Enough rows that the bias gradient is summed in several chunks, and each of these in blocks."""
-    *tensors, grad = inputs((4100,), 3, 40, dtype, device)
-    for activation in ("leaky_relu", "tanh"):
-        assert_agrees(tensors, grad, activation)
+@pytest.mark.parametrize("size", ((500, 300), (4100, 33), (130, 257), (300, 300)), ids=str)
+def test_error_of_large_products_is_no_larger_than_torchs(size, dtype, device):
+    """These use another library, the product of large sizes, and several chunks of columns."""
+    layouts = {name: transposed(LINEAR["linear"].arguments[name]) for name in ("input", "weight")}
+    options = (*LINEAR["linear"].options, layouts, {"activation": "tanh", **layouts})
+    check_error(dataclasses.replace(LINEAR["linear"], many=size, options=options), dtype, device)
 
 
 def test_a_tied_and_transposed_weight(device):
     x, weight, *_ = inputs(device=device)
     weight.requires_grad_()
+    gradients = []
     for function in (ours, builtin):
         hidden = function(x, weight, None, "tanh")
-        function(hidden, weight.t(), None, "sigmoid").sum().backward()
-        if function is ours:
-            first, weight.grad = weight.grad, None
-    torch.testing.assert_close(first, weight.grad)
+        gradients.append(torch.autograd.grad(function(hidden, weight.t(), None, "sigmoid").sum(), weight))
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -107,20 +83,6 @@ def test_special_values(special, activation, dtype, device):
         *operands, g = tensors
         results = (run(function, operands, g, activation) for function in (ours, builtin))
         torch.testing.assert_close(*results, equal_nan=True, rtol=1e-5, atol=2 * torch.finfo(dtype).eps)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("rounded_to", (torch.float32, torch.bfloat16, torch.float16), ids=str)
-@pytest.mark.parametrize("sizes", ((500, 60, 70), (500, 300, 200)), ids=str)
-def test_error_is_no_larger_than_torchs(sizes, activation, rounded_to, device):
-    """Large products use another library."""
-    rows, *features = sizes
-    *tensors, grad = inputs((rows,), *features, rounded_to, device)
-    result, theirs = run(ours, tensors, grad, activation), run(builtin, tensors, grad, activation)
-    exact = run(builtin, doubled(tensors), grad.double(), activation)
-    for mine, other, true in zip(result, theirs, exact, strict=True):
-        ours_errs, theirs_errs = ((got.double() - true).square().mean().sqrt() for got in (mine, other))
-        assert ours_errs <= 1.1 * theirs_errs  # the errors of a few thousand roundings vary randomly
 
 
 # derivatives
@@ -139,58 +101,33 @@ class _Calls(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("activation", (None, "sigmoid"))
-def test_computes_only_the_gradients_that_are_needed(activation, device):
+def test_the_kernel_computes_only_the_gradients_that_are_needed(activation, device):
+    """The generic checks compare these gradients with the reference."""
     for subset in itertools.product((True, False), repeat=3):
+        if not any(subset):
+            continue
         x, weight, bias, grad = inputs(device=device)
         operands = [t.requires_grad_(wanted) for t, wanted in zip((x, weight, bias), subset, strict=True)]
         y = ours(*operands, activation=activation)
-        assert y.requires_grad == any(subset)
-        if not any(subset):
-            continue
         wanted = [t for t in operands if t.requires_grad]
-        expected = torch.autograd.grad(builtin(*operands, activation=activation), wanted, grad)
-        with _Calls() as calls:
-            gradients = torch.autograd.grad(y, wanted, grad, retain_graph=True)
-        torch.testing.assert_close(gradients, expected)
-        (backward,) = (args for name, args in calls.seen if "linear_backward" in name)
-        assert tuple(backward[-1]) == subset
-        with _Calls() as calls:
-            torch.autograd.grad(y, wanted[-1:], grad)
-        (backward,) = (args for name, args in calls.seen if "linear_backward" in name)
-        assert sum(backward[-1]) == 1
-        second = torch.autograd.grad(ours(*operands, activation=activation), wanted, grad, create_graph=True)
-        torch.testing.assert_close(second, expected)
-        theirs = torch.autograd.grad(builtin(*operands, activation=activation), wanted, grad, create_graph=True)
-        for one, other in zip(second, theirs, strict=True):
-            if other.requires_grad:
-                found = (
-                    torch.autograd.grad(
-                        first.sum(), wanted, retain_graph=True, allow_unused=True, materialize_grads=True
-                    )
-                    for first in (one, other)
-                )
-                torch.testing.assert_close(*found)
+        for some in (wanted, wanted[-1:]):
+            with _Calls() as calls:
+                torch.autograd.grad(y, some, grad, retain_graph=True)
+            (backward,) = (args for name, args in calls.seen if "linear_backward" in name)
+            assert backward[-1] == [any(t is each for each in some) for t in operands]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("leading", ((5,), (2, 3)), ids=str)
-def test_saves_only_the_input_and_the_output(leading, activation, device):
+def test_saves_only_what_the_wanted_gradients_need(leading, activation, device):
     for subset in itertools.product((True, False), repeat=3):
-        kept: list[Tensor] = []
-
-        def pack(t: Tensor, kept: list = kept) -> Tensor:
-            kept.append(t)
-            return t
-
-        *operands, _ = inputs(leading, device=device)
-        for t, wanted in zip(operands, subset, strict=True):
-            t.requires_grad_(wanted)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        saved: list[Tensor] = []
+        x, weight, bias, _ = inputs(leading, device=device)
+        operands = [t.requires_grad_(wanted) for t, wanted in zip((x, weight, bias), subset, strict=True)]
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t) or t, lambda t: t):
             y = ours(*operands, activation=activation)
-        x, weight, _ = operands
-        allowed = [t for t, keeps in ((weight, subset[0]), (x, subset[1]), (y, activation is not None and any(subset)))
-                   if keeps]  # fmt: skip
-        assert sorted(t.data_ptr() for t in kept) == sorted(t.data_ptr() for t in allowed)
+        needed = (weight, subset[0]), (x, subset[1]), (y, activation is not None and any(subset))
+        assert sorted(t.data_ptr() for t in saved) == sorted(t.data_ptr() for t, needs in needed if needs)
 
 
 def test_operations_are_counted():
@@ -209,16 +146,12 @@ def test_operations_are_counted():
 # unusual tensors and errors
 
 
-def test_subclasses_and_distributed_tensors(tmp_path):
+def test_distributed_tensors(tmp_path):
     from torch import distributed
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
 
-    class Subclass(torch.Tensor):
-        pass
-
     x, weight, bias, _ = inputs()
     expected = builtin(x, weight, bias, "tanh")
-    assert type(ours(x.as_subclass(Subclass), weight, bias, "tanh")) is Subclass
     distributed.init_process_group(
         "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
     )
@@ -275,22 +208,12 @@ def test_out_matches_torch():
 
 
 def test_bad_arguments_raise_torchs_errors():
-    x, weight, bias, _ = inputs(dtype=torch.float32)
-    for i in range(3):
-        for bad in ("x", [1.0, 2.0], 1.0, object(), *(() if i == 2 else (None,))):
-            arguments = [x, weight, bias]
-            arguments[i] = bad
-            assert outcome(ours, *arguments)[0] is outcome(builtin, *arguments)[0] is TypeError
-        for dtype in (torch.float64, torch.bfloat16, torch.int64):
-            arguments = [x, weight, bias]
-            arguments[i] = arguments[i].to(dtype)
-            assert outcome(ours, *arguments, "relu") == outcome(builtin, *arguments, "relu")
-        if i != 1:  # torch accepts a weight on the meta device
-            arguments = [x, weight, bias]
-            arguments[i] = arguments[i].to("meta")
-            assert outcome(ours, *arguments) == outcome(builtin, *arguments)
+    for i, dtype in itertools.product(range(3), (torch.float64, torch.bfloat16, torch.int64)):
+        arguments = inputs(dtype=torch.float32)[:3]
+        arguments[i] = arguments[i].to(dtype)
+        assert outcome(ours, *arguments, "relu") == outcome(builtin, *arguments, "relu")
+    x, weight, *_ = inputs(dtype=torch.float32)
     assert outcome(F.linear, x)[0] is TypeError
-    assert outcome(F.linear, x, weight, nonsense=1)[0] is TypeError
     for bad in ("gelu", 1, torch.relu):
         with pytest.raises(ValueError, match=r"activation must be one of None, 'relu'.*Got: "):
             F.linear(x, weight, activation=bad)

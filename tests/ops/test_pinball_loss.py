@@ -6,7 +6,8 @@ import torch
 
 import torchnotes.functional as F
 from generic import checked
-from torchnotes.testing.operations.losses import LOSSES, pinball_loss
+from torchnotes.testing.operations.losses import LOSSES, of_quantiles, positive
+from torchnotes.testing.values import agree
 
 
 @checked(LOSSES["pinball_loss"])
@@ -42,17 +43,10 @@ def test_any_number_of_quantiles(quantiles, n, dtype, device):
     """Fewer than the lanes of a SIMD vector, more, and more than a block of elements."""
     if quantiles * n > 200_000:
         return
-    taus = torch.linspace(0.01, 0.99, quantiles).tolist()
-    f = torch.randn(n, quantiles).to(device, dtype).requires_grad_()
-    y, w = torch.randn(n).to(device, dtype), torch.rand(n).to(device, dtype)
-    f64 = f.detach().double().requires_grad_()
+    operation, taus = LOSSES["pinball_loss"], torch.linspace(0.01, 0.99, quantiles).tolist()
     for reduction in ("none", "mean"):
-        loss = F.pinball_loss(f, y, taus, weight=w, reduction=reduction)
-        exact = pinball_loss(f64, y.double(), taus, w.double(), reduction)
-        tolerance = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
-        torch.testing.assert_close(loss.double(), exact, rtol=tolerance, atol=tolerance)
-        grads = torch.autograd.grad(loss.sum(), f)[0].double(), torch.autograd.grad(exact.sum(), f64)[0]
-        torch.testing.assert_close(*grads, rtol=tolerance, atol=tolerance / 1000)
+        options = {**of_quantiles(*taus), "weight": positive, "reduction": reduction}
+        agree(operation, options, operation.sample(options, (n,), dtype, device))
 
 
 def test_smoothed_loss_is_convex_and_converges():
@@ -75,25 +69,25 @@ def test_numpy_quantiles():
 
 
 def test_bad_arguments():
-    f, y = torch.randn(4, 3), torch.randn(4)
+    f, y, three = torch.randn(4, 3), torch.randn(4), (0.1, 0.5, 0.9)
     for bad in (0.0, 1.0, -0.5, 1.5, float("nan")):
         with pytest.raises(ValueError, match=f"quantiles must lie between 0 and 1, got {bad}"):
             F.pinball_loss(y, y, bad)
         with pytest.raises(ValueError, match=f"got {bad}"):
             F.pinball_loss(f, y, (0.5, bad, 0.2))
-    for shapes in ((f, y, 0.5), (y, y, (0.1, 0.5)), (f, y, (0.1, 0.5)), (y, f, 0.5)):
-        with pytest.raises(ValueError, match="Input size"):
-            F.pinball_loss(*shapes)
-    with pytest.raises(ValueError, match="Weight size"):
-        F.pinball_loss(f, y, (0.1, 0.5, 0.9), weight=f)
-    for bad in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="smoothing"):
-            F.pinball_loss(y, y, smoothing=bad)
-    for args, name in (((None, y), "input"), ((y, [1.0]), "target")):
-        with pytest.raises(TypeError, match=name):
-            F.pinball_loss(*args)
-    with pytest.raises((TypeError, ValueError)):
-        F.pinball_loss(y, y, "0.5")
+    for arguments, options, error, message in (
+        ((f, y, 0.5), {}, ValueError, "Input size"),
+        ((y, y, (0.1, 0.5)), {}, ValueError, "Input size"),
+        ((f, y, (0.1, 0.5)), {}, ValueError, "Input size"),
+        ((y, f, 0.5), {}, ValueError, "Input size"),
+        ((f, y, three), {"weight": f}, ValueError, "Weight size"),
+        *(((y, y), {"smoothing": bad}, ValueError, "smoothing") for bad in (-1.0, float("inf"), float("nan"))),
+        ((None, y), {}, TypeError, "input"),
+        ((y, [1.0]), {}, TypeError, "target"),
+        ((y, y, "0.5"), {}, (TypeError, ValueError), None),
+    ):
+        with pytest.raises(error, match=message):
+            F.pinball_loss(*arguments, **options)
 
 
 # Row 16

@@ -1,4 +1,4 @@
-"""Tests of softmax and log_softmax that the generic checks do not cover."""
+"""Tests of softmax, log_softmax and cross_entropy that the generic checks do not cover."""
 
 import itertools
 
@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from checks import rows_of_every_kind, values
+from checks import values
 from torchnotes.testing.layouts import LAYOUTS
-from torchnotes.testing.operation import Operation
+from torchnotes.testing.operation import Operation, cast, described
+from torchnotes.testing.operations import OPERATIONS
+from torchnotes.testing.operations.cross_entropy import NONE, probabilities_with_gradient
 from torchnotes.testing.operations.rows import ROWS
-from torchnotes.testing.values import agree
+from torchnotes.testing.values import agree, output_of
 
+OF_ROWS = (
+    ("softmax", {}),
+    ("log_softmax", {}),
+    ("cross_entropy", NONE),
+    ("cross_entropy", {**NONE, "label_smoothing": 0.1}),
+    ("cross_entropy", {**NONE, "target": probabilities_with_gradient}),
+)
 BOTH = pytest.mark.parametrize("operation", ROWS.values(), ids=ROWS)
 
 
@@ -23,23 +32,27 @@ def test_every_layout_along_every_dimension(operation: Operation, dtype, device)
         agree(operation, {"dim": dim}, {"input": x, "dim": dim})
 
 
-@BOTH
 @pytest.mark.kernels
-def test_error_of_rows_with_a_large_mean_is_no_larger_than_torchs(operation: Operation, dtype, device):
+@pytest.mark.parametrize(("name", "options"), OF_ROWS, ids=[f"{name} {described(each)}" for name, each in OF_ROWS])
+def test_error_of_rows_of_every_kind_is_no_larger_than_torchs(name, options, dtype, device):
+    """Logits of every magnitude up to 1e4, with a large mean, and with one finite logit."""
     if dtype == torch.float64:  # there is no wider reference
         return
-    x = rows_of_every_kind().to(dtype)
-    grad = torch.randn_like(x)
-    exact = operation.results(operation.reference, {"input": x.double().requires_grad_()}, grad.double())
-    sample = {"input": x.to(device).requires_grad_(), "dim": -1}
-    ours, theirs = (operation.results(f, sample, grad.to(device)) for f in (operation.function, operation.builtin))
-    for name, true in exact.items():
-        error, builtins = ((got[name].cpu().double() - true).abs().nan_to_num() for got in (ours, theirs))
-        for kind in torch.arange(len(x)).split(20):
-            # The largest of 20,000 errors is random.
-            one_rounding = torch.finfo(dtype).eps * true[kind].abs().nan_to_num(neginf=0).max()
-            assert error[kind].max() <= 1.25 * builtins[kind].max() + one_rounding
-            assert error[kind].mean() <= 1.1 * builtins[kind].mean() + 1e-3 * one_rounding
+    operation, ordinary = OPERATIONS[name], torch.randn(200, 1000, dtype=torch.float64)
+    masked = torch.full((4, 1000), -torch.inf, dtype=torch.float64)
+    masked[range(4), (0, 500, 998, 999)] = torch.tensor([0.0, 5.0, -1e4, 1e4], dtype=torch.float64)
+    for rows in (ordinary, 100 * ordinary, ordinary + 1e4, ordinary - 1e4, masked):
+        sample = operation.sample(options, tuple(rows.shape)) | {"input": rows.requires_grad_()}
+        sample = cast(sample, dtype, device)
+        g = torch.randn(output_of(operation, sample).shape).to(device, dtype)
+        exact = operation.results(operation.reference, operation.widened(sample), g.double())
+        ours, theirs = (operation.results(f, sample, g) for f in (operation.function, operation.builtin))
+        for result, true in exact.items():
+            error, builtins = ((got[result].double() - true).abs().nan_to_num() for got in (ours, theirs))
+            one_rounding = torch.finfo(dtype).eps * true.abs().nan_to_num(neginf=0, posinf=0).max()
+            # The largest of 200,000 errors is random.
+            assert error.max() <= 1.25 * builtins.max() + one_rounding, result
+            assert error.mean() <= 1.1 * builtins.mean() + (1e-3 if error.numel() > 1000 else 1e-2) * one_rounding
 
 
 @BOTH

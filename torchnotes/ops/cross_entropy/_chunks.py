@@ -248,6 +248,11 @@ def pull_back(
             x = arguments[i]
             moved[i] = x.view_as(x) if graph and x.requires_grad else x.detach().requires_grad_()
         results = function(*moved)
+        pairs = zip(results, g, strict=True) if isinstance(results, tuple) else [(results, g)]
+        moved_by = [(result, v) for result, v in pairs if result.requires_grad]
+        if not moved_by:
+            return tuple(torch.zeros_like(arguments[i]) for i in moving)
+        results, g = zip(*moved_by, strict=True)
         return torch.autograd.grad(
             results, [moved[i] for i in moving], g, create_graph=graph, allow_unused=True, materialize_grads=True
         )

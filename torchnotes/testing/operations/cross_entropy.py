@@ -1,6 +1,7 @@
 """cross_entropy, and linear_cross_entropy after a product."""
 
 import itertools
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,10 +56,6 @@ def per_class(shape: Shape) -> Tensor:
     return torch.rand(_classes(shape), dtype=torch.float64) + 0.1
 
 
-def per_class_with_gradient(shape: Shape) -> Tensor:
-    return per_class(shape).requires_grad_()
-
-
 def reference(
     input: Tensor,
     target: Tensor,
@@ -98,16 +95,18 @@ def reference(
     return losses.sum() / (row_weight.sum() if reduction == "mean" else 1)
 
 
-def after_product(
-    input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None = None, options: Any = None, **rest: Any
-) -> Tensor:
-    return reference(torch_F.linear(input, linear_weight, linear_bias), **rest)
+def _after_product(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def after_product(
+        input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Any = None, options: Any = None, **rest: Any
+    ) -> Tensor:
+        bias = None if linear_bias is None else linear_bias.flatten()
+        logits = torch_F.linear(input, linear_weight.flatten(0, -2), bias)
+        return loss(logits.unflatten(-1, linear_weight.shape[:-1]), target, **rest)
+
+    return after_product
 
 
-def _torchs_after_product(
-    input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None = None, options: Any = None, **rest: Any
-) -> Tensor:
-    return torch_F.cross_entropy(torch_F.linear(input, linear_weight, linear_bias), **rest)
+after_product = _after_product(reference)
 
 
 def _logits(shape: Shape) -> Shape:
@@ -125,6 +124,19 @@ def layer(shape: Shape) -> Tensor:
 
 def layer_bias(shape: Shape) -> Tensor:
     return torch.randn(2 * shape[-1], dtype=torch.float64).requires_grad_()
+
+
+def _several(maker: Any) -> Any:
+    """Of layers with three outputs for each class."""
+    return lambda shape: maker((*_logits(shape), 3))
+
+
+def several_layers(shape: Shape) -> Tensor:
+    return torch.stack([layer(shape).detach() for _ in range(3)], 1).requires_grad_()
+
+
+def several_biases(shape: Shape) -> Tensor:
+    return torch.randn(2 * shape[-1], 3, dtype=torch.float64).requires_grad_()
 
 
 def chunks(shape: Shape) -> SimpleNamespace:
@@ -184,7 +196,6 @@ CROSS_ENTROPY = {
         saves=SAVES,
         saves_besides=lambda shape: 3 * torch.Size(_rows(shape)).numel() + 1,  # and the scale of the mean
         output_strides=False,
-        gradient_strides=False,
         mixes_dtypes=True,
         unchecked={"mismatched_operands": "tests/ops/test_cross_entropy.py"},
         # The largest error is that of one logit among 60,000.
@@ -203,17 +214,19 @@ CROSS_ENTROPY = {
             {"linear_bias": layer_bias},
             {**SUM, "label_smoothing": 0.2},
             NONE,
-            {"target": _of_logits(probabilities)},
+            {"target": _of_logits(probabilities_with_gradient)},
+            {"linear_weight": several_layers, "linear_bias": several_biases, "target": _several(indices)},
             {"z_loss": 0.1},
             {"logit_softcap": 3.0},
         ),
         more_options=(
             {"options": None, "linear_bias": layer_bias},
             {"weight": _of_logits(per_class)},
+            {"linear_weight": several_layers, "target": _several(probabilities), **NONE},
             {"target": _of_logits(nonnegative), "ignore_index": 0, **SUM},
             {"target": _of_logits(no_class), "empty": "zero"},
         ),
-        shapes=((1, 1), (4, 5), (40, 10), (3, 100), (65, 7)),
+        shapes=((1, 1), (0, 5), (4, 5), (40, 10), (3, 100), (65, 7)),
         small=(3, 2),
         laid_out=((6, 35),),
         lengths=tuple((rows, n) for n in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 129) for rows in (1, 2, 33)),
@@ -224,7 +237,7 @@ CROSS_ENTROPY = {
             for layer, rows in (((32, 100), (8, 256)), ((64, 1000), (32, 2048)), ((512, 32000), (64, 2048)))
             for n in rows
         ),
-        builtin=_torchs_after_product,
+        builtin=_after_product(torch_F.cross_entropy),
         beyond_torch=("z_loss", "logit_softcap", "empty"),
         output_strides=False,
         gradient_strides=False,

@@ -14,7 +14,7 @@ from ..operation import Operation, Options, Shape
 ENDINGS: tuple[Options, ...] = tuple(
     {"activation": name, **({"negative_slope": 0.2} if info.takes_slope else {})} for name, info in ACTIVATIONS.items()
 )
-OUTPUTS = {1: 17, 2: 64, 5: 130, 7: 15, 16: 16, 33: 31, 64: 1}  # of layers with so many inputs; 3 with any other number
+OUTPUTS = {1: 17, 2: 64, 5: 130, 7: 15, 16: 16, 33: 31, 60: 70, 64: 1, 257: 200, 300: 200}  # of so many inputs; else 3
 
 
 def activated(z: Tensor, activation: str | None = None, negative_slope: float = 0.01) -> Tensor:
@@ -57,7 +57,7 @@ LINEAR = {
             {"bias": None, "activation": "tanh"},
             {"activation": "leaky_relu", "negative_slope": -0.3},
         ),
-        shapes=((4,), (1, 4), (5, 4), (0, 4), (2, 3, 4), (2, 0, 3, 4), (2, 3, 1, 2, 4), (4, 0), (4100, 3)),
+        shapes=((4,), (1, 4), (5, 4), (0, 4), (2, 3, 4), (2, 0, 3, 4), (2, 3, 1, 2, 4), (4, 0), (4100, 2)),
         small=(2, 3),
         laid_out=((2, 3, 5, 4), (6, 9)),
         lengths=tuple((rows, n) for n in (1, 2, 3, 5, 7, 15, 16, 17, 33, 64) for rows in (1, 31, 33, 200)),

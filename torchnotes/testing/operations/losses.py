@@ -113,7 +113,7 @@ def pinball_loss(
     return _reduced(loss * weight, reduction, weight.sum()).to(input.dtype)
 
 
-def _quantiles(*taus: float) -> Options:
+def of_quantiles(*taus: float) -> Options:
     return {"input": lambda shape: normal((*shape, len(taus))), "quantiles": taus}
 
 
@@ -195,10 +195,10 @@ LOSSES = {
         F.pinball_loss,
         pinball_loss,
         options=(
-            *_every_reduction({}, {**_quantiles(*TENTHS), "weight": positive}),
-            {**_quantiles(0.1, 0.5, 0.9), **NONE},
+            *_every_reduction({}, {**of_quantiles(*TENTHS), "weight": positive}),
+            {**of_quantiles(0.1, 0.5, 0.9), **NONE},
             {"quantiles": 0.9, "weight": positive},
-            {**_quantiles(0.3), "smoothing": 0.7, **SUM},
+            {**of_quantiles(0.3), "smoothing": 0.7, **SUM},
             {"quantiles": 0.2, "smoothing": 0.7, **NONE},
         ),
         more_options=({"target": normal}, {"weight": weight_with_gradient}),
