@@ -56,7 +56,12 @@ def traceable(x: Any) -> bool:
 def autocasts(x: torch.Tensor) -> bool:
     """Whether autocast is enabled for operations on x."""
     device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return _has_autocast(device) and torch.is_autocast_enabled(device)
+
+
+@torch.compiler.assume_constant_result  # torch 2.11 cannot trace it
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
 
 
 def kernel(name: str) -> Callable[..., Any]:
