@@ -8,8 +8,9 @@ from torch import Tensor
 
 from torchnotes.testing.operations.activations import ACTIVATIONS
 
+from . import timing
 from .accuracy import Accuracy, Function
-from .timing import OURS, Case, Contender, Problem, against, compiled, differentiated, widened
+from .timing import OURS, Case, Contender, Problem, against, compiled
 
 FORWARD = 2  # number of tensors moved: reads x, writes y
 BACKWARD = 3  # reads the gradient of y and the saved tensor, writes the gradient of x
@@ -51,10 +52,7 @@ def forward(
 
 def forward_backward(functions: dict[str, Function], size: int, dtype: torch.dtype, device: torch.device) -> Problem:
     x = torch.randn(size, dtype=dtype, device=device, requires_grad=True)
-    g = torch.randn_like(x)
-    contenders = {name: differentiated(function, (x,), g) for name, function in functions.items()}
-    exact = differentiated(functions["eager"], widened(x), g.double())
-    return Problem(contenders, exact, (FORWARD + BACKWARD) * x.nbytes)
+    return timing.forward_backward(functions, (x,), torch.randn_like(x), (FORWARD + BACKWARD) * x.nbytes)
 
 
 BENCHMARKS = {name: partial(activation, name) for name in ACTIVATIONS}

@@ -11,7 +11,8 @@ from torch.nn.functional import linear as builtin
 from torchnotes.functional import linear
 from torchnotes.testing.operations import OPERATIONS
 
-from .timing import Case, Problem, against, differentiated, suffix, widened
+from . import timing
+from .timing import Case, Problem, against, suffix
 
 Shape = tuple[int, ...]
 
@@ -33,16 +34,11 @@ def forward_backward(
     sizes = (rows, inputs), (outputs, inputs), (outputs,), (rows, outputs)
     scales = 1, inputs**-0.5, 1, 1
     *operands, g = (scale * torch.randn(s, dtype=dtype, device=device) for s, scale in zip(sizes, scales, strict=True))
-
-    def leaves() -> tuple[Tensor, ...]:
-        return tuple(x.detach().requires_grad_() for x in operands)
-
-    functions = against(partial(linear, activation=activation), eager)
-    contenders = {name: differentiated(layer, leaves(), g) for name, layer in functions.items()}
-    exact = differentiated(eager, widened(*leaves()), g.double())
+    leaves = [x.requires_grad_() for x in operands]
     # forward: x, W, b and y; backward: g, y and delta, then delta and W for dx, and delta and x for dW
     bytes_moved = dtype.itemsize * (4 * rows * inputs + 6 * rows * outputs + 3 * inputs * outputs)
-    return Problem(contenders, exact, bytes_moved, ALLOWED[dtype])
+    functions = against(partial(linear, activation=activation), eager)
+    return timing.forward_backward(functions, leaves, g, bytes_moved, ALLOWED[dtype])
 
 
 def case(shape: Shape, activation: str | None, dtype: torch.dtype = torch.float32) -> Case:

@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy, linear
 from torchnotes.functional import linear_cross_entropy
 from torchnotes.testing.operations import OPERATIONS
 
-from .timing import Case, Problem, against, differentiated, widened
+from . import timing
+from .timing import Case, Problem, against
 
 
 def plain(x: Tensor, W: Tensor, target: Tensor) -> Tensor:
@@ -26,8 +27,7 @@ def forward_backward(in_features: int, classes: int, size: int, dtype: torch.dty
     if hasattr(torch.nn, "LinearCrossEntropyOptions"):  # new in torch 2.13
         options = torch.nn.LinearCrossEntropyOptions()
         functions["chunked"] = partial(torch.nn.functional.linear_cross_entropy, options=options)
-    contenders = {name: differentiated(function, (x, W, target), g) for name, function in functions.items()}
-    return Problem(contenders, differentiated(plain, widened(x, W, target), g.double()), 2 * (x.nbytes + W.nbytes))
+    return timing.forward_backward(functions, (x, W, target), g, 2 * (x.nbytes + W.nbytes))
 
 
 def cases() -> tuple[Case, ...]:

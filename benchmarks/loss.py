@@ -8,8 +8,9 @@ from torch import Tensor
 
 from torchnotes.testing.operations import OPERATIONS
 
+from . import timing
 from .accuracy import Accuracy, Function
-from .timing import OURS, Case, Problem, against, differentiated, widened
+from .timing import OURS, Case, Problem, against
 
 Loss = Callable[..., Tensor]  # called with input, target and reduction
 Inputs = Callable[[int], tuple[Tensor, Tensor]]
@@ -50,10 +51,8 @@ def forward_backward(
     x.requires_grad_()
     g = torch.ones((), dtype=dtype, device=device) if reduction == "mean" else torch.randn_like(x)
     losses = {name: partial(function, reduction=reduction) for name, function in functions.items()}
-    contenders = {name: differentiated(loss, (x, y), g) for name, loss in losses.items()}
     each = 0 if reduction == "mean" else 2 * x.nbytes  # the losses and their gradients
-    exact = differentiated(losses["eager"], widened(x, y), g.double())
-    return Problem(contenders, exact, READS * (x.nbytes + y.nbytes) + x.nbytes + each)
+    return timing.forward_backward(losses, (x, y), g, READS * (x.nbytes + y.nbytes) + x.nbytes + each)
 
 
 def of_torch(name: str, inputs: Inputs) -> tuple[Case | Accuracy, ...]:

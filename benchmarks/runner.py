@@ -1,15 +1,18 @@
-"""Runs all benchmarks one after the other, each in a separate process."""
+"""Runs benchmarks one after the other. Each is a separate process, so that they do not share compiled code, heap or
+threads.
+"""
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from . import memory
 from .cases import BENCHMARKS
-from .results import Row
+from .results import Row, rounded
 
 OPERATIONS = sorted(BENCHMARKS)
 
@@ -36,7 +39,7 @@ def measure(
                     "threads": threads,
                     "repeats": repeats,
                 }
-                worker = [sys.executable, "-m", f"{__package__}.worker", json.dumps(request)]
+                worker = [sys.executable, "-m", f"{__package__}.runner", json.dumps(request)]
                 environment = memory.environment(case.regime(size, device))
                 output = subprocess.run(
                     worker,
@@ -55,3 +58,16 @@ def summary(rows: list[Row]) -> str:
     else:
         figures = (f"{row['contender']} {row['dtype']} {row['max_error']:.3g} ulp" for row in rows)
     return f"{first['benchmark']:<11} {first['case']:<32} {first['size']:>11,}  {'   '.join(figures)}"
+
+
+def work(request: dict[str, Any]) -> None:
+    """Measures one case at one size, and prints the rows."""
+    torch.set_num_threads(request["threads"])
+    torch.manual_seed(0)
+    (case,) = (case for case in BENCHMARKS[request["benchmark"]]() if case.name == request["case"])
+    rows = case.measure(request["size"], torch.device(request["device"]), request["repeats"])
+    json.dump([rounded(row) for row in rows], sys.stdout)
+
+
+if __name__ == "__main__":
+    work(json.loads(sys.argv[1]))

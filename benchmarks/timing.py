@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,19 @@ def differentiated(function: Callable[..., Tensor], inputs: Sequence[Tensor], g:
         return y.detach(), *gradients
 
     return step
+
+
+def forward_backward(
+    functions: Mapping[str, Callable[..., Tensor]],
+    inputs: Sequence[Tensor],
+    g: Tensor,
+    bytes_moved: int,
+    allowed: float | None = None,
+) -> Problem:
+    """All functions with the same inputs; the reference is torch's in float64."""
+    contenders = {name: differentiated(function, inputs, g) for name, function in functions.items()}
+    exact = differentiated(functions["eager"], widened(*inputs), g.double())
+    return Problem(contenders, exact, bytes_moved, allowed)
 
 
 def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
