@@ -158,16 +158,16 @@ def test_scripted_noise_in_place():
     assert not torch.equal(y, x)
 
 
-@pytest.mark.parametrize("option", ({"z_loss": 0.1}, {"logit_softcap": 2.0}, {"empty": "zero"}), ids=str)
-def test_script_rejects_additional_options_of_cross_entropy(option):
-    with pytest.raises(torch.jit.Error, match="only the options that torch has"):
-        torch.jit.script(nn.CrossEntropyLoss(**option))(x, classes)
+REJECTED = [
+    *((nn.CrossEntropyLoss(**each), classes) for each in ({"z_loss": 0.1}, {"logit_softcap": 2.0}, {"empty": "zero"})),
+    *((nn.BCEWithLogitsLoss(**each), y.sigmoid()) for each in ({"label_smoothing": 0.1}, {"ignore_index": 0.0})),
+]
 
 
-@pytest.mark.parametrize("option", ({"label_smoothing": 0.1}, {"ignore_index": 0.0}), ids=str)
-def test_script_rejects_additional_options_of_binary_cross_entropy(option):
+@pytest.mark.parametrize(("loss", "target"), REJECTED)
+def test_script_rejects_additional_options_of_losses(loss, target):
     with pytest.raises(torch.jit.Error, match="only the options that torch has"):
-        torch.jit.script(nn.BCEWithLogitsLoss(**option))(x, y.sigmoid())
+        torch.jit.script(loss)(x, target)
 
 
 @pytest.mark.parametrize("training", (True, False))
@@ -242,9 +242,8 @@ def test_in_place_in_recorded_graphs(way, name):
     module = copy.deepcopy(WRITES[name])
     if way == "script" and not isinstance(module, torch.nn.Module):
         return  # a lambda has no source to compile
-    differentiable = (
-        way not in ("make_fx", "export") or "dropout" not in name
-    )  # these graphs contain an operator without a derivative
+    # Graphs of these two contain an operator without a derivative.
+    differentiable = way not in ("make_fx", "export") or "dropout" not in name
     for training in (True, False):
         model = Writing(module).train(training).double()
         torch.compiler.reset()
