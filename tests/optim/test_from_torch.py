@@ -118,7 +118,7 @@ def test_saving_and_loading_a_converted_optimizer():
 
 def test_the_first_optimizer_of_a_program_may_be_a_converted_one(monkeypatch):
     """The conversion prepares what the first instance of a class usually does."""
-    for name in ("_undisturbed", "_hooked"):
+    for name in ("_uncompiled_step", "_hooked_step"):
         monkeypatch.delattr(Fused, name)
     w = torch.ones(2, requires_grad=True)
     optimizer = optim.from_torch(torch.optim.SGD([w], lr=0.5))

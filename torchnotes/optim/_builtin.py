@@ -22,8 +22,9 @@ def step_as_torch(optimizer: Any) -> None:
     """
     groups = optimizer.param_groups
     in_order = sorted(groups, key=lambda group: optimizer.gathered([group], []) is not None)
+    decouples = "decoupled_weight_decay" in optimizer.extra_options
     for group in groups:
-        if group["rounding"] != "nearest" or (group.get("decoupled_weight_decay") and not optimizer.torch_decouples):
+        if group["rounding"] != "nearest" or (decouples and group["decoupled_weight_decay"]):
             raise RuntimeError(
                 f"{type(optimizer).__name__}: rounding and decoupled_weight_decay need dense gradients, plain "
                 "parameters on a CPU or CUDA device, gradients and states of the parameter's dtype, and "

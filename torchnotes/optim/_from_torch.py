@@ -39,11 +39,11 @@ def from_torch(optimizer: Optimizer) -> Optimizer:
     """
     if type(optimizer) in _TORCHS:
         return optimizer
-    ours = _known(optimizer, _OURS, "from_torch expects torch.optim's")
+    ours = _converted_class(optimizer, _OURS, "from_torch expects torch.optim's")
     ours.__new__(ours)  # the first instance prepares what a step calls
-    _become(optimizer, ours)
+    _change_class(optimizer, ours)
     assert isinstance(optimizer, Fused)
-    optimizer._add_options(**{name: _DEFAULTS[name] for name in ours.own_options})
+    optimizer._add_options(**{name: _DEFAULTS[name] for name in ours.extra_options})
     return optimizer
 
 
@@ -65,9 +65,9 @@ def to_torch(optimizer: Optimizer) -> Optimizer:
     """
     if type(optimizer) in _OURS:
         return optimizer
-    theirs = _known(optimizer, _TORCHS, "to_torch expects torchnotes.optim's")
+    theirs = _converted_class(optimizer, _TORCHS, "to_torch expects torchnotes.optim's")
     assert isinstance(optimizer, Fused)
-    own = optimizer.own_options
+    own = optimizer.extra_options
     for group in optimizer.param_groups:
         for name in own:
             if group[name] != _DEFAULTS[name]:
@@ -76,7 +76,7 @@ def to_torch(optimizer: Optimizer) -> Optimizer:
                 )
     if optimizer.process_group is not None:
         raise ValueError(f"torch.optim.{theirs.__name__} has no process_group")
-    _become(optimizer, theirs)
+    _change_class(optimizer, theirs)
     for options in (optimizer.defaults, *optimizer.param_groups):
         for name in own:
             options.pop(name, None)
@@ -84,7 +84,7 @@ def to_torch(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def _known(optimizer: Any, classes: dict, expects: str) -> Any:
+def _converted_class(optimizer: Any, classes: dict, expects: str) -> Any:
     if type(optimizer) not in classes:
         names = "SGD, RMSprop, Adam or AdamW"
         raise TypeError(
@@ -98,13 +98,13 @@ def _known(optimizer: Any, classes: dict, expects: str) -> Any:
     return classes[type(optimizer)]
 
 
-def _become(optimizer: Any, cls: type[Optimizer]) -> None:
+def _change_class(optimizer: Any, cls: type[Optimizer]) -> None:
     optimizer.__class__ = cls
     if "step" in vars(optimizer):
-        optimizer.step = _noted(optimizer)
+        optimizer.step = _step_seen_by_schedulers(optimizer)
 
 
-def _noted(optimizer: Optimizer) -> Callable[..., Any]:
+def _step_seen_by_schedulers(optimizer: Optimizer) -> Callable[..., Any]:
     """The step as a learning-rate scheduler wraps it to notice calls; it calls the step of the current class."""
     reference = weakref.ref(optimizer)
 

@@ -19,16 +19,16 @@ from .._native import call_on, gather, update
 from ..distributed.collectives import Group as ProcessGroup
 from ..distributed.collectives import checked
 from ._builtin import step_as_torch
-from ._sharded import any_dtensor, gather_held, places_in_whole
+from ._sharded import any_dtensor, gather_local, positions_in_full_tensor
 from .gradient_norm import gradient_norm, norm_over_ranks
 
 Group = dict[str, Any]
 States = dict[Tensor, dict[str, Any]]
-Begun = list[tuple[dict, dict]]  # dicts of states, and the new entries of each
+NewStates = list[tuple[dict, dict]]  # dicts of states, and the new entries of each
 Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of a 16-bit parameter
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
-OWN_OPTIONS = ("rounding", "max_grad_norm")
+EXTRA_OPTIONS = ("rounding", "max_grad_norm")
 
 
 class Bundle(NamedTuple):
@@ -38,7 +38,7 @@ class Bundle(NamedTuple):
     like: Tensor  # one of the parameters
     names: tuple[str, ...]  # of the states
     first: bool = False  # whether they had no states before
-    wholes: Sequence[Tensor] = ()  # with DTensors: the parameters whose local tensors these are
+    parameters: Sequence[Tensor] = ()  # with DTensors: the parameters whose local tensors these are
 
 
 class Fused(torch.optim.Optimizer):
@@ -47,25 +47,24 @@ class Fused(torch.optim.Optimizer):
     operator: ClassVar[str]
     builtin_step: ClassVar[Callable[..., Any]]
     states: ClassVar[tuple[str, ...]]  # torch's names, in the order of the operator
-    own_options: ClassVar[tuple[str, ...]] = OWN_OPTIONS  # which torch's optimizer lacks
+    extra_options: ClassVar[tuple[str, ...]] = EXTRA_OPTIONS  # which torch's optimizer lacks
     counts_steps: ClassVar[bool] = True
-    torch_decouples: ClassVar[bool] = False  # whether torch's has decoupled_weight_decay
 
     grad_norm: Tensor | None = None  # of the last step, before clipping, if a group has max_grad_norm
     process_group: ProcessGroup | None = None
 
-    _undisturbed: ClassVar[Callable[..., Any]]  # the step, disabled for compilers, because it is one kernel
-    _hooked: ClassVar[Callable[..., Any]]  # the same with its hooks, and visible to the profiler
+    _uncompiled_step: ClassVar[Callable[..., Any]]  # the step, disabled for compilers, because it is one kernel
+    _hooked_step: ClassVar[Callable[..., Any]]  # the same with its hooks, and visible to the profiler
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if not hasattr(Fused, "_undisturbed"):
+        if not hasattr(Fused, "_uncompiled_step"):
             import torch._dynamo  # as torch's constructor does
 
-            Fused._undisturbed = torch._dynamo.disable(Fused._step)
-            Fused._hooked = torch.optim.Optimizer.profile_hook_step(Fused._undisturbed)
+            Fused._uncompiled_step = torch._dynamo.disable(Fused._step)
+            Fused._hooked_step = torch.optim.Optimizer.profile_hook_step(Fused._uncompiled_step)
         return super().__new__(cls)
 
-    def keeps(self, group: Group) -> tuple[str, ...]:
+    def state_names(self, group: Group) -> tuple[str, ...]:
         """The states that a group's options require."""
         raise NotImplementedError
 
@@ -73,7 +72,7 @@ class Fused(torch.optim.Optimizer):
         """The arguments of the operator between lr and maximize."""
         raise NotImplementedError
 
-    def takes(self, group: Group) -> bool:
+    def is_supported(self, group: Group) -> bool:
         """Whether the operator supports all options of a group."""
         return group["differentiable"] is False and self.defaults["differentiable"] is False
 
@@ -87,8 +86,8 @@ class Fused(torch.optim.Optimizer):
             or torch._C._autograd._profiler_enabled()
         )
         if observed:  # looked up by name, so that a hook can replace it
-            return self._hooked() if closure is None else self._hooked(closure=closure)
-        return self._undisturbed(closure)
+            return self._hooked_step() if closure is None else self._hooked_step(closure=closure)
+        return self._uncompiled_step(closure)
 
     step.hooked = True  # type: ignore[attr-defined] # keeps torch from wrapping it, which takes as long as the step
 
@@ -97,21 +96,21 @@ class Fused(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        begun: Begun = []
-        found = self.gathered(self.param_groups, begun)
+        new_states: NewStates = []
+        found = self.gathered(self.param_groups, new_states)
         if found is None:
             with torch.no_grad():
                 step_as_torch(self)
         else:
             calls = self._calls(found)
-            wholes = [p for _, bundles in found for bundle in bundles for p in bundle.wholes]
-            if wholes:
-                torch.autograd.graph.increment_version(wholes)
-            update(self.operator, calls, begun)
+            parameters = [p for _, bundles in found for bundle in bundles for p in bundle.parameters]
+            if parameters:
+                torch.autograd.graph.increment_version(parameters)
+            update(self.operator, calls, new_states)
         return loss
 
     def _names(self, group: Group) -> Names:
-        names = ("step", *self.keeps(group)) if self.counts_steps else self.keeps(group)
+        names = ("step", *self.state_names(group)) if self.counts_steps else self.state_names(group)
         rounding = check_rounding(group["rounding"])
         if rounding == "nearest":
             return names, names
@@ -119,10 +118,10 @@ class Fused(torch.optim.Optimizer):
             return names, (*names, "compensation")
         return names, names if self.counts_steps else (*names, "step")  # the step determines the random numbers
 
-    def gathered(self, groups: list[Group], begun: Begun) -> list[tuple[Group, list[Bundle]]] | None:
+    def gathered(self, groups: list[Group], new_states: NewStates) -> list[tuple[Group, list[Bundle]]] | None:
         """What there is to update, or None if some of it requires torch's step.
 
-        New states go to `begun`. Nothing has changed until `update` inserts them.
+        New states go to `new_states`. Nothing has changed until `update` inserts them.
         """
         found = []
         for group in groups:
@@ -130,13 +129,13 @@ class Fused(torch.optim.Optimizer):
                 self._complete(group)
             names = self._names(group)
             self._move_steps(group)
-            in_group = self._gather(group["params"], self.state, names) if self.takes(group) else None
+            in_group = self._gather(group["params"], self.state, names) if self.is_supported(group) else None
             if in_group is None:
                 return None
             found.append((group, names, *in_group))
         return [
-            (group, self._completed(group, names, of_group, lacking, begun))
-            for group, names, of_group, lacking in found
+            (group, self._completed(group, names, of_group, incomplete, new_states))
+            for group, names, of_group, incomplete in found
         ]
 
     def _move_steps(self, group: Group) -> None:
@@ -148,28 +147,30 @@ class Fused(torch.optim.Optimizer):
             if step is not None and step.device != p.device:
                 self.state[p]["step"] = step.to(p.device)
 
-    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
+    def _completed(
+        self, group: Group, names: Names, found: list, incomplete: list[Tensor], new_states: NewStates
+    ) -> list[Bundle]:
         """The bundles of a group, with new states for parameters that lack some."""
-        if not lacking:
+        if not incomplete:
             return bundles(found, names)
-        return self._bundles(group["params"], self._begin(group, lacking, names, begun), names)
+        return self._bundles(group["params"], self._with_new_states(group, incomplete, names, new_states), names)
 
     def _gather(self, params: list[Tensor], state: States, names: Names) -> Any:
         found = gather(params, state, *names)
-        return gather_held(params, state, *names) if found is None and any_dtensor(params) else found
+        return gather_local(params, state, *names) if found is None and any_dtensor(params) else found
 
     def _bundles(self, params: list[Tensor], state: States, names: Names, first: bool = False) -> list[Bundle]:
         found = self._gather(params, state, names)
         assert found is not None  # an earlier call has succeeded
         return bundles(found[0], names, first)
 
-    def _begin(self, group: Group, params: list[Tensor], names: Names, begun: Begun) -> States:
-        """Returns all states, including those that these parameters lack. New ones are also added to `begun`."""
+    def _with_new_states(self, group: Group, params: list[Tensor], names: Names, new_states: NewStates) -> States:
+        """Returns all states, including those that these parameters lack. New ones are also added to `new_states`."""
         states = dict(self.state)
         for p in params:
             old = states.get(p)
             new = self._new_states(group, p, names[p.dtype in SIXTEEN_BITS], old or {})
-            begun.append((self.state, {p: new}) if old is None else (old, new))
+            new_states.append((self.state, {p: new}) if old is None else (old, new))
             states[p] = {**(old or {}), **new}
         return states
 
@@ -205,24 +206,24 @@ class Fused(torch.optim.Optimizer):
         """The arguments of call_on for the bundle with this number in the step."""
         like = bundle.like
         lr = group["lr"]
-        waits = not (isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda and lr.numel() == 1)
-        device_lr = None if waits else lr
+        on_device = isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda and lr.numel() == 1
+        device_lr = lr if on_device else None
         max_grad_norm = group["max_grad_norm"]
         stream = number << 32 if group["rounding"] == "stochastic" and like.dtype in SIXTEEN_BITS else None
         return (
             bundle.lists,
-            places_of((*self.states, "compensation", "step"), bundle.names),
+            positions_of((*self.states, "compensation", "step"), bundle.names),
             (
                 float(lr) if device_lr is None else 0.0,
                 *self.numbers(group, bundle.first),
                 bool(group["maximize"]),
                 stream,
-                on_device_of(like, device_lr),
+                on_same_device(like, device_lr),
                 float(max_grad_norm or 0),
-                None if max_grad_norm is None else on_device_of(like, self.grad_norm),
-                on_device_of(like, grad_scale),
-                on_device_of(like, found_inf),
-                () if stream is None else places_in_whole(bundle.wholes),
+                None if max_grad_norm is None else on_same_device(like, self.grad_norm),
+                on_same_device(like, grad_scale),
+                on_same_device(like, found_inf),
+                () if stream is None else positions_in_full_tensor(bundle.parameters),
             ),
         )
 
@@ -255,7 +256,7 @@ class Fused(torch.optim.Optimizer):
             self._complete(group)
 
     def _complete(self, group: Group) -> None:
-        for name in self.own_options:
+        for name in self.extra_options:
             group.setdefault(name, self.defaults[name])
 
     def _check_state(self, state: dict[str, Any]) -> None:
@@ -279,20 +280,22 @@ class Fused(torch.optim.Optimizer):
 
 
 def bundles(found: list[tuple], names: Names, first: bool = False) -> list[Bundle]:
-    return [Bundle(lists, like, names[like.dtype in SIXTEEN_BITS], first, *wholes) for lists, like, *wholes in found]
+    return [
+        Bundle(lists, like, names[like.dtype in SIXTEEN_BITS], first, *parameters) for lists, like, *parameters in found
+    ]
 
 
 @functools.cache
-def places_of(wanted: tuple[str, ...], kept: tuple[str, ...]) -> tuple[int, ...]:
+def positions_of(wanted: tuple[str, ...], names: tuple[str, ...]) -> tuple[int, ...]:
     """The positions of the parameters, the gradients and these states among the lists of a bundle; -1 if absent."""
-    return (0, 1, *(2 + kept.index(name) if name in kept else -1 for name in wanted))
+    return (0, 1, *(2 + names.index(name) if name in names else -1 for name in wanted))
 
 
-def on_device_of(like: Tensor, x: Tensor | None) -> Tensor | None:
+def on_same_device(like: Tensor, x: Tensor | None) -> Tensor | None:
     return x if x is None or x.device == like.device else x.to(like.device, non_blocking=True)
 
 
-def heeds_capturable(group: Group) -> bool:
+def supports_capturable(group: Group) -> bool:
     """Whether `capturable` is supported: torch rejects it on the CPU."""
     return not group["capturable"] or all(p.is_cuda for p in group["params"])
 

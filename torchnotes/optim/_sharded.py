@@ -21,51 +21,51 @@ def is_partial_sum(x: Tensor) -> bool:
     return is_dtensor(x) and any(placement.is_partial() for placement in x.placements)
 
 
-def held_of(x: Tensor) -> Tensor:
+def local_tensor(x: Tensor) -> Tensor:
     """The local tensor of x: the same memory, detached."""
     if not is_dtensor(x):
         return x.detach()
     from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
-    held = x.to_local().detach()
-    return held.wait() if isinstance(held, AsyncCollectiveTensor) else held
+    local = x.to_local().detach()
+    return local.wait() if isinstance(local, AsyncCollectiveTensor) else local
 
 
 @torch.no_grad()
-def gather_held(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[str, ...]) -> Any:
+def gather_local(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[str, ...]) -> Any:
     """Like gather, for local tensors; next to each bundle and its first tensor, it returns the parameters."""
     with_gradient = [p for p in params if p.grad is not None]
     if any(map(is_partial_sum, with_gradient)):
         return None
-    of_held = {_held_parameter(p): p for p in with_gradient}
+    by_local = {_local_parameter(p): p for p in with_gradient}
     states = {
-        held: {name: _like_parameter(p, x, name) for name, x in state.get(p, {}).items() if name in names[1]}
-        for held, p in of_held.items()
+        local: {name: _like_parameter(p, x, name) for name, x in state.get(p, {}).items() if name in names[1]}
+        for local, p in by_local.items()
     }
-    gathered = gather(list(of_held), states, *names)
+    gathered = gather(list(by_local), states, *names)
     if gathered is None:
         return None
-    bundles, lacking = gathered
-    begun = of_held.keys() - set(lacking)
+    bundles, incomplete = gathered
+    complete = by_local.keys() - set(incomplete)
     return [
         (
             lists,
             like,
-            [p for x, p in of_held.items() if x in begun and (x.dtype, x.device) == (like.dtype, like.device)],
+            [p for x, p in by_local.items() if x in complete and (x.dtype, x.device) == (like.dtype, like.device)],
         )
         for lists, like in bundles
-    ], [of_held[held] for held in lacking]
+    ], [by_local[local] for local in incomplete]
 
 
-def _held_parameter(p: Tensor) -> Tensor:
+def _local_parameter(p: Tensor) -> Tensor:
     """The local tensor of a parameter with the local gradient, redistributed like the parameter if necessary."""
     if not is_dtensor(p):
         return p
     if is_dtensor(p.grad) and p.grad.device_mesh == p.device_mesh and p.grad.placements != p.placements:
         p.grad = p.grad.redistribute(placements=p.placements)
-    held = held_of(p)
-    held.grad = _like_parameter(p, p.grad, "gradient")
-    return held
+    local = local_tensor(p)
+    local.grad = _like_parameter(p, p.grad, "gradient")
+    return local
 
 
 def _like_parameter(p: Tensor, x: Any, what: str) -> Any:
@@ -76,14 +76,14 @@ def _like_parameter(p: Tensor, x: Any, what: str) -> Any:
     if placed != (p.device_mesh, p.placements) and what != "step":
         expected, got = _description(p), _description(x)
         raise RuntimeError(f"torchnotes: expected the {what} of a parameter to match it, {expected}, got {got}")
-    return held_of(x)
+    return local_tensor(x)
 
 
 def _description(x: Tensor) -> str:
     return f"a DTensor placed as {x.placements} on {x.device_mesh}" if is_dtensor(x) else "a plain tensor"
 
 
-def places_in_whole(params: Sequence[Tensor]) -> tuple[int, ...]:
+def positions_in_full_tensor(params: Sequence[Tensor]) -> tuple[int, ...]:
     """The positions that determine each parameter's random numbers: first, length and pitch (csrc/parameters.h)."""
     return tuple(number for p in params for number in _place(p))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import Fused, Group, ProcessGroup, heeds_capturable
+from ._fused import Fused, Group, ProcessGroup, supports_capturable
 
 
 @torch.library.register_fake("torchnotes::adam_")
@@ -37,7 +37,6 @@ class Adam(Fused, torch.optim.Adam):
     operator = "torchnotes::adam_"
     builtin_step = builtin_step(torch.optim.Adam)
     states = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    torch_decouples = True
 
     def __init__(
         self,
@@ -74,13 +73,13 @@ class Adam(Fused, torch.optim.Adam):
         )
         self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
-    def takes(self, group: Group) -> bool:
+    def is_supported(self, group: Group) -> bool:
         beta1, beta2 = group["betas"]
         floats = type(beta1) is type(beta2) is float
-        waits = not floats and any(isinstance(beta, Tensor) and not beta.is_cpu for beta in (beta1, beta2))
-        return super().takes(group) and heeds_capturable(group) and not waits
+        on_device = not floats and any(isinstance(beta, Tensor) and not beta.is_cpu for beta in (beta1, beta2))
+        return super().is_supported(group) and supports_capturable(group) and not on_device
 
-    def keeps(self, group: Group) -> tuple[str, ...]:
+    def state_names(self, group: Group) -> tuple[str, ...]:
         return self.states if group["amsgrad"] else self.states[:2]
 
     def numbers(self, group: Group, first: bool) -> tuple:

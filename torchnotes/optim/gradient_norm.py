@@ -10,7 +10,7 @@ from torch import Tensor
 from ..autograd.fake import register_fake
 from ..distributed.collectives import Group, summed
 from ..distributed.shards import is_dtensor
-from ._sharded import any_dtensor, held_of, is_partial_sum
+from ._sharded import any_dtensor, is_partial_sum, local_tensor
 
 register_fake("torchnotes::gradient_norm", lambda tensors: tensors[0].new_empty((), dtype=_dtype_of(tensors[0])))
 _norm = torch.ops.torchnotes.gradient_norm.default
@@ -53,13 +53,13 @@ def norm_over_ranks(tensors: Iterable[tuple[Tensor, Tensor | None]], group: Grou
     device = None
     for like, x in tensors:
         device = device or like.device
-        whole = _added_up(like if x is None else x)
+        whole = _reduced(like if x is None else x)
         together = placed.setdefault((whole.device_mesh, whole.placements) if is_dtensor(whole) else None, [])
         if x is not None:
-            together.append(held_of(whole))
+            together.append(local_tensor(whole))
     divided: dict[tuple[Group, ...], list[Tensor]] = {}  # by the ranks that share them
     for placement, together in placed.items():
-        divided.setdefault(_groups_that_divide(*placement) if placement else (), []).extend(together)
+        divided.setdefault(_sharding_groups(*placement) if placement else (), []).extend(together)
     total = torch.zeros((), dtype=torch.float64, device=device)
     for groups, together in divided.items():
         square = _sum_of_squares(together, total.device)
@@ -71,7 +71,7 @@ def norm_over_ranks(tensors: Iterable[tuple[Tensor, Tensor | None]], group: Grou
     return total.sqrt()
 
 
-def _added_up(x: Tensor) -> Tensor:
+def _reduced(x: Tensor) -> Tensor:
     if not (is_dtensor(x) and is_partial_sum(x)):
         return x
     from torch.distributed.tensor import Replicate
@@ -80,7 +80,7 @@ def _added_up(x: Tensor) -> Tensor:
         return x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
 
 
-def _groups_that_divide(mesh: Any, placements: tuple) -> tuple[Group, ...]:
+def _sharding_groups(mesh: Any, placements: tuple) -> tuple[Group, ...]:
     """The groups of the mesh dimensions along which the tensor is not replicated."""
     if mesh.get_coordinate() is None:
         return ()

@@ -39,7 +39,7 @@ from ..distributed.shards import is_dtensor
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # about sqrt(eps): closer to x*, f looks constant
 _METHODS = ("auto", "exact", "cg")
-_FEW = 256  # parameters; conjugate gradients need at most a few hundred products, a Hessian one per parameter
+_MAX_EXACT = 256  # parameters; conjugate gradients need at most a few hundred products, a Hessian one per parameter
 _ROWS = 64  # of the Hessian, computed at a time
 _HALVINGS = 60
 _ARMIJO = 1e-4
@@ -138,7 +138,7 @@ class _Objective:
             )
 
 
-def _solved(f: _Objective, g: Tensor) -> tuple[Tensor, bool]:
+def _exact_step(f: _Objective, g: Tensor) -> tuple[Tensor, bool]:
     """-|H|^-1 g, and whether H is not positive definite"""
     H = f.hessian(g)
     if not H.isfinite().all():
@@ -151,17 +151,17 @@ def _solved(f: _Objective, g: Tensor) -> tuple[Tensor, bool]:
     return -(Q @ (Q.mT @ g / torch.where(sizes > error, sizes, sizes.max()))), bool(lambdas[0] <= error)
 
 
-def _approximated(f: _Objective, g: Tensor, max_cg: int) -> tuple[Tensor, bool]:
+def _conjugate_gradients(f: _Objective, g: Tensor, max_cg: int) -> tuple[Tensor, bool]:
     """d with |g + H d| <= min(1/10, |g|) |g|, and whether a direction without positive curvature was met before"""
     d, r, p = torch.zeros_like(g), g, -g  # r = g + H d
     rr = r @ r
-    enough = rr.sqrt().clamp(max=0.1) * rr.sqrt()
-    greatest = torch.zeros_like(rr)
+    target = rr.sqrt().clamp(max=0.1) * rr.sqrt()
+    largest = torch.zeros_like(rr)
     for iteration in range(max_cg):
         Hp = f.product(g, p)
         curvature, pp = p @ Hp, p @ p
-        greatest = torch.maximum(greatest, curvature / pp)
-        error = 10 * torch.finfo(g.dtype).eps * greatest * pp
+        largest = torch.maximum(largest, curvature / pp)
+        error = 10 * torch.finfo(g.dtype).eps * largest * pp
         if not curvature > error:
             if iteration == 0:
                 length = rr / curvature.abs()
@@ -171,13 +171,13 @@ def _approximated(f: _Objective, g: Tensor, max_cg: int) -> tuple[Tensor, bool]:
         d = d + length * p
         r = r + length * Hp
         before, rr = rr, r @ r
-        if rr.sqrt() <= enough:
+        if rr.sqrt() <= target:
             break
         p = rr / before * p - r
     return d, False
 
 
-def _lowered(
+def _line_search(
     f: _Objective, x: Tensor, loss: Tensor, g: Tensor, d: Tensor, lr: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """x + t d, its loss and its gradient; or None, with the parameters at x, if there is no such t"""
@@ -286,7 +286,7 @@ class Newton(Optimizer):
         group = self.param_groups[0]
         f = _Objective(closure, [p for p in group["params"] if p.requires_grad])
         size = sum(p.numel() for p in f.parameters)
-        exact = group["method"] == "exact" or (group["method"] == "auto" and size <= _FEW)
+        exact = group["method"] == "exact" or (group["method"] == "auto" and size <= _MAX_EXACT)
         self.report, iterations, damped = None, 0, 0
         loss = f.loss()
         first = loss.detach()
@@ -306,14 +306,14 @@ class Newton(Optimizer):
             if iterations >= group["max_iter"]:
                 reason = "max_iter is reached"
                 break
-            d, no_minimum = _solved(f, g) if exact else _approximated(f, g, group["max_cg"])
+            d, indefinite = _exact_step(f, g) if exact else _conjugate_gradients(f, g, group["max_cg"])
             loss, g = loss.detach(), g.detach()  # the graph is no longer needed
-            found = _lowered(f, x, loss, g, d, float(group["lr"]))
+            found = _line_search(f, x, loss, g, d, float(group["lr"]))
             if found is None:
                 reason = "no step lowers the loss"
                 break
             x, loss, g = found
-            iterations, damped = iterations + 1, damped + no_minimum
+            iterations, damped = iterations + 1, damped + indefinite
         self.report = Report(
             iterations, damped, f.evaluations, f.products, loss.item(), norm, norm <= tolerance, reason
         )

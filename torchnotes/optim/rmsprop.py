@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import OWN_OPTIONS, Fused, Group, ProcessGroup, heeds_capturable
+from ._fused import EXTRA_OPTIONS, Fused, Group, ProcessGroup, supports_capturable
 
 
 @torch.library.register_fake("torchnotes::rmsprop_")
@@ -40,7 +40,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
     operator = "torchnotes::rmsprop_"
     builtin_step = builtin_step(torch.optim.RMSprop)
     states = ("square_avg", "grad_avg", "momentum_buffer")
-    own_options = (*OWN_OPTIONS, "decoupled_weight_decay")
+    extra_options = (*EXTRA_OPTIONS, "decoupled_weight_decay")
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class RMSprop(Fused, torch.optim.RMSprop):
             process_group, decoupled_weight_decay=decoupled_weight_decay, rounding=rounding, max_grad_norm=max_grad_norm
         )
 
-    def takes(self, group: Group) -> bool:
-        return super().takes(group) and heeds_capturable(group)
+    def is_supported(self, group: Group) -> bool:
+        return super().is_supported(group) and supports_capturable(group)
 
-    def keeps(self, group: Group) -> tuple[str, ...]:
+    def state_names(self, group: Group) -> tuple[str, ...]:
         wanted = (True, group["centered"], group["momentum"] > 0)
-        return tuple(name for name, kept in zip(self.states, wanted, strict=True) if kept)
+        return tuple(name for name, needed in zip(self.states, wanted, strict=True) if needed)
 
     def numbers(self, group: Group, first: bool) -> tuple:
         return (

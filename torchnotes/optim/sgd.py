@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import Begun, Bundle, Fused, Group, Names, ProcessGroup
+from ._fused import Bundle, Fused, Group, Names, NewStates, ProcessGroup
 
 
 @torch.library.register_fake("torchnotes::sgd_")
@@ -82,10 +82,10 @@ class SGD(Fused, torch.optim.SGD):
         )
         self._add_options(process_group, rounding=rounding, max_grad_norm=max_grad_norm)
 
-    def takes(self, group: Group) -> bool:
+    def is_supported(self, group: Group) -> bool:
         return self.defaults["differentiable"] is False  # torch ignores that of the group
 
-    def keeps(self, group: Group) -> tuple[str, ...]:
+    def state_names(self, group: Group) -> tuple[str, ...]:
         return self.states if group["momentum"] != 0 else ()
 
     def numbers(self, group: Group, first: bool) -> tuple:
@@ -98,16 +98,18 @@ class SGD(Fused, torch.optim.SGD):
             first,
         )
 
-    def _completed(self, group: Group, names: Names, found: list, lacking: list[Tensor], begun: Begun) -> list[Bundle]:
+    def _completed(
+        self, group: Group, names: Names, found: list, incomplete: list[Tensor], new_states: NewStates
+    ) -> list[Bundle]:
         """Handles dampening, which the first step ignores. Without dampening a buffer of zeros is equivalent."""
-        differs = lacking and names[0] and (group["dampening"] or not math.isfinite(group["momentum"]))
-        new = {p for p in lacking if not self._has_momentum(p)} if differs else set()
+        differs = incomplete and names[0] and (group["dampening"] or not math.isfinite(group["momentum"]))
+        new = {p for p in incomplete if not self._has_momentum(p)} if differs else set()
         if not new:
-            return super()._completed(group, names, found, lacking, begun)
+            return super()._completed(group, names, found, incomplete, new_states)
         found_inf = getattr(self, "found_inf", None)
         # Why this synchronizes: docs/decisions/optimizer-states.md.
         skipped = found_inf is not None and bool(found_inf.item())  # then it was not the first step
-        state = self._begin(group, [p for p in lacking if not (skipped and p in new)], names, begun)
+        state = self._with_new_states(group, [p for p in incomplete if not (skipped and p in new)], names, new_states)
         first, others = ([p for p in group["params"] if (p in new) == is_new] for is_new in (True, False))
         old = self._bundles(others, state, names)
         return old if skipped else old + self._bundles(first, state, names, first=True)
