@@ -1,4 +1,7 @@
-"""The devices and dtypes that tests run on, a fixed seed for each test, and a small data set."""
+"""The devices, dtypes and order of tests, a fixed seed for each test, and a small data set.
+
+Functions import torch, because the process that only distributes tests to workers does without it and starts sooner.
+"""
 
 import csv
 import os
@@ -6,23 +9,16 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-
-import torchnotes._C as _C
-
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-DEVICES = ("cpu", "cuda") if _C.cuda and torch.cuda.is_available() else ("cpu",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    from devices import DEVICES, DTYPES
+
     if "device" in metafunc.fixturenames:
         metafunc.parametrize("device", DEVICES)
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
-
-# Divides the cores among the workers of pytest-xdist.
-torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 # The slowest tests run last, so that most mistakes are found in the first minute.
 SLOW = re.compile(r"inductor|compile|export|opcheck|operators|opinfo|by_ranks|site|rows\.py|test_native")
@@ -44,14 +40,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kernels")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def divide_cores() -> None:
+    """Divides the cores among the workers."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV file with three classes, each scattered around a point."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     path = tmp_path_factory.mktemp("blobs") / "blobs.csv"
     with path.open("w", newline="") as file:

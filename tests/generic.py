@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from conftest import DEVICES
+from devices import DEVICES
 from torchnotes.testing import Operation, checks
 
 

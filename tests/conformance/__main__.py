@@ -4,6 +4,7 @@ Fails if results differ without a reason in differences.py, or if a reason there
 """
 
 import argparse
+import os
 import re
 import sys
 from collections import Counter
@@ -58,7 +59,7 @@ def runs(only: list[str], upstream: str | None, jobs: int) -> Iterator[Run]:
     with ProcessPoolExecutor(jobs, mp_context=get_context("forkserver")) as pool:
         for job in as_completed([pool.submit(*one, only) for one in named]):
             result = job.result()
-            print(f"{result.name}: {result.cases} cases, {len(result.differences)} differ", file=sys.stderr)
+            print(f"{result.name}: {result.cases} cases, {len(result.differences)} differences", file=sys.stderr)
             yield result
 
 
@@ -66,7 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="names of cases, or parts of them")
     parser.add_argument("--upstream", help="a checkout of PyTorch, whose tests are run with torch's and with ours")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table("", "cases", *KINDS, "explained", "seconds")
@@ -79,7 +80,7 @@ def main() -> int:
         numbers = (one.cases, *(counts[kind] for kind in KINDS), len(one.differences) - len(unexplained))
         table.add_row(one.name, *(str(n or "") for n in numbers), f"{one.seconds:.0f}")
         with ALL.open("a") as file:
-            file.writelines(f"{of.case} ({of.call}): {of.what}\n" for of in unexplained)
+            file.writelines(f"{each.case} ({each.call}): {each.what}\n" for each in unexplained)
         found += one.differences
         cases += one.cases
     unexplained, matched = reasons(found)
@@ -87,12 +88,12 @@ def main() -> int:
         more = f" ({count} alike)" if count > 1 else ""
         print(f"{difference}{more}\n    make conformance ONLY='{difference.case}'")
     console.print(table)
-    met = (p for p in DIFFERENCES if arguments.upstream or not p.startswith("upstream"))
-    stale = [] if arguments.only else [p for p in met if not matched[p]]
+    stale = [p for p in DIFFERENCES if not matched[p] and (arguments.upstream or not p.startswith("upstream"))]
+    stale = [] if arguments.only else stale
     for pattern in stale:
-        print(f"differences.py explains what no longer differs: {pattern}")
+        print(f"No difference matches this pattern in differences.py: {pattern}")
     explained = len(found) - len(unexplained)
-    print(f"{cases} cases: {len(unexplained)} differ without a reason ({ALL}), {explained} with one")
+    print(f"{cases} cases: {len(unexplained)} unexplained differences ({ALL}), {explained} explained ones")
     return int(bool(unexplained or stale or not cases))
 
 

@@ -40,12 +40,9 @@ class Case:
 
     def _is_random(self) -> bool:
         """Whether torch's result depends on the state of the random generator."""
-        return difference(self._outcome(_after_a_draw(self.theirs)), self._outcome(self.theirs)) is not None
 
+        def after_a_draw(*args: object, **kwargs: object) -> object:
+            torch.rand(())
+            return self.theirs(*args, **kwargs)
 
-def _after_a_draw(function: Callable) -> Callable:
-    def drawn(*args: object, **kwargs: object) -> object:
-        torch.rand(())
-        return function(*args, **kwargs)
-
-    return drawn
+        return difference(self._outcome(after_a_draw), self._outcome(self.theirs)) is not None

@@ -1,45 +1,18 @@
 """Programs that call a function under torch's modes."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import BaseTorchFunctionMode
+from torch.testing._internal.common_utils import DeterministicGuard, set_default_dtype
+from torch.utils._python_dispatch import BaseTorchDispatchMode
 
 from .programs import Program, Results, backward, forward
 from .samples import Sample
-
-
-class _Calls(TorchFunctionMode):
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        return function(*args, **(kwargs or {}))
-
-
-class _Operators(TorchDispatchMode):
-    def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _deterministic() -> Any:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-@contextmanager
-def _default_double() -> Any:
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 CONTEXTS: dict[str, Callable[[], AbstractContextManager]] = {
@@ -47,10 +20,10 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager]] = {
     "inference_mode": torch.inference_mode,
     "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
     "autocast to float16": partial(torch.autocast, "cpu", torch.float16),
-    "function mode": _Calls,
-    "dispatch mode": _Operators,
-    "deterministic": _deterministic,
-    "default double": _default_double,
+    "function mode": BaseTorchFunctionMode,
+    "dispatch mode": BaseTorchDispatchMode,
+    "deterministic": partial(DeterministicGuard, True),
+    "default double": partial(set_default_dtype, torch.float64),
     "anomaly detection": partial(torch.autograd.detect_anomaly, check_nan=False),
 }
 
@@ -63,15 +36,13 @@ def _within(context: str, function: Callable, sample: Sample, program: Program) 
 def _fake(function: Callable, sample: Sample) -> Results:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         faked = sample.mapped("", mode.from_tensor)
-        return {name: _described(x) for name, x in forward(function, faked).items() if name in ("output", "is")}
+        results = forward(function, faked)
+    y = results["output"]
+    return {"output": (y.dtype, tuple(y.shape), y.stride()), "is": results["is"]}
 
 
 def _meta(function: Callable, sample: Sample) -> Results:
     return forward(function, sample.mapped("", lambda x: x.to("meta")))
-
-
-def _described(x: Any) -> Any:
-    return (x.dtype, tuple(x.shape), x.stride()) if isinstance(x, torch.Tensor) else x
 
 
 def contexts(sample: Sample) -> dict[str, Program]:

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,193 +31,188 @@ def names() -> list[str]:
 
 def cases(name: str) -> Iterator[Case]:
     ours, theirs = getattr(nn, name), getattr(torch.nn, name)
-    for sample, what, program in _calls(of_modules()[name]):
-        yield Case(f"{sample.name} {what}", _words(sample), ours, theirs, sample, program)
-
-
-def _words(sample: Sample) -> str:
-    (args, kwargs), *given = sample.args
-    return f"{Sample('', args, kwargs).words()}), ({Sample('', tuple(given), sample.kwargs).words()}"
-
-
-def _calls(info: ModuleInfo) -> Iterator[tuple[Sample, str, Callable]]:
-    name = info.module_cls.__name__
+    info = of_modules()[name]
     for training in (True, False):
-        for dtype in (*FLOATS, torch.int64, torch.complex64):
-            torch.manual_seed(0)
-            try:
-                found = info.module_inputs_func(
-                    info, device="cpu", dtype=dtype, requires_grad=dtype.is_floating_point, training=training
-                )
-            except (RuntimeError, TypeError, ValueError):  # torch has no sample of this dtype
-                continue
-            every = max(1, len(found) // SAMPLES)
-            for i, given in enumerate(found):
-                if i % every or given.forward_input is None:
-                    continue
+        for sample, programs in _samples(info, training):
+            (args, kwargs), *given = sample.args
+            call = f"{Sample('', args, kwargs).words()}), ({Sample('', tuple(given), sample.kwargs).words()}"
+            for program in programs:
+                run = partial(_run, program, training)
+                yield Case(f"{sample.name} {program.__name__}", call, ours, theirs, sample, run)
+
+
+def _samples(info: ModuleInfo, training: bool) -> Iterator[tuple[Sample, tuple[Callable, ...]]]:
+    name, options = info.module_cls.__name__, {"device": "cpu", "training": training}
+    for dtype in (*FLOATS, torch.int64, torch.complex64):
+        torch.manual_seed(0)
+        try:
+            found = info.module_inputs_func(info, dtype=dtype, requires_grad=dtype.is_floating_point, **options)
+        except (RuntimeError, TypeError, ValueError):  # torch has no sample of this dtype
+            continue
+        for i in range(0, len(found), max(1, len(found) // SAMPLES)):
+            if found[i].forward_input is not None:
                 short = f"{str(dtype).removeprefix('torch.')} {'training' if training else 'evaluation'}"
-                made = given.constructor_input
-                args = ((made.args, made.kwargs), *given.forward_input.args)
-                sample = Sample(f"{name}[{i}] {short}", args, given.forward_input.kwargs).fresh()
-                for program in PROGRAMS if dtype in FLOATS[:2] else PROGRAMS[:2]:
-                    yield sample, program.__name__, partial(program, training=training)
-    if info.module_error_inputs_func is not None:
-        for i, error in enumerate(
-            info.module_error_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=False, training=True)
-        ):
-            given = error.module_error_input
-            forward_input = given.forward_input
-            args = ((given.constructor_input.args, given.constructor_input.kwargs), *forward_input.args)
-            yield Sample(f"{name} error[{i}]", args, forward_input.kwargs), "forward", partial(forward, training=True)
+                programs = PROGRAMS if dtype == torch.float32 else PROGRAMS[:2]
+                yield _sample(f"{name}[{i}] {short}", found[i]).fresh(), programs
+    if info.module_error_inputs_func is not None and training:
+        errors = info.module_error_inputs_func(info, dtype=torch.float32, requires_grad=False, **options)
+        for i, error in enumerate(errors):
+            yield _sample(f"{name} error[{i}]", error.module_error_input), PROGRAMS[:1]
 
 
-def _made(kind: type, sample: Sample, training: bool) -> tuple[Any, tuple]:
-    """A module, with the same parameters and buffers for ours and torch's, and its arguments."""
+def _sample(name: str, given: Any) -> Sample:
+    constructor, call = given.constructor_input, given.forward_input
+    return Sample(name, ((constructor.args, constructor.kwargs), *call.args), call.kwargs)
+
+
+@dataclass
+class Call:
+    """A module, with the same parameters and buffers for ours and torch's, and the arguments of its forward."""
+
+    kind: type
+    construct: Callable[..., Any]  # another module of a kind, which has the same options
+    module: Any
+    args: tuple
+    kwargs: dict[str, Any]
+
+    def __call__(self, module: Any = None) -> Any:
+        return (module or self.module)(*self.args, **self.kwargs)
+
+    def on_clone(self) -> Any:
+        """In-place modules must not write to a leaf."""
+        return self.module(self.args[0].clone(), *self.args[1:], **self.kwargs)
+
+    def variables(self) -> list[Tensor]:
+        inputs = [x.requires_grad_() for x in self.args[:1] if isinstance(x, Tensor) and x.is_floating_point()]
+        return [*inputs, *self.module.parameters()]
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.module.state_dict())
+
+
+def _run(program: Callable[[Call], Results], training: bool, kind: type, sample: Sample) -> Results:
     (args, kwargs), *given = sample.args
-    module = kind(*args, **kwargs).train(training)
-    dtype = next((x.dtype for x in given if isinstance(x, Tensor) and x.dtype.is_floating_point), torch.float32)
+
+    def construct(kind: Any, **options: Any) -> Any:
+        return kind(*args, **{**kwargs, **options})
+
+    module = construct(kind).train(training)
     if not kwargs.get("dtype"):
-        module.to(dtype)
+        floats = (x.dtype for x in given if isinstance(x, Tensor) and x.dtype.is_floating_point)
+        module.to(next(floats, torch.float32))
     for i, x in enumerate(module.parameters()):
         x.data.copy_(noise(x, i))
-    return module, tuple(given)
+    return program(Call(kind, construct, module, tuple(given), sample.kwargs))
 
 
-def _variables(module: Any, given: tuple) -> list[Tensor]:
-    inputs = [x.requires_grad_() for x in given[:1] if isinstance(x, Tensor) and x.is_floating_point()]
-    return [*inputs, *module.parameters()]
+def forward(call: Call) -> Results:
+    y = call()
+    return {"output": y, "state": call.state(), "grad": y.requires_grad}
 
 
-def _state(module: Any) -> dict[str, Any]:
-    return dict(module.state_dict())
-
-
-def forward(kind: type, sample: Sample, training: bool) -> Results:
-    module, given = _made(kind, sample, training)
-    y = module(*given, **sample.kwargs)
-    return {"output": y, "state": _state(module), "grad": y.requires_grad}
-
-
-def backward(kind: type, sample: Sample, training: bool) -> Results:
+def backward(call: Call) -> Results:
     """Runs twice, because batch normalization counts its calls."""
-    module, given = _made(kind, sample, training)
-    variables = _variables(module, given)
+    variables = call.variables()
     for _ in range(2):
-        clones = (given[0].clone(), *given[1:])  # in-place modules must not write to a leaf
-        y = module(*clones, **sample.kwargs)
+        y = call.on_clone()
         y.backward(noise(y))
-    return {"output": y, "gradient": [x.grad for x in variables], "state": _state(module)}
+    return {"output": y, "gradient": [x.grad for x in variables], "state": call.state()}
 
 
-def double_backward(kind: type, sample: Sample, training: bool) -> Results:
-    module, given = _made(kind, sample, training)
-    variables = _variables(module, given)
-    y = module(given[0].clone(), *given[1:], **sample.kwargs)
+def double_backward(call: Call) -> Results:
+    variables = call.variables()
+    y = call.on_clone()
     first = torch.autograd.grad(y, variables, noise(y), create_graph=True, allow_unused=True)
     some = [g for g in first if g is not None and g.requires_grad]
     second = torch.autograd.grad(some, variables, [noise(g, 2) for g in some], allow_unused=True) if some else ()
     return {"gradient": first, "second": second}
 
 
-def interleaved(kind: type, sample: Sample, training: bool) -> Results:
+def interleaved(call: Call) -> Results:
     """Input and module in channels_last."""
-    module, given = _made(kind, sample, training)
-    x = given[0]
+    x, *others = call.args
     x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else channels_last_3d(x)
-    return {"output": module.to(memory_format=torch.channels_last)(x, *given[1:], **sample.kwargs)}
+    return {"output": call.module.to(memory_format=torch.channels_last)(x, *others, **call.kwargs)}
 
 
-def saved(kind: type, sample: Sample, training: bool) -> Results:
+def saved(call: Call) -> Results:
     """Pickles, copies, and loads the state_dict into another module, which may be torch's."""
-    module, given = _made(kind, sample, training)
-    module(*given, **sample.kwargs)
-    copies = [pickle.loads(pickle.dumps(module)), copy.deepcopy(module)]
-    (args, kwargs), *_ = sample.args
-    for other in (kind, getattr(torch.nn, kind.__name__)):
+    call()
+    copies = [pickle.loads(pickle.dumps(call.module)), copy.deepcopy(call.module)]
+    for kind in (call.kind, getattr(torch.nn, call.kind.__name__)):
         file = io.BytesIO()
-        torch.save(module.state_dict(), file)
+        torch.save(call.module.state_dict(), file)
         file.seek(0)
-        copies.append(other(*args, **kwargs).to(torch.float64).train(training))
-        copies[-1].load_state_dict(torch.load(file))
-        copies[-1].to(next((x.dtype for x in module.parameters()), given[0].dtype))
-    return {"output": [m(*given, **sample.kwargs) for m in copies], "state": [_state(m) for m in copies]}
+        other = call.construct(kind).to(torch.float64).train(call.module.training)
+        other.load_state_dict(torch.load(file))
+        copies.append(other.to(next((x.dtype for x in call.module.parameters()), call.args[0].dtype)))
+    return {"output": [call(module) for module in copies], "state": [dict(module.state_dict()) for module in copies]}
 
 
-def described(kind: type, sample: Sample, training: bool) -> Results:
-    module, _ = _made(kind, sample, training)
-    (args, kwargs), *_ = sample.args
+def described(call: Call) -> Results:
+    module = call.module
     on_meta = {"device": "meta", "dtype": torch.float64} if list(module.parameters()) else {}
-    other = kind(*args, **{**kwargs, **on_meta})
     return {
         "repr": repr(module),
         "names": [name for name, _ in (*module.named_parameters(), *module.named_buffers())],
-        "meta": _state(other),
+        "meta": dict(call.construct(call.kind, **on_meta).state_dict()),
         "constants": getattr(module, "__constants__", None),
         "training": module.training,
     }
 
 
-def moved(kind: type, sample: Sample, training: bool) -> Results:
+def moved(call: Call) -> Results:
     """Converts to other dtypes and back, preserving the parameter objects."""
-    module, given = _made(kind, sample, training)
-    before = list(module.parameters())
-    module.to(torch.bfloat16).double().requires_grad_(False)
-    kept = [x is y for x, y in zip(before, module.parameters(), strict=True)]
-    cast = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in given]
-    return {"output": module(*cast, **sample.kwargs), "kept": kept, "state": _state(module)}
+    before = list(call.module.parameters())
+    call.module.to(torch.bfloat16).double().requires_grad_(False)
+    same = [x is y for x, y in zip(before, call.module.parameters(), strict=True)]
+    call.args = tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in call.args)
+    return {"output": call(), "same": same, "state": call.state()}
 
 
-def with_hooks(kind: type, sample: Sample, training: bool) -> Results:
-    module, given = _made(kind, sample, training)
-    heard: list[Any] = []
-    module.register_forward_pre_hook(lambda m, args: heard.append(len(args)))
-    module.register_forward_hook(lambda m, args, y: heard.append(tuple(y.shape)))
-    module.register_full_backward_hook(lambda m, gi, go: heard.append([None if g is None else g.shape for g in gi]))
-    module.register_full_backward_pre_hook(lambda m, go: heard.append([g.shape for g in go]))
-    variables = _variables(module, given)
-    y = module(given[0] * 1, *given[1:], **sample.kwargs)
-    return {"output": y, "gradient": torch.autograd.grad(y.sum(), variables, allow_unused=True), "heard": str(heard)}
+def with_hooks(call: Call) -> Results:
+    module, seen = call.module, []
+    module.register_forward_pre_hook(lambda m, args: seen.append(len(args)))
+    module.register_forward_hook(lambda m, args, y: seen.append(tuple(y.shape)))
+    module.register_full_backward_hook(lambda m, gi, go: seen.append([None if g is None else g.shape for g in gi]))
+    module.register_full_backward_pre_hook(lambda m, go: seen.append([g.shape for g in go]))
+    variables = call.variables()
+    y = call.on_clone()
+    return {"output": y, "gradient": torch.autograd.grad(y.sum(), variables, allow_unused=True), "seen": str(seen)}
 
 
-def called(kind: type, sample: Sample, training: bool) -> Results:
+def called(call: Call) -> Results:
     """Runs functional_call with other parameters."""
-    module, given = _made(kind, sample, training)
-    state = {name: x.detach() / 2 if x.is_floating_point() else x.clone() for name, x in _state(module).items()}
-    y = torch.func.functional_call(module, state, given, sample.kwargs)
-    return {"output": y, "state": state, "own": _state(module)}
+    state = {name: x.detach() / 2 if x.is_floating_point() else x.clone() for name, x in call.state().items()}
+    y = torch.func.functional_call(call.module, state, call.args, call.kwargs)
+    return {"output": y, "state": state, "own": call.state()}
 
 
-def traced(kind: type, sample: Sample, training: bool) -> Results:
-    module, given = _made(kind, sample, training)
-    net = torch.fx.symbolic_trace(module) if len(given) == 1 else module
-    return {"output": net(*given, **sample.kwargs)}
+def traced(call: Call) -> Results:
+    return {"output": call(torch.fx.symbolic_trace(call.module) if len(call.args) == 1 else call.module)}
 
 
-def scripted(kind: type, sample: Sample, training: bool) -> Results:
-    module, given = _made(kind, sample, training)
-    return {"output": torch.jit.script(module)(*given, **sample.kwargs)}
+def scripted(call: Call) -> Results:
+    return {"output": call(torch.jit.script(call.module))}
 
 
-def jit_traced(kind: type, sample: Sample, training: bool) -> Results:
-    module, given = _made(kind, sample, training)
-    given = tuple(x.detach() if isinstance(x, Tensor) else x for x in given)
-    return {"output": torch.jit.trace(module, given, check_trace=False)(*given)}
+def jit_traced(call: Call) -> Results:
+    args = tuple(x.detach() if isinstance(x, Tensor) else x for x in call.args)
+    return {"output": torch.jit.trace(call.module, args, check_trace=False)(*args)}
 
 
-def skipped(kind: type, sample: Sample, training: bool) -> Results:
-    (args, kwargs), *_ = sample.args
-    module = torch.nn.utils.skip_init(kind, *args, **kwargs)
+def skipped(call: Call) -> Results:
+    module = call.construct(partial(torch.nn.utils.skip_init, call.kind))
     return {"shapes": str([(name, x.shape) for name, x in module.state_dict().items()])}
 
 
-def initialised(kind: type, sample: Sample, training: bool) -> Results:
+def initialized(call: Call) -> Results:
     """Initializes from a seed."""
-    (args, kwargs), *_ = sample.args
     torch.manual_seed(3)
-    return {"state": _state(kind(*args, **kwargs))}
+    return {"state": dict(call.construct(call.kind).state_dict())}
 
 
-PROGRAMS: tuple[Callable, ...] = (
+PROGRAMS: tuple[Callable[[Call], Results], ...] = (
     forward,
     backward,
     double_backward,
@@ -230,5 +226,5 @@ PROGRAMS: tuple[Callable, ...] = (
     scripted,
     jit_traced,
     skipped,
-    initialised,
+    initialized,
 )

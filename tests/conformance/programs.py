@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.func import functionalize, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 from .samples import Sample
 
@@ -77,15 +77,6 @@ def backward(function: Callable, sample: Sample, variables: tuple[int, ...]) -> 
     return {"output": y, "leaf": y.is_leaf, "gradient": gradients}
 
 
-def summed(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """Calls .backward() on a sum, whose gradient is expanded, twice."""
-    for _ in range(2):
-        of, leaves = _function(function, sample, variables)
-        y = of(*[x.requires_grad_() for x in leaves])
-        y.sum().backward()
-    return {"output": y, "gradient": [x.grad for x in leaves]}
-
-
 def double_backward(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
     of, leaves = _function(function, sample, variables)
     leaves = [x.requires_grad_() for x in leaves]
@@ -110,12 +101,6 @@ def pushed(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Re
     return {"jvp": jvp(of, primals, tuple(map(noise, primals)))}
 
 
-def pushed_twice(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-    along = tuple(map(noise, primals))
-    return {"jvp of jvp": jvp(lambda *x: jvp(of, x, along)[1], primals, along)}
-
-
 def pushed_back(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
     """Forward over reverse."""
     of, primals = _function(function, sample, variables)
@@ -134,35 +119,9 @@ def pulled_forward(function: Callable, sample: Sample, variables: tuple[int, ...
     return {"vjp of jvp": _pull(lambda *x: jvp(of, x, along)[1], *primals)}
 
 
-def pulled_twice(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-    return {"vjp of vjp": _pull(partial(_pull, of), *primals)}
-
-
 def _pull(of: Callable, *primals: Tensor) -> tuple[Tensor, ...]:
     y, pullback = vjp(of, *primals)
     return pullback(tuple(map(noise, y)) if isinstance(y, tuple) else noise(y))
-
-
-def inside_a_graph(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """The pullback outlives its level and is part of an ordinary graph."""
-    of, primals = _function(function, sample, variables)
-    leaves = [x.requires_grad_() for x in primals]
-    y, pullback = vjp(of, *[x * 1 for x in leaves])
-    v = noise(y).requires_grad_()
-    first = pullback(v)
-    some = [g for g in first if g.requires_grad]
-    second = torch.autograd.grad(some, [*leaves, v], [noise(g, 2) for g in some], allow_unused=True)
-    return {"vjp": first, "second": second}
-
-
-def linear_inside_a_graph(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-    leaves = [x.requires_grad_() for x in primals]
-    y, push = jvp(of, tuple(x * 1 for x in leaves), tuple(map(noise, leaves)))
-    some = [g for g in (y, push) if g.requires_grad]
-    second = torch.autograd.grad(some, leaves, [noise(g, 2) for g in some], allow_unused=True)
-    return {"jvp": push, "second": second}
 
 
 def linearized(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
@@ -179,16 +138,6 @@ def _total(of: Callable) -> Callable:
     return total
 
 
-def gradient_of_gradient(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-    numbers = tuple(range(len(primals)))
-
-    def penalty(*given: Tensor) -> Tensor:
-        return sum(g.square().sum() for g in grad(_total(of), argnums=numbers)(*given))
-
-    return {"gradient": grad(penalty, argnums=numbers)(*primals)}
-
-
 def jacobians(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
     of, primals = _function(function, sample, variables)
     numbers = tuple(range(len(primals)))
@@ -197,18 +146,12 @@ def jacobians(function: Callable, sample: Sample, variables: tuple[int, ...]) ->
 
 def hessians(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
     of, primals = _function(function, sample, variables)
-    return {"hessian": hessian(_total(of), tuple(range(len(primals))))(*primals)}
 
+    def total(*given: Tensor) -> Tensor:
+        y = of(*given)
+        return (y * noise(y)).sum()
 
-def hessian_by_rows(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-    numbers = tuple(range(len(primals)))
-    return {"jacrev of jacrev": jacrev(jacrev(_total(of), numbers), numbers)(*primals)}
-
-
-def third_derivative(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-    return {"third": _pull(partial(_pull, partial(_pull, of)), *primals)}
+    return {"hessian": hessian(total, tuple(range(len(primals))))(*primals)}
 
 
 def _batch(sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...]) -> list[Tensor]:
@@ -220,19 +163,13 @@ def mapped(
     function: Callable, sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...], program: str = ""
 ) -> Results:
     of, _ = _function(function, sample, variables)
-    given = _batch(sample, variables, dims)
-    if program == "vjp":
-        inner = partial(_pull, of)
-    elif program == "jvp":
-
-        def inner(*x: Tensor) -> Any:
-            return jvp(of, x, tuple(map(noise, x)))
-
-    elif program == "hvp":
-        inner = partial(_pull, partial(_pull, of))
-    else:
-        inner = of
-    return {"mapped": vmap(inner, dims, randomness="different")(*given)}
+    inner = {
+        "": of,
+        "vjp": partial(_pull, of),
+        "jvp": lambda *x: jvp(of, x, tuple(map(noise, x))),
+        "hvp": partial(_pull, partial(_pull, of)),
+    }[program]
+    return {"mapped": vmap(inner, dims, randomness="different")(*_batch(sample, variables, dims))}
 
 
 def mapped_inside(
@@ -253,40 +190,17 @@ def functional(function: Callable, sample: Sample, variables: tuple[int, ...]) -
     return {"vjp": functionalize(partial(_pull, of))(*primals)}
 
 
-def traced(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """Traces the gradient with make_fx."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    of, primals = _function(function, sample, variables)
-    return {"vjp": make_fx(partial(_pull, of))(*primals)(*primals)}
-
-
-OF_SUBSETS: tuple[Callable, ...] = (backward, double_backward)
-TRANSFORMS: tuple[Callable, ...] = (
-    summed,
-    dual,
-    pushed,
-    pushed_twice,
-    pushed_back,
-    pulled,
-    pulled_forward,
-    pulled_twice,
-    inside_a_graph,
-    linear_inside_a_graph,
-    linearized,
-    gradient_of_gradient,
-    third_derivative,
-    functional,
-    traced,
-)
-OF_SMALL: tuple[Callable, ...] = (jacobians, hessians, hessian_by_rows)
+# Other compositions of transforms are tested against references, in tests/test_transforms.py and torchnotes.testing.
+TRANSFORMS: tuple[Callable, ...] = (dual, pushed, pushed_back, pulled, pulled_forward, functional)
+OF_SMALL: tuple[Callable, ...] = (jacobians, hessians)
 
 
 def transforms(sample: Sample) -> Iterator[tuple[str, Program]]:
     for variables in subsets(sample):
+        named = ",".join(map(str, variables))
         chosen = (*TRANSFORMS, *(OF_SMALL if sum(sample.leaves[i].numel() for i in variables) <= LARGE else ()))
-        for program in chosen:
-            yield f"{program.__name__} {_listed(variables)}", partial(program, variables=variables)
+        for program in (*chosen, *([linearized] if variables == sample.differentiable else [])):
+            yield f"{program.__name__} {named}", partial(program, variables=variables)
     yield from maps(sample)
 
 
@@ -304,7 +218,3 @@ def maps(sample: Sample) -> Iterator[tuple[str, Program]]:
             for program in ("vjp", "jvp", "hvp"):
                 yield f"vmap {dims} of {program}", partial(mapped, variables=floating, dims=dims, program=program)
             yield f"graph of vmap {dims}", partial(mapped_inside, variables=floating, dims=dims)
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ",".join(map(str, numbers))

@@ -145,22 +145,7 @@ def of_wrong_kinds(sample: Sample) -> Iterator[Sample]:
                 yield sample.given({i: changed}, f"{name}@{i}")
     leaves = sample.args, sample.kwargs
     for place, value in itertools.chain(enumerate(leaves[0]), leaves[1].items()):
-        for other in (
-            None,
-            1,
-            -1,
-            2.5,
-            float("nan"),
-            float("inf"),
-            -float("inf"),
-            True,
-            "mean",
-            "no",
-            [1.0],
-            (),
-            torch.float64,
-            object,
-        ):
+        for other in OTHER_OPTIONS:
             if type(other) is type(value) and other == value:
                 continue
             word = getattr(other, "__name__", repr(other))

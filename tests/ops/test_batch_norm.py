@@ -15,7 +15,7 @@ from torch import Tensor
 
 import torchnotes.functional as F
 from checks import ACTIVATIONS, activated, doubled, outcome, refused_in_place, values
-from conftest import DTYPES
+from devices import DTYPES
 from generic import checked
 from torchnotes.nn import BatchNorm1d, BatchNorm2d
 from torchnotes.testing import derivatives

@@ -2,78 +2,78 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from .operation import Operation, Sample, described, tensors, variables
-from .running import naming
-from .values import every
+from .operation import Operation, Options, Sample, tensors, variables
+from .running import for_each_option, naming
 
-MODES: Any = (torch.func.jacfwd, torch.func.jacrev)
 EXACT: dict[str, Any] = dict(rtol=1e-10, atol=1e-11)  # float64 against float64
 
 
-def check_gradient(operation: Operation, device: Any) -> dict[str, Any]:
+@for_each_option(more=True)
+def check_gradient(operation: Operation, options: Options, device: Any) -> None:
     """gradcheck in reverse and forward mode, batched too."""
-    for options in every(operation):
-        function, wanted = operation.of_variables(operation.function, operation.smooth_sample(options, device))
-        with naming(described(options)):
-            gradcheck(function, wanted, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
-    return {"options": len(every(operation))}
+    function, wanted = operation.of_variables(operation.function, operation.smooth_sample(options, device))
+    gradcheck(function, wanted, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
 
 
-def check_second_derivative(operation: Operation, device: Any) -> dict[str, Any]:
+@for_each_option()
+def check_second_derivative(operation: Operation, options: Options, device: Any) -> None:
     """gradgradcheck in reverse mode, and in forward over reverse mode."""
-    for options in operation.options:
-        function, wanted = operation.of_variables(operation.function, operation.smooth_sample(options, device))
-        with naming(described(options)):
-            gradgradcheck(function, wanted, check_fwd_over_rev=True, check_rev_over_rev=True, check_batched_grad=True)
-    return {"options": len(operation.options)}
+    function, wanted = operation.of_variables(operation.function, operation.smooth_sample(options, device))
+    gradgradcheck(function, wanted, check_fwd_over_rev=True, check_rev_over_rev=True, check_batched_grad=True)
 
 
-def check_third_derivative(operation: Operation, device: Any) -> None:
+def _assert_equal(operation: Operation, case: str, compute: Callable[[Callable[..., Any]], Any]) -> None:
+    """A computation has the same results with the operation and with its reference."""
+    with naming(case):
+        torch.testing.assert_close(compute(operation.function), compute(operation.reference), **EXACT)
+
+
+@for_each_option()
+def check_third_derivative(operation: Operation, options: Options, device: Any) -> None:
     """Each of the first three derivatives is the reference's."""
-    for options in operation.options:
-        sample = operation.smooth_sample(options, device)
-        found = []
-        for f in (operation.function, operation.reference):
-            function, wanted = operation.of_variables(f, sample)
-            y, orders = function(*wanted).pow(3).sum(), []
-            for _ in range(3):
-                derivative = torch.autograd.grad(
-                    y, wanted, create_graph=True, allow_unused=True, materialize_grads=True
-                )
-                orders.append(derivative)
-                y = sum((d.square().sum() for d in derivative), y.new_zeros(()))
-            found.append(orders)
-        with naming(described(options)):
-            torch.testing.assert_close(*found, **EXACT)
+    sample = operation.smooth_sample(options, device)
+
+    def derivatives(function: Callable[..., Any]) -> list[tuple[Tensor, ...]]:
+        function, wanted = operation.of_variables(function, sample)
+        y, orders = function(*wanted).pow(3).sum(), []
+        for _ in range(3):
+            gradients = torch.autograd.grad(y, wanted, create_graph=True, allow_unused=True, materialize_grads=True)
+            orders.append(gradients)
+            y = sum((d.square().sum() for d in gradients), y.new_zeros(()))
+        return orders
+
+    _assert_equal(operation, "autograd.grad", derivatives)
 
 
-def check_compositions(operation: Operation, device: Any) -> None:
+@for_each_option()
+def check_compositions(operation: Operation, options: Options, device: Any) -> None:
     """Every composition of forward and reverse mode up to the third order."""
-    for number, options in enumerate(operation.options):
-        sample = operation.smooth_sample(options, device)
-        directions = [torch.randn_like(x) for x in variables(sample).values()]
-        for order in (1, 2, 3) if number in (0, len(operation.options) - 1) else (2,):
-            for modes in itertools.product(MODES, repeat=order):
-                found = []
-                for f in (operation.function, operation.reference):
-                    function, wanted = operation.of_variables(f, sample)
-                    pairs = [(x.detach(), d) for x, d in zip(wanted, directions, strict=True)]
+    sample = operation.smooth_sample(options, device)
+    directions = [torch.randn_like(x) for x in variables(sample).values()]
 
-                    def composed(t: Tensor, function: Any = function, pairs: Any = pairs) -> Tensor:
-                        return function(*(x * (1 + t[0]) + d * t[1] for x, d in pairs)).pow(3).sum()
+    def derivative(function: Callable[..., Any], modes: Any) -> Tensor:
+        function, wanted = operation.of_variables(function, sample)
+        pairs = [(x.detach(), d) for x, d in zip(wanted, directions, strict=True)]
 
-                    derivative: Any = composed
-                    for mode in modes:
-                        derivative = mode(derivative)
-                    found.append(derivative(torch.zeros(2, dtype=torch.float64, device=directions[0].device)))
-                with naming(f"{' of '.join(mode.__name__ for mode in modes)}, {described(options)}"):
-                    torch.testing.assert_close(*found, **EXACT)
+        def scalar(t: Tensor) -> Tensor:
+            return function(*(x * (1 + t[0]) + d * t[1] for x, d in pairs)).pow(3).sum()
+
+        composed: Any = scalar
+        for mode in modes:
+            composed = mode(composed)
+        return composed(torch.zeros(2, dtype=torch.float64, device=directions[0].device))
+
+    for order in (1, 2, 3) if options in (operation.options[0], operation.options[-1]) else (2,):
+        for modes in itertools.product((torch.func.jacfwd, torch.func.jacrev), repeat=order):
+            case = " of ".join(mode.__name__ for mode in modes)
+            _assert_equal(operation, case, partial(derivative, modes=modes))
 
 
 def _subsets(names: Any) -> Iterator[tuple[str, ...]]:
@@ -81,65 +81,61 @@ def _subsets(names: Any) -> Iterator[tuple[str, ...]]:
     return itertools.chain.from_iterable(itertools.combinations(names, n) for n in range(1, len(names) + 1))
 
 
-def check_dual_numbers(operation: Operation, device: Any) -> None:
+@for_each_option()
+def check_dual_numbers(operation: Operation, options: Options, device: Any) -> None:
     """Forward mode along every subset of the arguments, and reverse mode over it."""
-    for options in operation.options:
-        sample = operation.smooth_sample(options, device)
-        for moving in _subsets(variables(sample)):
-            tangents = {name: torch.randn_like(sample[name]) for name in moving}
-            found = []
-            for function in (operation.function, operation.reference):
-                with forward_ad.dual_level():
-                    duals = {name: forward_ad.make_dual(sample[name], t) for name, t in tangents.items()}
-                    out = forward_ad.unpack_dual(operation.call(function, {**sample, **duals})[0])
-                    assert out.tangent is not None, "the output has no tangent"
-                    wanted = list(variables(sample).values())
-                    total = out.tangent.square().sum() + 0 * sum(x.sum() for x in wanted)
-                    mixed = torch.autograd.grad(total, wanted)
-                found.append((out.primal.detach(), out.tangent.detach(), mixed))
-            with naming(f"along {', '.join(moving)}, {described(options)}"):
-                torch.testing.assert_close(*found, **EXACT)
+    sample = operation.smooth_sample(options, device)
+
+    def derivatives(function: Callable[..., Any], tangents: dict[str, Tensor]) -> Any:
+        with forward_ad.dual_level():
+            duals = {name: forward_ad.make_dual(sample[name], t) for name, t in tangents.items()}
+            out = forward_ad.unpack_dual(operation.call(function, {**sample, **duals})[0])
+            assert out.tangent is not None, "the output has no tangent"
+            wanted = list(variables(sample).values())
+            total = out.tangent.square().sum() + 0 * sum(x.sum() for x in wanted)
+            return out.primal.detach(), out.tangent.detach(), torch.autograd.grad(total, wanted)
+
+    for names in _subsets(variables(sample)):
+        tangents = {name: torch.randn_like(sample[name]) for name in names}
+        _assert_equal(operation, f"along {', '.join(names)}", partial(derivatives, tangents=tangents))
 
 
-def check_wanted_gradients(operation: Operation, device: Any) -> None:
-    """Every subset of the arguments may want a gradient, and the gradient one of its own."""
-    for options in every(operation):
-        sample = operation.smooth_sample(options, device)
-        for wanted, g_wanted in itertools.product(_subsets(variables(sample)), (False, True)):
-            if g_wanted and options in operation.more_options:
-                continue
-            found = []
-            for function in (operation.function, operation.reference):
-                torch.manual_seed(1)
-                own = {n: x.detach().requires_grad_(n in wanted) for n, x in variables(sample).items()}
-                y = operation.call(function, {**sample, **own})[0]
-                g = torch.randn(y.shape, dtype=y.dtype).to(y.device).requires_grad_(g_wanted)
-                second_order = options not in operation.more_options
-                inputs = [own[n] for n in wanted]
-                first = torch.autograd.grad(y, inputs, g, create_graph=second_order)
-                found.append([d.detach() for d in first])
-                differentiable = [d.square().sum() for d in first if d.requires_grad]
-                sought = [*inputs, *([g] if g_wanted else [])]
-                if second_order and differentiable:
-                    total = torch.stack(differentiable).sum()
-                    found[-1] += torch.autograd.grad(total, sought, allow_unused=True, materialize_grads=True)
-                else:
-                    found[-1] += [torch.zeros_like(x) for x in sought]
-            with naming(f"for {', '.join(wanted)}, {described(options)}"):
-                torch.testing.assert_close(*found, **EXACT)
+@for_each_option(more=True)
+def check_wanted_gradients(operation: Operation, options: Options, device: Any) -> None:
+    """Every subset of the arguments may require a gradient, and so may the incoming gradient."""
+    sample = operation.smooth_sample(options, device)
+    second_order = options not in operation.more_options
+
+    def gradients(function: Callable[..., Any], names: tuple[str, ...], g_wanted: bool) -> list[Tensor]:
+        torch.manual_seed(1)
+        own = {n: x.detach().requires_grad_(n in names) for n, x in variables(sample).items()}
+        y = operation.call(function, {**sample, **own})[0]
+        g = torch.randn(y.shape, dtype=y.dtype).to(y.device).requires_grad_(g_wanted)
+        inputs = [own[n] for n in names]
+        first = torch.autograd.grad(y, inputs, g, create_graph=second_order)
+        inputs += [g] if g_wanted else []
+        differentiable = [d.square().sum() for d in first if d.requires_grad]
+        if not differentiable:
+            return [*first, *map(torch.zeros_like, inputs)]
+        total = torch.stack(differentiable).sum()
+        return [*first, *torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)]
+
+    for names in _subsets(variables(sample)):
+        for g_wanted in (False, True) if second_order else (False,):
+            _assert_equal(operation, f"for {', '.join(names)}", partial(gradients, names=names, g_wanted=g_wanted))
 
 
-def check_vmap(operation: Operation, device: Any) -> None:
+@for_each_option()
+def check_vmap(operation: Operation, options: Options, device: Any) -> None:
     """Values and gradients, batched over every subset of the tensors, in the first and the last dimension; nested."""
-    for options in operation.options:
-        samples = [operation.stateless(operation.smooth_sample(options, device)) for _ in range(6)]
-        names = [name for name in tensors(samples[0]) if name not in operation.mutates]
-        for batched in _subsets(names):
-            for last in (False, True):
-                with naming(f"over {', '.join(batched)}, {described(options)}"):
-                    _check_batched(operation, samples[:3], batched, last)
-        with naming(f"nested, {described(options)}"):
-            _check_nested(operation, samples, names)
+    samples = [operation.stateless(operation.smooth_sample(options, device)) for _ in range(6)]
+    names = [name for name in tensors(samples[0]) if name not in operation.mutates]
+    for batched in _subsets(names):
+        for last in (False, True):
+            with naming(f"over {', '.join(batched)}"):
+                _check_batched(operation, samples[:3], batched, last)
+    with naming("nested"):
+        _check_nested(operation, samples, names)
 
 
 def _calls(operation: Operation, function: Callable[..., Any], sample: Sample) -> Callable[..., Any]:
@@ -158,10 +154,6 @@ def _calls(operation: Operation, function: Callable[..., Any], sample: Sample) -
     return both
 
 
-def _held(sample: Sample) -> Sample:
-    return {name: x.detach() if isinstance(x, Tensor) else x for name, x in sample.items()}
-
-
 def _one_by_one(operation: Operation, samples: list[Sample], batched: tuple[str, ...]) -> Any:
     results = []
     for each in samples:
@@ -175,9 +167,9 @@ def _check_batched(operation: Operation, samples: list[Sample], batched: tuple[s
     dims = {name: samples[0][name].dim() if last else 0 for name in batched}
     given = {name: torch.stack([s[name].detach() for s in samples], dims[name]) for name in batched}
     call = _calls(operation, operation.function, samples[0])
+    constants = {name: x.detach() if isinstance(x, Tensor) else x for name, x in samples[0].items()}
     with torch.no_grad():
-        plain = torch.vmap(lambda given: operation.call(operation.function, {**_held(samples[0]), **given})[0], (dims,))
-        y = plain(given)
+        y = torch.vmap(lambda given: operation.call(operation.function, {**constants, **given})[0], (dims,))(given)
     expected = _one_by_one(operation, samples, batched)
     torch.testing.assert_close(torch.vmap(call, (dims,))(given), expected, **EXACT)
     torch.testing.assert_close(y, expected[0], **EXACT)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .layouts import channels_last, expanded, transposed
-from .operation import Operation, described, tensors, variables
-from .running import naming, result_or_error
+from .operation import Operation, Options, tensors, variables
+from .running import for_each_option, naming, result_or_error
 from .values import every
 
 
@@ -81,73 +81,72 @@ def check_mismatched_operands(operation: Operation, device: Any) -> None:
                     assert _kind(result) is RuntimeError, f"an operand of size {tuple(bad.shape)} and {bad.dtype}"
 
 
-def check_other_dtypes(operation: Operation, device: Any) -> None:
+@for_each_option()
+def check_other_dtypes(operation: Operation, options: Options, device: Any) -> None:
     """Integers, complex numbers and 8-bit floats do what they do in torch: the same values, or the same error."""
-    for options in operation.options:
-        torchs = operation.torchs(options)
-        if torchs is None:
-            continue
-        sample = operation.sample(options, operation.laid_out[-1], torch.float32, device)
-        floats = [n for n, x in tensors(sample).items() if x.is_floating_point()]
-        for dtype in (torch.bool, torch.uint8, torch.int64, torch.complex64, torch.complex128, torch.float8_e4m3fn):
-            for names in (floats, ["input"]):
-                given = sample | {n: torch.ones_like(sample[n].detach()).to(dtype) for n in names}
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    ours, theirs = (result_or_error(f, **given) for f in (operation.function, torchs))
-                with naming(f"{dtype} {', '.join(names)}, {described(options)}"):
-                    if isinstance(theirs, Tensor):
-                        torch.testing.assert_close(ours, theirs, equal_nan=True)
-                    else:
-                        assert ours == theirs
+    builtin = operation.torchs(options)
+    if builtin is None:
+        return
+    sample = operation.sample(options, operation.laid_out[-1], torch.float32, device)
+    floats = [n for n, x in tensors(sample).items() if x.is_floating_point()]
+    for dtype in (torch.bool, torch.uint8, torch.int64, torch.complex64, torch.complex128, torch.float8_e4m3fn):
+        for names in (floats, ["input"]):
+            given = sample | {n: torch.ones_like(sample[n].detach()).to(dtype) for n in names}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ours, theirs = (result_or_error(f, **given) for f in (operation.function, builtin))
+            with naming(f"{dtype} {', '.join(names)}"):
+                if isinstance(theirs, Tensor):
+                    torch.testing.assert_close(ours, theirs, equal_nan=True)
+                else:
+                    assert ours == theirs
 
 
-def check_subclasses(operation: Operation, device: Any) -> None:
+@for_each_option()
+def check_subclasses(operation: Operation, options: Options, device: Any) -> None:
     """The output of a tensor subclass is one, whichever argument it was."""
 
     class Subclass(torch.Tensor):
         pass
 
-    for options in operation.options:
-        if operation.torchs(options) is None:
-            continue  # a subclass is shown torch's function, which has no such options
-        sample = operation.sample(options, operation.laid_out[-1], torch.float32, device)
-        expected = operation.call(operation.function, sample)[0]
-        for name, x in tensors(sample).items():
-            y = operation.call(operation.function, sample | {name: x.as_subclass(Subclass)})[0]
-            with naming(f"{name}, {described(options)}"):
-                assert type(y) is Subclass
-                torch.testing.assert_close(y.as_subclass(Tensor), expected)
+    if operation.torchs(options) is None:
+        return  # a subclass is shown torch's function, which has no such options
+    sample = operation.sample(options, operation.laid_out[-1], torch.float32, device)
+    expected = operation.call(operation.function, sample)[0]
+    for name, x in tensors(sample).items():
+        y = operation.call(operation.function, sample | {name: x.as_subclass(Subclass)})[0]
+        with naming(name):
+            assert type(y) is Subclass
+            torch.testing.assert_close(y.as_subclass(Tensor), expected)
 
 
-def check_bad_arguments(operation: Operation, device: Any) -> None:
+@for_each_option()
+def check_bad_arguments(operation: Operation, options: Options, device: Any) -> None:
     """Wrong types and sizes raise what the builtin raises, and nothing is written."""
-    for options in operation.options:
-        sample = operation.sample(options, operation.laid_out[-1], torch.float32, device)
-        torchs = operation.torchs(options)
-        if torchs is None:
-            continue
-        bad: list[tuple[str, Any]] = []
-        for name, x in tensors(sample).items():
-            x = x.detach()
-            others = (None, "x", [1.0, 2.0], 1.0, object(), x[:2], x.new_ones(11), x.to("meta"))
-            bad += [(name, each) for each in others]
-            if not operation.mixes_dtypes:
-                bad.append((name, x.double() if x.is_floating_point() else x.float()))
-        bad += [("nonsense", 1)]
-        for (name, each), inplace in itertools.product(bad, (False, True) if "inplace" in sample else (False,)):
-            given = {**sample, name: each, **({"inplace": True} if inplace else {})}
-            kept = {n: x.detach().clone() for n, x in tensors(sample).items()}
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ours, theirs = (result_or_error(operation.call, f, given) for f in (operation.function, torchs))
-            with naming(f"{name}={each!r:.60}, {described(options)}"):
-                meta_is_computed_with = isinstance(each, Tensor) and each.is_meta and _kind(theirs) is None
-                assert _kind(ours) is _kind(theirs) or meta_is_computed_with, f"got {ours}, torch {theirs}"
-                if _kind(ours) is None and not ours[0].is_meta:
-                    torch.testing.assert_close(ours[0], theirs[0], equal_nan=True)
-                unchanged = (torch.equal(x.detach(), kept[n]) for n, x in tensors(sample).items())
-                assert all(unchanged), "something was written"
+    sample = operation.sample(options, operation.laid_out[-1], torch.float32, device)
+    builtin = operation.torchs(options)
+    if builtin is None:
+        return
+    bad: list[tuple[str, Any]] = [("nonsense", 1)]
+    for name, x in tensors(sample).items():
+        x = x.detach()
+        others = (None, "x", [1.0, 2.0], 1.0, object(), x[:2], x.new_ones(11), x.to("meta"))
+        bad += [(name, each) for each in others]
+        if not operation.mixes_dtypes:
+            bad.append((name, x.double() if x.is_floating_point() else x.float()))
+    for (name, each), inplace in itertools.product(bad, (False, True) if "inplace" in sample else (False,)):
+        given = {**sample, name: each, **({"inplace": True} if inplace else {})}
+        before = {n: x.detach().clone() for n, x in tensors(sample).items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ours, theirs = (result_or_error(operation.call, f, given) for f in (operation.function, builtin))
+        with naming(f"{name}={each!r:.60}"):
+            meta_is_computed_with = isinstance(each, Tensor) and each.is_meta and _kind(theirs) is None
+            assert _kind(ours) is _kind(theirs) or meta_is_computed_with, f"got {ours}, torch {theirs}"
+            if _kind(ours) is None and not ours[0].is_meta:
+                torch.testing.assert_close(ours[0], theirs[0], equal_nan=True)
+            unchanged = (torch.equal(x.detach(), before[n]) for n, x in tensors(sample).items())
+            assert all(unchanged), "something was written"
 
 
 def _kind(result: Any) -> Any:

@@ -8,40 +8,32 @@ import torch.utils.checkpoint
 from torch import Tensor
 
 from .layouts import LAYOUTS, expanded
-from .operation import Operation, Sample, cast, described, tensors, variables
-from .running import naming, result_or_error
-from .values import every
+from .operation import Operation, Options, Sample, cast, tensors, variables
+from .running import for_each_option, naming, result_or_error
 
 
 def _sample(operation: Operation, device: Any) -> Sample:
     return operation.sample(operation.options[0], operation.laid_out[-1], torch.float32, device)
 
 
-def check_saved_tensors(operation: Operation, device: Any) -> None:
-    """Nothing is saved but what the operation names, and few other elements; overwriting it raises an error."""
-    if operation.saves is None:
+@for_each_option()
+def check_saved_tensors(operation: Operation, options: Options, device: Any) -> None:
+    """Saves only what the operation names, and few other elements; overwriting it raises an error."""
+    shape = operation.laid_out[-1]
+    sample = operation.sample(options, shape, torch.float32, device)
+    more_gradients = set(variables(sample)) - set(variables(operation.sample(operation.options[0], shape)))
+    if operation.saves is None or more_gradients:  # which require more
         return
-    for options in operation.options:
-        shape = operation.laid_out[-1]
-        sample = operation.sample(options, shape, torch.float32, device)
-        if set(variables(sample)) - set(variables(operation.sample(operation.options[0], shape))):
-            continue  # more gradients take more
-        saved: list[Tensor] = []
-
-        def pack(t: Tensor, saved: list[Tensor] = saved) -> Tensor:
-            saved.append(t)
-            return t
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            y, given = operation.call(operation.function, sample)
-        places = {given[name].data_ptr(): name for name in tensors(given)} | {y.data_ptr(): "output"}
-        with naming(described(options)):
-            also = sorted({t.data_ptr(): t.numel() for t in saved if t.data_ptr() not in places}.values())
-            assert sum(also) <= operation.saves_besides(shape), f"also saves tensors of {also} elements"
-            names = {places[t.data_ptr()] for t in saved if t.data_ptr() in places}
-            assert names <= {*operation.saves}, f"saves {', '.join(sorted(names))}"
-            for name in sorted(names - {*operation.mutates}):
-                _check_overwritten(operation, sample, name)
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        y, given = operation.call(operation.function, sample)
+    places = {given[name].data_ptr(): name for name in tensors(given)} | {y.data_ptr(): "output"}
+    others = sorted({t.data_ptr(): t.numel() for t in saved if t.data_ptr() not in places}.values())
+    assert sum(others) <= operation.saves_besides(shape), f"also saves tensors of {others} elements"
+    names = {places[t.data_ptr()] for t in saved if t.data_ptr() in places}
+    assert names <= {*operation.saves}, f"saves {', '.join(sorted(names))}"
+    for name in sorted(names - {*operation.mutates}):
+        _check_overwritten(operation, sample, name)
 
 
 def _check_overwritten(operation: Operation, sample: Sample, name: str) -> None:
@@ -111,24 +103,22 @@ def check_gradient_modes(operation: Operation, device: Any) -> None:
     assert torch.equal(y, expected)
 
 
-def check_autocast(operation: Operation, device: Any) -> None:
-    """Under autocast the output is the builtin's, and so are all dtypes without further options."""
-    for options in every(operation):
-        torchs = operation.torchs(options)
-        if torchs is None:
-            continue
-        for dtype in (torch.float32, torch.bfloat16, torch.float64):
-            sample = operation.sample(options, operation.laid_out[-1], dtype, device)
-            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-                ours, theirs = (result_or_error(operation.results, f, sample) for f in (operation.function, torchs))
-            with naming(f"{dtype}, {described(options)}"):
-                if isinstance(theirs, tuple):
-                    assert ours == theirs
-                    continue
-                y = ours["output"].to(theirs["output"].dtype)
-                torch.testing.assert_close(y, theirs["output"], rtol=2e-2, atol=2e-2)
-                if options == operation.options[0]:
-                    assert {n: x.dtype for n, x in ours.items()} == {n: x.dtype for n, x in theirs.items()}
+@for_each_option(more=True)
+def check_autocast(operation: Operation, options: Options, device: Any) -> None:
+    """Under autocast the output is the builtin's, and without further options so are all dtypes."""
+    builtin = operation.torchs(options)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64) if builtin else ():
+        sample = operation.sample(options, operation.laid_out[-1], dtype, device)
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+            ours, theirs = (result_or_error(operation.results, f, sample) for f in (operation.function, builtin))
+        with naming(str(dtype)):
+            if isinstance(theirs, tuple):
+                assert ours == theirs
+                continue
+            y = ours["output"].to(theirs["output"].dtype)
+            torch.testing.assert_close(y, theirs["output"], rtol=2e-2, atol=2e-2)
+            if options == operation.options[0]:
+                assert {n: x.dtype for n, x in ours.items()} == {n: x.dtype for n, x in theirs.items()}
 
 
 def _on_meta(x: Tensor) -> Tensor:
@@ -136,19 +126,19 @@ def _on_meta(x: Tensor) -> Tensor:
     return y.requires_grad_(x.requires_grad)
 
 
-def check_fake_tensors(operation: Operation, dtype: torch.dtype, device: Any) -> None:
+@for_each_option()
+def check_fake_tensors(operation: Operation, options: Options, dtype: torch.dtype, device: Any) -> None:
     """Meta and fake tensors have the size, dtype and strides of real ones, in every layout."""
-    for options in operation.options:
-        for layout in (*LAYOUTS[:-1], expanded):
-            sample = cast(operation.sample(options, operation.laid_out[0], dtype, device), dtype, device, layout)
-            real = operation.call(operation.function, sample)[0]
-            meta = {n: _on_meta(x) for n, x in tensors(sample).items()}
-            abstract = [operation.call(operation.function, sample | meta)[0]]
-            with torch._subclasses.FakeTensorMode() as mode:
-                fake = {n: mode.from_tensor(x) for n, x in tensors(sample).items()}
-                abstract.append(operation.call(operation.function, sample | fake)[0])
-            with naming(f"{layout.__name__}, {described(options)}"):
-                for each in abstract:
-                    assert (each.shape, each.dtype) == (real.shape, real.dtype)
-                    assert each.requires_grad == real.requires_grad
-                assert abstract[0].stride() == real.stride()
+    for layout in (*LAYOUTS[:-1], expanded):
+        sample = cast(operation.sample(options, operation.laid_out[0], dtype, device), dtype, device, layout)
+        real = operation.call(operation.function, sample)[0]
+        meta = {n: _on_meta(x) for n, x in tensors(sample).items()}
+        abstract = [operation.call(operation.function, sample | meta)[0]]
+        with torch._subclasses.FakeTensorMode() as mode:
+            fake = {n: mode.from_tensor(x) for n, x in tensors(sample).items()}
+            abstract.append(operation.call(operation.function, sample | fake)[0])
+        with naming(layout.__name__):
+            for each in abstract:
+                assert (each.shape, each.dtype) == (real.shape, real.dtype)
+                assert each.requires_grad == real.requires_grad
+            assert abstract[0].stride() == real.stride()

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
+
+from .operation import Operation, described
 
 
 @contextmanager
@@ -32,3 +35,20 @@ def result_or_error(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
         return function(*args, **kwargs)
     except Exception as error:
         return type(error), str(error).split("\n")[0]
+
+
+def for_each_option(more: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Runs a check of (operation, options, ...) for all combinations of options, with `more` also `more_options`."""
+
+    def decorate(check: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(check)
+        def check_all(operation: Operation, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            combinations = operation.options + (operation.more_options if more else ())
+            for options in combinations:
+                with naming(described(options)):
+                    check(operation, options, *args, **kwargs)
+            return {"options": len(combinations)}
+
+        return check_all
+
+    return decorate

@@ -10,7 +10,7 @@ from torch import Tensor
 from .accuracy import ALONE, TOLERANCE, Figures, assert_accurate, compared, errors, judged
 from .layouts import LAYOUTS, expanded
 from .operation import Operation, Options, Sample, cast, described, tensors, variables
-from .running import naming, threads
+from .running import for_each_option, naming, threads
 
 
 def _gradient(y: Tensor) -> Tensor:
@@ -181,36 +181,36 @@ def check_threads(operation: Operation, dtype: torch.dtype, device: Any) -> None
             assert torch.equal(x, other[name]), f"{name}, {shape}, {described(options)}"
 
 
-def check_place_in_memory(operation: Operation, dtype: torch.dtype, device: Any) -> None:
+@for_each_option()
+def check_place_in_memory(operation: Operation, options: Options, dtype: torch.dtype, device: Any) -> None:
     """An element's bits do not depend on where it is."""
-    for options in operation.options if operation.elementwise else ():
-        sample = operation.sample(options, (300_007,), dtype, device)
-        g = _gradient(sample["input"].detach())
-        part = {name: x.detach()[1:].requires_grad_(x.requires_grad) for name, x in tensors(sample).items()}
-        whole = operation.results(operation.function, sample, g)
-        rest = operation.results(operation.function, {**sample, **part}, g[1:])
-        for name, x in whole.items():
-            assert torch.equal(x[1:], rest[name]), f"{name}, {described(options)}"
+    if not operation.elementwise:
+        return
+    sample = operation.sample(options, (300_007,), dtype, device)
+    g = _gradient(sample["input"].detach())
+    part = {name: x.detach()[1:].requires_grad_(x.requires_grad) for name, x in tensors(sample).items()}
+    whole = operation.results(operation.function, sample, g)
+    rest = operation.results(operation.function, {**sample, **part}, g[1:])
+    for name, x in whole.items():
+        assert torch.equal(x[1:], rest[name]), name
 
 
-def check_second_derivative_values(operation: Operation, dtype: torch.dtype, device: Any) -> None:
+@for_each_option()
+def check_second_derivative_values(operation: Operation, options: Options, dtype: torch.dtype, device: Any) -> None:
     """Against float64, in every layout."""
-    for options in operation.options:
-        for layout in (*LAYOUTS, expanded):
-            plain = operation.sample(options, operation.laid_out[0], dtype, device)
-            sample = plain | cast({"input": plain["input"]}, dtype, device, layout)
-            size = output_of(operation, sample)
-            g = layout(_gradient(size))
-            along = [layout(_gradient(x.detach())) for x in variables(sample).values()]
-            ours = _second(operation, operation.function, sample, g, along)
-            exact = _second(
-                operation, operation.reference, operation.widened(sample), g.double(), [v.double() for v in along]
-            )
-            rtol, atol = TOLERANCE[dtype]  # several kernels in a row round several times
-            for name, mine, true in zip(("gradient", *variables(sample)), ours, exact, strict=True):
-                with naming(f"by {name}, {layout.__name__}, {described(options)}"):
-                    scale = 1 + true.abs().max().item()
-                    torch.testing.assert_close(mine.double(), true, rtol=8 * rtol, atol=8 * rtol * scale + atol)
+    for layout in (*LAYOUTS, expanded):
+        plain = operation.sample(options, operation.laid_out[0], dtype, device)
+        sample = plain | cast({"input": plain["input"]}, dtype, device, layout)
+        g = layout(_gradient(output_of(operation, sample)))
+        along = [layout(_gradient(x.detach())) for x in variables(sample).values()]
+        ours = _second(operation, operation.function, sample, g, along)
+        wide = operation.widened(sample)
+        exact = _second(operation, operation.reference, wide, g.double(), [v.double() for v in along])
+        rtol, atol = TOLERANCE[dtype]  # several kernels in a row round several times
+        for name, mine, true in zip(("gradient", *variables(sample)), ours, exact, strict=True):
+            with naming(f"by {name}, {layout.__name__}"):
+                scale = 1 + true.abs().max().item()
+                torch.testing.assert_close(mine.double(), true, rtol=8 * rtol, atol=8 * rtol * scale + atol)
 
 
 def _second(operation: Operation, function: Any, sample: Sample, g: Tensor, along: list[Tensor]) -> tuple[Tensor, ...]:
