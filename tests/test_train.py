@@ -502,10 +502,6 @@ def with_nan(content):
     return saved(found)
 
 
-def scripted(_):
-    return torch.jit.script(torch.nn.Linear(2, 2)).save_to_buffer()
-
-
 DAMAGES = {
     "truncated": lambda content: content[: len(content) // 2],
     "without its end": lambda content: content[:-1],
@@ -519,7 +515,7 @@ DAMAGES = {
     "a list": lambda _: saved([1, 2]),
     "other tensors": lambda _: saved({"weight": torch.ones(3)}),
     "a module": lambda _: saved(torch.nn.Linear(2, 2)),
-    "a TorchScript module": scripted,
+    "a TorchScript module": lambda _: torch.jit.script(torch.nn.Linear(2, 2)).save_to_buffer(),
     "an empty archive": lambda _: b"PK\x05\x06" + bytes(18),
     "no design": changed("design", None),
     "another design": changed("design", {"sizes": (64, 8, 10)}),

@@ -18,7 +18,7 @@ from .case import Case
 from .programs import Results, noise
 from .samples import FLOATS, Sample, channels_last_3d
 
-SAMPLES = 150  # at most, per module, dtype and mode; larger sets are thinned out
+SAMPLES = 50  # at most, per module, dtype and mode; larger sets are thinned out
 
 
 def of_modules() -> dict[str, ModuleInfo]:
