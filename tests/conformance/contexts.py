@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -13,7 +12,6 @@ from torch.utils._python_dispatch import BaseTorchDispatchMode
 
 from .programs import Program, Results, backward, forward
 from .samples import Sample
-
 
 CONTEXTS: dict[str, Callable[[], AbstractContextManager]] = {
     "no_grad": torch.no_grad,

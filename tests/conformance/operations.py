@@ -15,7 +15,6 @@ from .contexts import contexts
 from .programs import Program, backward, double_backward, forward, subsets, transforms
 from .samples import FLOATS, OTHERS, Sample, in_layouts, of_opinfo, of_wrong_kinds, with_special_values
 
-
 # Higher derivatives of torch's batch normalization are wrong: those of the tangent, and mixed ones by weight and input.
 REFERENCES = {"batch_norm": OPERATIONS["batch_norm"].reference}
 MOST, SOME, FEW = 40, 8, 3  # samples per function

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
-# Sums in another order differ by a few roundings of the largest value: second derivatives of linear_cross_entropy, which
-# are differences of larger terms, by 14. Larger differences are compared with float64.
+# Sums in another order differ by a few roundings of the largest value, and by 14 in second derivatives of
+# linear_cross_entropy, which are differences of larger terms. Larger differences are compared with float64.
 ROUNDINGS = {torch.float64: 2**19, torch.float32: 16}
 # Warnings of torch about its own code.
 INTERNAL = ("is deprecated. Please switch", "An output with one or more elements was resized", "is a performance drop")

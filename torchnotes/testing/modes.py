@@ -25,7 +25,12 @@ def check_saved_tensors(operation: Operation, options: Options, device: Any) -> 
     if operation.saves is None or more_gradients:  # which require more
         return
     saved: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+
+    def pack(t: Tensor) -> Tensor:
+        saved.append(t)
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y, given = operation.call(operation.function, sample)
     places = {given[name].data_ptr(): name for name in tensors(given)} | {y.data_ptr(): "output"}
     others = sorted({t.data_ptr(): t.numel() for t in saved if t.data_ptr() not in places}.values())
