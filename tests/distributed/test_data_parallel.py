@@ -66,6 +66,13 @@ def assert_same(net: torch.nn.Module, whole: torch.nn.Module, tolerance: float =
         torch.testing.assert_close(p, expected, rtol=tolerance, atol=tolerance)
 
 
+def ours_and_torchs(
+    name: str, net: torch.nn.Module, whole: torch.nn.Module, **options: Any
+) -> list[torch.optim.Optimizer]:
+    ours = getattr(optim, name)(net.parameters(), lr=0.01, **OPTIMIZERS[name], **options)
+    return [ours, getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])]
+
+
 @pytest.mark.parametrize(
     "options", ({}, {"static_graph": True}, {"gradient_as_bucket_view": True, "bucket_cap_mb": 0.0001}), ids=str
 )
@@ -73,8 +80,7 @@ def assert_same(net: torch.nn.Module, whole: torch.nn.Module, tolerance: float =
 def test_trajectory_is_that_of_the_full_batch(name, options):
     net, all_batches = network(), batches()
     whole = copy.deepcopy(net)
-    ours = getattr(optim, name)(net.parameters(), lr=0.01, max_grad_norm=0.5, **OPTIMIZERS[name])
-    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    ours, theirs = ours_and_torchs(name, net, whole, max_grad_norm=0.5)
     learn(DistributedDataParallel(net, **options), ours, all_batches)
     learn(whole, theirs, all_batches, max_norm=0.5)
     assert_same(net, whole)
@@ -85,8 +91,7 @@ def test_trajectory_is_that_of_the_full_batch(name, options):
 def test_gradients_accumulate_without_sync(name, as_view):
     net, all_batches = network(), batches()
     whole = copy.deepcopy(net)
-    ours = getattr(optim, name)(net.parameters(), lr=0.01, **OPTIMIZERS[name])
-    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    optimizers = ours_and_torchs(name, net, whole)
     parallel = DistributedDataParallel(net, gradient_as_bucket_view=as_view)
     loss = nn.CrossEntropyLoss()
     for _ in range(2):
@@ -95,7 +100,7 @@ def test_gradients_accumulate_without_sync(name, as_view):
             with contextlib.nullcontext() if last else parallel.no_sync():
                 loss(parallel(own_part(inputs)), own_part(targets)).backward()
             loss(whole(inputs), targets).backward()
-        for optimizer in (ours, theirs):
+        for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
     assert_same(net, whole)
@@ -116,8 +121,7 @@ def test_every_module(name, wrapped):
     if sharded:
         fully_shard(net.dense)
     parallel = fully_shard(net) if sharded else DistributedDataParallel(net)
-    ours = getattr(optim, name)(net.parameters(), lr=0.01, **OPTIMIZERS[name])
-    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    optimizers = ours_and_torchs(name, net, whole)
     all_batches = [[batch(EACH) for _ in range(ranks)] for _ in range(STEPS)]
     of_ranks = [buffers_of(whole)] * ranks
     for step, of_step in enumerate(all_batches):
@@ -132,7 +136,7 @@ def test_every_module(name, wrapped):
         if not sharded:
             torch.testing.assert_close(buffers_of(net), of_ranks[rank], rtol=1e-9, atol=1e-11)
             of_ranks = of_ranks[:1] * ranks
-        for optimizer in (ours, theirs):
+        for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
     assert_same(net, whole, 1e-9)
@@ -143,47 +147,37 @@ def test_every_module(name, wrapped):
 # ZeroRedundancyOptimizer, where each parameter belongs to one rank
 
 
-def zero(params: Any, name: str, **options: Any) -> ZeroRedundancyOptimizer:
-    of_all = functools.partial(getattr(optim, name), process_group=dist.group.WORLD)
-    return ZeroRedundancyOptimizer(params, of_all, lr=0.01, **OPTIMIZERS[name], **options)
-
-
 @pytest.mark.parametrize("as_view", (False, True), ids=("parameters", "views"))
 @KINDS
-def test_zero_redundancy(name, as_view):
-    net, all_batches = network(), batches()
-    whole = copy.deepcopy(net)
-    ours = zero(net.parameters(), name, max_grad_norm=0.5, parameters_as_bucket_view=as_view)
-    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
-    learn(DistributedDataParallel(net), ours, all_batches)
-    learn(whole, theirs, all_batches, max_norm=0.5)
-    assert_same(net, whole)
-
-
-@KINDS
-def test_checkpoint_of_zero_redundancy(name):
+def test_zero_redundancy_and_its_checkpoint(name, as_view):
     """Training continues with ZeroRedundancyOptimizer and with torch's optimizer."""
+
+    def zero(net: torch.nn.Module) -> ZeroRedundancyOptimizer:
+        of_all = functools.partial(getattr(optim, name), process_group=dist.group.WORLD, max_grad_norm=0.5)
+        options = dict(lr=0.01, parameters_as_bucket_view=as_view, **OPTIMIZERS[name])
+        return ZeroRedundancyOptimizer(net.parameters(), of_all, **options)
+
+    def by_torch(net: torch.nn.Module) -> torch.optim.Optimizer:
+        return getattr(torch.optim, name)(net.parameters(), lr=0.01, **OPTIMIZERS[name])
+
     net, all_batches = network(), batches()
     whole = copy.deepcopy(net)
-    optimizer = zero(net.parameters(), name, max_grad_norm=0.5)
-    theirs = getattr(torch.optim, name)(whole.parameters(), lr=0.01, **OPTIMIZERS[name])
+    optimizer, theirs = zero(net), by_torch(whole)
     learn(DistributedDataParallel(net), optimizer, all_batches)
     learn(whole, theirs, all_batches, max_norm=0.5)
+    assert_same(net, whole)
     optimizer.consolidate_state_dict(to=0)
     saved = [None]
     if dist.get_rank() == 0:
         torch.save(optimizer.state_dict(), file := io.BytesIO())
         saved = [file.getvalue()]
     dist.broadcast_object_list(saved, src=0)
-    mine, torchs = (torch.load(io.BytesIO(saved[0]), weights_only=True) for _ in range(2))
-    twin = copy.deepcopy(net)
-    continued = zero(twin.parameters(), name, max_grad_norm=0.5)
-    continued.load_state_dict(mine)
-    alone = copy.deepcopy(net)
-    by_torch = getattr(torch.optim, name)(alone.parameters(), lr=0.01, **OPTIMIZERS[name])
-    by_torch.load_state_dict(torchs)
-    learn(DistributedDataParallel(twin), continued, all_batches)
-    for by_itself, of_torch in ((alone, by_torch), (whole, theirs)):
+    twin, alone = copy.deepcopy(net), copy.deepcopy(net)
+    continued = zero(twin), by_torch(alone)
+    for one in continued:
+        one.load_state_dict(torch.load(io.BytesIO(saved[0]), weights_only=True))
+    learn(DistributedDataParallel(twin), continued[0], all_batches)
+    for by_itself, of_torch in ((alone, continued[1]), (whole, theirs)):
         learn(by_itself, of_torch, all_batches, max_norm=0.5)
     assert_same(twin, whole)
     assert_same(alone, whole)

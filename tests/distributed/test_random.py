@@ -20,6 +20,7 @@ from torchnotes.distributed.shards import runs
 KEY = torch.tensor([0x0123_4567_89AB_CDEF, -5])
 SHAPES = ((9,), (7, 5), (2, 3), (1, 1), (6, 131), (5, 4, 7), (4, 0), (5, 3, 2, 9))
 NOISES = (functools.partial(F.dropout, p=0.3), functools.partial(F.gaussian_dropout, sigma=0.7))
+EACH_NOISE = pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.func.__name__)
 FILLS = (
     functools.partial(init.uniform_, a=-1, b=3),
     functools.partial(init.normal_, mean=1, std=2),
@@ -76,7 +77,7 @@ def some_places(shape: tuple[int, ...]) -> list[tuple[DeviceMesh, tuple[Placemen
     return [place for place in every if place[0].ndim == 1] + every[len(shape) :: 13]
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.func.__name__)
+@EACH_NOISE
 def test_noise_and_its_gradient_are_those_of_the_full_tensor(noise):
     """tests/ops/test_random.py tests other dtypes."""
     for shape in SHAPES:
@@ -101,7 +102,7 @@ def test_initializers_give_the_numbers_of_the_full_tensor(fill):
             assert_is(x.detach(), expected, *place)
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.func.__name__)
+@EACH_NOISE
 def test_the_second_derivative(noise):
     whole = torch.randn(5, 7, dtype=torch.float64)
 
@@ -117,7 +118,7 @@ def test_the_second_derivative(noise):
                 assert_is(ours, theirs, *place)
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.func.__name__)
+@EACH_NOISE
 def test_noise_of_partial_sums_is_that_of_the_sum(noise):
     mesh = meshes()[0]
     for shape in ((7, 5), (6, 131)):
@@ -140,7 +141,7 @@ def test_noise_of_partial_sums_is_that_of_the_sum(noise):
         assert (x.to_local() == 1).all()
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.func.__name__)
+@EACH_NOISE
 def test_noise_in_place(noise):
     whole, g = torch.randn(7, 5), torch.randn(7, 5)
     expected = noise(whole, generator=KEY)
@@ -256,19 +257,17 @@ def test_initialize_a_sharded_model(scheme):
     drawn = init.initialize_(zeroed(network()), scheme)
     for mesh in meshes():
         if mesh.ndim == 1:
-            models = [fully_shard(network(), mesh=mesh)]
+            model = fully_shard(network(), mesh=mesh)
         elif mesh.ndim == 2:  # fully_shard of sharded parameters
             mesh = init_device_mesh("cpu", mesh.shape, mesh_dim_names=("data", "tensor"))
             plan = {"0": RowwiseParallel(), "1": ColwiseParallel(), "3": RowwiseParallel()}
-            models = [fully_shard(parallelize_module(network(), mesh["tensor"], plan), mesh=mesh["data"])]
+            model = fully_shard(parallelize_module(network(), mesh["tensor"], plan), mesh=mesh["data"])
         else:
             continue
-        for model in models:
-            assert init.initialize_(zeroed(model), scheme, seed=3) is model
-            for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
-                assert_is(ours.detach(), theirs.detach(), ours.device_mesh, ours.placements)
+        for seed, whole in ((3, expected), (None, drawn)):
             torch.manual_seed(3)
-            for ours, theirs in zip(init.initialize_(model, scheme).parameters(), drawn.parameters(), strict=True):
+            assert init.initialize_(zeroed(model), scheme, seed=seed) is model
+            for ours, theirs in zip(model.parameters(), whole.parameters(), strict=True):
                 assert_is(ours.detach(), theirs.detach(), ours.device_mesh, ours.placements)
 
 

@@ -1,10 +1,10 @@
 """The dropout modules, compared with torch's, the notes and the papers."""
 
 import copy
-import inspect
 import itertools
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,47 +15,43 @@ import torchnotes.functional as F
 from torchnotes import nn
 
 
-def test_dropout_matches_torchs_module():
-    for arguments in ((), (0.2,), (0.2, True)):
-        ours, theirs = nn.Dropout(*arguments), torch.nn.Dropout(*arguments)
-        assert repr(ours) == repr(theirs)
-        assert isinstance(ours, torch.nn.Dropout)
-        assert inspect.signature(nn.Dropout) == inspect.signature(torch.nn.Dropout)
-        x = torch.randn(1000, requires_grad=True) * 1
-        for module in (ours, copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
-            torch.manual_seed(1)
-            expected = F.dropout(x, ours.p)
-            torch.manual_seed(1)
-            y = module(x.clone())
-            assert torch.equal(y, expected)
-            assert y.grad_fn.name() == "DropoutBackward"
-        assert ours.eval()(x) is x
-        assert (ours.train()(x) is x) == ours.inplace
-    with pytest.raises(ValueError, match="dropout probability"):
-        nn.Dropout(1.5)
+MODULES = (
+    (nn.Dropout(), partial(F.dropout, p=0.5), "Dropout(p=0.5, inplace=False)"),
+    (nn.Dropout(0.2, True), partial(F.dropout, p=0.2), "Dropout(p=0.2, inplace=True)"),
+    (nn.GaussianDropout(), partial(F.gaussian_dropout, p=0.5), "GaussianDropout(p=0.5, inplace=False)"),
+    (nn.GaussianDropout(0.2), partial(F.gaussian_dropout, p=0.2), "GaussianDropout(p=0.2, inplace=False)"),
+    (
+        nn.GaussianDropout(sigma=0.3, inplace=True),
+        partial(F.gaussian_dropout, sigma=0.3),
+        "GaussianDropout(sigma=0.3, inplace=True)",
+    ),
+)
 
 
-def test_gaussian_dropout():
+@pytest.mark.parametrize(("layer", "function", "shown"), MODULES, ids=[shown for *_, shown in MODULES])
+def test_modules_call_the_functions(layer, function, shown):
+    assert repr(layer) == shown
+    x = torch.randn(1000, requires_grad=True)
+    for module in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.manual_seed(1)
+        expected = function(x)
+        torch.manual_seed(1)
+        given = x * 1
+        y = module(given)
+        assert torch.equal(y, expected)
+        assert (y is given) == layer.inplace
+        assert y.grad_fn.name() == f"{type(layer).__name__}Backward"
+    assert copy.deepcopy(layer).eval()(x) is x
+
+
+def test_rates():
     x = torch.randn(1000)
-    for layer, keywords, shown in (
-        (nn.GaussianDropout(), {"p": 0.5}, "p=0.5, inplace=False"),
-        (nn.GaussianDropout(0.2), {"p": 0.2}, "p=0.2, inplace=False"),
-        (nn.GaussianDropout(sigma=0.3, inplace=True), {"sigma": 0.3}, "sigma=0.3, inplace=True"),
-    ):
-        assert repr(layer) == f"GaussianDropout({shown})"
-        for module in (layer, pickle.loads(pickle.dumps(layer))):
-            torch.manual_seed(1)
-            expected = F.gaussian_dropout(x, **keywords)
-            torch.manual_seed(1)
-            y = x.clone()
-            assert (module(y) is y) == layer.inplace
-            torch.manual_seed(1)
-            assert torch.equal(module(x.clone()), expected)
-        assert layer.eval()(x) is x
     assert nn.GaussianDropout(0.0)(x) is x
     layer = nn.GaussianDropout(0.2)
     layer.p = 0.0  # as a schedule would
     assert layer(x) is x
+    with pytest.raises(ValueError, match="dropout probability"):
+        nn.Dropout(1.5)
     for bad in ({"p": -0.1}, {"p": 1}, {"p": 1.5}, {"p": math.nan}, {"sigma": -1.0}, {"p": 0.1, "sigma": 0.1}):
         for make in (nn.GaussianDropout, lambda **bad: nn.GaussianDropoutLinear(2, 2, **bad)):
             with pytest.raises(ValueError, match="Gaussian dropout"):

@@ -52,13 +52,6 @@ def filled(keywords: dict[str, Any], classes: int, dtype: torch.dtype) -> dict[s
     return {**keywords, "weight": torch.rand(classes).to(dtype)} if "weight" in keywords else keywords
 
 
-def value_and_gradient(function: Any, x: Tensor, target: Tensor, **keywords: Any) -> tuple[Tensor, Tensor]:
-    x = x.detach().requires_grad_()
-    loss = function(x, target, **keywords)
-    (gradient,) = torch.autograd.grad(loss, x, torch.linspace(0.5, 2, loss.numel(), dtype=loss.dtype).view(loss.shape))
-    return loss.detach(), gradient
-
-
 @pytest.mark.parametrize(
     "options",
     ({"weight": lambda shape: 0.1 + torch.rand(shape[1]).double()}, {"logit_softcap": 3.0}),
@@ -151,7 +144,7 @@ def test_second_derivative_overflows_no_earlier_than_torchs(kind):
         torch.testing.assert_close(ours, theirs, rtol=8 * torch.finfo(kind).eps, atol=8 * torch.finfo(kind).eps)
 
 
-def test_fourth_derivative():
+def test_derivatives_of_the_fourth_order():
     def third(x: Tensor) -> Tensor:
         (first,) = torch.autograd.grad(F.cross_entropy(x, target, z_loss=0.1).pow(2), x, create_graph=True)
         return torch.autograd.grad(first.pow(3).sum(), x, create_graph=True)[0]
@@ -216,18 +209,19 @@ def test_saves_two_numbers_per_row():
 
 @pytest.mark.parametrize("keywords", TORCHS + OURS, ids=str)
 def test_inplace_backward(keywords, dtype):
+    half = torch.full((), 0.5, dtype=dtype)
     for shape, probabilities in itertools.product(((4, 5), (3, 1000), (2, 5, 3, 4)), (False, True)):
         x, target = problem(shape, dtype, probabilities)
         keywords = filled(keywords, shape[1], dtype)
         for layout in (contiguous, channels_last, transposed):
             leaf = layout(x).requires_grad_()
-            expected = value_and_gradient(F.cross_entropy, leaf, target, **keywords)[1]
+            (expected,) = torch.autograd.grad(F.cross_entropy(leaf, target, **keywords), leaf, half)
             logits = leaf * 1
             address, version = logits.data_ptr(), logits._version
             loss = F.cross_entropy(logits, target, inplace_backward=True, **keywords)
             gradients: list[Tensor] = []
             logits.register_hook(gradients.append)
-            loss.backward(torch.full((), 0.5, dtype=dtype))
+            loss.backward(half)
             assert torch.equal(leaf.grad, expected)
             assert gradients[0].data_ptr() == address
             assert logits._version > version
@@ -258,20 +252,20 @@ def test_inplace_backward_raises_instead_of_wrong_results():
 
 def test_inplace_backward_preserves_other_uses_and_hooks():
     x, target = problem((4, 5), torch.float64, False)
-    leaf = x.requires_grad_()
-    logits = leaf * 1
-    (first,) = torch.autograd.grad(F.cross_entropy(logits, target, inplace_backward=True), leaf, create_graph=True)
+    leaf, logits = x.requires_grad_(), x * 1
+    expected = torch.func.grad(lambda x: builtin(x, target))(x.detach())
+
+    def loss(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits, target, inplace_backward=True)
+
+    (first,) = torch.autograd.grad(loss(logits), leaf, create_graph=True)
     torch.testing.assert_close(logits, leaf)
-    expected = torch.func.hessian(lambda x: builtin(x, target))(leaf).sum((0, 1))
-    torch.testing.assert_close(torch.autograd.grad(first.sum(), leaf)[0], expected)
+    second = torch.func.hessian(lambda x: builtin(x, target))(leaf).sum((0, 1))
+    torch.testing.assert_close(torch.autograd.grad(first.sum(), leaf)[0], second)
     with torch.autograd.graph.save_on_cpu():
-        logits = leaf * 1
-        loss = F.cross_entropy(logits, target, inplace_backward=True)
-    torch.testing.assert_close(torch.autograd.grad(loss, leaf)[0], value_and_gradient(builtin, x, target)[1] * 2)
-    torch.testing.assert_close(
-        torch.func.grad(lambda x: F.cross_entropy(x * 1, target, inplace_backward=True))(leaf.detach()),
-        torch.func.grad(lambda x: builtin(x, target))(leaf.detach()),
-    )
+        saved = loss(leaf * 1)
+    torch.testing.assert_close(torch.autograd.grad(saved, leaf)[0], expected)
+    torch.testing.assert_close(torch.func.grad(lambda x: loss(x * 1))(leaf.detach()), expected)
 
 
 # kernels for a subset of the classes, as on one rank

@@ -202,50 +202,34 @@ def test_opcheck():
 # memory and threads
 
 
+def peak_bytes(rows, features, classes, chunk, reduction="mean", second=False) -> int:
+    """Of a step, without its arguments."""
+    x, W = torch.randn(rows, features, requires_grad=True), torch.randn(classes, features, requires_grad=True)
+    t = torch.randint(0, classes, (rows,))
+
+    def step() -> None:
+        loss = linear_cross_entropy(x, W, t, reduction=reduction, options=chunks(chunk)).sum()
+        gradients = torch.autograd.grad(loss, (x, W)[: 1 if second else 2], create_graph=second)
+        if second:
+            torch.autograd.grad(gradients[0].pow(2).sum(), (x, W))
+
+    step()
+    return memory.peak_bytes(step, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("reduction", ("mean", "none"))
 def test_memory_does_not_grow_with_the_rows(reduction):
-    in_features, classes = 8, 5000
-
-    def beyond_what_grows(rows: int) -> int:
-        x = torch.randn(rows, in_features, requires_grad=True)
-        W = torch.randn(classes, in_features, requires_grad=True)
-        t = torch.randint(0, classes, (rows,))
-
-        def step() -> None:
-            linear_cross_entropy(x, W, t, reduction=reduction, options=chunks(16)).sum().backward()
-            x.grad = W.grad = None
-
-        step()
-        return memory.peak_bytes(step, torch.device("cpu")) - x.nbytes
-
-    few, many = beyond_what_grows(32), beyond_what_grows(1024)
-    assert few > 16 * classes * 4
+    few, many = (peak_bytes(rows, 8, 5000, 16, reduction) - rows * 8 * 4 for rows in (32, 1024))
+    assert few > 16 * 5000 * 4
     assert many - few <= 1024 * 64, "a few numbers for each row"
 
 
 def test_memory_of_the_gradients_and_one_chunk():
-    x, W = torch.randn(128, 512, requires_grad=True), torch.randn(2000, 512, requires_grad=True)
-    t = torch.randint(0, 2000, (128,))
-
-    def step() -> None:
-        linear_cross_entropy(x, W, t, options=chunks(32)).backward()
-        x.grad = W.grad = None
-
-    step()
-    assert memory.peak_bytes(step, torch.device("cpu")) < W.nbytes + x.nbytes + 32 * 2000 * 4 + 50_000
+    assert peak_bytes(128, 512, 2000, 32) < 4 * (128 * 512 + 2000 * 512 + 32 * 2000) + 50_000
 
 
 def test_memory_of_the_second_derivative():
-    rows, classes = 512, 5000
-    x, W = torch.randn(rows, 8, requires_grad=True), torch.randn(classes, 8, requires_grad=True)
-    t = torch.randint(0, classes, (rows,))
-
-    def step() -> None:
-        (dx,) = torch.autograd.grad(linear_cross_entropy(x, W, t, options=chunks(16)), x, create_graph=True)
-        torch.autograd.grad(dx.pow(2).sum(), (x, W))
-
-    step()
-    assert memory.peak_bytes(step, torch.device("cpu")) < rows * classes * 4 / 4
+    assert peak_bytes(512, 8, 5000, 16, second=True) < 512 * 5000 * 4 / 4
 
 
 def test_bits_do_not_depend_on_threads():

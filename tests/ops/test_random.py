@@ -6,8 +6,8 @@ those of torchnotes.testing.random the distributions.
 
 import hashlib
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch._subclasses import FakeTensorMode
 
 import torchnotes.functional as F
 from checks import outcome, refused_in_place, threads, values
+from conftest import DTYPES
 from philox import KEY, fractions, fractions_in_double, normals, windows
 from torchnotes import init, nn
 from torchnotes.ops._random import random_key
@@ -36,7 +37,7 @@ class Case:
     keywords: dict[str, float]
     numbers: tuple[float, ...]
     exact: Callable[[int, torch.dtype], np.ndarray] | None = None  # the first n numbers for KEY, of what fills
-    bits: dict[torch.dtype, str] = field(default_factory=dict)  # the start of the hash of 1000 numbers
+    bits: Sequence[str] = ()  # the start of the hash of 1000 numbers for each of DTYPES
 
     @property
     def fills(self) -> bool:
@@ -57,51 +58,37 @@ class Case:
         return y if self.fills else result
 
 
+def fill(name: str, exact: Callable[[int, torch.dtype], np.ndarray], bits: str, **keywords: float) -> Case:
+    numbers = tuple(keywords.values())
+    return Case(getattr(init, name), getattr(torch.nn.init, name), (name,), keywords, numbers, exact, bits.split())
+
+
 DROPOUT = Case(F.dropout, torch.nn.functional.dropout, ("dropout", "dropout_"), {"p": 0.3}, (0.3,))
 GAUSSIAN = Case(F.gaussian_dropout, torch.mul, ("gaussian_dropout", "gaussian_dropout_"), {"sigma": 0.7}, (1.0, 0.7))
 TRUNCATED = stats.truncnorm((-2 - 0.25) / 1.5, (1 - 0.25) / 1.5, 0.25, 1.5)
 FILLS = (
-    Case(
-        init.uniform_,
-        torch.nn.init.uniform_,
-        ("uniform_",),
-        {"a": -0.5, "b": 1.25},
-        (-0.5, 1.25),
-        exact=lambda n, dtype: -0.5 + 1.75 * fractions(KEY, n, dtype),
-        bits={
-            torch.float32: "9b03887cfe1aa1ed",
-            torch.float64: "233a4a06074d853f",
-            torch.bfloat16: "0ba6474700df47ed",
-            torch.float16: "e1b76f8d29f04705",
-        },
+    fill(
+        "uniform_",
+        lambda n, dtype: -0.5 + 1.75 * fractions(KEY, n, dtype),
+        "9b03887cfe1aa1ed 233a4a06074d853f 0ba6474700df47ed e1b76f8d29f04705",
+        a=-0.5,
+        b=1.25,
     ),
-    Case(
-        init.normal_,
-        torch.nn.init.normal_,
-        ("normal_",),
-        {"mean": 0.25, "std": 1.5},
-        (0.25, 1.5),
-        exact=lambda n, dtype: 0.25 + 1.5 * normals(KEY, n, dtype),
-        bits={
-            torch.float32: "0c12c4a22f47e1df",
-            torch.float64: "955d7fb7bcd35bee",
-            torch.bfloat16: "db2cea3ab693bdb4",
-            torch.float16: "814ae517a71c4929",
-        },
+    fill(
+        "normal_",
+        lambda n, dtype: 0.25 + 1.5 * normals(KEY, n, dtype),
+        "0c12c4a22f47e1df 955d7fb7bcd35bee db2cea3ab693bdb4 814ae517a71c4929",
+        mean=0.25,
+        std=1.5,
     ),
-    Case(
-        init.trunc_normal_,
-        torch.nn.init.trunc_normal_,
-        ("trunc_normal_",),
-        {"mean": 0.25, "std": 1.5, "a": -2.0, "b": 1.0},
-        (0.25, 1.5, -2.0, 1.0),
-        exact=lambda n, dtype: TRUNCATED.ppf(fractions_in_double(KEY, n, dtype)),
-        bits={
-            torch.float32: "8242652690fc9210",
-            torch.float64: "f00fddcd64046a71",
-            torch.bfloat16: "8c31977e9ba83e8b",
-            torch.float16: "1b5a1959cac2b222",
-        },
+    fill(
+        "trunc_normal_",
+        lambda n, dtype: TRUNCATED.ppf(fractions_in_double(KEY, n, dtype)),
+        "8242652690fc9210 f00fddcd64046a71 8c31977e9ba83e8b 1b5a1959cac2b222",
+        mean=0.25,
+        std=1.5,
+        a=-2.0,
+        b=1.0,
     ),
 )
 NOISES = (DROPOUT, GAUSSIAN)
@@ -176,7 +163,7 @@ def test_matches_the_formula(op, dtype, device):
     rounding = torch.finfo(dtype).eps * (np.abs(exact) + sum(map(abs, op.keywords.values())))
     assert (np.abs(got.double().numpy() - exact) <= 4 * rounding).all()
     # for every instruction set, every device and every version
-    assert hashlib.sha256(got[:1000].view(torch.uint8).numpy()).hexdigest()[:16] == op.bits[dtype]
+    assert hashlib.sha256(got[:1000].view(torch.uint8).numpy()).hexdigest()[:16] == op.bits[DTYPES.index(dtype)]
 
 
 @ALL
@@ -440,35 +427,36 @@ def test_compiled_with_inductor():
         op.write(x, generator=KEY)
         return x
 
-    def by_key(x: Tensor, y: Tensor) -> list[Tensor]:
-        noisy = [op(x * 2 + 1, generator=KEY) * 3 + written(op, y * 2) for op in NOISES]
+    def by_key(x: Tensor) -> list[Tensor]:
+        noisy = [op(x * 2 + 1, generator=KEY) * 3 + written(op, x * 2) for op in NOISES]
         return [*noisy, *(op(x * 2, generator=KEY) + 1 for op in FILLS)]
 
-    def step(x: Tensor, y: Tensor, z: Tensor) -> tuple[list[Tensor], ...]:
-        return by_key(x, y), [op(z * 1) for op in (*NOISES, *FILLS)], [op(z * 1) for op in (*NOISES, *FILLS)], layers(z)
+    def step(x: Tensor, ones: Tensor) -> tuple[list[Tensor], ...]:
+        of_seed = [[op(ones * 1) for op in (*NOISES, *FILLS)] for _ in range(2)]
+        return by_key(x), *of_seed, layers(ones)
 
     torch._dynamo.reset()
     compiled = torch.compile(step, fullgraph=True, dynamic=True)
     saved: list[Tensor] = []
     for shape in ((33, 8), (125, 8)):
-        inputs = [torch.ones(shape, requires_grad=True) for _ in range(3)]
+        x, ones = torch.randn(shape, requires_grad=True), torch.ones(shape, requires_grad=True)
         torch.manual_seed(5)
-        again = compiled(*inputs)
+        again = compiled(x, ones)
         torch.manual_seed(5)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-            keyed, first, second, of_layers = compiled(*inputs)
+            keyed, first, second, of_layers = compiled(x, ones)
         assert torch.bool not in {t.dtype for t in saved}
         torch.testing.assert_close(again, (keyed, first, second, of_layers), rtol=0, atol=0)
-        eager = by_key(*inputs[:2])
+        eager = by_key(x)
         torch.testing.assert_close(keyed, eager)
         for ours, others in zip(first, second, strict=True):
             assert not torch.equal(ours, others)
             assert ours.unique().numel() > 1
-        noises = [y.detach() for y in (*first[:2], *second[:2])]  # z is 1
+        noises = [y.detach() for y in (*first[:2], *second[:2])]
         loss = sum(y.square().sum() for y in (*keyed[:2], *first[:2], *second[:2]))
-        gradients = torch.autograd.grad(loss + 0 * of_layers.sum(), inputs)
-        expected = torch.autograd.grad(sum(y.square().sum() for y in eager[:2]), inputs[:2])
-        torch.testing.assert_close(gradients, (*expected, 2 * sum(d.square() for d in noises)))
+        gradients = torch.autograd.grad(loss + 0 * of_layers.sum(), (x, ones))
+        (of_x,) = torch.autograd.grad(sum(y.square().sum() for y in eager[:2]), x)
+        torch.testing.assert_close(gradients, (of_x, 2 * sum(d.square() for d in noises)))
     torch._dynamo.reset()
 
 
