@@ -9,55 +9,45 @@ import torch.nn.functional as torch_F
 from checks import outcome
 from torchnotes import functional as F
 from torchnotes.optim.gradient_norm import gradient_norm
+from torchnotes.testing import Operation
+from torchnotes.testing.makers import normal
+from torchnotes.testing.operation import described, tensors
+from torchnotes.testing.operations import OPERATIONS
+from torchnotes.testing.running import naming
+from torchnotes.testing.values import every
 
 INDICES = torch.tensor([0, 2, 1, 0])
-ROWS, CLASSES = (4, 3), (3,)
-OPERATIONS = {
-    "batch_norm": (lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b, True), (ROWS, *[CLASSES] * 4)),
-    "batch_norm in evaluation": (lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b), (ROWS, *[CLASSES] * 4)),
-    "batch_norm in place": (
-        lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b, True, inplace=True),
-        (ROWS, *[CLASSES] * 4),
-    ),
-    "cross_entropy": (F.cross_entropy, (ROWS, INDICES, CLASSES)),
-    "cross_entropy of rows": (lambda x, t, w: F.cross_entropy(x, t, w, reduction="none"), (ROWS, INDICES, CLASSES)),
-    "cross_entropy of probabilities": (F.cross_entropy, (ROWS, ROWS, CLASSES)),
-    "linear": (F.linear, (ROWS, (5, 3), (5,))),
-    "linear without a bias": (F.linear, (ROWS, (5, 3))),
-    "linear with an activation": (lambda *args: F.linear(*args, activation="relu"), (ROWS, (5, 3), (5,))),
-    "linear_cross_entropy": (
-        lambda x, W, t, b, w: F.linear_cross_entropy(x, W, t, linear_bias=b, weight=w),
-        (ROWS, (3, 3), INDICES, CLASSES, CLASSES),
-    ),
-    "mse_loss": (lambda x, y, w: F.mse_loss(x, y, weight=w), (ROWS, ROWS, ROWS)),
-    "binary_cross_entropy_with_logits": (
-        lambda x, y, w, p: F.binary_cross_entropy_with_logits(x, y, w, pos_weight=p, label_smoothing=0.1),
-        (ROWS, ROWS, ROWS, CLASSES),
-    ),
-    "pinball_loss": (lambda x, y, w: F.pinball_loss(x, y, weight=w), (ROWS, ROWS, ROWS)),
-    "gradient_norm": (lambda *tensors: gradient_norm(tensors), (CLASSES, CLASSES)),
-}
+CALLS = {name: (operation, every(operation)) for name, operation in OPERATIONS.items()}
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+def gradient_norm_of_two(input, other):
+    return gradient_norm((input, other))
+
+
+CALLS["gradient_norm"] = Operation(gradient_norm_of_two, None, {"input": normal, "other": normal}), ({},)
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_rejects_tensors_on_different_devices(name, dtype):
-    function, operands = OPERATIONS[name]
-    for devices in itertools.product(("cpu", "meta"), repeat=len(operands)):
-        tensors = [one.clone() if one is INDICES else torch.rand(one).to(dtype) for one in operands]
-        given = [x.to(device) for x, device in zip(tensors, devices, strict=True)]
-        versions = [x._version for x in given]
-        if len(set(devices)) == 1:
-            assert function(*given).device.type == devices[0]
-            continue
-        with pytest.raises(RuntimeError, match=r"Tensor on device \w+ is not on the expected device \w+!"):
-            function(*given)
-        assert [x._version for x in given] == versions
-        assert all(x.is_meta or torch.equal(x, before) for x, before in zip(given, tensors, strict=True))
+    operation, options = CALLS[name]
+    for each in options:
+        sample = operation.sample(each, operation.laid_out[-1], dtype)
+        for devices in itertools.product(("cpu", "meta"), repeat=len(tensors(sample))):
+            given = {n: x.detach().to(d, copy=True) for (n, x), d in zip(tensors(sample).items(), devices, strict=True)}
+            versions = [x._version for x in given.values()]
+            with naming(f"{devices}, {described(each)}"):
+                if len(set(devices)) == 1:
+                    assert operation.function(**sample | given).device.type == devices[0]
+                    continue
+                with pytest.raises(RuntimeError, match=r"Tensor on device \w+ is not on the expected device \w+!"):
+                    operation.function(**sample | given)
+                assert [x._version for x in given.values()] == versions
+                assert all(x.is_meta or torch.equal(x, sample[n]) for n, x in given.items())
 
 
 @pytest.mark.parametrize("wants_gradient", (False, True))
 def test_class_weights_on_another_device_raise_torchs_error(wants_gradient):
-    x, weight = torch.rand(ROWS, requires_grad=wants_gradient), torch.ones(3, device="meta")
+    x, weight = torch.rand(4, 3, requires_grad=wants_gradient), torch.ones(3, device="meta")
     for cross_entropy in (F.cross_entropy, torch.nn.functional.cross_entropy):
         with pytest.raises(RuntimeError, match="Tensor on device meta is not on the expected device cpu!"):
             cross_entropy(x, INDICES, weight)
@@ -99,7 +89,7 @@ def test_meta_tensors_reject_mismatched_channels():
 
 
 def test_cpu_scalars_may_be_mixed_with_other_devices():
-    x = torch.rand(ROWS, device="meta")
+    x = torch.rand(4, 3, device="meta")
     half = torch.tensor(0.5)
     for functional in (F, torch.nn.functional):
         assert functional.binary_cross_entropy_with_logits(x, x, half, pos_weight=half).is_meta
