@@ -197,34 +197,31 @@ def test_second_derivative_with_a_large_mean(device):
             assert (mine.double() - exact).norm() <= (1e-6 + torch.finfo(mine.dtype).eps) * exact.norm()
 
 
+def vmapped(function, batched, last, training) -> tuple:
+    """The output and gradients under vmap over some tensors, and all tensors after the call."""
+    torch.manual_seed(0)
+    shapes = (4, 2, 3), (2,), (2,), (2,), (2,)
+    tensors = [torch.rand((3, *s) if is_batched else s).double() for s, is_batched in zip(shapes, batched, strict=True)]
+    # torch loses updates of statistics that are not batched in the first dimension
+    dim = -1 if last and function is ours else 0
+    moved = [t.movedim(0, dim).contiguous() if one else t for t, one in zip(tensors, batched, strict=True)]
+
+    def gradients(x, weight, bias, mean, var):
+        def loss(x, weight, bias):
+            y = function(x, mean, var, weight, bias, training=training, momentum=0.3)
+            return y.pow(3).sum(), y
+
+        return torch.func.grad(loss, (0, 1, 2), has_aux=True)(x, weight, bias)
+
+    call = torch.vmap(gradients, tuple(dim if one else None for one in batched)) if any(batched) else gradients
+    result = result_or_error(call, *moved)
+    return result, [t.movedim(dim, 0) if one else t for t, one in zip(moved, batched, strict=True)]
+
+
 @pytest.mark.parametrize("training", (True, False))
 def test_vmap_over_every_subset_of_the_tensors(training):
-    """Like torch, except that torch loses updates of statistics that are not batched in the first dimension."""
-    shapes = (4, 2, 3), (2,), (2,), (2,), (2,)
     for batched, last in itertools.product(itertools.product((False, True), repeat=5), (False, True)):
-        torch.manual_seed(0)
-        dims = [(len(s) if last else 0) if is_batched else None for is_batched, s in zip(batched, shapes, strict=True)]
-        tensors = [torch.rand(s if d is None else (3, *s)).double() for s, d in zip(shapes, dims, strict=True)]
-
-        def gradients(function, x, weight, bias, mean, var):
-            def loss(x, weight, bias):
-                y = function(x, mean, var, weight, bias, training=training, momentum=0.3)
-                return y.pow(3).sum(), y
-
-            return torch.func.grad(loss, (0, 1, 2), has_aux=True)(x, weight, bias)
-
-        results = []
-        for function in (ours, builtin):
-            of_torch = last and function is builtin
-            moved = [
-                t.clone() if d is None or of_torch else t.movedim(0, d).contiguous()
-                for t, d in zip(tensors, dims, strict=True)
-            ]
-            used = tuple(d and 0 for d in dims) if of_torch else tuple(dims)
-            call = partial(gradients, function)
-            result = result_or_error(torch.vmap(call, used) if any(batched) else call, *moved)
-            results.append((result, [t if d is None else t.movedim(d, 0) for t, d in zip(moved, used, strict=True)]))
-        assert_same(*results)
+        assert_same(*(vmapped(function, batched, last, training) for function in (ours, builtin)))
 
 
 @pytest.mark.parametrize("training", (True, False))
@@ -243,24 +240,24 @@ def test_running_statistics_have_no_gradient_under_a_transform(training):
 @pytest.mark.parametrize("samples", (1, 3))
 def test_nested_vmap_over_every_subset_of_the_tensors(samples):
     """Compares results and running statistics in training."""
-    x, mean, var, weight, _ = inputs((4, 3))
     subsets = list(itertools.product((0, None), repeat=4))[:-1]
     for inner, outer in itertools.product(subsets, subsets):
+        tensors = inputs((4, 3))[:4]
+        for in_dims, n in ((inner, samples), (outer, 2)):
+            scales = torch.tensor([0.5**i for i in range(n)], dtype=torch.float64)
+            tensors = [
+                t if dim is None else torch.stack([t * s for s in scales])
+                for t, dim in zip(tensors, in_dims, strict=True)
+            ]
 
-        def many(x, in_dims, n):
-            return x if in_dims is None else torch.stack([x * 0.5**i for i in range(n)])
+        def of_each(function, x, mean, var, weight):
+            mean, var = mean.clone(), var.clone()
+            return function(x, mean, var, weight, None, training=True), mean, var
 
-        tensors = [many(t, dim, samples) for t, dim in zip((x, mean, var, weight), inner, strict=True)]
-        tensors = [many(t, dim, 2) for t, dim in zip(tensors, outer, strict=True)]
-        results = []
-        for function in (ours, builtin):
-
-            def of_each(x, mean, var, weight, function=function):
-                mean, var = mean.clone(), var.clone()
-                return function(x, mean, var, weight, None, training=True), mean, var
-
-            results.append(result_or_error(torch.vmap(torch.vmap(of_each, inner), outer), *tensors))
-        found, expected = results
+        found, expected = (
+            result_or_error(torch.vmap(torch.vmap(partial(of_each, function), inner), outer), *tensors)
+            for function in (ours, builtin)
+        )
         if isinstance(expected[0], type):
             assert isinstance(found[0], type), (inner, outer)
         else:
@@ -284,23 +281,23 @@ def test_ensembles(training):
     torch.testing.assert_close(*found)
 
 
+def tangents(function, moving, training) -> tuple:
+    """The tangent along some tensors, and all tensors after the call."""
+    torch.manual_seed(0)
+    tensors = inputs((4, 3))
+
+    def along(*some):
+        given = iter(some)
+        return function(*(next(given) if m else t for m, t in zip(moving, tensors, strict=True)), training=training)
+
+    primals = tuple(t.clone() for m, t in zip(moving, tensors, strict=True) if m)
+    return result_or_error(torch.func.jvp, along, primals, primals), tensors, primals
+
+
 @pytest.mark.parametrize("training", (True, False))
 def test_tangents_of_running_statistics_match_torch(training):
     for moving in itertools.product((False, True), repeat=5):
-        results = []
-        for function in (ours, builtin):
-            torch.manual_seed(0)
-            x, mean, var, weight, bias = inputs((4, 3))
-            tensors = [x, weight, bias, mean, var]
-
-            def along(*some, function=function, tensors=tensors, moving=moving):
-                given = iter(some)
-                x, weight, bias, *running = (next(given) if m else t for m, t in zip(moving, tensors, strict=True))
-                return function(x, *running, weight, bias, training=training)
-
-            primals = tuple(t.clone() for m, t in zip(moving, tensors, strict=True) if m)
-            results.append((result_or_error(torch.func.jvp, along, primals, primals), tensors[3:], primals))
-        assert_same(*results)
+        assert_same(*(tangents(function, moving, training) for function in (ours, builtin)))
 
 
 # compilation
