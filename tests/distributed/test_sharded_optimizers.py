@@ -321,7 +321,7 @@ def test_rejects_states_and_gradients_with_other_placements():
         p.grad = torch.ones_like(p)
         optimizer = optim.Adam([p], lr=0.1)
         optimizer.step()
-        kept = p.detach().full_tensor()
+        before = whole_of(p)
         moved = torch.zeros_like(whole) if other is None else distributed(torch.zeros_like(whole), other)
         optimizer.state[p]["exp_avg"] = moved
         with pytest.raises(RuntimeError, match="expected the exp_avg of a parameter to match it, a DTensor placed as"):
@@ -330,12 +330,12 @@ def test_rejects_states_and_gradients_with_other_placements():
             p.grad = torch.ones(4, 4, dtype=torch.float64)
             with pytest.raises(RuntimeError, match="expected the gradient of a parameter to match it"):
                 optim.SGD([p], lr=0.1).step()
-        assert torch.equal(p.detach().full_tensor(), kept)
+        assert torch.equal(whole_of(p), before)
 
 
 def test_only_contiguous_rows_are_rounded_stochastically():
-    held = torch.ones(4, 2, dtype=torch.bfloat16).T
-    p = DTensor.from_local(held, mesh_of(1), [Shard(0)]).requires_grad_()
+    local = torch.ones(4, 2, dtype=torch.bfloat16).T
+    p = DTensor.from_local(local, mesh_of(1), [Shard(0)]).requires_grad_()
     p.grad = torch.ones_like(p)
     with pytest.raises(RuntimeError, match="stochastic rounding needs local shards that consist of contiguous rows"):
         optim.SGD([p], lr=0.1, rounding="stochastic").step()

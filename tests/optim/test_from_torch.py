@@ -23,7 +23,7 @@ def groups_of(net: nn.Module) -> list[dict]:
     return [{"params": net[0].parameters()}, {"params": net[1].parameters(), "lr": 0.02}]
 
 
-def trained(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, *schedulers) -> None:
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, *schedulers) -> None:
     torch.manual_seed(steps)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -33,14 +33,14 @@ def trained(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, *sched
             scheduler.step()
 
 
-def two(name: str, options: dict) -> tuple:
+def pair(name: str, options: dict) -> tuple:
     net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     other = copy.deepcopy(net)
     kind = getattr(torch.optim, name)
     return net, kind(groups_of(net), lr=0.01, **options), other, kind(groups_of(other), lr=0.01, **options)
 
 
-def no_step_of_torchs(monkeypatch, name: str) -> None:
+def forbid_torchs_step(monkeypatch, name: str) -> None:
     def never(*_, **__):
         raise AssertionError("this is torch's step")
 
@@ -50,9 +50,9 @@ def no_step_of_torchs(monkeypatch, name: str) -> None:
 
 @CASES
 def test_converted_optimizers_continue_and_convert_back(name, options):
-    net, optimizer, other, theirs = two(name, options)
-    trained(net, optimizer, 3)
-    trained(other, theirs, 3)
+    net, optimizer, other, theirs = pair(name, options)
+    train(net, optimizer, 3)
+    train(other, theirs, 3)
     groups, state = optimizer.param_groups, optimizer.state
     tensors = [x for of in state.values() for x in of.values()]
     assert optim.from_torch(optimizer) is optimizer
@@ -61,56 +61,56 @@ def test_converted_optimizers_continue_and_convert_back(name, options):
     assert optimizer.state is state
     assert all(a is b for a, b in zip(tensors, (x for of in state.values() for x in of.values()), strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        no_step_of_torchs(patch, name)
-        trained(net, optimizer, 4)
-    trained(other, theirs, 4)
+        forbid_torchs_step(patch, name)
+        train(net, optimizer, 4)
+    train(other, theirs, 4)
     torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
-    made = getattr(optim, name)(groups_of(net), lr=0.01, **options)
-    assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in made.param_groups]
-    assert optimizer.defaults == made.defaults
+    constructed = getattr(optim, name)(groups_of(net), lr=0.01, **options)
+    assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in constructed.param_groups]
+    assert optimizer.defaults == constructed.defaults
     optimizer.grad_norm = torch.ones(())  # as after a step with clipping
     assert optim.to_torch(optimizer) is optimizer
     assert type(optimizer) is type(theirs)
     assert vars(optimizer).keys() == vars(theirs).keys()
     assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in theirs.param_groups]
     assert optimizer.defaults == theirs.defaults
-    trained(net, optimizer, 2)
-    trained(other, theirs, 2)
+    train(net, optimizer, 2)
+    train(other, theirs, 2)
     torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_existing_schedulers_and_hooks(name, monkeypatch):
-    net, optimizer, other, theirs = two(name, {})
+    net, optimizer, other, theirs = pair(name, {})
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(each, 0.5) for each in (optimizer, theirs)]
     seen: list = []
     optimizer.register_step_post_hook(lambda *_: seen.append(1))
     optim.from_torch(optimizer)
     late = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7), torch.optim.lr_scheduler.StepLR(theirs, 1, 0.7)
-    trained(other, theirs, 3, schedulers[1], late[1])
-    no_step_of_torchs(monkeypatch, name)
-    trained(net, optimizer, 3, schedulers[0], late[0])
+    train(other, theirs, 3, schedulers[1], late[1])
+    forbid_torchs_step(monkeypatch, name)
+    train(net, optimizer, 3, schedulers[0], late[0])
     assert len(seen) == 3
     torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
     assert optimizer.param_groups[0]["lr"] == theirs.param_groups[0]["lr"] < 0.01
     monkeypatch.undo()
     optim.to_torch(optimizer)
-    trained(net, optimizer, 1, schedulers[0], late[0])
-    trained(other, theirs, 1, schedulers[1], late[1])
+    train(net, optimizer, 1, schedulers[0], late[0])
+    train(other, theirs, 1, schedulers[1], late[1])
     assert len(seen) == 4
     torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 def test_saving_and_loading_a_converted_optimizer():
-    net, optimizer, other, _ = two("Adam", {})
-    trained(net, optimizer, 2)
+    net, optimizer, other, _ = pair("Adam", {})
+    train(net, optimizer, 2)
     other.load_state_dict(net.state_dict())
     optim.from_torch(optimizer)
     optimizer.param_groups[0]["max_grad_norm"] = 0.1
     loaded = optim.Adam(groups_of(other), lr=0.5)
     loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    trained(net, optimizer, 2)
-    trained(other, loaded, 2)
+    train(net, optimizer, 2)
+    train(other, loaded, 2)
     assert torch.equal(net[0].weight, other[0].weight)
     assert optimizer.grad_norm is not None
     assert type(copy.deepcopy(optimizer)) is optim.Adam

@@ -125,7 +125,7 @@ def interrupted_at(place: int, function: Callable[[], object]) -> bool:
 def test_an_interrupted_step_updates_everything_or_nothing(name):
     """The first step, which creates the states, and the second. Two groups with two dtypes each."""
 
-    def made(steps: int) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
+    def trained(steps: int) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
         params = [torch.zeros(3, dtype=d, requires_grad=True) for d in (torch.float32, torch.float64) * 2]
         options = {"momentum": 0.9, "dampening": 0.5} if name == "SGD" else {}
         groups = [{"params": params[:2]}, {"params": params[2:]}]
@@ -139,17 +139,17 @@ def test_an_interrupted_step_updates_everything_or_nothing(name):
     def snapshot(params: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> Any:
         return str(([p.data for p in params], optimizer.state_dict()["state"]))
 
-    states = [snapshot(*made(steps)) for steps in range(3)]
+    states = [snapshot(*trained(steps)) for steps in range(3)]
     for steps in (0, 1):
         outcomes = Counter[bool]()
-        params, optimizer = made(steps)
+        params, optimizer = trained(steps)
         while interrupted_at(1 + 23 * outcomes.total(), optimizer.step):
             found = snapshot(params, optimizer)
             updated = found == states[steps + 1]
             assert updated or found == states[steps]
             outcomes[updated] += 1
             if updated:
-                params, optimizer = made(steps)
+                params, optimizer = trained(steps)
         assert outcomes[False] > 20
 
 

@@ -33,7 +33,7 @@ def leaf(*values: float, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.tensor(values, dtype=dtype, requires_grad=True)
 
 
-def walked(parameters: list[Tensor], loss: Callable[[], Tensor], changes: int, **options) -> list[Tensor]:
+def trajectory(parameters: list[Tensor], loss: Callable[[], Tensor], changes: int, **options) -> list[Tensor]:
     """The concatenated parameters at the start and after each change, until it stops."""
     optimizer = Newton(parameters, max_iter=1, **options)
     points, losses = [torch.cat([p.detach().flatten() for p in parameters])], [loss().item()]
@@ -69,7 +69,7 @@ def saddle(x: Tensor) -> Tensor:
 def test_one_variable(f, start, minimum, step, C, method):
     """Row 28: x <- x - f'/f'', |e_(k+1)| ~ C |e_k|^2 with C = |f''' / (2 f'')| at the minimum."""
     x = leaf(start)
-    points = [point.item() for point in walked([x], lambda: f(x[0]), 5, method=method, tolerance_grad=0)]
+    points = [point.item() for point in trajectory([x], lambda: f(x[0]), 5, method=method, tolerance_grad=0)]
     for before, after in itertools.pairwise(points):
         assert after == pytest.approx(before - step(before), rel=1e-15, abs=1e-15)
         e = abs(before - minimum)
@@ -82,17 +82,17 @@ def test_one_variable(f, start, minimum, step, C, method):
 def test_a_quadratic_function_takes_one_step(method):
     """The Taylor polynomial is exact. Conjugate gradients take one product per distinct eigenvalue of the Hessian.
     Parameters may have any shapes and layouts, and frozen ones stay unchanged."""
-    made = dict(dtype=torch.float64)
-    parameters = [torch.randn(shape, **made) for shape in ((), (0, 2), (2, 3), (3, 1, 2))]
+    options = dict(dtype=torch.float64)
+    parameters = [torch.randn(shape, **options) for shape in ((), (0, 2), (2, 3), (3, 1, 2))]
     parameters[2] = parameters[2].t()
-    parameters += [torch.randn(4, 4, **made)[::2, 1::2], torch.randn(5, **made)]
+    parameters += [torch.randn(4, 4, **options)[::2, 1::2], torch.randn(5, **options)]
     for p in parameters:
         p.requires_grad_()
-    frozen, unused = torch.randn(3, **made), torch.randn(2, **made, requires_grad=True)
-    kept = frozen.clone(), unused.clone()
-    b = torch.randn(22, **made)
-    Q = torch.linalg.qr(torch.randn(22, 22, **made))[0]
-    A = Q @ torch.diag(torch.tensor([1.0, 9.0], **made).repeat(11)) @ Q.T
+    frozen, unused = torch.randn(3, **options), torch.randn(2, **options, requires_grad=True)
+    before = frozen.clone(), unused.clone()
+    b = torch.randn(22, **options)
+    Q = torch.linalg.qr(torch.randn(22, 22, **options))[0]
+    A = Q @ torch.diag(torch.tensor([1.0, 9.0], **options).repeat(11)) @ Q.T
 
     def loss() -> Tensor:
         x = torch.cat([p.reshape(-1) for p in parameters])
@@ -109,8 +109,8 @@ def test_a_quadratic_function_takes_one_step(method):
     assert (report.iterations, report.evaluations, report.converged) == (1, 2, True)
     assert report.products == (24 if method == "exact" else 2)
     assert report.damped == (method == "exact")  # H is 0 for unused parameters
-    assert torch.equal(frozen, kept[0])
-    assert torch.equal(unused, kept[1])
+    assert torch.equal(frozen, before[0])
+    assert torch.equal(unused, before[1])
     assert all(p.grad is None for p in parameters)
 
 
@@ -119,7 +119,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return features / 16, labels
 
 
-def drawn(classes: int) -> tuple[np.ndarray, np.ndarray]:
+def random_data(classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Random features and unrelated labels, so that there is a minimum without a penalty."""
     random = np.random.default_rng(0)
     features = random.normal(size=(200, 4))
@@ -130,7 +130,7 @@ def drawn(classes: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("data", "C", "rounding"),
     # scikit-learn's solution has a gradient of at most 1e-10; divided by the least eigenvalue this bounds its error
-    ((digits(), 1.0, 1e-6), (drawn(3), math.inf, 1e-8), (drawn(2), 1.0, 1e-8)),
+    ((digits(), 1.0, 1e-6), (random_data(3), math.inf, 1e-8), (random_data(2), 1.0, 1e-8)),
     ids=("digits", "singular", "logistic"),
 )
 def test_regression(data, C, rounding, method):
@@ -149,7 +149,7 @@ def test_regression(data, C, rounding, method):
             return F.cross_entropy(logits, labels) + penalty
         return F.binary_cross_entropy_with_logits(logits[:, 0], labels.double()) + penalty
 
-    points = walked(list(model.parameters()), loss, 12, method=method, tolerance_grad=1e-8)
+    points = trajectory(list(model.parameters()), loss, 12, method=method, tolerance_grad=1e-8)
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss(), list(model.parameters()))])
     assert gradient.norm() <= 1e-8
     errors = [(point - points[-1]).norm().item() for point in points[1:-1]]
@@ -193,7 +193,7 @@ MINIMA: dict[str, tuple[Callable[[Tensor], Tensor], tuple[float, ...], float]] =
 def test_finds_a_minimum(name, method):
     f, start, least = MINIMA[name]
     x = leaf(*start)
-    walked([x], lambda: f(x), 100, method=method)
+    trajectory([x], lambda: f(x), 100, method=method)
     assert f(x).item() == pytest.approx(least, rel=0, abs=1e-13)  # |g|^2 over twice the least eigenvalue
     with torch.no_grad():
         x.copy_(torch.tensor(start))
@@ -207,7 +207,7 @@ def test_finds_a_minimum(name, method):
 @BOTH
 def test_rosenbrock_in_float32(method):
     x = leaf(-1.2, 1, dtype=torch.float32)
-    points = walked([x], lambda: rosenbrock(x), 100, method=method)
+    points = trajectory([x], lambda: rosenbrock(x), 100, method=method)
     assert (points[-1] - 1).norm() < 1e-3  # |g| over the least eigenvalue, 0.4
 
 
@@ -215,7 +215,7 @@ def test_rosenbrock_in_float32(method):
 def test_training_a_network(method):
     model = nn.MLP((3, 8, 2), activation="tanh", dtype=torch.float64)
     x, y = torch.randn(40, 3, dtype=torch.float64), torch.randint(2, (40,))
-    points = walked(list(model.parameters()), lambda: F.cross_entropy(model(x), y), 15, method=method)
+    points = trajectory(list(model.parameters()), lambda: F.cross_entropy(model(x), y), 15, method=method)
     assert len(points) == 16
     assert F.cross_entropy(model(x), y) < 0.5 * math.log(2)
 
@@ -334,7 +334,7 @@ def test_the_hessian(cube, backwards):
 @pytest.mark.parametrize("precise", (torch.float64, torch.float32), ids=str)
 def test_rounding_errors_do_not_move_parameters(precise, method):
     """Along singular directions of H the gradient is all rounding errors. A tolerance of 0 cannot be reached."""
-    features, labels = (torch.as_tensor(numbers) for numbers in drawn(3))
+    features, labels = (torch.as_tensor(numbers) for numbers in random_data(3))
     for tolerance in (0, 0, 0, 0, None):
         model = nn.Linear(4, 3, dtype=precise)
         before = model.weight.detach().sum(0)
@@ -375,7 +375,7 @@ def test_stopping_criteria():
         assert optimizer.report.converged == (optimizer.report.gradient_norm <= options.get("tolerance_grad", 1e-8))
 
 
-@pytest.mark.parametrize("copied", (copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made)), "state_dict"))
+@pytest.mark.parametrize("copied", (copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair)), "state_dict"))
 def test_copies(copied):
     def changed(x: Tensor, optimizer: Newton) -> list[float]:
         optimizer.step(lambda: rosenbrock(x))

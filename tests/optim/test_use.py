@@ -107,7 +107,7 @@ def test_shards_are_rounded_by_the_random_numbers_of_the_full_tensor(name, devic
 def test_the_operator_rejects_mismatched_arguments(name):
     operator, states, rest = operator_of(name)
 
-    def refused(message, grad=None, state=None, compensations=(), step=None, **options) -> None:
+    def rejects(message, grad=None, state=None, compensations=(), step=None, **options) -> None:
         w, like = torch.ones(3), torch.zeros(3)
         lists = [
             [w],
@@ -120,17 +120,17 @@ def test_the_operator_rejects_mismatched_arguments(name):
         assert (w == 1).all()
 
     for wrong in (torch.ones(4), torch.ones(3, dtype=torch.float64)):
-        refused("expected the gradient of a parameter to match it", grad=wrong)
-        refused("expected the state of a parameter to match it", state=wrong)
-    refused("Sparse", grad=torch.ones(3).to_sparse())
+        rejects("expected the gradient of a parameter to match it", grad=wrong)
+        rejects("expected the state of a parameter to match it", state=wrong)
+    rejects("Sparse", grad=torch.ones(3).to_sparse())
     for step in (torch.zeros(2), torch.zeros((), dtype=torch.int64)):
-        refused("expected the step of a parameter", step=step)
-    refused("require float16 or bfloat16", compensations=[torch.zeros(3)])
-    refused("require float16 or bfloat16", stream=1)
+        rejects("expected the step of a parameter", step=step)
+    rejects("require float16 or bfloat16", compensations=[torch.zeros(3)])
+    rejects("require float16 or bfloat16", stream=1)
     for places in ((0, 3), (0, 0, 0), (-1, 3, 0), (0, 3, -3)):
-        refused("expected a non-negative place", places=places)
+        rejects("expected a non-negative place", places=places)
     for number in ("device_lr", "grad_norm", "grad_scale", "found_inf"):
-        refused("expected one number", **{number: torch.ones(2)})
+        rejects("expected one number", **{number: torch.ones(2)})
     integers = [[torch.ones(3, dtype=torch.int64)] for _ in range(2 + states)]
     with pytest.raises(NotImplementedError, match="not implemented for 'Long'"):
         operator(*integers, [], [torch.zeros(())], *rest)
@@ -167,12 +167,12 @@ def test_a_cuda_graph(name):
     torch.cuda.synchronize()
     gradients(other)
     theirs.step()
-    held = [p.grad for p in net.parameters()]
+    captured = [p.grad for p in net.parameters()]
     for lr in (0.01, 0.02, 0.005):
         ours.param_groups[0]["lr"].fill_(lr)
         theirs.param_groups[0]["lr"] = lr
-        fresh = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
-        for p, grad, new in zip(net.parameters(), held, fresh, strict=True):
+        computed = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
+        for p, grad, new in zip(net.parameters(), captured, computed, strict=True):
             p.grad = grad
             grad.copy_(new)
         graph.replay()
