@@ -14,7 +14,6 @@ from scipy import integrate, stats
 import torchnotes.functional as F
 from torchnotes import nn
 
-
 MODULES = (
     (nn.Dropout(), partial(F.dropout, p=0.5), "Dropout(p=0.5, inplace=False)"),
     (nn.Dropout(0.2, True), partial(F.dropout, p=0.2), "Dropout(p=0.2, inplace=True)"),
