@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchnotes.functional as F
+from conversion_checks import results
 from every_module import EveryModule, batch
 from torchnotes import nn
 from torchnotes.conversion import convert
@@ -84,16 +85,7 @@ def wrapped(case: tuple) -> tuple[torch.nn.Module, tuple]:
 
 
 def assert_the_same(mine: torch.nn.Module, original: torch.nn.Module, *arguments: Tensor) -> None:
-    """Compares outputs, gradients and buffers."""
-    results = []
-    for module in (mine, original):
-        torch.manual_seed(1)
-        leaf, *rest = (t.clone() for t in arguments)
-        wanted = [leaf.requires_grad_(), *module.parameters()]
-        value = module(leaf, *rest)
-        gradients = torch.autograd.grad(value.pow(2).sum(), wanted, allow_unused=True)
-        results.append([value, *gradients, *module.buffers()])
-    torch.testing.assert_close(*results)
+    torch.testing.assert_close(results(mine, *arguments), results(original, *arguments))
 
 
 @pytest.mark.parametrize("training", (True, False))
