@@ -1,13 +1,17 @@
 """Tests of all elementwise activations that the generic checks do not cover."""
 
+import sys
 from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+import torch.nn.functional as torch_F
 
 from checks import outcome, refused_in_place, values
+from torchnotes import functional as F
+from torchnotes.ops.activations import BY_NUMBER
 from torchnotes.testing import check
 from torchnotes.testing.layouts import LAYOUTS
 from torchnotes.testing.operation import Operation, described
@@ -62,6 +66,21 @@ def test_derivatives_at_the_extremes(name):
     (first,) = torch.autograd.grad(operation.function(x), x, g, create_graph=True)
     (second,) = torch.autograd.grad(first, x, torch.tensor([10.0, 10.0, 1.0]))
     assert second.isfinite().all()
+
+
+def test_operations_end_unfused_with_an_activation_that_kernels_lack(monkeypatch):
+    table = tuple(info._replace(backward=None) for info in BY_NUMBER)
+    for module in ("torchnotes.ops.linear", "torchnotes.ops.normalization._shared"):
+        monkeypatch.setattr(sys.modules[module], "BY_NUMBER", table)
+    x, weight = (torch.randn(5, 5, requires_grad=True) for _ in range(2))
+    statistics = None, None, None, None, True
+    pairs = (
+        (F.linear(x, weight, activation="tanh"), torch_F.linear(x, weight)),
+        (F.batch_norm(x, *statistics, activation="tanh"), torch_F.batch_norm(x, *statistics)),
+    )
+    for y, z in pairs:
+        assert y.grad_fn.name() == "TanhBackward"
+        torch.testing.assert_close(y, z.tanh())
 
 
 # in place
