@@ -1,4 +1,4 @@
-"""Training steps of models that nobody here wrote, before and after torchnotes.convert and optim.from_torch.
+"""Training steps of third-party models, before and after torchnotes.convert and optim.from_torch.
 
 python -m benchmarks.conversion [--repeats 21] [names]: medians (20th to 80th percentile) in ms, interleaved
 """

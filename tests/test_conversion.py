@@ -207,7 +207,7 @@ def changed(module: nn.Module, **attributes) -> nn.Module:
         (nn.utils.parametrizations.weight_norm(layer()), "a subclass of Linear"),
         (nn.GELU(), "no counterpart"),
         (nn.LazyLinear(3), "not initialized"),
-        (changed(nn.ReLU(), forward=lambda x: x - 1), "forward of its own"),
+        (changed(nn.ReLU(), forward=lambda x: x - 1), "its own forward"),
         (changed(layer(), activation="mine"), "attribute 'activation'"),
         (torch.jit.script(nn.ReLU()), "torch.jit"),
     ],
@@ -715,6 +715,6 @@ def test_bad_input():
     nn.utils.parametrizations.weight_norm(model[0])
     x = torch.randn(2, 3)
     expected = model(x)
-    with pytest.raises(ValueError, match="0 has become ParametrizedLinear"):
+    with pytest.raises(ValueError, match="0 has since become ParametrizedLinear"):
         revert(model)
     torch.testing.assert_close(model(x), expected)

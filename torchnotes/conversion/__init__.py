@@ -160,7 +160,7 @@ def revert(model: Module) -> None:
     for module, name in changed.items():
         before: Any = vars(module)[_BEFORE][0]
         if type(module) not in (*_OURS.values(), *CLASSES.values(), owning(before)):
-            raise ValueError(f"{name or 'the model'} has become {type(module).__name__} since: undo that first")
+            raise ValueError(f"{name or 'the model'} has since become {type(module).__name__}: undo that first")
     for module in changed:
         _restore(module)
 
@@ -179,9 +179,9 @@ def _why_kept(module: Module) -> str | None:
         lazy = isinstance(module, LazyModuleMixin)
         return _LAZY if lazy else f"a subclass of {base.__name__}, which may compute something else"
     if "forward" in vars(module):
-        return "has a forward of its own"
+        return "has its own forward"
     taken = [name for name in _options_of(_OURS[cls]) if name in vars(module)]
-    return f"has an attribute {taken[0]!r} already" if taken else None
+    return f"already has an attribute {taken[0]!r}" if taken else None
 
 
 def _options_of(cls: type[Module]) -> dict[str, Any]:
