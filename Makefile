@@ -83,7 +83,8 @@ conformance: $(VENV)/usable $(VENV)/tests
 		$(if $(ONLY),--only '$(ONLY)') $(if $(UPSTREAM),--upstream '$(UPSTREAM)')
 
 docs: build $(VENV)/tests
-	$(HERE) $(PY) -m sphinx --quiet -W --keep-going -b html docs build/docs
+	$(HERE) $(PY) -m sphinx --quiet -nW --keep-going -j auto -b html docs build/docs
+	$(HERE) $(PY) -m sphinx --quiet -b doctest docs build/docs/doctest
 	@echo build/docs/index.html
 
 # Checks the wheel in an environment with only torch.

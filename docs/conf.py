@@ -1,46 +1,73 @@
-"""The Sphinx site of `make docs`. A reference page combines docstrings, plots and the derivation from a header."""
+"""The Sphinx site of `make docs`. A page of the reference has docstrings, plots, the derivation and measurements."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import inspect
+from typing import Any
+
 from sphinx.application import Sphinx
+from sphinx.util.inspect import signature, stringify_signature
 
 import torchnotes
-from docs import pages
 
 project = "torchnotes"
 release = torchnotes.__version__
 html_title = f"torchnotes {release}"
 html_theme = "furo"
+html_theme_options = {"navigation_with_keys": False}
 html_static_path = ["static"]
 html_css_files = ["style.css"]
 html_copy_source = False
 html_show_copyright = False
 html_math_renderer = "mathml"
-html_theme_options = {"navigation_with_keys": False}
 extensions = [
-    "sphinx.ext.autodoc",
+    *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "doctest", "intersphinx", "napoleon", "viewcode")),
     "myst_parser",
-    "docs.derivation",
-    "docs.docstrings",
-    "sphinx.ext.napoleon",
-    "docs.mathml",
+    *("docs.derivation", "docs.mathml", "docs.measurements", "docs.plots"),
 ]
-napoleon_custom_sections = [("Shape", "returns_style")]
+templates_path = ["templates"]
+exclude_patterns = ["templates"]
 myst_heading_anchors = 3
-exclude_patterns = ["*.inc"]
+suppress_warnings = ["myst.header"]  # the documents are also read outside of the site
+smartquotes_action = "D"  # only dashes: quotes occur in code, too
+
 add_module_names = False
+add_function_parentheses = False
 autodoc_inherit_docstrings = False
-autodoc_typehints = "signature"
-autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
 python_display_short_literal_types = True
 python_use_unqualified_type_names = True
-smartquotes = False
-suppress_warnings = ["myst.header"]  # the documents are also read outside of the site
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Shape", "returns_style")]
+doctest_global_setup = """
+import torch
+import torchnotes
+from torchnotes import convert, functional as F, init, nn, optim, revert, signal
+"""
+
+# Text files in Sphinx's format, because builds have no network.
+intersphinx_mapping = {
+    "torch": ("https://docs.pytorch.org/docs/stable", "torch.inv"),
+    "python": ("https://docs.python.org/3", "python.inv"),
+}
+
+
+def own_signature(app: Sphinx, what: str, name: str, object: Any, options: Any, shown: str, returns: str) -> Any:
+    """Replaces the (*args, **kwargs) of a __new__ by the signature of the class's own __init__, or by nothing."""
+    if what == "class" and shown and shown.startswith("(*args"):
+        if "__init__" in vars(object):
+            own = signature(object.__init__, bound_method=True).replace(return_annotation=inspect.Signature.empty)
+            return stringify_signature(own, show_annotation=False), ""
+        return "()", ""
+    return None
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("builder-inited", lambda app: pages.write(Path(app.srcdir) / pages.FOLDER))
+    app.connect("autodoc-process-signature", own_signature)

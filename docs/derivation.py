@@ -1,8 +1,8 @@
 """Typesets the opening comment of a formula header, or the docstring of a module.
 
-The directive is `{derivation} csrc/formulas/sigmoid.h`. Paragraphs are prose, indented lines are formulas. Two or more
-spaces separate the formulas of a line from each other and from a remark or a label in words. Text below a column
-continues it.
+The directive `derivation` gets the name of an operation or the path of a file. Paragraphs are prose, indented lines are
+formulas. Two or more spaces separate the formulas of a line from each other and from a remark or a label in words. Text
+below a column continues it.
 """
 
 import ast
@@ -10,15 +10,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
 
-from .pages import ROOT, page_of_header
 from .prose import Item, typeset
 
+ROOT = Path(__file__).parents[1]
 _RELATION = re.compile(r"(?P<left>.*?) +(?=(?:=|<-|->|<=|>=|<|>|~) )")
 
 
@@ -122,38 +124,60 @@ def _split(row: Row) -> None:
         row.left, row.middle[0] = relation["left"], row.middle[0][relation.end() :]
 
 
+def source_of(name: str) -> Path:
+    """The header with the formulas of an operation, or else its module."""
+    header = ROOT / f"csrc/formulas/{name.lower().strip('_')}.h"
+    return header if header.exists() else next(ROOT.glob(f"torchnotes/**/{name.lower()}.py"), ROOT / name)
+
+
 class Derivation(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        path = ROOT / self.arguments[0]
+        path = source_of(self.arguments[0])
         self.env.note_dependency(str(path))
-        return [
-            nodes.paragraph("", "", *self.inline(typeset(block))) if isinstance(block, str) else self.formulas(block)
-            for block in blocks(comment(path))
-        ]
+        target = nodes.target("", "", ids=[nodes.make_id(path.name)])
+        self.env.domains.standard_domain.note_hyperlink_target(path.name, self.env.docname, target["ids"][0])
+        source = nodes.Text(f"Typeset from {path.relative_to(ROOT)}.")
+        return [target, *self.typeset(comment(path)), nodes.paragraph("", "", source)]
 
-    def formulas(self, rows: list[Row]) -> nodes.Node:
-        group = nodes.container(classes=["formulas"])
-        for row in rows:
-            for name, items, display in row.columns():
-                group += nodes.paragraph("", "", *self.inline(items, display), classes=[name])
-        return group
+    def typeset(self, text: str) -> Iterator[nodes.Node]:
+        for block in blocks(text):
+            if isinstance(block, str):
+                yield nodes.paragraph("", "", *inline(typeset(block)))
+                continue
+            columns = [column for row in block for column in row.columns()]
+            parts = (
+                nodes.paragraph("", "", *inline(items, display), classes=[name]) for name, items, display in columns
+            )
+            yield nodes.container("", *parts, classes=["formulas"])
 
-    def inline(self, items: list[Item], display: bool = False) -> Iterator[nodes.Node]:
-        for kind, value in items:
-            page = page_of_header(value) if kind == "code" else None
-            if kind == "math":
-                yield nodes.math(value, value, display=display)
-            elif page:
-                name = nodes.literal(value, value)
-                yield pending_xref("", name, refdomain="std", reftype="doc", reftarget=f"/{page}", refexplicit=True)
-            elif kind == "code":
-                yield nodes.literal(value, value)
-            else:
-                yield nodes.Text(value)
+
+def inline(items: list[Item], display: bool = False) -> Iterator[nodes.Node]:
+    for kind, value in items:
+        if kind == "math":
+            yield nodes.math(value, value, display=display)
+        elif kind == "code":
+            yield nodes.literal(value, value)
+        else:
+            yield nodes.Text(value)
+
+
+class LinksToDerivations(SphinxPostTransform):
+    """Links `csrc/formulas/tanh.h`, or `tanh.h`, to the derivation that it contains."""
+
+    default_priority = 100
+
+    def run(self, **kwargs: Any) -> None:
+        labels = self.env.domains.standard_domain.anonlabels
+        for name in list(self.document.findall(nodes.literal)):
+            header = name.astext().removeprefix("csrc/formulas/")
+            if header.endswith(".h") and header in labels:
+                page, place = labels[header]
+                name.replace_self(make_refnode(self.app.builder, self.env.docname, page, place, name.deepcopy()))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("derivation", Derivation)
+    app.add_post_transform(LinksToDerivations)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

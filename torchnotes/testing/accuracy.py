@@ -87,10 +87,10 @@ def errors(found: Tensor, exact: Tensor, dtype: torch.dtype, alone: bool) -> Ten
 
 @dataclass(frozen=True)
 class Bound:
-    """An error passes that is `mean` times torch's in the root mean square, and `largest` times torch's at most.
+    """An error passes that is ``mean`` times torch's in the root mean square, and ``largest`` times torch's at most.
 
-    `roundings` are added to the largest error, in eps, and `few` instead where fewer than 1000 numbers are compared;
-    `share` is added to the root mean square.
+    ``roundings`` are added to the largest error, in eps, and ``few`` instead where fewer than 1000 numbers are
+    compared. ``share`` is added to the root mean square.
     """
 
     mean: float
