@@ -211,14 +211,9 @@ def _with_jvp(cls: type[Function], graph: bool) -> type[torch.autograd.Function]
                 return _one_level_down(cls.tangent, ctx, tangents, interpreter, graph)
         return cls.tangent(ctx, *tangents)  # of dual numbers, which may be inside another transform
 
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        living = tuple(map(_unwrapped, ctx.saved_tensors))
-        return cls.backward(_Saved(ctx, living), *map(_unwrapped, gradients))
-
     members = {
         "apply": classmethod(apply),
         "setup_context": staticmethod(setup_context),
-        "backward": staticmethod(backward),
         "jvp": staticmethod(jvp),
     }
     return type(cls.__name__, (cls,), members)
