@@ -59,9 +59,12 @@ def autocasts(x: torch.Tensor) -> bool:
     return _has_autocast(device) and torch.is_autocast_enabled(device)
 
 
-@torch.compiler.assume_constant_result  # torch 2.11 cannot trace it
 def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
+
+
+# torch 2.11 cannot trace it. torch.compiler.assume_constant_result does the same, but imports the compiler.
+_has_autocast._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def kernel(name: str) -> Callable[..., Any]:
