@@ -16,7 +16,8 @@ from checks import outcome
 from generic import checked
 from torchnotes import nn
 from torchnotes.testing.layouts import channels_last, contiguous, transposed
-from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY, reference
+from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY, probabilities_with_gradient, reference
+from torchnotes.testing.operations.cross_entropy import TORCHS as OF_TORCH
 from torchnotes.testing.operations.rows import log_softmax
 from torchnotes.testing.running import result_or_error
 
@@ -168,6 +169,23 @@ def test_classes_of_zero_probability_have_no_effect():
         assert gradient.isfinite().all()
         assert gradient[0, 1] == 0
     assert F.cross_entropy(x, torch.tensor([1]), weight, reduction="sum") == 0
+
+
+@pytest.mark.parametrize("offset", (0.0, 1e4))
+def test_error_of_the_gradient_of_probabilities_is_no_larger_than_torchs(offset, dtype):
+    if dtype == torch.float64:  # there is no wider reference
+        return
+    operation, name = CROSS_ENTROPY["cross_entropy"], "gradient of target"
+    for options, reduction in itertools.product(OF_TORCH, ("mean", "sum", "none")):
+        options = {**options, "target": probabilities_with_gradient, "reduction": reduction}
+        sample = operation.sample(options, (60, 300), dtype)
+        sample["input"] = (5 * torch.randn(60, 300) + offset).to(dtype)
+        exact = operation.results(reference, operation.widened(sample))[name]
+        ours, theirs = (
+            (operation.results(f, sample)[name].double() - exact).square().mean().sqrt()
+            for f in (F.cross_entropy, builtin)
+        )
+        assert ours <= 1.05 * theirs  # 5 % of random variation
 
 
 def test_gradient_of_probabilities_with_large_logits():
