@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import torchnotes
 from conversion_checks import assert_same, compare, fused_in, module, results
 from torchnotes import Report, convert, revert
+from torchnotes.ops import activations
 
 
 class Block(nn.Module):
@@ -61,16 +62,17 @@ def convolutional() -> nn.Module:
     )
 
 
+ACTIVATIONS = [getattr(nn, info.module) for info in activations.ACTIVATIONS.values() if info.backward]
+
+
 def dense() -> nn.Module:
-    layers = [
-        (nn.Linear(6, 6), act) for act in (nn.ReLU(), nn.LeakyReLU(), nn.Sigmoid(), nn.Tanh(), nn.LeakyReLU(-0.5))
-    ]
+    layers = [(nn.Linear(6, 6), act) for act in (nn.LeakyReLU(-0.5), *(kind() for kind in ACTIVATIONS))]
     return nn.Sequential(*itertools.chain.from_iterable(layers), nn.Linear(6, 4), nn.Softmax(-1))
 
 
 NETWORKS = {  # an input, and the activations that are fused into layers
     convolutional: ((5, 3, 8, 8), {"1.0": "1.1", "2.first.1": "2.first.2", "3.parts.0.1": "3.parts.0.2", "7": "8"}),
-    dense: ((5, 6), {"0": "1", "2": "3", "4": "5", "6": "7", "8": "9"}),
+    dense: ((5, 6), {str(2 * i): str(2 * i + 1) for i in range(1 + len(ACTIVATIONS))}),
 }
 
 
@@ -442,7 +444,7 @@ CALLS = (  # a child, some children, another method
     lambda model, x: model.forward(x),
 )
 EACH_ACTIVATION = pytest.mark.parametrize(
-    "activation", (nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.1), nn.Sigmoid(), nn.Tanh()), ids=repr
+    "activation", (nn.LeakyReLU(0.1), nn.ReLU(inplace=True), *(kind() for kind in ACTIVATIONS)), ids=repr
 )
 
 
@@ -655,7 +657,7 @@ def test_compiled():
     model, x = model.double(), torch.randn(4, 3, 5, 5, dtype=torch.float64)
     ours = copy.deepcopy(model)
     report = convert(ours, inplace=True)
-    assert len(report.fused) == 7
+    assert len(report.fused) == 3 + len(ACTIVATIONS)
     assert report.inplace
     torch.compiler.reset()
     assert_same(torch.compile(ours, fullgraph=True, backend="aot_eager"), model, x)
