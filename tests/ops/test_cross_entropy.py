@@ -16,19 +16,19 @@ from checks import outcome
 from generic import checked
 from torchnotes import nn
 from torchnotes.testing.layouts import channels_last, contiguous, transposed
-from torchnotes.testing.operations.cross_entropy import CROSS_ENTROPY, probabilities_with_gradient, reference
-from torchnotes.testing.operations.cross_entropy import TORCHS as OF_TORCH
+from torchnotes.testing.operation import Options, Shape, described
+from torchnotes.testing.operations.cross_entropy import (
+    CROSS_ENTROPY,
+    OURS,
+    TORCHS,
+    probabilities_with_gradient,
+    reference,
+)
 from torchnotes.testing.operations.rows import log_softmax
 from torchnotes.testing.running import result_or_error
 
 inf, nan = float("inf"), float("nan")
 
-TORCHS = ({}, {"weight": True}, {"label_smoothing": 0.2}, {"weight": True, "label_smoothing": 0.3})
-OURS = (
-    {"z_loss": 0.01},
-    {"logit_softcap": 4.0},
-    {"weight": True, "label_smoothing": 0.1, "z_loss": 0.1, "logit_softcap": 3.0},
-)
 ROUNDED = dict(rtol=2e-2, atol=2e-2)  # autocast rounds a product's operands to bfloat16
 KERNELS = ("cross_entropy", "cross_entropy_backward", "cross_entropy_backward_", "cross_entropy_curvature")
 
@@ -49,8 +49,8 @@ def problem(shape: tuple, dtype: torch.dtype, probabilities: bool, scale: float 
     return x, target
 
 
-def filled(keywords: dict[str, Any], classes: int, dtype: torch.dtype) -> dict[str, Any]:
-    return {**keywords, "weight": torch.rand(classes).to(dtype)} if "weight" in keywords else keywords
+def filled(options: Options, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
+    return {name: x(shape).to(dtype) if callable(x) else x for name, x in options.items()}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_error_of_the_gradient_of_probabilities_is_no_larger_than_torchs(offset,
     if dtype == torch.float64:  # there is no wider reference
         return
     operation, name = CROSS_ENTROPY["cross_entropy"], "gradient of target"
-    for options, reduction in itertools.product(OF_TORCH, ("mean", "sum", "none")):
+    for options, reduction in itertools.product(TORCHS, ("mean", "sum", "none")):
         options = {**options, "target": probabilities_with_gradient, "reduction": reduction}
         sample = operation.sample(options, (60, 300), dtype)
         sample["input"] = (5 * torch.randn(60, 300) + offset).to(dtype)
@@ -194,7 +194,7 @@ def test_gradient_of_probabilities_with_large_logits():
     for x in (torch.tensor(rows), torch.tensor(rows).bfloat16(), torch.tensor(rows).clamp(-6e4, 6e4).half()):
         q = torch.rand(len(rows), 3).to(x.dtype).requires_grad_()
         for keywords in TORCHS[:3]:
-            keywords = filled(keywords, 3, x.dtype)
+            keywords = filled(keywords, (6, 3), x.dtype)
             ours, theirs = (
                 torch.autograd.grad(f(x, q, reduction="sum", **keywords), q)[0] for f in (F.cross_entropy, builtin)
             )
@@ -225,18 +225,18 @@ def test_saves_two_numbers_per_row():
 # in place
 
 
-@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=str)
+@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=described)
 def test_inplace_backward(keywords, dtype):
     half = torch.full((), 0.5, dtype=dtype)
     for shape, probabilities in itertools.product(((4, 5), (3, 1000), (2, 5, 3, 4)), (False, True)):
         x, target = problem(shape, dtype, probabilities)
-        keywords = filled(keywords, shape[1], dtype)
+        options = filled(keywords, shape, dtype)
         for layout in (contiguous, channels_last, transposed):
             leaf = layout(x).requires_grad_()
-            (expected,) = torch.autograd.grad(F.cross_entropy(leaf, target, **keywords), leaf, half)
+            (expected,) = torch.autograd.grad(F.cross_entropy(leaf, target, **options), leaf, half)
             logits = leaf * 1
             address, version = logits.data_ptr(), logits._version
-            loss = F.cross_entropy(logits, target, inplace_backward=True, **keywords)
+            loss = F.cross_entropy(logits, target, inplace_backward=True, **options)
             gradients: list[Tensor] = []
             logits.register_hook(gradients.append)
             loss.backward(half)
@@ -290,10 +290,10 @@ def test_inplace_backward_preserves_other_uses_and_hooks():
 
 
 @pytest.mark.parametrize("probabilities", (False, True), ids=("indices", "probabilities"))
-@pytest.mark.parametrize("keywords", (*TORCHS, *OURS), ids=str)
+@pytest.mark.parametrize("keywords", TORCHS + OURS, ids=described)
 def test_kernels_for_a_subset_of_classes(keywords, probabilities, dtype):
     """The statistics of the parts give those of all classes, by which each part computes its gradient."""
-    keywords = filled(dict(keywords), 11, torch.float64)
+    keywords = filled(keywords, (6, 11), torch.float64)
     forward, backward, backward_, _ = (getattr(torch.ops.torchnotes, name).default for name in KERNELS)
     x, target = problem((6, 11, 3), dtype, probabilities)
     exact, g = x.double().requires_grad_(), torch.rand(6, 3).to(dtype)
