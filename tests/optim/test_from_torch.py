@@ -7,66 +7,51 @@ import pytest
 import torch
 from torch import nn
 
+from optimizer_checks import assert_same
+from optimizer_programs import SHAPES, Run, numbers
 from torchnotes import optim
 from torchnotes.optim._fused import Fused
+from torchnotes.testing.optimizers import OPTIMIZERS
 
-OPTIONS = {
-    "SGD": [{}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "dampening": 0.5, "weight_decay": 0.1}],
-    "RMSprop": [{}, {"momentum": 0.9, "centered": True}],
-    "Adam": [{}, {"amsgrad": True, "weight_decay": 0.1}, {"fused": True}],
-    "AdamW": [{}, {"maximize": True}],
-}
-CASES = pytest.mark.parametrize(("name", "options"), [(name, one) for name in OPTIONS for one in OPTIONS[name]])
+CASES = [(name, options) for name, record in OPTIMIZERS.items() for options in record.options]
 
 
-def groups_of(net: nn.Module) -> list[dict]:
-    return [{"params": net[0].parameters()}, {"params": net[1].parameters(), "lr": 0.02}]
+def pair(name: str, options: dict) -> list[Run]:
+    """Two equal runs with torch's optimizer: one will be converted, the other is the reference."""
+    runs = []
+    for _ in range(2):
+        values = [numbers(shape, torch.float64, i + 1) for i, shape in enumerate(SHAPES)]
+        runs.append(Run(getattr(torch.optim, name), values, {"lr": 0.01, **options}))
+        runs[-1].begin(lambda params: [{"params": params[:2]}, {"params": params[2:], "lr": 0.02}])
+    return runs
 
 
-def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, *schedulers) -> None:
-    torch.manual_seed(steps)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        net(torch.randn(8, 3)).square().sum().backward()
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
+def step_alike(run: Run, other: Run, *schedulers, ours: bool) -> None:
+    """Steps with the converted optimizer and with the reference, and compares all results."""
+    with pytest.MonkeyPatch.context() as patch:
+        if ours:  # torch's step must not be called; its module and function have the same name
+            module = {"AdamW": "adam", "Adam": "adam"}.get(run.torchs.__name__, run.torchs.__name__.lower())
+            patch.setattr(sys.modules[f"torch.optim.{module}"], module, None)
+        run.step(2)
+    other.step(2)
+    for scheduler in schedulers:
+        scheduler.step()
+    assert_same(run.results(), other.results(), 1e-12)
 
 
-def pair(name: str, options: dict) -> tuple:
-    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    other = copy.deepcopy(net)
-    kind = getattr(torch.optim, name)
-    return net, kind(groups_of(net), lr=0.01, **options), other, kind(groups_of(other), lr=0.01, **options)
-
-
-def forbid_torchs_step(monkeypatch, name: str) -> None:
-    def never(*_, **__):
-        raise AssertionError("this is torch's step")
-
-    module = {"AdamW": "adam", "Adam": "adam"}.get(name, name.lower())  # module and function of the step
-    monkeypatch.setattr(sys.modules[f"torch.optim.{module}"], module, never)
-
-
-@CASES
+@pytest.mark.parametrize(("name", "options"), CASES)
 def test_converted_optimizers_continue_and_convert_back(name, options):
-    net, optimizer, other, theirs = pair(name, options)
-    train(net, optimizer, 3)
-    train(other, theirs, 3)
-    groups, state = optimizer.param_groups, optimizer.state
-    tensors = [x for of in state.values() for x in of.values()]
+    run, other = pair(name, options)
+    step_alike(run, other, ours=False)
+    optimizer, theirs, constructed = run.optimizer, other.optimizer, getattr(optim, name)(run.params, **run.options)
+    groups, state, tensors = optimizer.param_groups, optimizer.state, run.states()
     assert optim.from_torch(optimizer) is optimizer
     assert type(optimizer) is getattr(optim, name)
     assert optimizer.param_groups is groups
     assert optimizer.state is state
-    assert all(a is b for a, b in zip(tensors, (x for of in state.values() for x in of.values()), strict=True))
-    with pytest.MonkeyPatch.context() as patch:
-        forbid_torchs_step(patch, name)
-        train(net, optimizer, 4)
-    train(other, theirs, 4)
-    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
-    constructed = getattr(optim, name)(groups_of(net), lr=0.01, **options)
-    assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in constructed.param_groups]
+    assert all(of[key] is x for of, before in zip(run.states(), tensors, strict=True) for key, x in before.items())
+    step_alike(run, other, ours=True)
+    assert [g.keys() for g in groups] == [constructed.param_groups[0].keys()] * 2
     assert optimizer.defaults == constructed.defaults
     optimizer.grad_norm = torch.ones(())  # as after a step with clipping
     assert optim.to_torch(optimizer) is optimizer
@@ -74,46 +59,40 @@ def test_converted_optimizers_continue_and_convert_back(name, options):
     assert vars(optimizer).keys() == vars(theirs).keys()
     assert [g.keys() for g in optimizer.param_groups] == [g.keys() for g in theirs.param_groups]
     assert optimizer.defaults == theirs.defaults
-    train(net, optimizer, 2)
-    train(other, theirs, 2)
-    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
+    step_alike(run, other, ours=False)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_existing_schedulers_and_hooks(name, monkeypatch):
-    net, optimizer, other, theirs = pair(name, {})
-    schedulers = [torch.optim.lr_scheduler.ExponentialLR(each, 0.5) for each in (optimizer, theirs)]
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_existing_schedulers_and_hooks(name):
+    run, other = pair(name, {})
     seen: list = []
-    optimizer.register_step_post_hook(lambda *_: seen.append(1))
-    optim.from_torch(optimizer)
-    late = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7), torch.optim.lr_scheduler.StepLR(theirs, 1, 0.7)
-    train(other, theirs, 3, schedulers[1], late[1])
-    forbid_torchs_step(monkeypatch, name)
-    train(net, optimizer, 3, schedulers[0], late[0])
-    assert len(seen) == 3
-    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
-    assert optimizer.param_groups[0]["lr"] == theirs.param_groups[0]["lr"] < 0.01
-    monkeypatch.undo()
-    optim.to_torch(optimizer)
-    train(net, optimizer, 1, schedulers[0], late[0])
-    train(other, theirs, 1, schedulers[1], late[1])
+    run.optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(each.optimizer, 0.5) for each in (run, other)]
+    optim.from_torch(run.optimizer)
+    schedulers += [torch.optim.lr_scheduler.StepLR(each.optimizer, 1, 0.7) for each in (run, other)]
+    for _ in range(2):
+        step_alike(run, other, *schedulers, ours=True)
     assert len(seen) == 4
-    torch.testing.assert_close(net.state_dict(), other.state_dict(), rtol=1e-5, atol=1e-6)
+    assert run.optimizer.param_groups[0]["lr"] == other.optimizer.param_groups[0]["lr"] < 0.01
+    optim.to_torch(run.optimizer)
+    step_alike(run, other, *schedulers, ours=False)
+    assert len(seen) == 6
 
 
 def test_saving_and_loading_a_converted_optimizer():
-    net, optimizer, other, _ = pair("Adam", {})
-    train(net, optimizer, 2)
-    other.load_state_dict(net.state_dict())
-    optim.from_torch(optimizer)
-    optimizer.param_groups[0]["max_grad_norm"] = 0.1
-    loaded = optim.Adam(groups_of(other), lr=0.5)
-    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    train(net, optimizer, 2)
-    train(other, loaded, 2)
-    assert torch.equal(net[0].weight, other[0].weight)
-    assert optimizer.grad_norm is not None
-    assert type(copy.deepcopy(optimizer)) is optim.Adam
+    run, other = pair("Adam", {})
+    optim.from_torch(run.optimizer)
+    run.step()
+    run.optimizer.param_groups[0]["max_grad_norm"] = 0.1
+    for p, q in zip(run.params, other.params, strict=True):
+        q.data.copy_(p.data)
+    copied = copy.deepcopy(run.optimizer)
+    assert type(copied) is optim.Adam
+    other.steps = run.steps
+    other.optimizer = optim.Adam([{"params": other.params[:2]}, {"params": other.params[2:]}], lr=0.5)
+    other.optimizer.load_state_dict(copied.state_dict())
+    step_alike(run, other, ours=True)
+    assert run.optimizer.grad_norm is not None
 
 
 def test_the_first_optimizer_of_a_program_may_be_a_converted_one(monkeypatch):
