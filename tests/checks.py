@@ -1,6 +1,6 @@
 """Helpers shared by several tests."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,16 +8,12 @@ import torch
 from torch import Tensor
 
 from torchnotes.ops.activations import ENDINGS
-from torchnotes.testing.accuracy import TOLERANCE
 from torchnotes.testing.operations.linear import activated
 from torchnotes.testing.running import threads
 
 __all__ = [
     "ACTIVATIONS",
-    "TOLERANCE",
     "activated",
-    "doubled",
-    "op_db",
     "outcome",
     "refused_in_place",
     "threads",
@@ -28,10 +24,6 @@ ACTIVATIONS = tuple(ENDINGS)  # that other operations can apply to their output
 
 def values(shape: tuple, dtype: torch.dtype, device: str, scale: float = 2.0) -> Tensor:
     return (torch.randn(shape, dtype=torch.float64) * scale).to(device, dtype)
-
-
-def doubled(tensors: Iterable) -> list:
-    return [None if t is None else t.detach().double() for t in tensors]
 
 
 def outcome(function: Callable, *args: Any, **kwargs: Any) -> tuple[type, str]:
@@ -64,9 +56,3 @@ def refused_in_place(dtype: torch.dtype, device: str) -> list[Callable[[], Tenso
         view_made_in_no_grad,
         inference,
     ]
-
-
-def op_db() -> list:
-    from torch.testing._internal.common_methods_invocations import op_db
-
-    return op_db
