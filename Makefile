@@ -84,7 +84,7 @@ conformance: $(VENV)/usable $(VENV)/tests
 
 docs: build $(VENV)/tests
 	$(HERE) $(PY) -m sphinx --quiet -nW --keep-going -j auto -b html docs build/docs
-	$(HERE) $(PY) -m sphinx --quiet -b doctest docs build/docs/doctest
+	$(HERE) $(PY) -m sphinx --quiet -b doctest -d build/docs/.doctrees docs build/doctest
 	@echo build/docs/index.html
 
 # Checks the wheel in an environment with only torch.

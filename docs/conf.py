@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.util.inspect import signature, stringify_signature
 
 import torchnotes
+from docs.measurements import MEASURED
 
 project = "torchnotes"
 release = torchnotes.__version__
@@ -21,6 +22,7 @@ html_theme_options = {"navigation_with_keys": False}
 html_static_path = ["static"]
 html_css_files = ["style.css"]
 html_copy_source = False
+html_domain_indices = False
 html_show_copyright = False
 html_math_renderer = "mathml"
 extensions = [
@@ -34,6 +36,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # the documents are also read outside of the site
 smartquotes_action = "D"  # only dashes: quotes occur in code, too
 
+autosummary_context = {"measured": MEASURED}
 add_module_names = False
 add_function_parentheses = False
 autodoc_inherit_docstrings = False

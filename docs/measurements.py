@@ -9,18 +9,12 @@ from sphinx.util.docutils import SphinxDirective
 
 from benchmarks import publish, results
 
-HEADING = """
-Speed
------
-
-Median times in µs. The ratio is the best rival's time divided by that of torchnotes: above 1 torchnotes is faster.
-
-"""
 ROWS = [row for path in publish.machines() for row in results.read(path) if row["median_us"]]
+MEASURED = {row["benchmark"] for row in ROWS}
 
 
 class Measurements(SphinxDirective):
-    """A table for each machine. Inserts nothing if the operation was not measured."""
+    """A table for each machine."""
 
     required_arguments = 1
 
@@ -28,7 +22,7 @@ class Measurements(SphinxDirective):
         rows = [row for row in ROWS if row["benchmark"] == self.arguments[0]]
         machines = dict.fromkeys((row["machine"], row["torch"]) for row in rows)
         tables = [table([row for row in rows if (row["machine"], row["torch"]) == key]) for key in machines]
-        return self.parse_text_to_nodes(HEADING + "\n".join(tables), allow_section_headings=True) if rows else []
+        return self.parse_text_to_nodes("\n".join(tables))
 
 
 def table(rows: list[results.Row]) -> str:

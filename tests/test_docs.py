@@ -309,7 +309,8 @@ def test_pages_are_complete(site: Path):
         assert not re.findall(r'<(?:script|link|img|source)[^>]*(?:src|href)="(?:https?:)?//', html)  # self-contained
 
 
-def test_links(site: Path):
+def test_links_and_measurements(site: Path):
     tanh = (site / "reference/torchnotes.functional.tanh.html").read_text()
     assert 'href="https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html#torch.nn.Tanh"' in tanh
+    assert 'id="speed"' in tanh
     assert 'href="reference/torchnotes.functional.tanh.html#tanh-h"' in (site / "notes.html").read_text()
