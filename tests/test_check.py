@@ -226,6 +226,7 @@ PLANTED = [
         {"float32", "agreement"},
     ),
 ]
+WRONG_IN_ONE_COLUMN = [wrong for _, wrong, _ in PLANTED[1:3]]
 
 
 @pytest.mark.parametrize(
@@ -239,17 +240,9 @@ def test_detects(name, wrong, columns, monkeypatch, tmp_path, capsys):
     (row,) = strictly(path.read_text())["operations"]
     failed = {column for column, check in row["checks"].items() if not check["passed"]}
     assert columns <= failed
+    assert columns == failed or wrong not in WRONG_IN_ONE_COLUMN
     printed = capsys.readouterr().out
     assert "FAIL" in printed
     for column in failed:
         assert f"{name}, {column}: {row['checks'][column]['error']}" in printed.splitlines()
     assert f"1 operations checked, {len(failed)} failures" in printed
-
-
-def test_only_the_wrong_operation_fails(monkeypatch, tmp_path, capsys):
-    path = tmp_path / "figures.json"
-    for name, wrong, expected in PLANTED[1:3]:
-        monkeypatch.setattr(functional, name, wrong)
-        assert main(["check", name, "--json", str(path)]) == 1
-        (row,) = strictly(path.read_text())["operations"]
-        assert {column for column, check in row["checks"].items() if not check["passed"]} == expected

@@ -95,8 +95,9 @@ def test_learns_the_digits(digits, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in digits.printed.splitlines() if line.startswith("torch")}
     report = (digits.folder / "report.html").read_text()
     for name in ("torchnotes", "torch"):
-        accuracy, *_, error = rows[name]
+        accuracy, *_, memory, unit, error = rows[name]
         assert float(accuracy.rstrip("%")) > 94
+        assert (float(memory) > 64 * 128 * 4 / 1e3, unit) == (True, "kB")  # more than the output of one layer
         assert float(error) < 1e-5
         assert f"<td>{accuracy}</td>" in report
     assert report.count("<img ") == 3

@@ -3,7 +3,6 @@
 DIFFERENCES: dict[str, str] = {
     "cross_entropy.*: accepted: .*'nll_loss_forward' is not differentiable": "torch has no gradient of class weights",
     "with_logits.*: accepted: .* is not differentiable": "torch has no gradient of weights",
-    "accepted: .* ZeroTensors are immutable": "torch's second derivative fails on zero tangents",
     "(tanh|sigmoid).*TypeError: .* AttributeError: .* has no attribute": "torch.tanh and torch.sigmoid raise it too",
     r"(cross_entropy|CrossEntropyLoss).* is 0, torch's -0$": "the sign of a loss of zero",
     r"cross_entropy.* vmap .*: accepted: .* gather\(\): Expected dtype": "torch has no vmap over class weights",

@@ -25,13 +25,13 @@ def _is_public(ours: Any, name: str, theirs: Any) -> bool:
 
 # Names that torchnotes and torch share.
 SHARED = {name for ours, theirs in PLACES for name in vars(ours) if _is_public(ours, name, theirs)}
-CONCERNED = re.compile(rf"(?<![a-z])({'|'.join(sorted(SHARED))})(?![a-z])")
+RELEVANT = re.compile(rf"(?<![a-z])({'|'.join(sorted(SHARED))})(?![a-z])")
 CALLED = re.compile(rf"\.({'|'.join(sorted(SHARED))})\(")
 # Tests whose names contain one of these by coincidence, and tests of other devices.
-OTHERS = re.compile(
+EXCLUDED = re.compile(
     "_refs|alpha|native|feature|mask|sparse|quant|gumbel|update|multi|instance|layer|cuda|mps|meta_device"
 )
-ENDS: dict[str, str] = {}
+OUTCOMES: dict[str, str] = {}
 
 
 def pytest_configure() -> None:
@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(items: list) -> None:
     items[:] = [
         item
         for item in items
-        if (CONCERNED.search(item.name) or CALLED.search(inspect.getsource(item.function)))
-        and not OTHERS.search(item.name)
+        if (RELEVANT.search(item.name) or CALLED.search(inspect.getsource(item.function)))
+        and not EXCLUDED.search(item.name)
         and (not only or any(text in f"upstream {item.nodeid}" for text in only))
     ]
 
@@ -55,8 +55,8 @@ def pytest_collection_modifyitems(items: list) -> None:
 def pytest_runtest_logreport(report: Any) -> None:
     if report.when == "call" or not report.passed:
         crash = getattr(report.longrepr, "reprcrash", None)
-        ENDS[report.nodeid] = report.outcome + (f": {' '.join(crash.message.split())[:200]}" if crash else "")
+        OUTCOMES[report.nodeid] = report.outcome + (f": {' '.join(crash.message.split())[:200]}" if crash else "")
 
 
 def pytest_sessionfinish() -> None:
-    Path(os.environ["CONFORMANCE_ENDS"]).write_text(json.dumps(ENDS))
+    Path(os.environ["CONFORMANCE_OUTCOMES"]).write_text(json.dumps(OUTCOMES))

@@ -30,7 +30,7 @@ Exact = Callable[[], Outcome | None]
 
 def observe(program: Callable[[], dict[str, Any]]) -> Outcome:
     torch.manual_seed(0)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             leaves = tree_flatten_with_path(program())[0]
@@ -38,8 +38,8 @@ def observe(program: Callable[[], dict[str, Any]]) -> Outcome:
             return Outcome(error=error)
     names = ("".join(str(getattr(key, "key", f"[{getattr(key, 'idx', key)}]")) for key in path) for path, _ in leaves)
     results = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
-    heard = {f"{one.category.__name__}: {one.message}" for one in told}
-    return Outcome(results, warnings={text for text in heard if not any(of in text for of in INTERNAL)})
+    messages = {f"{warning.category.__name__}: {warning.message}" for warning in caught}
+    return Outcome(results, warnings={text for text in messages if not any(part in text for part in INTERNAL)})
 
 
 def difference(ours: Outcome, theirs: Outcome, exact: Exact = lambda: None, noise: bool = False) -> str | None:

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch.func import functionalize, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.func import functionalize, jvp, linearize, vjp, vmap
 
 from .samples import Sample
 
 Results = dict[str, Any]
 Program = Callable[[Callable, Sample], Results]
-LARGE = 40  # elements; larger Jacobians are not computed in full
 
 
 def noise(x: Tensor, seed: int = 1) -> Tensor:
@@ -101,22 +100,9 @@ def pushed(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Re
     return {"jvp": jvp(of, primals, tuple(map(noise, primals)))}
 
 
-def pushed_back(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """Forward over reverse."""
-    of, primals = _function(function, sample, variables)
-    return {"jvp of vjp": jvp(partial(_pull, of), primals, tuple(map(noise, primals)))}
-
-
 def pulled(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
     of, primals = _function(function, sample, variables)
     return {"vjp": _pull(of, *primals)}
-
-
-def pulled_forward(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    """Reverse over forward."""
-    of, primals = _function(function, sample, variables)
-    along = tuple(map(noise, primals))
-    return {"vjp of jvp": _pull(lambda *x: jvp(of, x, along)[1], *primals)}
 
 
 def _pull(of: Callable, *primals: Tensor) -> tuple[Tensor, ...]:
@@ -138,38 +124,14 @@ def _total(of: Callable) -> Callable:
     return total
 
 
-def jacobians(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-    numbers = tuple(range(len(primals)))
-    return {"jacrev": jacrev(of, numbers)(*primals), "jacfwd": jacfwd(of, numbers)(*primals)}
-
-
-def hessians(function: Callable, sample: Sample, variables: tuple[int, ...]) -> Results:
-    of, primals = _function(function, sample, variables)
-
-    def total(*given: Tensor) -> Tensor:
-        y = of(*given)
-        return (y * noise(y)).sum()
-
-    return {"hessian": hessian(total, tuple(range(len(primals))))(*primals)}
-
-
 def _batch(sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...]) -> list[Tensor]:
     copies = ((x, x.flip(-1) if x.dim() else x / 2, x / 4) for x in (sample.leaves[i] for i in variables))
     return [torch.stack(x, dim) if dim is not None else x[0] for x, dim in zip(copies, dims, strict=True)]
 
 
-def mapped(
-    function: Callable, sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...], program: str = ""
-) -> Results:
+def mapped(function: Callable, sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...]) -> Results:
     of, _ = _function(function, sample, variables)
-    inner = {
-        "": of,
-        "vjp": partial(_pull, of),
-        "jvp": lambda *x: jvp(of, x, tuple(map(noise, x))),
-        "hvp": partial(_pull, partial(_pull, of)),
-    }[program]
-    return {"mapped": vmap(inner, dims, randomness="different")(*_batch(sample, variables, dims))}
+    return {"mapped": vmap(of, dims, randomness="different")(*_batch(sample, variables, dims))}
 
 
 def mapped_inside(
@@ -190,31 +152,23 @@ def functional(function: Callable, sample: Sample, variables: tuple[int, ...]) -
     return {"vjp": functionalize(partial(_pull, of))(*primals)}
 
 
-# Other compositions of transforms are tested against references, in tests/test_transforms.py and torchnotes.testing.
-TRANSFORMS: tuple[Callable, ...] = (dual, pushed, pushed_back, pulled, pulled_forward, functional)
-OF_SMALL: tuple[Callable, ...] = (jacobians, hessians)
+# Compositions of transforms are tested against references, in tests/test_transforms.py and torchnotes.testing.
+TRANSFORMS: tuple[Callable, ...] = (dual, pushed, pulled, functional)
 
 
 def transforms(sample: Sample) -> Iterator[tuple[str, Program]]:
     for variables in subsets(sample):
         named = ",".join(map(str, variables))
-        chosen = (*TRANSFORMS, *(OF_SMALL if sum(sample.leaves[i].numel() for i in variables) <= LARGE else ()))
-        for program in (*chosen, *([linearized] if variables == sample.differentiable else [])):
+        for program in (*TRANSFORMS, *([linearized] if variables == sample.differentiable else [])):
             yield f"{program.__name__} {named}", partial(program, variables=variables)
-    yield from maps(sample)
+    tensors = tuple(i for i, x in enumerate(sample.leaves) if isinstance(x, Tensor))
+    last = tuple(-1 if sample.leaves[i].dim() else 0 for i in tensors)
+    for dims in (*_dims(tensors), last):
+        yield f"vmap {dims}", partial(mapped, variables=tensors, dims=dims)
+    for dims in _dims(sample.differentiable):
+        yield f"graph of vmap {dims}", partial(mapped_inside, variables=sample.differentiable, dims=dims)
 
 
-def maps(sample: Sample) -> Iterator[tuple[str, Program]]:
-    """vmap over every subset of the tensors, and along another dimension."""
-    variables = tuple(i for i, x in enumerate(sample.leaves) if isinstance(x, Tensor))
-    for chosen in itertools.product((0, None), repeat=len(variables)):
-        if any(dim is not None for dim in chosen):
-            yield f"vmap {chosen}", partial(mapped, variables=variables, dims=chosen)
-    last = tuple(-1 if x.dim() else 0 for x in map(sample.leaves.__getitem__, variables))
-    floating = sample.differentiable
-    yield f"vmap {last}", partial(mapped, variables=variables, dims=last)
-    for dims in itertools.product((0, None), repeat=len(floating)):
-        if any(dim is not None for dim in dims):
-            for program in ("vjp", "jvp", "hvp"):
-                yield f"vmap {dims} of {program}", partial(mapped, variables=floating, dims=dims, program=program)
-            yield f"graph of vmap {dims}", partial(mapped_inside, variables=floating, dims=dims)
+def _dims(variables: tuple[int, ...]) -> list[tuple[int | None, ...]]:
+    """Maps over every subset of the tensors."""
+    return [dims for dims in itertools.product((0, None), repeat=len(variables)) if 0 in dims]

@@ -22,21 +22,21 @@ FILES = (
 
 def run(checkout: str, file: str, only: list[str]) -> Run:
     begin = time.monotonic()
-    theirs, ours = (_ends(Path(checkout) / "test", file, only, in_place) for in_place in (False, True))
+    theirs, ours = (_outcomes(Path(checkout) / "test", file, only, in_place) for in_place in (False, True))
     differences = [
-        Difference(f"upstream {test}", "", end)
+        Difference(f"upstream {test}", "", outcome)
         for test, with_torch in theirs.items()
-        if with_torch == "passed" and (end := ours.get(test, "failed: did not run")) != "passed"
+        if with_torch == "passed" and (outcome := ours.get(test, "failed: did not run")) != "passed"
     ]
     return Run(f"upstream {file}", len(theirs), time.monotonic() - begin, differences)
 
 
-def _ends(folder: Path, file: str, only: list[str], in_place: bool) -> dict[str, str]:
+def _outcomes(folder: Path, file: str, only: list[str], in_place: bool) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as temporary:
-        ends = Path(temporary) / "ends.json"
+        outcomes = Path(temporary) / "outcomes.json"
         settings = {
             "CONFORMANCE_IN_PLACE": str(int(in_place)),
-            "CONFORMANCE_ENDS": str(ends),
+            "CONFORMANCE_OUTCOMES": str(outcomes),
             "CONFORMANCE_ONLY": json.dumps(only),
         }
         command = [sys.executable, "-m", "pytest", "-q", "-p", "conformance.in_place", "-p", "no:cacheprovider"]
@@ -44,6 +44,6 @@ def _ends(folder: Path, file: str, only: list[str], in_place: bool) -> dict[str,
         done = subprocess.run(
             command, env={**os.environ, **settings}, capture_output=True, text=True, cwd=folder / Path(file).parent
         )
-        if done.returncode not in (0, 1) or not ends.exists():  # 1: some tests fail
+        if done.returncode not in (0, 1) or not outcomes.exists():  # 1: some tests fail
             raise RuntimeError(f"{file} did not run: {done.stdout[-2000:]} {done.stderr[-2000:]}")
-        return json.loads(ends.read_text())
+        return json.loads(outcomes.read_text())
