@@ -6,6 +6,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchnotes import functional, init
+from torchnotes.testing.operation import tensors
 from torchnotes.testing.operations import OPERATIONS
 
 COMPOSED = {"gaussian_dropout_penalty"}  # consists of torch's operations
@@ -53,6 +54,23 @@ def test_modes_see_our_functions_and_kernels(name):
             assert torch.equal(call(), expected)
         assert name in outer.seen
         assert name in inner.seen
+
+
+@pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if not operation.random])
+def test_torch_fx_records_calls(name):
+    operation = OPERATIONS[name]
+    sample = operation.sample({}, operation.small)
+    sample.pop("options", None)  # an object, which torch.fx cannot record
+    graph = torch.fx.Graph()
+    recorder = torch.fx.proxy.GraphAppendingTracer(graph)
+    proxies = {argument: torch.fx.Proxy(graph.placeholder(argument), recorder) for argument in tensors(sample)}
+    graph.output(operation.function(**{**sample, **proxies}).node)
+    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+
+    def replayed(**given):
+        return module(**tensors(given))
+
+    torch.testing.assert_close(operation.results(replayed, sample), operation.results(operation.function, sample))
 
 
 def test_modes_see_initializers():

@@ -11,7 +11,7 @@ from torch._functorch.autograd_function import VmapInfo
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
-from torch.overrides import handle_torch_function
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .._native import _C, DIRECT, GRAPH, batch_of, call_mode, dense_float, is_recorded, is_watched
 
@@ -37,6 +37,11 @@ def show(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     By default it disables itself and calls the function. The reasons are in docs/decisions/function-modes.md.
     """
     return handle_torch_function(function, (*args, *kwargs.values()), *args, **kwargs)
+
+
+def has_proxy(*args: Any) -> bool:
+    """Whether an argument stands for a tensor, such as a proxy of torch.fx, which records the call (`show`)."""
+    return any(not isinstance(x, torch.Tensor) and has_torch_function_unary(x) for x in args)
 
 
 def recorded(x: Any) -> bool:

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import has_torch_function_unary
 
-from ..autograd.function import show, watched
+from ..autograd.function import has_proxy, show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
 torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, place=None: torch.empty_like(x))
@@ -103,7 +102,7 @@ def gaussian_dropout(
         >>> F.gaussian_dropout(torch.ones(4), sigma=0.1, generator=torch.tensor([0, 1]))
         tensor([1.1068, 1.0405, 0.9970, 0.8584])
     """
-    if not isinstance(input, Tensor) and has_torch_function_unary(input):  # for example, a proxy of torch.fx
+    if has_proxy(input):
         return show(gaussian_dropout, input, p, training, inplace, sigma=sigma, generator=generator)
     sigma = deviation(p, sigma)
     if isinstance(input, Tensor) and (not training or sigma == 0 or input.numel() == 0):
@@ -132,6 +131,8 @@ def gaussian_dropout_penalty(input: Tensor, weight: Tensor, sigma: float | Tenso
         >>> F.gaussian_dropout_penalty(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]), sigma=1.0)
         tensor(6.5000)
     """
+    if has_proxy(input, weight):
+        return show(gaussian_dropout_penalty, input, weight, sigma)
     squares = weight.square()
     if squares.dim() == 2:
         squares = squares.sum(0)

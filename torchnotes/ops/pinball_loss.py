@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..autograd.compiled import worthwhile
 from ..autograd.fake import register_fake
-from ..autograd.function import Elementwise, differentiable, kernel, show, watched
+from ..autograd.function import Elementwise, differentiable, has_proxy, kernel, show, watched
 from ._loss import (
     NONE,
     autocasting,
@@ -224,6 +224,9 @@ def pinball_loss(
         >>> F.pinball_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([2.0]), (0.1, 0.9), reduction="none")
         tensor([[0.1000, 0.0000]])
     """
+    own = dict(weight=weight, reduction=reduction, smoothing=smoothing)
+    if has_proxy(input, target, weight):
+        return show(pinball_loss, input, target, quantiles, **own)
     for name, x in (("input", input), ("target", target)):
         if not isinstance(x, Tensor):
             raise TypeError(f"pinball_loss(): argument '{name}' must be Tensor, not {type(x).__name__}")
@@ -241,6 +244,5 @@ def pinball_loss(
     if native_together(input, y, w) or autocasting(input, y, w):
         return _loss(input, y, w, taus, enum, smoothing)
     if watched():
-        own = dict(weight=weight, reduction=reduction, smoothing=smoothing)
         return show(pinball_loss, input, target, quantiles, **own)
     return _composed_of_plain_operations(input, y, w, taus, enum, smoothing)
