@@ -341,12 +341,12 @@ class OptimizerChecks:
             params, others = ([p * 1 for p in of] for of in (params, others))
         groups = [{"params": [p], "max_grad_norm": limit} for p, limit in zip(params, limits, strict=True)]
         ours, theirs = self.ours(groups, **options), self.case.theirs(others, lr=0.01, **options)
-        for scale, found_inf in ((1.0, 0.0), (4.0, 1.0), (4.0, 0.0)):
+        for scale, found_inf in ((None, 0.0), (4.0, 1.0), (4.0, 0.0)):
             before = [p.detach().clone() for p in params]
             grads = [torch.randn(other.shape, dtype=torch.float64) for other in others]
             for p, other, grad in zip(params, others, grads, strict=True):
-                p.grad, other.grad = grad * scale, grad.clone()
-            ours.grad_scale, ours.found_inf = torch.tensor(scale), torch.tensor(found_inf)
+                p.grad, other.grad = grad * (scale or 1.0), grad.clone()
+            ours.grad_scale, ours.found_inf = scale and torch.tensor(scale), torch.tensor(found_inf)
             norm = torch.nn.utils.get_total_norm(grads)
             for other, limit in zip(others, limits, strict=True):
                 if limit is not None:
