@@ -20,7 +20,7 @@ from torch._subclasses import FakeTensorMode
 
 import torchnotes.functional as F
 from checks import outcome, refused_in_place, threads, values
-from conftest import DTYPES
+from devices import DTYPES
 from philox import KEY, fractions, fractions_in_double, normals, windows
 from torchnotes import init, nn
 from torchnotes.ops._random import random_key
