@@ -45,8 +45,8 @@ def draw_ratios(rows: list[Row], path: Path) -> None:
     axes = figure.subplots()
     for height, name in enumerate(names):
         values = ratios[name]
-        colours = [STYLES[OURS if round(value, 2) >= 1 else "compile"]["color"] for value in values]
-        axes.scatter(values, [height] * len(values), s=16, c=colours, alpha=0.6, linewidths=0)
+        colors = [STYLES[OURS if round(value, 2) >= 1 else "compile"]["color"] for value in values]
+        axes.scatter(values, [height] * len(values), s=16, c=colors, alpha=0.6, linewidths=0)
         axes.plot(median(values), height, "|", markersize=13, markeredgewidth=2, color="black")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)

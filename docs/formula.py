@@ -1,7 +1,7 @@
 """Translates the notation of the formula headers to LaTeX.
 
 x^ is a hat, e^-z and e^(a + b) are powers, x_ij and x_(k+1) indices, [i = j] is 1 or 0, g.v and g . v are inner
-products, a ^ b is the exclusive or, and d2l/du_i du_j a derivative. a/b divides only its neighbours, a b / c the whole
+products, a ^ b is the exclusive or, and d2l/du_i du_j a derivative. a/b divides only its neighbors, a b / c the whole
 product before it. Ambiguous formulas are rejected.
 """
 

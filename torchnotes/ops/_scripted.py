@@ -109,7 +109,7 @@ def _centered(
         mean = running_mean
     z = (input.transpose(1, -1) - mean).transpose(1, -1).to(input.dtype)
     zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-    return torch_batch_norm(z, zero, one, weight, bias, False, 0.0, 0.0)
+    return torch.batch_norm(z, weight, bias, zero, one, False, 0.0, 0.0, False)
 
 
 def gaussian_dropout(

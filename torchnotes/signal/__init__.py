@@ -118,7 +118,7 @@ class Propagation:
             so_would = f", and so would {' and '.join(others)}" if others else ""
             return f"{found}: initialize_(model, {best}) would hold it{so_would}"
         if self.tried:
-            remedies = "normalise, add skip connections, or replace sigmoids, whose slope is 1/4 at most"
+            remedies = "normalize, add skip connections, or replace sigmoids, whose slope is 1/4 at most"
             return f"{found}: none of {', '.join(self.tried)} would hold it; {remedies}"
         return found
 

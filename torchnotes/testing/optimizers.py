@@ -166,7 +166,7 @@ def _check_trajectory(
     assert_close(states(ours), states(theirs), check_stride=True)
     assert [(p.data_ptr(), p.stride()) for p in params] == places, "a parameter has moved"
     untouched = ((x[2][:, 1::2], x[3].flatten()[[0, -1]]) for x in (memories, [base] * 4))
-    assert all(map(torch.equal, *untouched)), "the neighbours were overwritten"
+    assert all(map(torch.equal, *untouched)), "the neighbors were overwritten"
 
 
 def check_error(optimizer: Optimizer, dtype: torch.dtype, device: Any) -> Figures:

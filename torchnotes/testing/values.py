@@ -91,7 +91,7 @@ def _rest(sample: Sample) -> Sample:
 
 
 def check_every_length(operation: Operation, dtype: torch.dtype, device: Any) -> None:
-    """Up to several vectors and a tail, not aligned; the neighbours in memory stay what they are."""
+    """Up to several vectors and a tail, not aligned; the neighbors in memory stay what they are."""
     options = operation.options[-1]
     for shape in operation.lengths:
         sample = operation.sample(options, shape, dtype, device)
@@ -101,7 +101,7 @@ def check_every_length(operation: Operation, dtype: torch.dtype, device: Any) ->
             agree(operation, options, sample | {"input": inside.requires_grad_()})
             if sample.get("inplace"):
                 operation.function(**(sample | {"input": inside.detach()}))
-            assert memory[0] == memory[-1] == 77, "the neighbours were overwritten"
+            assert memory[0] == memory[-1] == 77, "the neighbors were overwritten"
 
 
 def check_special_values(operation: Operation, dtype: torch.dtype, device: Any) -> None:

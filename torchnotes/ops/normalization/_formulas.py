@@ -78,6 +78,6 @@ def gradients(
     moments: Callable[[Tensor], tuple[Tensor, ...]] = of_batch,
 ) -> tuple[Tensor, ...]:
     """The gradients for those of x, weight and bias that are given, where g is the gradient of y."""
-    normalised = partial(output, statistics=statistics, options=options, moments=moments)
-    function, primals = of_tensors(normalised, (x, weight, bias))
+    normalized = partial(output, statistics=statistics, options=options, moments=moments)
+    function, primals = of_tensors(normalized, (x, weight, bias))
     return transpose(function, *primals)(g)
