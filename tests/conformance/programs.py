@@ -116,14 +116,6 @@ def linearized(function: Callable, sample: Sample, variables: tuple[int, ...]) -
     return {"output": y, "tangent": push(*map(noise, primals))}
 
 
-def _total(of: Callable) -> Callable:
-    def total(*given: Tensor) -> Tensor:
-        y = of(*given)
-        return (y * noise(y)).sum()
-
-    return total
-
-
 def _batch(sample: Sample, variables: tuple[int, ...], dims: tuple[int | None, ...]) -> list[Tensor]:
     copies = ((x, x.flip(-1) if x.dim() else x / 2, x / 4) for x in (sample.leaves[i] for i in variables))
     return [torch.stack(x, dim) if dim is not None else x[0] for x, dim in zip(copies, dims, strict=True)]

@@ -27,13 +27,6 @@ def is_dtensor(x: Any) -> TypeGuard["DTensor"]:
     return tensor is not None and isinstance(x, tensor.DTensor)
 
 
-def is_box(x: "DTensor") -> bool:
-    """Whether the local tensor is a box of the full tensor: no strided shards and no partial sums."""
-    from torch.distributed.tensor import Replicate, Shard
-
-    return all(type(p) in (Shard, Replicate) for p in x.placements)
-
-
 def runs(x: "DTensor") -> list[Run]:
     """The elements of the local tensor, in order. A partial sum has all elements of the full tensor."""
     from torch.distributed.tensor.placement_types import Shard, _StridedShard
