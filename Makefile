@@ -1,4 +1,4 @@
-# make train, test, test-all, check, bench, conformance, docs and wheel: each target does the setup that it needs.
+# make train, test, coverage, test-all, check, bench, conformance, docs and wheel: each target does the setup it needs.
 #
 #   TORCH=2.12.0          another version of torch
 #   PYTHON=python3.12     the Python to create the environment with
@@ -16,7 +16,7 @@ HERE := env "PYTHONPATH=$(CURDIR)"
 # Tests are handed out one by one: the slowest come last.
 PYTEST := $(PY) -m pytest -q -n auto --maxschedchunk 1
 SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
-.PHONY: build train test test-all kernels check format bench conformance docs wheel sanitize clean
+.PHONY: build train test coverage test-all kernels check format bench conformance docs wheel sanitize clean
 .DELETE_ON_ERROR:
 
 build: $(VENV)/built
@@ -54,6 +54,14 @@ train: $(VENV)/usable
 ARGS ?= tests
 test: $(VENV)/usable $(VENV)/tests
 	$(HERE) $(PYTEST) --durations 20 $(ARGS)
+
+# Reports the lines of torchnotes/ that no test runs, in the processes that tests start as well.
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
+coverage: $(VENV)/usable $(VENV)/tests
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(HERE) $(PY) -m coverage run -m pytest -q -n auto --maxschedchunk 1 tests
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report --show-missing --skip-covered --sort=cover
 
 test-all: test kernels wheel sanitize conformance
 
