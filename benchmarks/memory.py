@@ -1,7 +1,7 @@
 """Controls the effect of the allocator on measurements, and measures the memory of a call.
 
-The cost of a large result depends on glibc. It maps blocks over 32 MiB anew for every allocation, and each of their
-pages faults on first touch, unless there happens to be room on the heap. A measurement therefore has a regime:
+The cost of a large result depends on glibc. It maps new memory for every block over 32 MiB, unless there happens to
+be room on the heap, and each new page faults on first touch. A measurement therefore has a regime:
 
     fresh   glibc's defaults, with the heap trimmed before each timed call: large results are always in new pages
     warm    no separate mappings and no trimming: every result reuses memory

@@ -53,7 +53,7 @@ CASES: list[tuple[str, dict, tuple[Tensor, ...]]] = [
 ]  # fmt: skip
 
 
-def made(nn, name: str, options: dict) -> torch.nn.Module:
+def built(nn, name: str, options: dict) -> torch.nn.Module:
     torch.manual_seed(1)
     if name.startswith("Lazy"):
         return getattr(nn, name)(dtype=torch.float64, **options)
@@ -68,7 +68,7 @@ def made(nn, name: str, options: dict) -> torch.nn.Module:
     ("name", "options", "inputs"), CASES, ids=lambda one: str(one) if type(one) in (str, dict) else ""
 )
 def test_matches_torchs_module(name, options, inputs):
-    theirs, become, ours = (made(nn, name, options) for nn in (torch.nn, torch.nn, torchnotes.nn))
+    theirs, become, ours = (built(nn, name, options) for nn in (torch.nn, torch.nn, torchnotes.nn))
     assert convert(become).replaced == {"": name}
     assert become.state_dict().keys() == ours.state_dict().keys()
     assert vars(become).keys() - {"_before_conversion"} == vars(ours).keys()
@@ -76,25 +76,25 @@ def test_matches_torchs_module(name, options, inputs):
         assert getattr(become, option) == getattr(ours, option)
     copies = [] if name.startswith("Lazy") else [copy.deepcopy(ours), pickle.loads(pickle.dumps(become))]
     for module in (ours, become, *copies):
-        beside = made(torch.nn, name, options)
-        assert repr(module) == repr(beside)
+        torchs = built(torch.nn, name, options)
+        assert repr(module) == repr(torchs)
         assert isinstance(module, getattr(torchnotes.nn, name))
         assert isinstance(module, type(theirs)) or name == "SyncBatchNorm"
         for training in (True, True, False):
-            assert_same(module.train(training), beside.train(training), *inputs)
-        assert repr(module) == repr(beside)
-        torch.testing.assert_close(module.state_dict(), beside.state_dict())
+            assert_same(module.train(training), torchs.train(training), *inputs)
+        assert repr(module) == repr(torchs)
+        torch.testing.assert_close(module.state_dict(), torchs.state_dict())
         changed, before = inputs[0].clone(), inputs[0].clone()
-        y, expected = module.train()(changed, *inputs[1:]), beside.train()(before, *inputs[1:])
+        y, expected = module.train()(changed, *inputs[1:]), torchs.train()(before, *inputs[1:])
         assert torch.equal(changed, before) or torch.allclose(changed, before)  # written in place or not, like torch's
         assert (y is changed) == (expected is before)
-        beside.load_state_dict(module.state_dict())
+        torchs.load_state_dict(module.state_dict())
         if hasattr(module, "reset_parameters") and "BatchNorm" in name:
             module.reset_parameters()
-            beside.reset_parameters()
-            torch.testing.assert_close(module.state_dict(), beside.state_dict())
+            torchs.reset_parameters()
+            torch.testing.assert_close(module.state_dict(), torchs.state_dict())
     revert(become)
-    assert type(become) is type(beside)
+    assert type(become) is type(torchs)
 
 
 @pytest.mark.filterwarnings("ignore:size_average and reduce args")
@@ -102,7 +102,7 @@ def test_all_classes_of_torch_exist_and_use_our_operations():
     known = {name for name, cls in vars(torchnotes.nn).items() if isinstance(cls, type) and hasattr(torch.nn, name)}
     assert known - {"LinearCrossEntropyLoss"} == {name for name, *_ in CASES}
     for name, options, inputs in CASES:
-        module, leaf = made(torchnotes.nn, name, options), inputs[0].clone().requires_grad_()
+        module, leaf = built(torchnotes.nn, name, options), inputs[0].clone().requires_grad_()
         y = module(leaf * 1, *inputs[1:])
         operation = {"SyncBatchNorm": "BatchNorm"}.get(
             name, name.removeprefix("Lazy").rstrip("123d").removesuffix("Loss")
