@@ -178,13 +178,14 @@ def test_error_of_the_gradient_of_probabilities_is_no_larger_than_torchs(offset,
     operation, name = CROSS_ENTROPY["cross_entropy"], "gradient of target"
     for options, reduction in itertools.product(TORCHS, ("mean", "sum", "none")):
         options = {**options, "target": probabilities_with_gradient, "reduction": reduction}
-        sample = operation.sample(options, (60, 300), dtype)
-        sample["input"] = (5 * torch.randn(60, 300) + offset).to(dtype)
-        exact = operation.results(reference, operation.widened(sample))[name]
-        ours, theirs = (
-            (operation.results(f, sample)[name].double() - exact).square().mean().sqrt()
-            for f in (F.cross_entropy, builtin)
-        )
+        squares = torch.zeros(2, dtype=torch.float64)
+        for _ in range(8):  # a row shares the error of its lse, and all rows that of the sum of the weights
+            sample = operation.sample(options, (300, 60), dtype)
+            sample["input"] = (5 * torch.randn(300, 60) + offset).to(dtype)
+            exact = operation.results(reference, operation.widened(sample))[name]
+            found = (operation.results(f, sample)[name].double() for f in (F.cross_entropy, builtin))
+            squares += torch.stack([(gradient - exact).square().mean() for gradient in found])
+        ours, theirs = squares.sqrt()
         assert ours <= 1.05 * theirs  # 5 % of random variation
 
 
