@@ -486,7 +486,7 @@ NUMBERS += (Fraction(1, 2), Decimal(1), torch.ones((), requires_grad=True))
 
 def test_arguments_do_what_they_do_in_torch():
     """The same numbers or the same error, before anything is written. The generic checks pass other wrong types."""
-    x, mean, var, weight, bias = inputs((4, 3, 5), torch.float32)
+    x, mean, var, weight, bias = inputs((4, 3, 5))
     usual = dict(input=x, running_mean=mean, running_var=var, weight=weight, bias=bias)
     changes = [{"input": v} for v in (x[0, 0], torch.tensor(1.0), torch.randn(4, 2), x[:1, :, :1])]
     changes += [{"eps": -1.0}, {"eps": 0.0}, {"running_mean": mean.clone().requires_grad_()}]
