@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for all supported GPUs. Requires nvcc, but neither a GPU nor a CUDA build of torch."""
+"""Every CUDA source compiles. Requires nvcc, but neither a GPU nor a CUDA build of torch."""
 
 import shutil
 import sysconfig
@@ -10,7 +10,7 @@ from torch.utils import cpp_extension
 
 CURE = "no nvcc, neither on the PATH nor in this environment: pip install --group nvcc"
 
-ARCHITECTURES = ("arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90")
+ARCHITECTURE = "arch=compute_80,code=sm_80"  # one is enough, because no source depends on the architecture
 
 # The CPU build of torch includes all CUDA headers except a generated one.
 WITHOUT_GENERATED_HEADER = "-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE"
@@ -31,9 +31,10 @@ def test_every_kernel_compiles():
         WITHOUT_GENERATED_HEADER,
         *cpp_extension.COMMON_NVCC_FLAGS,
         *SETUP["NVCC"],
-        *(f"--generate-code={architecture}" for architecture in ARCHITECTURES),
+        f"--generate-code={ARCHITECTURE}",
         *INCLUDES,
     ]
+    assert not [path for path in (ROOT / "csrc").rglob("*") if path.is_file() and "__CUDA_ARCH__" in path.read_text()]
     build = Build("cuda")
     for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
         build.compile(command, source)
