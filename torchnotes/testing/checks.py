@@ -1,4 +1,7 @@
-"""The list of all checks: cheap ones that find most mistakes come first."""
+"""The list of all checks: cheap ones that find most mistakes come first.
+
+The reasons are in docs/decisions/tests.md.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
