@@ -364,6 +364,18 @@ class OptimizerChecks:
         with pytest.raises(RuntimeError, match="rounding") if by != "kernels" else contextlib.nullcontext():
             ours.step()
 
+    def test_a_gradient_that_cannot_be_unscaled_leaves_everything_unchanged(self):
+        """In torch's step, which tensor subclasses take."""
+        params = [p.detach().as_subclass(Subclass).requires_grad_() for p in parameters([(4,), (5,)], torch.float64)]
+        optimizer = self.ours(params, max_grad_norm=1.0)
+        params[0].grad, params[1].grad = torch.ones(4).double(), torch.ones(1).double().expand(5)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(3.0), torch.tensor(0.0)
+        before = [p.detach().clone() for p in params]
+        with pytest.raises(RuntimeError, match="more than one element"):
+            optimizer.step()
+        assert all(map(torch.equal, params, before))
+        assert torch.equal(params[0].grad, torch.ones(4).double())
+
     def test_clipping_at_edge_cases(self):
         """Like torch, adds 1e-6 to the norm. If the norm is NaN all parameters become NaN."""
         for value in (1e-6, torch.nan, torch.inf):

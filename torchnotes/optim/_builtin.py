@@ -17,8 +17,8 @@ def step_as_torch(optimizer: Any) -> None:
     """Runs torch's step for one of our optimizers. Of our additional options it supports clipping.
 
     torch's step updates one parameter after the other. If it raises, the cause is most likely in a group that our
-    kernels do not support. These groups go first, so that the others are still unchanged. Only copies of the gradients
-    are clipped.
+    kernels do not support. These groups go first, so that the others are still unchanged. Gradients are unscaled in
+    place, as by our kernels, and clipped in copies.
     """
     groups = optimizer.param_groups
     in_order = sorted(groups, key=lambda group: optimizer.gathered([group], []) is not None)
@@ -36,13 +36,16 @@ def step_as_torch(optimizer: Any) -> None:
         return
     clipped = [group for group in groups if group["max_grad_norm"] is not None]
     grads = {p: p.grad for group in groups for p in group["params"] if p.grad is not None}
+    before = [grad.clone() for grad in grads.values()] if scale is not None else []
     try:
         optimizer.param_groups = in_order
         vars(optimizer).update(dict.fromkeys(of_scaler))  # torch's plain step requires it
-        if clipped or scale is not None:
-            for p, grad in grads.items():
-                p.grad = grad.clone() if scale is None else grad / scale.to(grad.device)
+        if scale is not None:
+            for grad in grads.values():
+                grad.div_(scale.to(grad.device))
         if clipped:
+            for p, grad in grads.items():
+                p.grad = grad.clone()
             norm = optimizer.norm_over_ranks()
             if norm is None:
                 norm = torch.nn.utils.get_total_norm([p.grad for p in grads])
@@ -51,11 +54,12 @@ def step_as_torch(optimizer: Any) -> None:
                 torch.nn.utils.clip_grads_with_norm_(group["params"], group["max_grad_norm"], norm)
         with torch.set_grad_enabled(optimizer.defaults["differentiable"]):
             optimizer.builtin_step()
+    except BaseException:
+        for grad, value in zip(grads.values(), before, strict=False):
+            grad.copy_(value)
+        raise
     finally:
         for p, grad in grads.items():
             p.grad = grad
         optimizer.param_groups = groups
         vars(optimizer).update(of_scaler)
-    if scale is not None:
-        for grad in grads.values():
-            grad.div_(scale.to(grad.device))
