@@ -1,5 +1,6 @@
-"""When an operation is replaced by another formula of its derivative, which Inductor compiles to faster code."""
+"""What an operation does differently inside torch.compile."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,3 +26,9 @@ def worthwhile(x: Any) -> bool:
         and x.device.type == "cpu"
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def constant_when_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Does the same as torch.compiler.assume_constant_result, which would import the compiler."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function

@@ -14,6 +14,7 @@ from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .._native import _C, DIRECT, GRAPH, batch_of, call_mode, dense_float, is_recorded, is_watched
+from .compiled import constant_when_compiled
 
 
 def native(x: Any) -> bool:
@@ -64,12 +65,9 @@ def autocasts(x: torch.Tensor) -> bool:
     return _has_autocast(device) and torch.is_autocast_enabled(device)
 
 
+@constant_when_compiled  # torch 2.11 cannot trace it
 def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
-
-
-# torch 2.11 cannot trace it. torch.compiler.assume_constant_result does the same, but imports the compiler.
-_has_autocast._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def kernel(name: str) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..autograd.compiled import constant_when_compiled
 from .collectives import Group, all_gather, named
 
 
@@ -30,6 +31,7 @@ def constant(size: int) -> int:
 _known: dict[tuple, list[int]] = {}
 
 
+@constant_when_compiled
 def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple) -> list[int]:
     key = operation, group_name, own, what
     if device != "cpu" and key in _known:
@@ -45,10 +47,6 @@ def _agreed(operation: str, group_name: str, device: str, own: int, what: tuple)
     if device != "cpu":
         _known[key] = numbers
     return numbers
-
-
-# Does the same as torch.compiler.assume_constant_result, which would import the compiler.
-_agreed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def agree_on_mesh(operation: str, groups: Sequence[Group], device: torch.device, hint: str, **what: Hashable) -> None:

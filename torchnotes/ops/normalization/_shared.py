@@ -14,7 +14,7 @@ from ..activations import BY_NUMBER, checked_activation
 from ._formulas import Options
 
 
-def takes(options: Options, input: Any, *numbers: Any) -> bool:
+def is_supported(options: Options, input: Any, *numbers: Any) -> bool:
     """Whether our kernels support this activation and these tensors, of which all but the first may be None."""
     # The compiler fuses the formula with its neighbors and converts convolutions to channels last. An opaque operator
     # would prevent both: MobileNetV2 took twice as long (docs/decisions/compile.md).

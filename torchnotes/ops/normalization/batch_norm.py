@@ -31,7 +31,7 @@ from ._shared import (
     needed_gradients,
     refuse_gradient,
     refuse_graph,
-    takes,
+    is_supported,
     update_running,
 )
 
@@ -406,7 +406,7 @@ def batch_norm(
     arguments = weight, bias, running_mean, running_var
     if inplace and isinstance(input, Tensor) and not is_compiling():
         check_in_place(input)
-    if not takes(options, input, *arguments) or input.numel() == 0:
+    if not is_supported(options, input, *arguments) or input.numel() == 0:
         if watched():
             own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
             return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)

@@ -38,7 +38,7 @@ from ._shared import (
     existing,
     needed_gradients,
     refuse_graph,
-    takes,
+    is_supported,
     update_running,
 )
 from ._statistics import merged, of_all_batches
@@ -246,7 +246,7 @@ def sync_batch_norm(
     check_same_device(input, *numbers)
     if inplace and not compiling:
         check_in_place(input)
-    if compiling or call_mode() == TRANSFORM or not takes(options, input, weight, bias):
+    if compiling or call_mode() == TRANSFORM or not is_supported(options, input, weight, bias):
         kept = input.clone() if inplace else input  # the backward pass needs it
         y, *of_all = _composed(kept, weight, bias, group, options)
     elif inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
