@@ -159,8 +159,10 @@ def _check_trajectory(
         extension.before_step(others)
         ours.step()
         theirs.step()
-    tolerance = 1e-12 if dtype in (torch.float64, torch.complex128) else None if extension is NONE else 2e-4
-    # In float32 norms and factors differ in the last place, which RMSprop amplifies.
+    if dtype in (torch.float64, torch.complex128):
+        tolerance: float | None = 1e-12
+    else:  # norms and factors differ in the last place, which RMSprop amplifies
+        tolerance = None if extension is NONE else 2e-4
     assert_close = partial(torch.testing.assert_close, rtol=tolerance, atol=tolerance)
     assert_close(params, others)
     assert_close(states(ours), states(theirs), check_stride=True)

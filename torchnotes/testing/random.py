@@ -74,6 +74,10 @@ class Random:
     beyond_torch: tuple[Options, ...] = ()  # options that the builtin lacks
     builtin: Callable[..., Tensor] | None = None
 
+    @property
+    def all_options(self) -> tuple[Options, ...]:
+        return *self.options, *self.beyond_torch
+
     def draw(self, options: Options, dtype: torch.dtype, device: Any, key: Any = KEY) -> Tensor:
         return self.function(torch.ones(SHAPE, dtype=dtype, device=device), generator=key, **options)
 
@@ -81,7 +85,7 @@ class Random:
 def check_distribution(random: Random, dtype: torch.dtype, device: Any) -> Figures:
     """The distribution in float32, and that 16-bit numbers are the same numbers rounded."""
     worst, of = 0.0, ""
-    for options in (*random.options, *random.beyond_torch):
+    for options in random.all_options:
         x = random.draw(options, torch.float32, device)
         if not torch.equal(random.draw(options, dtype, device), x.to(dtype)):
             raise AssertionError(f"{described(options)}: the same key gives other numbers than in float32, rounded")
@@ -96,7 +100,7 @@ def check_distribution(random: Random, dtype: torch.dtype, device: Any) -> Figur
 
 def check_numbers(random: Random, device: Any, seed: int = 0) -> Figures:
     """Moments, tails and independence, of torch's numbers too, and one stream of numbers for each key."""
-    for options in (*random.options, *random.beyond_torch):
+    for options in random.all_options:
         expected = random.distribution(**options)
         for dtype in (torch.float64, torch.float32):
             with naming(f"{described(options)}, {dtype}"):
@@ -108,7 +112,7 @@ def check_numbers(random: Random, device: Any, seed: int = 0) -> Figures:
             if random.builtin is not None and options in random.options:
                 with naming(f"torch's own, {described(options)}, {dtype}"):
                     _assert_moments(random.builtin(torch.ones_like(x), **options), expected)
-    return {"options": len(random.options) + len(random.beyond_torch)}
+    return {"options": len(random.all_options)}
 
 
 def _distance(x: Tensor, distribution: Distribution) -> float:

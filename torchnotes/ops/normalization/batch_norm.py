@@ -28,10 +28,10 @@ from ._shared import (
     checked_momentum,
     checked_options,
     existing,
+    is_supported,
     needed_gradients,
     refuse_gradient,
     refuse_graph,
-    is_supported,
     update_running,
 )
 

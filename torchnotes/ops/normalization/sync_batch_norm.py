@@ -36,9 +36,9 @@ from ._shared import (
     checked_momentum,
     checked_options,
     existing,
+    is_supported,
     needed_gradients,
     refuse_graph,
-    is_supported,
     update_running,
 )
 from ._statistics import merged, of_all_batches

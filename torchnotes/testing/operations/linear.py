@@ -11,7 +11,7 @@ from ...ops.activations import ACTIVATIONS
 from ..makers import normal
 from ..operation import Operation, Options, Shape
 
-ENDINGS: tuple[Options, ...] = tuple(
+EVERY_ACTIVATION: tuple[Options, ...] = tuple(
     {"activation": name, **({"negative_slope": 0.2} if info.takes_slope else {})} for name, info in ACTIVATIONS.items()
 )
 OUTPUTS = {1: 17, 2: 64, 5: 130, 7: 15, 16: 16, 33: 31, 60: 70, 64: 1, 257: 200, 300: 200}  # of so many inputs; else 3
@@ -51,7 +51,7 @@ LINEAR = {
         F.linear,
         _linear,
         arguments={"input": normal, "weight": weight, "bias": bias},
-        options=({}, *ENDINGS),
+        options=({}, *EVERY_ACTIVATION),
         more_options=(
             {"bias": None},
             {"bias": None, "activation": "tanh"},

@@ -9,7 +9,7 @@ from torch import Tensor
 from ... import functional as F
 from ..accuracy import Bound
 from ..operation import Operation, Options, Sample, Shape
-from .linear import ENDINGS, activated
+from .linear import EVERY_ACTIVATION, activated
 
 
 def images(shape: Shape) -> Tensor:
@@ -86,14 +86,14 @@ NORMALIZATION = {
         options=(
             {"momentum": 0.3, "eps": 1e-3},
             EVALUATION,
-            *({**EVALUATION, **each} for each in ENDINGS),
+            *({**EVALUATION, **each} for each in EVERY_ACTIVATION),
             {"center_only": True},
             {"center_only": True, "activation": "leaky_relu", "negative_slope": 0.2, **EVALUATION},
-            *ENDINGS,
+            *EVERY_ACTIVATION,
         ),
         more_options=(
             {"inplace": True},
-            *({"inplace": True, **each} for each in ENDINGS),
+            *({"inplace": True, **each} for each in EVERY_ACTIVATION),
             {"inplace": True, "activation": "leaky_relu", "negative_slope": 0.2, **EVALUATION},
             {"center_only": True, "inplace": True},
             {"center_only": True, "running_var": None},
