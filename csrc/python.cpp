@@ -10,15 +10,12 @@
 
 #include <exception>
 
+#include "build_info.h"
 #include "call_mode.h"
 #include "differentiable.h"
 #include "gather.h"
 #include "is_supported.h"
 #include "written.h"
-
-#ifndef TORCHNOTES_CUDA_ARCHITECTURES
-#define TORCHNOTES_CUDA_ARCHITECTURES ""
-#endif
 
 namespace {
 

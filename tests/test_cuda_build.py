@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from native_build import INCLUDES, ROOT, SETUP, Build
-from torch.utils import cpp_extension
 
 CURE = "no nvcc, neither on the PATH nor in this environment: pip install --group nvcc"
 
@@ -27,16 +26,14 @@ def test_every_kernel_compiles():
         nvcc(),
         "--threads=2",
         "--Werror=all-warnings",
-        "--compiler-options=-fPIC",
         WITHOUT_GENERATED_HEADER,
-        *cpp_extension.COMMON_NVCC_FLAGS,
         *SETUP["NVCC"],
         f"--generate-code={ARCHITECTURE}",
         *INCLUDES,
     ]
     assert not [path for path in (ROOT / "csrc").rglob("*") if path.is_file() and "__CUDA_ARCH__" in path.read_text()]
     build = Build("cuda")
-    for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
+    for source in SETUP["cuda_sources"](ROOT / "build/cuda/sources"):
         build.compile(command, source)
     build.compile([*command, "-DNAMESPACE=rows_cuda"], ROOT / "tests/native/rows.cu")
     build.run()

@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from native_build import COMPILER, ROOT, Build  # noqa: E402
+from native_build import COMPILER, SETUP, Build  # noqa: E402
 
 # _FORTIFY_SOURCE would reject longjmp between stacks.
 FLAGS = ["-DTORCHNOTES_CUDA_ON_CPU", "-DTORCHNOTES_SCALAR_ONLY", f"-I{HERE}", "-U_FORTIFY_SOURCE"]
@@ -23,6 +23,6 @@ def library(build: Build, sources: list[Path], name: str, flags: tuple[str, ...]
 
 if __name__ == "__main__":
     build = Build("cuda_on_cpu")
-    path = library(build, sorted((ROOT / "csrc/cuda").glob("*.cu")), "libkernels.so")
+    path = library(build, SETUP["sources"]("kernels/*.cpp", "cuda/*.cu"), "libkernels.so")
     build.run()
     print(path)
