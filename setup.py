@@ -62,7 +62,7 @@ NVCC = [
 SANITIZE = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 LINK = [f"-L{cpp_extension.TORCH_LIB_PATH}", "-ltorch_cpu", "-lc10"]
 
-CORE = ("*.cpp", "python/*.cpp", "ops/*.cpp")
+CORE = ("*.cpp", "python/*.cpp", "ops/*.cpp", "tensors/*.cpp")
 KERNELS = ("kernels/*.cpp", "loops/cpu/*.cpp", "cpu/*.cpp")
 SLOWEST = ("batch_norm", "cross_entropy", "linear")  # compiled first
 

@@ -15,6 +15,7 @@
 #include "differentiable.h"
 #include "gather.h"
 #include "is_supported.h"
+#include "ops/run.h"
 #include "written.h"
 
 namespace {
@@ -168,11 +169,24 @@ PyObject* recorded(PyObject*, PyObject*) try { return PyBool_FromLong(is_recorde
   return raised();
 }
 
+// load_kernels(path): loads the library of kernels for the CPU.
+PyObject* load_kernels(PyObject*, PyObject* path) {
+  HANDLE_TH_ERRORS
+  const char* const text = PyUnicode_AsUTF8(path);
+  if (text == nullptr) {
+    return nullptr;
+  }
+  torchnotes::load_kernels(text);
+  Py_RETURN_NONE;
+  END_HANDLE_TH_ERRORS
+}
+
 PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
 PyMethodDef kFunctions[] = {
+    {"load_kernels", load_kernels, METH_O, nullptr},
     {"dense_float", dense_float, METH_O, nullptr},
     {"fits_layer", fast(fits_layer), METH_FASTCALL, nullptr},
     {"batch_of", fast(batch_of), METH_FASTCALL, nullptr},

@@ -62,8 +62,8 @@ def _load_kernels(library: Path) -> None:
     if not library.exists():
         raise ImportError(f"{what} is missing. {cure}", name=__package__)
     try:
-        torch.ops.load_library(library)
-    except OSError as error:
+        _C.load_kernels(str(library))
+    except RuntimeError as error:
         raise ImportError(f"{what} cannot be loaded ({error}). {cure}", name=__package__) from error
 
 

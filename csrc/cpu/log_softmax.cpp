@@ -1,3 +1,0 @@
-#include "rows.h"
-
-#include "../operators/log_softmax.h"

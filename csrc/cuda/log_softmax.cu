@@ -1,3 +1,0 @@
-#include "rows.cuh"
-
-#include "../operators/log_softmax.h"

@@ -1,3 +1,0 @@
-#include "rows.cuh"
-
-#include "../operators/softmax.h"

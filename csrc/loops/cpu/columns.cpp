@@ -1,0 +1,208 @@
+// The matrix is read in memory order, with one column per lane. Threads reduce chunks of consecutive elements of all
+// columns. A chunk is processed in panels that stay in cache, while a few vectors of columns at a time pass through the
+// registers. Measured in docs/decisions/batch-norm-traversal.md.
+#include "loops/cpu/columns.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "loops/cpu/parallel.h"
+#include "loops/cpu/stream.h"
+#include "loops/cpu/tile.h"
+
+namespace torchnotes {
+namespace {
+
+constexpr int64_t kChunks = 64;
+constexpr int64_t kPanel = 32;   // elements of each column
+constexpr int64_t kWidth = 128;  // columns of a panel of 16-bit numbers, which is widened
+
+// An array of structs of vectors, whose type only the operation knows.
+class Vectors {
+ public:
+  Vectors(int64_t count, size_t bytes) : lines_((count * bytes + sizeof(Line) - 1) / sizeof(Line)) {}
+  void* data() { return lines_.data(); }
+
+ private:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> lines_;
+};
+
+template <class T>
+class Columns : RowPass<T> {
+  using RowPass<T>::shape;
+  using RowPass<T>::functions;
+  using RowPass<T>::op;
+  using RowPass<T>::in;
+  using RowPass<T>::inputs;
+  using RowPass<T>::out;
+
+  static constexpr int64_t kSize = Vectorized<T>::size();
+
+ public:
+  explicit Columns(const RowPass<T>& pass)
+      : RowPass<T>(pass), columns_(shape.rows), vectors_(at::ceil_div(columns_, kSize)) {
+    for (int k = 0; k < inputs; ++k) {
+      direct_ = direct_ && in[k].type == in[0].type;
+    }
+  }
+
+  // The Formula, if there is one, of each column.
+  std::vector<StateMemory> reduce() const {
+    const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
+    const int64_t chunks = at::ceil_div(shape.length, chunk);
+    std::vector<StateMemory> parts(chunks * columns_);
+    const int64_t grain = grain_of(chunk * columns_);
+    at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
+      Vectors sums(vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
+      for (int64_t i = begin; i < end; ++i) {
+        functions.start_columns(op, columns_, sums.data(), constants.data());
+        add_chunk(i * chunk, std::min((i + 1) * chunk, shape.length), sums.data(), constants.data());
+        functions.total_columns(columns_, sums.data(), &parts[i * columns_]);
+      }
+    });
+    for (int64_t i = 1; i < chunks; ++i) {
+      for (int64_t column = 0; column < columns_; ++column) {
+        functions.merge(parts[column], parts[i * columns_ + column]);
+      }
+    }
+    std::vector<StateMemory> formulas(columns_);
+    for (int64_t column = 0; column < columns_; ++column) {
+      functions.finish(op, column, parts[column], formulas[column]);
+    }
+    return formulas;
+  }
+
+  void map() const {
+    std::vector<StateMemory> formulas(columns_);
+    for (int64_t column = 0; column < columns_; ++column) {
+      functions.formula(op, column, formulas[column]);
+    }
+    map(std::move(formulas));
+  }
+
+  void map(std::vector<StateMemory> formulas) const {
+    formulas.resize(vectors_ * kSize, formulas.empty() ? StateMemory{} : formulas.back());
+    Vectors packed(vectors_, functions.formula_bytes);
+    for (int64_t i = 0; i < vectors_; ++i) {
+      functions.pack(&formulas[i * kSize], /*same=*/false, packed.data(), i);
+    }
+    const int64_t row_bytes = columns_ * element_bytes(out.type);
+    const bool streamed = should_stream(out.data, shape.length * row_bytes, row_bytes);
+    const int64_t grain = grain_of(columns_);
+    at::parallel_for(0, shape.length, grain, [&](int64_t begin, int64_t end) {
+      map_range(begin, end, streamed, packed.data());
+      stream_fence();
+    });
+  }
+
+ private:
+  using Buffers = std::array<TileBuffer<T>, kMaxInputs>;
+
+  Panel<T> panel_at(int64_t j, int64_t length) const {
+    Panel<T> panel;
+    panel.type = in[0].type;
+    panel.columns = columns_;
+    panel.length = length;
+    for (int k = 0; k < inputs; ++k) {
+      panel.in[k] = {element_at(in[k].data, in[k].type, j * columns_), columns_};
+    }
+    return panel;
+  }
+
+  // Adds the elements [begin, end) of all columns.
+  void add_chunk(int64_t begin, int64_t end, void* sums, void* constants) const {
+    if (direct_) {
+      for (int64_t j = begin; j < end; j += kPanel) {
+        functions.add_columns(op, panel_at(j, std::min(kPanel, end - j)), sums, constants);
+      }
+      return;
+    }
+    for_widened(begin, end, [&](const Panel<T>& panel, int64_t, int64_t first) {
+      const int64_t i = first / kSize;
+      functions.add_columns(
+          op,
+          panel,
+          static_cast<char*>(sums) + i * functions.state_bytes,
+          static_cast<char*>(constants) + i * functions.constants_bytes
+      );
+    });
+  }
+
+  // Calls f(panel, j, first) for panels of at most kTile widened elements, the first of which is element j of column
+  // `first`. A panel has whole vectors of columns, unless it has the last column.
+  template <class F>
+  void for_widened(int64_t begin, int64_t end, const F& f) const {
+    Buffers buffers;
+    Panel<T> panel;
+    const int64_t width = std::min(columns_, kWidth), length = std::max<int64_t>(1, (kTile - kWidth) / width);
+    for (int64_t j = begin; j < end; j += length) {
+      panel.length = std::min(length, end - j);
+      for (int64_t first = 0; first < columns_; first += width) {
+        panel.columns = std::min(width, columns_ - first);
+        for (int k = 0; k < inputs; ++k) {
+          panel.in[k] = widened(in[k], j, first, panel, buffers[k]);
+        }
+        f(panel, j, first);
+      }
+    }
+  }
+
+  typename Inputs<T>::Input widened(
+      const RowOperand& x, int64_t j, int64_t first, const Panel<T>& panel, TileBuffer<T>& buffer
+  ) const {
+    if (x.type == kTypeOf<T>) {
+      return {element_at(x.data, x.type, j * columns_ + first), columns_};
+    }
+    if (panel.columns == columns_) {
+      return {load_tile(x.data, x.type, j * columns_, panel.length * columns_, buffer.data), columns_};
+    }
+    for (int64_t i = 0; i < panel.length; ++i) {
+      load_tile(x.data, x.type, (j + i) * columns_ + first, panel.columns, buffer.data + i * panel.columns);
+    }
+    return {buffer.data, panel.columns};
+  }
+
+  void map_range(int64_t begin, int64_t end, bool streamed, void* formulas) const {
+    if (direct_ && out.type == in[0].type && !streamed) {
+      void* const to = element_at(out.data, out.type, begin * columns_);
+      functions.map_columns(op, formulas, panel_at(begin, end - begin), to, columns_);
+      return;
+    }
+    TileBuffer<T> result;
+    for_widened(begin, end, [&](const Panel<T>& panel, int64_t j, int64_t first) {
+      const char* const of_columns = static_cast<char*>(formulas) + first / kSize * functions.formula_bytes;
+      const auto to = [&](int64_t i) { return element_at(out.data, out.type, (j + i) * columns_ + first); };
+      functions.map_columns(op, of_columns, panel, result.data, panel.columns);
+      if (panel.columns == columns_) {
+        store_tile(result.data, panel.length * columns_, out.type, to(0), streamed);
+      } else {
+        for (int64_t i = 0; i < panel.length; ++i) {
+          store_tile(result.data + i * panel.columns, panel.columns, out.type, to(i), streamed);
+        }
+      }
+    });
+  }
+
+  int64_t columns_, vectors_;
+  bool direct_ = true;  // whether all inputs have one type
+};
+
+}  // namespace
+
+void reduce_columns(const RowPass<float>& pass) { Columns(pass).reduce(); }
+void reduce_columns(const RowPass<double>& pass) { Columns(pass).reduce(); }
+void map_columns(const RowPass<float>& pass) { Columns(pass).map(); }
+void map_columns(const RowPass<double>& pass) { Columns(pass).map(); }
+void transform_columns(const RowPass<float>& pass) {
+  const Columns columns(pass);
+  columns.map(columns.reduce());
+}
+void transform_columns(const RowPass<double>& pass) {
+  const Columns columns(pass);
+  columns.map(columns.reduce());
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,36 @@
+// The traversals of rows for the columns of a matrix: rows that are all interleaved, {C, 1, R, C} in the terms of
+// row_shape.h, and as long as the batch is large. Examples are the channels of (N, C) or of channels-last images.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include "loops/cpu/rows.h"
+
+namespace torchnotes {
+
+void reduce_columns(const RowPass<float>& pass);
+void reduce_columns(const RowPass<double>& pass);
+void map_columns(const RowPass<float>& pass);
+void map_columns(const RowPass<double>& pass);
+void transform_columns(const RowPass<float>& pass);
+void transform_columns(const RowPass<double>& pass);
+
+template <class T, class Op, class... In>
+void reduce_columns(c10::Device, const RowShape& shape, const Op& op, const In&... in) {
+  constexpr int n = sizeof...(In);
+  reduce_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kFirst, true>, &op, {in...}, n});
+}
+
+template <class T, class Op, class... In>
+void map_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
+  constexpr int n = sizeof...(In);
+  map_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kSecond, true>, &op, {in...}, n, out});
+}
+
+template <class T, class Op, class... In>
+void transform_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
+  constexpr int n = sizeof...(In);
+  transform_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, true>, &op, {in...}, n, out});
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,566 @@
+// Each lane of a vector is a State of its own. Rows are reduced in pieces of a fixed size: whole rows go to the
+// threads, or pieces if there are fewer rows than threads, with the same result. Interleaved and short rows use one row
+// per lane instead. The order in which memory is read is measured in docs/decisions/batch-norm-traversal.md.
+#include "loops/cpu/rows.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "loops/cpu/parallel.h"
+#include "loops/cpu/stream.h"
+#include "loops/cpu/tile.h"
+
+namespace torchnotes {
+namespace {
+
+constexpr int64_t kPiece = 32768;        // elements; large enough that merging the lanes costs nothing
+constexpr int64_t kCached = 1 << 19;     // bytes that one core still finds in its cache for the second pass
+constexpr int64_t kScattered = 512;      // elements of a segment
+constexpr int64_t kInOrderPiece = 1024;  // elements of a row with many segments
+constexpr int64_t kFetched = 1024;       // elements
+constexpr int64_t kGathered = 128;       // elements; shorter segments are gathered, so that they fill the vectors,
+constexpr int64_t kBlock = 256;          // in blocks of up to this many
+constexpr int64_t kShort = 48;           // elements; the crossover point: longer rows are faster one by one
+constexpr int64_t kLaneTile = 64;        // elements of interleaved rows that are copied at a time
+
+// Calls f(segment, offset, n) for the contiguous parts of the elements [begin, end) of a row.
+template <class F>
+void for_segments(const RowShape& shape, int64_t begin, int64_t end, const F& f) {
+  if (begin == end) {
+    return;  // the length may be 0
+  }
+  int64_t segment = begin / shape.length, offset = begin % shape.length;
+  while (begin < end) {
+    const int64_t n = std::min(end - begin, shape.length - offset);
+    f(segment, offset, n);
+    begin += n;
+    ++segment;
+    offset = 0;
+  }
+}
+
+bool one_row_per_lane(const RowShape& shape) {
+  return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
+}
+
+// Calls f(row) for every row, in parallel.
+template <class F>
+void for_rows(const RowShape& shape, const F& f) {
+  const int64_t grain = grain_of(shape.elements());
+  at::parallel_for(0, shape.rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      f(row);
+    }
+    stream_fence();
+  });
+}
+
+template <class T>
+class Rows {
+  static constexpr int64_t kSize = Vectorized<T>::size();
+
+ public:
+  explicit Rows(const RowPass<T>& pass)
+      : shape(pass.shape), functions(pass.functions), op(pass.op), in(pass.in), inputs(pass.inputs), out(pass.out) {
+    for (int k = 0; k < inputs; ++k) {
+      direct_ = direct_ && in[k].type == in[0].type;
+      bytes_ += element_bytes(in[k].type);
+    }
+    maps_in_place_ = direct_ && out.type == in[0].type;
+    type_ = direct_ ? in[0].type : kTypeOf<T>;
+  }
+
+  void reduce() const {
+    if (one_row_per_lane(shape)) {
+      for_lanes([&](Lanes& lanes) { lanes.reduce(); });
+      return;
+    }
+    if (is_one_run()) {
+      for_runs([&](int64_t row, const Run<T>& run) {
+        StateMemory formula;
+        reduce_run(row, run, formula);
+      });
+      return;
+    }
+    const auto parts = split_parts();
+    for_rows(shape, [&](int64_t row) {
+      StateMemory formula;
+      VectorMemory vectors;
+      finish_row(row, parts, formula, vectors);
+    });
+  }
+
+  void map() const {
+    if (one_row_per_lane(shape)) {
+      for_lanes([&](Lanes& lanes) {
+        lanes.find_formulas();
+        lanes.map();
+      });
+      return;
+    }
+    map_by(interleaves_segments() || split(), [&](int64_t row, StateMemory& formula, VectorMemory& vectors) {
+      functions.formula(op, row, formula);
+      functions.pack(&formula, /*same=*/true, &vectors, 0);
+    });
+  }
+
+  void transform() const {
+    if (one_row_per_lane(shape)) {
+      for_lanes([&](Lanes& lanes) {
+        lanes.reduce();
+        lanes.map();
+      });
+      return;
+    }
+    if (is_one_run() && maps_in_place_) {
+      for_runs([&](int64_t row, const Run<T>& run) {
+        StateMemory formula;
+        const VectorMemory vectors = reduce_run(row, run, formula);
+        functions.map(op, &vectors, run, element_at(out.data, out.type, out.offset(row, 0)), kSize);
+        patch(row, formula);
+      });
+      return;
+    }
+    const auto parts = split_parts();
+    map_by(split(), [&](int64_t row, StateMemory& formula, VectorMemory& vectors) {
+      finish_row(row, parts, formula, vectors);
+    });
+  }
+
+ private:
+  using Buffers = std::array<TileBuffer<T>, kMaxInputs>;
+
+  int64_t elements() const { return shape.elements(); }
+
+  // Whether the rows interleave segment by segment.
+  bool interleaves_segments() const {
+    return shape.segments > 1 && shape.rows > 1 && shape.length > 0 && shape.length < kPiece;
+  }
+
+  // Whether the first pass over such rows follows the memory order: if a row does not stay in the cache of one core
+  // until the second pass, or is scattered in short segments.
+  bool in_order() const {
+    return interleaves_segments() && (elements() * bytes_ > kCached || shape.length < kScattered);
+  }
+
+  int64_t piece_length() const {
+    return in_order() ? std::max<int64_t>(1, kInOrderPiece / shape.length) * shape.length : kPiece;
+  }
+  int64_t pieces() const { return at::ceil_div(elements(), piece_length()); }
+
+  // Whether the pieces of a row go to different threads: if there are more threads than rows, or to follow the memory
+  // order.
+  bool split() const { return pieces() > 1 && (in_order() || shape.rows < at::get_num_threads()); }
+
+  // ---- one row in all lanes ----
+
+  // Whether a row is a single run, which is worth a path without any detours.
+  bool is_one_run() const {
+    return direct_ && shape.segments == 1 && shape.length <= functions.most && !split() && shape.length > 0;
+  }
+
+  // Calls f(row, run) for every row, in parallel.
+  template <class F>
+  void for_runs(const F& f) const {
+    at::parallel_for(0, shape.rows, grain_of(shape.length), [&](int64_t begin, int64_t end) {
+      Run<T> run;
+      run.type = type_;
+      run.n = shape.length / kSize;
+      run.tail = shape.length % kSize;
+      run.ahead = shape.length;
+      for (int64_t row = begin; row < end; ++row) {
+        for (int k = 0; k < inputs; ++k) {
+          run.in[k] = {element_at(in[k].data, type_, in[k].offset(row, 0)), kSize};
+        }
+        f(row, run);
+      }
+    });
+  }
+
+  VectorMemory reduce_run(int64_t row, const Run<T>& run, StateMemory& formula) const {
+    AccumulatorMemory unused;
+    VectorMemory vectors;
+    functions.reduce(op, row, run, {true, true, true}, unused, formula, vectors);
+    return vectors;
+  }
+
+  void patch(int64_t row, const StateMemory& formula) const {
+    if (functions.patch != nullptr) {
+      functions.patch(op, row, formula);
+    }
+  }
+
+  // Calls f(run, last) for contiguous parts of the elements [begin, end) of a row.
+  template <class F>
+  void for_parts(int64_t row, int64_t begin, int64_t end, const F& f) const {
+    Buffers buffers;
+    Run<T> run;
+    const auto call = [&](int64_t n, bool last) {
+      run.n = n / kSize;
+      run.tail = n % kSize;
+      f(run, last);
+    };
+    if (begin == end) {
+      for (int k = 0; k < inputs; ++k) {
+        run.in[k] = {buffers[k].data, kSize};
+      }
+      call(0, true);
+    } else if (shape.segments > 1 && shape.length < kGathered) {
+      for (int64_t i = begin; i < end; i += kBlock) {
+        const int64_t n = std::min(kBlock, end - i);
+        for (int k = 0; k < inputs; ++k) {
+          gather(in[k], row, i, n, buffers[k]);
+          run.in[k] = {buffers[k].data, kSize};
+        }
+        run.type = type_;
+        call(n, i + n == end);
+      }
+    } else {
+      const int64_t next = shape.segments > 1 ? shape.rows * shape.length : kFetched;
+      const int64_t ahead = in_order() ? shape.length : next;  // to the next row, or in this row
+      const int64_t limit = direct_ ? functions.most : std::min(functions.most, kTile);
+      int64_t done = begin;
+      for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t length) {
+        for (int64_t i = 0; i < length; i += limit) {
+          const int64_t n = std::min(limit, length - i);
+          load(row, segment, offset + i, n, direct_, buffers, run);
+          run.ahead = !direct_ ? 0 : functions.most < kPiece ? n : ahead;
+          done += n;
+          call(n, done == end);
+        }
+      });
+    }
+  }
+
+  // The inputs of a run, where they are or as widened copies.
+  void load(int64_t row, int64_t segment, int64_t offset, int64_t n, bool direct, Buffers& buffers, Run<T>& run) const {
+    run.type = direct ? type_ : kTypeOf<T>;
+    for (int k = 0; k < inputs; ++k) {
+      const int64_t at = in[k].offset(row, segment) + offset;
+      run.in[k].stride = kSize;
+      run.in[k].data =
+          direct ? element_at(in[k].data, in[k].type, at) : load_tile(in[k].data, in[k].type, at, n, buffers[k].data);
+    }
+  }
+
+  // Copies the elements [begin, begin + n) of a row, and widens them if the inputs have several types.
+  void gather(const RowOperand& x, int64_t row, int64_t begin, int64_t n, TileBuffer<T>& buffer) const {
+    int64_t done = 0;
+    for_segments(shape, begin, begin + n, [&](int64_t segment, int64_t offset, int64_t m) {
+      const int64_t at = x.offset(row, segment) + offset;
+      if (x.type == type_) {
+        std::memcpy(element_at(buffer.data, type_, done), element_at(x.data, x.type, at), m * element_bytes(type_));
+      } else {
+        load_tile(x.data, x.type, at, m, buffer.data + done);
+      }
+      done += m;
+    });
+  }
+
+  void reduce_piece(
+      int64_t row, int64_t begin, int64_t end, bool finishes, StateMemory& result, VectorMemory& vectors
+  ) const {
+    AccumulatorMemory sums;
+    bool first = true;
+    for_parts(row, begin, end, [&](const Run<T>& run, bool last) {
+      functions.reduce(op, row, run, {first, last, finishes}, sums, result, vectors);
+      first = false;
+    });
+  }
+
+  // Calls f(row, i, begin, end) for the i-th part of every row, each of `length` elements, in parallel. Rows that
+  // interleave by segment take turns.
+  template <class F>
+  void for_parts_of_rows(int64_t length, const F& f) const {
+    const int64_t per_row = at::ceil_div(elements(), length);
+    const int64_t grain = grain_of(length);
+    at::parallel_for(0, shape.rows * per_row, grain, [&](int64_t first, int64_t last) {
+      for (int64_t at = first; at < last; ++at) {
+        const int64_t row = interleaves_segments() ? at % shape.rows : at / per_row;
+        const int64_t i = interleaves_segments() ? at / shape.rows : at % per_row;
+        f(row, i, i * length, std::min((i + 1) * length, elements()));
+      }
+      stream_fence();
+    });
+  }
+
+  // The states of the pieces of all rows, if several threads reduce a row, otherwise nothing.
+  std::vector<StateMemory> split_parts() const {
+    std::vector<StateMemory> parts;
+    if (split()) {
+      parts.resize(shape.rows * pieces());
+      for_parts_of_rows(piece_length(), [&](int64_t row, int64_t i, int64_t begin, int64_t end) {
+        VectorMemory unused;
+        reduce_piece(row, begin, end, /*finishes=*/false, parts[row * pieces() + i], unused);
+      });
+    }
+    return parts;
+  }
+
+  void finish_row(
+      int64_t row, const std::vector<StateMemory>& parts, StateMemory& formula, VectorMemory& vectors
+  ) const {
+    const int64_t length = piece_length();
+    if (pieces() <= 1) {
+      reduce_piece(row, 0, elements(), /*finishes=*/true, formula, vectors);
+      return;
+    }
+    const auto part = [&](int64_t i) {
+      if (!parts.empty()) {
+        return parts[row * pieces() + i];
+      }
+      StateMemory state;
+      reduce_piece(row, i * length, std::min((i + 1) * length, elements()), /*finishes=*/false, state, vectors);
+      return state;
+    };
+    StateMemory all = part(0);
+    for (int64_t i = 1; i < pieces(); ++i) {
+      functions.merge(all, part(i));
+    }
+    functions.finish(op, row, all, formula);
+    if (functions.pack != nullptr) {
+      functions.pack(&formula, /*same=*/true, &vectors, 0);
+    }
+  }
+
+  void map_piece(const VectorMemory& vectors, int64_t row, int64_t begin, int64_t end) const {
+    const int64_t bytes = shape.rows * elements() * element_bytes(out.type);
+    Buffers buffers;
+    TileBuffer<T> result;
+    Run<T> run;
+    for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t length) {
+      const int64_t first = out.offset(row, segment) + offset;
+      const bool streamed = interleaves_segments() && should_stream(element_at(out.data, out.type, first), bytes);
+      const bool in_place = maps_in_place_ && !streamed;
+      const bool direct = direct_ && (in_place || type_ == kTypeOf<T>);
+      const int64_t limit = in_place ? length : kTile;
+      for (int64_t i = 0; i < length; i += limit) {
+        const int64_t n = std::min(limit, length - i);
+        load(row, segment, offset + i, n, direct, buffers, run);
+        run.n = n / kSize;
+        run.tail = n % kSize;
+        void* const to = element_at(out.data, out.type, first + i);
+        functions.map(op, &vectors, run, in_place ? to : result.data, kSize);
+        if (!in_place) {
+          store_tile(result.data, n, out.type, to, streamed);
+        }
+      }
+    });
+  }
+
+  // formula_of(row, formula, vectors) obtains the Formula that the second pass over a row needs.
+  template <class FormulaOf>
+  void map_by(bool split, const FormulaOf& formula_of) const {
+    if (!split) {
+      for_rows(shape, [&](int64_t row) {
+        StateMemory formula;
+        VectorMemory vectors;
+        formula_of(row, formula, vectors);
+        map_piece(vectors, row, 0, elements());
+        patch(row, formula);
+      });
+      return;
+    }
+    std::vector<StateMemory> formulas(shape.rows);
+    std::vector<VectorMemory> vectors(shape.rows);
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      formula_of(row, formulas[row], vectors[row]);
+    }
+    const int64_t length = interleaves_segments() ? shape.length : kPiece;
+    for_parts_of_rows(length, [&](int64_t row, int64_t, int64_t begin, int64_t end) {
+      map_piece(vectors[row], row, begin, end);
+    });
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      patch(row, formulas[row]);
+    }
+  }
+
+  // ---- one row per lane ----
+
+  class Lanes;
+
+  // Calls f(lanes) for groups of neighboring rows, in parallel.
+  template <class F>
+  void for_lanes(const F& f) const {
+    const int64_t together = shape.interleaved > 1 ? shape.interleaved : shape.rows;
+    const int64_t groups = at::ceil_div(together, kSize), outer = together == 0 ? 0 : shape.rows / together;
+    at::parallel_for(0, outer * groups, grain_of(kSize * shape.length), [&](int64_t begin, int64_t end) {
+      Lanes lanes(*this);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i % groups * kSize;
+        lanes.go_to(i / groups * together + first, std::min(kSize, together - first));
+        f(lanes);
+      }
+    });
+  }
+
+  // n rows from `row` on. Their elements are read where they are if one load fills a vector. Otherwise they are copied
+  // to buffers, one vector for element j of all rows.
+  class Lanes {
+   public:
+    explicit Lanes(const Rows& rows) : rows_(rows) {
+      in_vectors_ = rows.direct_ && rows.shape.interleaved > 1;
+      for (int k = 0; k < rows.inputs; ++k) {
+        in_vectors_ = in_vectors_ && rows.in[k].interleaved > 1;
+      }
+    }
+
+    void go_to(int64_t row, int64_t n) {
+      row_ = row;
+      n_ = n;
+      direct_ = in_vectors_ && n == kSize;
+      loaded_ = -1;
+    }
+
+    void reduce() {
+      for_tiles(direct_, [&](int64_t j) {
+        const Step step{j == 0, j + run_.n == rows_.shape.length, true};
+        rows_.functions.reduce_lanes(rows_.op, row_, n_, run_, step, sums_, formulas_.data(), vectors_);
+      });
+    }
+
+    void find_formulas() {
+      for (int64_t lane = 0; lane < kSize; ++lane) {
+        rows_.functions.formula(rows_.op, row_ + std::min(lane, n_ - 1), formulas_[lane]);
+      }
+      rows_.functions.pack(formulas_.data(), /*same=*/false, &vectors_, 0);
+    }
+
+    void map() {
+      const RowOperand& out = rows_.out;
+      const bool in_place = direct_ && rows_.maps_in_place_ && out.interleaved > 1;
+      for_tiles(in_place, [&](int64_t j) {
+        if (in_place) {
+          void* const y = element_at(out.data, out.type, out.first(row_) + j * out.interleaved);
+          rows_.functions.map(rows_.op, &vectors_, run_, y, out.interleaved);
+        } else {
+          rows_.functions.map(rows_.op, &vectors_, run_, result_, kSize);
+          store(j);
+        }
+      });
+      if (rows_.functions.patch != nullptr) {
+        for (int64_t lane = 0; lane < n_; ++lane) {
+          rows_.functions.patch(rows_.op, row_ + lane, formulas_[lane]);
+        }
+      }
+    }
+
+   private:
+    // Calls f(j) with `run_` at the elements from j on, at least once.
+    template <class F>
+    void for_tiles(bool direct, const F& f) {
+      const int64_t length = rows_.shape.length, limit = direct ? length : kLaneTile;
+      run_.type = direct ? rows_.type_ : kTypeOf<T>;
+      int64_t j = 0;
+      do {
+        run_.n = std::min(limit, length - j);
+        for (int k = 0; k < rows_.inputs; ++k) {
+          const RowOperand& x = rows_.in[k];
+          if (direct) {
+            run_.in[k] = {element_at(x.data, x.type, x.first(row_) + j * x.interleaved), x.interleaved};
+          } else {
+            if (loaded_ != j) {
+              copy(x, j, k);
+            }
+            run_.in[k] = {buffers_[k], kSize};
+          }
+        }
+        loaded_ = direct ? -1 : j;
+        f(j);
+        j += run_.n;
+      } while (j < length);
+    }
+
+    // Whether a group of short rows is transposed to a buffer, and back.
+    bool transposes(const RowOperand& x) const {
+      return x.type == kTypeOf<T> && x.interleaved == 1 && x.row_stride != 0 && n_ == kSize;
+    }
+
+    void copy(const RowOperand& x, int64_t j, int k) {
+      if (transposes(x)) {
+        const T* const from = static_cast<const T*>(x.data) + x.offset(row_, 0) + j;
+        transpose(from, x.row_stride, kSize, run_.n, buffers_[k], kSize);
+        return;
+      }
+      with_element_type(x.type, [&](auto zero) {
+        using scalar_t = decltype(zero);
+        if constexpr (sizeof(scalar_t) <= sizeof(T)) {
+          const auto* const data = static_cast<const scalar_t*>(x.data);
+          if (x.row_stride == 0) {  // shared by all rows
+            for (int64_t i = 0; i < run_.n; ++i) {
+              std::fill_n(buffers_[k] + i * kSize, kSize, static_cast<T>(data[j + i]));
+            }
+          } else if (x.interleaved == 1) {
+            for (int64_t lane = 0; lane < kSize; ++lane) {
+              const scalar_t* const from = data + x.offset(row_ + std::min(lane, n_ - 1), 0) + j;
+              for (int64_t i = 0; i < run_.n; ++i) {
+                buffers_[k][i * kSize + lane] = static_cast<T>(from[i]);
+              }
+            }
+          } else {
+            for (int64_t i = 0; i < run_.n; ++i) {
+              const scalar_t* const from = data + x.first(row_) + (j + i) * x.interleaved;
+              for (int64_t lane = 0; lane < kSize; ++lane) {
+                buffers_[k][i * kSize + lane] = static_cast<T>(from[std::min(lane, n_ - 1)]);
+              }
+            }
+          }
+        }
+      });
+    }
+
+    void store(int64_t j) {
+      const RowOperand& out = rows_.out;
+      if (transposes(out)) {
+        T* const to = static_cast<T*>(out.data) + out.offset(row_, 0) + j;
+        transpose(result_, kSize, run_.n, kSize, to, out.row_stride);
+        return;
+      }
+      with_element_type(out.type, [&](auto zero) {
+        using scalar_t = decltype(zero);
+        if constexpr (sizeof(scalar_t) <= sizeof(T)) {
+          auto* const data = static_cast<scalar_t*>(out.data);
+          const int64_t across = out.interleaved > 1 ? 1 : out.row_stride;
+          for (int64_t lane = 0; lane < n_; ++lane) {
+            scalar_t* const to = data + out.first(row_) + lane * across + j * out.interleaved;
+            for (int64_t i = 0; i < run_.n; ++i) {
+              to[i * out.interleaved] = static_cast<scalar_t>(result_[i * kSize + lane]);
+            }
+          }
+        }
+      });
+    }
+
+    const Rows& rows_;
+    int64_t row_, n_, loaded_;
+    bool in_vectors_, direct_;
+    Run<T> run_;
+    AccumulatorMemory sums_;
+    std::array<StateMemory, kSize> formulas_;
+    VectorMemory vectors_;
+    alignas(64) T buffers_[kMaxInputs][kLaneTile * kSize];
+    alignas(64) T result_[kLaneTile * kSize];
+  };
+
+  const RowShape& shape;
+  const RowFunctions<T>& functions;
+  const void* const op;
+  const std::array<RowOperand, kMaxInputs>& in;
+  const int inputs;
+  const RowOperand& out;
+  bool direct_ = true, maps_in_place_;  // whether all inputs have one type, and the output as well
+  c10::ScalarType type_;                // that type, or T
+  int64_t bytes_ = 0;                   // of one element of all inputs
+};
+
+}  // namespace
+
+void reduce_rows(const RowPass<float>& pass) { Rows(pass).reduce(); }
+void reduce_rows(const RowPass<double>& pass) { Rows(pass).reduce(); }
+void map_rows(const RowPass<float>& pass) { Rows(pass).map(); }
+void map_rows(const RowPass<double>& pass) { Rows(pass).map(); }
+void transform_rows(const RowPass<float>& pass) { Rows(pass).transform(); }
+void transform_rows(const RowPass<double>& pass) { Rows(pass).transform(); }
+
+}  // namespace torchnotes

@@ -1,0 +1,125 @@
+// SIMD vectors of float or double, and plain structs of them: one struct per lane becomes one struct of vectors, and
+// back. All members of a struct have one type: T, or the struct's own Number.
+#pragma once
+
+#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+namespace torchnotes {
+
+using at::vec::Vectorized;
+
+// Calls f(k) for k in [0, n), with k as a constant, so that an array indexed by k can live in registers.
+template <int n, class F>
+inline void unrolled(const F& f) {
+  [&]<int... k>(std::integer_sequence<int, k...>) {
+    (f(std::integral_constant<int, k>()), ...);
+  }(std::make_integer_sequence<int, n>());
+}
+
+template <class Struct, class T, class = void>
+struct NumberIn {
+  using type = T;
+};
+template <class Struct, class T>
+struct NumberIn<Struct, T, std::void_t<typename Struct::Number>> {
+  using type = typename Struct::Number;
+};
+
+// The members of a struct.
+template <class Number, class Struct>
+inline auto members_of(const Struct& x) {
+  std::array<Number, sizeof(Struct) / sizeof(Number)> members;
+  static_assert(std::is_trivially_copyable_v<Struct> && sizeof(members) == sizeof(Struct), "members of one type");
+  std::memcpy(static_cast<void*>(&members), &x, sizeof(Struct));
+  return members;
+}
+
+template <class Vectors, class V, class Scalars>
+inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
+  using T = typename NumberIn<Scalars, typename V::value_type>::type;
+  constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
+  static_assert(sizeof(Vectors) == kMembers * V::size() * sizeof(T));
+  std::array<std::array<T, V::size()>, kMembers> members;
+  for (int lane = 0; lane < V::size(); ++lane) {
+    const auto one = members_of<T>(lanes[lane]);
+    for (size_t i = 0; i < kMembers; ++i) {
+      members[i][lane] = one[i];
+    }
+  }
+  Vectors result;
+  std::memcpy(static_cast<void*>(&result), &members, sizeof(result));
+  return result;
+}
+
+template <class V, class Scalars, class Vectors>
+inline void to_scalars(const Vectors& vectors, Scalars* lanes) {
+  using T = typename NumberIn<Scalars, typename V::value_type>::type;
+  constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
+  std::array<std::array<T, V::size()>, kMembers> members;
+  static_assert(sizeof(Vectors) == sizeof(members) && std::is_trivially_copyable_v<Vectors>);
+  std::memcpy(&members, &vectors, sizeof(vectors));
+  for (int lane = 0; lane < V::size(); ++lane) {
+    std::array<T, kMembers> one;
+    for (size_t i = 0; i < kMembers; ++i) {
+      one[i] = members[i][lane];
+    }
+    std::memcpy(static_cast<void*>(&lanes[lane]), &one, sizeof(one));
+  }
+}
+
+// S<V> from an S<T> per lane, or from one for all lanes.
+template <class V, template <class> class S, class T>
+inline S<V> packed(const std::array<S<T>, V::size()>& lanes) {
+  return to_vectors<S<V>, V>(lanes);
+}
+template <class V, template <class> class S, class T>
+inline S<V> broadcast(const S<T>& one) {
+  static_assert(sizeof(S<V>) == sizeof(S<T>) / sizeof(T) * sizeof(V));
+  const auto members = members_of<T>(one);
+  std::array<V, sizeof(S<T>) / sizeof(T)> vectors;
+  for (size_t i = 0; i < members.size(); ++i) {
+    vectors[i] = V(members[i]);
+  }
+  S<V> result;
+  std::memcpy(static_cast<void*>(&result), &vectors, sizeof(result));
+  return result;
+}
+
+// The first n lanes of `added` and the other lanes of `old`, for States of vectors V.
+template <class V, class State>
+inline State blend_lanes(const State& old, const State& added, int64_t n) {
+  using Number = Vectorized<typename NumberIn<State, typename V::value_type>::type>;  // V may be several Numbers
+  auto x = members_of<Number>(old);
+  const auto y = members_of<Number>(added);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const int64_t before = i * Number::size() % V::size();
+    const Number first(static_cast<typename Number::value_type>(n - before));
+    x[i] = Number::blendv(x[i], y[i], Number::arange(0, 1) < first);
+  }
+  State result = old;
+  std::memcpy(static_cast<void*>(&result), &x, sizeof(State));
+  return result;
+}
+
+// Merges all lanes into a State of scalars: with State::merge_lanes if it exists, otherwise one by one.
+template <class V, class State, class Result>
+inline void merge_lanes(const State& all, Result& result) {
+  if constexpr (requires { all.merge_lanes(result); }) {
+    all.merge_lanes(result);
+  } else {
+    std::array<Result, V::size()> lanes;
+    to_scalars<V>(all, lanes.data());
+    for (const Result& lane : lanes) {
+      result.merge(lane);
+    }
+  }
+}
+
+}  // namespace torchnotes

@@ -1,0 +1,158 @@
+// Rows and the operations on them, for the traversals of rows.h and columns.h.
+//
+// A row consists of segments, and rows may be interleaved:
+//
+//   softmax over logits (R, C)            R rows of one segment of length C
+//   softmax over logits (N, C, S)         N S rows of one segment of length C; S neighbors are interleaved, so that
+//                                         consecutive elements of a row are S apart
+//   statistics per channel of (N, C, L)   C rows of N segments of length L, C L elements from one to the next
+//
+// An operation defines what happens to one row. It holds what all rows share; a State, Constants and a Formula, plain
+// structs of Ts, hold what belongs to one row. T is float or double, or a SIMD vector V of them:
+//
+//   State<T> start<T>(row)         the state before the first element
+//   add(State<T>&, T x...)         adds one element of each input
+//   State<T>::merge(State<T>)      merges another part of the row; start() is neutral
+//   State<V>::merge_lanes(State<T>&)       optional: merges all lanes of a vector at once
+//   Formula<T> finish(row, State<T>)       called once per row: writes the results of the row and returns what the
+//                                  second pass needs (or nothing, if there is none)
+//   T value(Formula<T>, T x...)    one element of the output
+//   patch_target(row, Formula<T>)          optional, called when the row is written: overwrites a special element, such
+//                                  as the target
+//
+// Adding to a State may be cheaper if something is known of the elements before. Then a prescan runs over some thousand
+// elements, which are added afterwards while they are in cache (on the CPU only; docs/decisions/softmax.md):
+//
+//   Prescan<T> prescan<T>()                the state of the prescan before the first element; merged like a State
+//   scan(Prescan<T>&, T x...)              one element of each input
+//   Known<T> start<T>(row, Prescan<T>)     a State to which these elements are added; it converts to State<T>
+//
+// If adding to a State is expensive, some dozens of 16-bit numbers can be added to a lighter one first (on the CPU
+// only):
+//
+//   Partial<T> partial<T>()        the light state before the first element
+//   add(Partial<T>&, T x...)       as for a State
+//   State<T>::merge(Partial<T>)
+//
+// The first pass may use constants of the row:
+//
+//   Constants<T> row_constants(row)
+//   add(State<T>&, Constants<T>, T x...)   instead of add(State<T>&, T x...)
+//
+// An operation with a second pass only has Formula<T> formula(row) instead of the first four.
+//
+// The arithmetic is in float for float, bfloat16 and half, in double for double. A State whose members have another
+// type than T declares it: State::Number. The order of additions and merges depends on the shape only, not on the
+// number of threads.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+#include <c10/macros/Macros.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+namespace torchnotes {
+
+// Calls f with a value of an element type: float, double, c10::Half or c10::BFloat16.
+template <class F>
+C10_HOST_DEVICE inline auto with_element_type(c10::ScalarType type, const F& f) {
+  switch (type) {
+    case c10::ScalarType::Double:
+      return f(double());
+    case c10::ScalarType::Half:
+      return f(c10::Half());
+    case c10::ScalarType::BFloat16:
+      return f(c10::BFloat16());
+    default:
+      return f(float());
+  }
+}
+
+inline int64_t element_bytes(c10::ScalarType type) {
+  return type == c10::ScalarType::Double ? 8 : type == c10::ScalarType::Float ? 4 : 2;
+}
+
+// The elements of an operand, of one of the element types.
+struct RowOperand {
+  void* data;
+  c10::ScalarType type;
+  int64_t row_stride, segment_stride;
+  int64_t interleaved = 1;
+
+  C10_HOST_DEVICE int64_t offset(int64_t row, int64_t segment) const {
+    return row * row_stride + segment * segment_stride;
+  }
+  // Of the first element of an interleaved row, whose elements are `interleaved` apart.
+  C10_HOST_DEVICE int64_t first(int64_t row) const { return row / interleaved * row_stride + row % interleaved; }
+
+  // Element j of a row of one segment.
+  template <class T>
+  C10_HOST_DEVICE T read(int64_t row, int64_t j) const {
+    return with_element_type(type, [&](auto zero) {
+      return static_cast<T>(static_cast<const decltype(zero)*>(data)[first(row) + j * interleaved]);
+    });
+  }
+  template <class T>
+  C10_HOST_DEVICE void write(int64_t row, int64_t j, T value) const {
+    with_element_type(type, [&](auto zero) {
+      static_cast<decltype(zero)*>(data)[first(row) + j * interleaved] = static_cast<decltype(zero)>(value);
+    });
+  }
+};
+
+struct RowShape {
+  int64_t rows, segments, length, interleaved = 1;
+
+  // An operand that has every row, contiguous in the order (segment, row, element) or (row, element, interleaved row).
+  RowOperand each(const void* data, c10::ScalarType type) const {
+    return {const_cast<void*>(data), type, length * interleaved, rows * length, interleaved};
+  }
+  // A segment that all rows and segments share, such as a weight per class.
+  RowOperand shared(const void* data, c10::ScalarType type) const { return {const_cast<void*>(data), type, 0, 0}; }
+
+  int64_t elements() const { return segments * length; }  // of a row
+};
+
+template <class Op, class T>
+using StateOf = decltype(std::declval<const Op&>().template start<T>(0));
+
+template <class Op, class = void>
+inline constexpr bool has_row_constants = false;
+template <class Op>
+inline constexpr bool has_row_constants<Op, std::void_t<decltype(std::declval<const Op&>().row_constants(0))>> = true;
+
+struct NoConstants {};
+
+template <class Op>
+C10_HOST_DEVICE inline auto row_constants(const Op& op, int64_t row) {
+  if constexpr (has_row_constants<Op>) {
+    return op.row_constants(row);
+  } else {
+    return NoConstants();
+  }
+}
+
+// op.add, with the constants of the row if the operation has any.
+template <class Op, class State, class Constants, class... T>
+C10_HOST_DEVICE inline void add_elements(const Op& op, State& state, const Constants& constants, const T&... x) {
+  if constexpr (has_row_constants<Op>) {
+    op.add(state, constants, x...);
+  } else {
+    op.add(state, x...);
+  }
+}
+
+template <class Op, class Formula>
+C10_HOST_DEVICE inline auto patch_target(const Op& op, int64_t row, const Formula& f, int)
+    -> decltype(op.patch_target(row, f)) {
+  op.patch_target(row, f);
+}
+template <class Op, class Formula>
+C10_HOST_DEVICE inline void patch_target(const Op&, int64_t, const Formula&, long) {
+}  // for operations without patch_target()
+
+}  // namespace torchnotes
