@@ -15,11 +15,12 @@ PIP := $(PY) -m pip install --quiet
 HERE := env "PYTHONPATH=$(CURDIR)"
 # Tests are handed out one by one: the slowest come last.
 PYTEST := $(PY) -m pytest -q -n auto --maxschedchunk 1
-SOURCES := setup.py torchnotes/__init__.py $(shell find csrc -type f)
+SOURCES := setup.py torchnotes/__init__.py $(shell find csrc)
 .PHONY: build train test coverage test-all kernels check format bench conformance docs wheel sanitize clean
 .DELETE_ON_ERROR:
 
 build: $(VENV)/built
+	@:
 
 $(VENV)/torch-$(TORCH):
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -29,14 +30,14 @@ $(VENV)/torch-$(TORCH):
 	rm -f $(VENV)/torch-* $(VENV)/built $(VENV)/usable && touch $@
 
 $(VENV)/built: $(VENV)/torch-$(TORCH) $(SOURCES)
-	$(PY) setup.py --quiet build_ext --inplace
-	touch $@
+	@$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
 
 # Builds only the kernels for this machine, in a third of the time.
 $(VENV)/usable: $(VENV)/torch-$(TORCH) $(SOURCES)
-	$(MAKE) --silent --question build || \
+	@$(MAKE) --silent --question $(VENV)/built || \
 		TORCHNOTES_INSTRUCTION_SETS=native $(PY) setup.py --quiet build_ext --inplace
-	touch $@
+	@touch $@
 
 $(VENV)/tests: $(VENV)/torch-$(TORCH) pyproject.toml
 	$(PIP) --group test --group docs

@@ -19,7 +19,7 @@ INSTRUCTION_SET = CAPABILITY if CAPABILITY in ("avx2", "avx512") else "default"
 INCLUDES = SETUP["INCLUDES"]
 COMPILER = [*SETUP["CXX"], *SETUP["COMMON"], *INCLUDES]
 # -Bsymbolic lets a library prefer its own functions, such as the more accurate tanhf of cuda_on_cpu.cpp.
-LINK = ["-Wl,-Bsymbolic-functions", *SETUP["LINK"]]
+LINK = ["-Wl,-Bsymbolic-functions", *SETUP["LIBRARIES"]]
 
 
 class Build:
