@@ -41,6 +41,11 @@
 //
 // An operation with a second pass only has Formula<T> formula(row) instead of the first four.
 //
+// All operands of a pass have one element type. The last input may have type T where the others have 16 bits if the
+// operation says so, because it takes another kernel on CUDA:
+//
+//   static constexpr bool kMixesTypes = true
+//
 // The arithmetic is in float for float, bfloat16 and half, in double for double. A State whose members have another
 // type than T declares it: State::Number. The order of additions and merges depends on the shape only, not on the
 // number of threads.

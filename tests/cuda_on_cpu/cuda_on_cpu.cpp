@@ -1,6 +1,5 @@
-#include "cuda_on_cpu.h"
-
 #include <c10/util/Exception.h>
+#include <cuda_runtime.h>
 #include <setjmp.h>
 #include <ucontext.h>
 
@@ -16,12 +15,13 @@
 // libm's tanhf has an error of up to 2 ULP, more than CUDA's and torch's.
 extern "C" float tanhf(float x) noexcept { return static_cast<float>(std::tanh(static_cast<double>(x))); }
 
-Index threadIdx, blockIdx, blockDim, gridDim;
+dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace cuda_on_cpu {
 namespace {
 
 constexpr unsigned kWarp = 32;
+constexpr unsigned kMaxBlocks = 3;
 constexpr size_t kStack = 64 << 10;
 constexpr size_t kWidest = 8;  // bytes a shuffle moves at once
 
@@ -178,7 +178,7 @@ void run_block() {
 
 }  // namespace
 
-void run(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
+void run(unsigned requested, unsigned threads, const std::function<void()>& kernel) {
   TORCH_CHECK(
       0 < threads && threads <= 1024 && threads % kWarp == 0,
       "expected a block of whole warps, got a block of size ",
@@ -192,6 +192,7 @@ void run(unsigned blocks, unsigned threads, const std::function<void()>& kernel)
   block.newest_first = launches & 2;
   ++launches;
   blockDim.x = threads;
+  const unsigned blocks = std::min(requested, kMaxBlocks);
   gridDim.x = blocks;
   for (unsigned i = 0; i < blocks; ++i) {
     blockIdx.x = block.last_first ? blocks - 1 - i : i;
