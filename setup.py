@@ -228,13 +228,12 @@ def core_objects(ninja: Ninja, command: list[str], cuda: bool) -> list[Path]:
     command = [*command, f"-I{short(generated)}", "-isystem", sysconfig.get_path("include")]
     if cuda:
         command.append("-DTORCHNOTES_WITH_CUDA")
-    # One source includes those that know Python, because each would parse torch's headers for 7 to 10 seconds.
-    python = (f"python/{path.name}" for path in sources("python/*.cpp"))
+    # One source includes all that know Python, because each would parse torch's headers for 7 to 10 seconds.
+    python = sources("differentiable.cpp", "gather.cpp", "python.cpp", "python/*.cpp")
+    one = write_includes(generated / "python.cpp", (path.relative_to(CSRC) for path in python))
+    others = sources("schemas.cpp", "ops/*.cpp", "tensors/*.cpp")
     header = ninja.precompile(command, OPERATIONS_HEADERS, "_C")
-    return [
-        ninja.compile(command, write_includes(generated / "python.cpp", python), "_C"),
-        *(ninja.compile(command, source, "_C", header) for source in sources("*.cpp", "ops/*.cpp", "tensors/*.cpp")),
-    ]
+    return [ninja.compile(command, one, "_C"), *(ninja.compile(command, source, "_C", header) for source in others)]
 
 
 def cuda_objects(ninja: Ninja) -> tuple[list[Path], list[str]]:
