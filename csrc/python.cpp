@@ -4,6 +4,7 @@
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/MemoryOverlap.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -15,6 +16,7 @@
 #include "differentiable.h"
 #include "gather.h"
 #include "is_supported.h"
+#include "ops/activations.h"
 #include "ops/run.h"
 #include "written.h"
 
@@ -212,6 +214,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("GRAPH") = long(kGraph);
   m.attr("TRANSFORM") = long(kTransform);
 
+  m.attr("activations") = pybind11::tuple(pybind11::cast(torchnotes::activation_names()));
   m.attr("version") = TORCHNOTES_VERSION;
   m.attr("torch_version") = TORCHNOTES_TORCH;
   m.attr("instruction_sets") = TORCHNOTES_INSTRUCTION_SETS;

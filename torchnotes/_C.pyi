@@ -9,6 +9,7 @@ instruction_sets: str
 cuda_architectures: str
 cuda: bool
 compiler: str
+activations: tuple[str, ...]  # by number
 
 DIRECT: int
 GRAPH: int

@@ -29,14 +29,14 @@
 //   z = f^-1(y),   x - mu = (z - beta) / (gamma r)
 #pragma once
 
-#include "activation.h"
-#include "portable.h"
+#include "formulas/leaky_relu.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 
 // The sums below for a few numbers, in the precision of the arithmetic.
 template <class T>
-struct ChannelBlock {
+struct PartialChannelSums {
   T sum_a, sum_ab;
 
   static C10_HOST_DEVICE T number(T x) { return x; }
@@ -62,7 +62,7 @@ struct ChannelSums {
     sum_a = sum_a + other.sum_a;
     sum_ab = sum_ab + other.sum_ab;
   }
-  C10_HOST_DEVICE void merge(const ChannelBlock<T>& few) {
+  C10_HOST_DEVICE void merge(const PartialChannelSums<T>& few) {
     sum_a = sum_a + widen(few.sum_a);
     sum_ab = sum_ab + widen(few.sum_ab);
   }
@@ -119,7 +119,7 @@ struct FromOutput {
   double inverse_slope;
   template <class V>
   C10_HOST_DEVICE V base(V y) const {
-    return LeakyReLU{inverse_slope}(y);
+    return LeakyReLU{inverse_slope}.forward(y);
   }
   template <class T, class V>
   C10_HOST_DEVICE V z(const ChannelMap<T>&, V y, V) const {

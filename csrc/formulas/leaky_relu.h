@@ -7,27 +7,25 @@
 // For a >= 0, f(z) > 0 iff z > 0: the output determines the branch and is all that is saved. For a < 0 it does not
 // (both branches reach positive values), and the input is saved instead:
 //
-//   backward(r, g) = g where r > 0, else a g       r = f(z) for a >= 0, r = z for a < 0
+//   backward(g, r) = g where r > 0, else a g       r = f(z) for a >= 0, r = z for a < 0
 //
 // NaN gives NaN and takes the slope a, as in torch.
 #pragma once
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 
 struct LeakyReLU {
+  static constexpr const char* kName = "leaky_relu";
+  static constexpr bool kRectifies = true;
   double negative_slope;
   template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
+  C10_HOST_DEVICE T forward(T z) const {
     return where(z > T(0), z, z * T(negative_slope));
   }
-};
-
-struct LeakyReLUBackward {
-  double negative_slope;
   template <class T>
-  C10_HOST_DEVICE T operator()(T r, T g) const {
+  C10_HOST_DEVICE T backward(T g, T r) const {
     return where(r > T(0), g, g * T(negative_slope));
   }
 };

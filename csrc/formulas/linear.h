@@ -9,7 +9,7 @@
 // dL/dx is the g of the layer before: delta^l = delta^(l+1) W * f'(z^l). The notes' row form has transposed weights,
 // their column form has the rows of x as columns: delta^l = W^T delta^(l+1) * f'(z^l).
 //
-// f'(z) is a function of y = f(z) for every f here (activation.h), so that y is saved instead of z:
+// f'(z) is a function of y = f(z) for every f here (activations.h), so that y is saved instead of z:
 //
 //   x and y are saved;   (g, y) -> delta and delta^T 1 in one pass
 //
@@ -19,11 +19,10 @@
 //   v_x . dL/dx + v_W . dL/dW + v_b . dL/db = delta . V,   V = v_x W^T + x v_W^T + 1 v_b^T
 //   for g: V p(y),   for y: V g p'(y),   for x: delta v_W,   for W: delta^T v_x
 //
-// Sums of delta are in double precision; a few numbers of 16 bits are added up in single precision first.
+// Sums of delta are in double precision.
 #pragma once
 
-#include "activation.h"
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 
@@ -31,32 +30,6 @@ namespace torchnotes {
 template <class T>
 struct Bias {
   T b;
-};
-
-template <class F>
-struct Neuron {
-  F f;
-  template <class T, class V>
-  C10_HOST_DEVICE V operator()(const Bias<T>& bias, V sum) const {
-    return f(sum + V(bias.b));
-  }
-};
-
-template <class F>
-struct Delta {
-  F f;
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T y) const {
-    return f.backward_of_output(g, y);
-  }
-};
-
-// The sum of a few numbers, in the precision of the arithmetic.
-template <class T>
-struct DeltaBlock {
-  T sum;
-
-  C10_HOST_DEVICE void add(T delta) { sum = sum + delta; }
 };
 
 // delta^T 1 of one neuron.
@@ -68,7 +41,6 @@ struct DeltaSum {
   static C10_HOST_DEVICE DeltaSum start() { return {widen(T(0))}; }
   C10_HOST_DEVICE void add(T delta) { sum = sum + widen(delta); }
   C10_HOST_DEVICE void merge(const DeltaSum& other) { sum = sum + other.sum; }
-  C10_HOST_DEVICE void merge(const DeltaBlock<T>& few) { sum = sum + widen(few.sum); }
 };
 
 }  // namespace torchnotes

@@ -14,27 +14,22 @@
 // Where s underflows it passes through the denormal numbers to 0; NaN gives NaN.
 #pragma once
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 
 struct Sigmoid {
+  static constexpr const char* kName = "sigmoid";
   template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
+  C10_HOST_DEVICE T forward(T z) const {
     return logistic(z);
   }
-};
-
-struct SigmoidBackward {
   template <class T>
-  C10_HOST_DEVICE T operator()(T g, T y) const {
+  C10_HOST_DEVICE T backward(T g, T y) const {
     return g * (y * (T(1) - y));
   }
-};
-
-struct SigmoidCurvature {
   template <class T>
-  C10_HOST_DEVICE T operator()(T v, T g, T y) const {
+  C10_HOST_DEVICE T curvature(T v, T g, T y) const {
     return v * (g * (T(1) - (y + y)));
   }
 };

@@ -15,27 +15,22 @@
 // p is one fused multiply-add, so that y^2 is not rounded before 1 - y^2 cancels.
 #pragma once
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 
 struct Tanh {
+  static constexpr const char* kName = "tanh";
   template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
+  C10_HOST_DEVICE T forward(T z) const {
     return tanh(z);
   }
-};
-
-struct TanhBackward {
   template <class T>
-  C10_HOST_DEVICE T operator()(T g, T y) const {
+  C10_HOST_DEVICE T backward(T g, T y) const {
     return g * fma(-y, y, T(1));
   }
-};
-
-struct TanhCurvature {
   template <class T>
-  C10_HOST_DEVICE T operator()(T v, T g, T y) const {
+  C10_HOST_DEVICE T curvature(T v, T g, T y) const {
     return v * (g * (T(-2) * y));
   }
 };

@@ -51,28 +51,15 @@ class Columns : RowPass<T> {
 
   // The Formula, if there is one, of each column.
   std::vector<StateMemory> reduce() const {
-    const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
-    const int64_t chunks = at::ceil_div(shape.length, chunk);
-    std::vector<StateMemory> parts(chunks * columns_);
-    const int64_t grain = grain_of(chunk * columns_);
-    at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
-      Vectors sums(vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
-      for (int64_t i = begin; i < end; ++i) {
-        functions.start_columns(op, columns_, sums.data(), constants.data());
-        add_chunk(i * chunk, std::min((i + 1) * chunk, shape.length), sums.data(), constants.data());
-        functions.total_columns(columns_, sums.data(), &parts[i * columns_]);
-      }
+    return reduce_by([this](int64_t begin, int64_t end, void* sums, void* constants) {
+      add_chunk(begin, end, sums, constants);
     });
-    for (int64_t i = 1; i < chunks; ++i) {
-      for (int64_t column = 0; column < columns_; ++column) {
-        functions.merge(parts[column], parts[i * columns_ + column]);
-      }
-    }
-    std::vector<StateMemory> formulas(columns_);
-    for (int64_t column = 0; column < columns_; ++column) {
-      functions.finish(op, column, parts[column], formulas[column]);
-    }
-    return formulas;
+  }
+
+  void map_and_reduce(const TileMap<T>& map) const {
+    reduce_by([&](int64_t begin, int64_t end, void* sums, void* constants) {
+      map_and_add_chunk(map, begin, end, sums, constants);
+    });
   }
 
   void map() const {
@@ -99,6 +86,33 @@ class Columns : RowPass<T> {
   }
 
  private:
+  // add(begin, end, sums, constants) adds the elements [begin, end) of all columns.
+  template <class Add>
+  std::vector<StateMemory> reduce_by(const Add& add) const {
+    const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
+    const int64_t chunks = at::ceil_div(shape.length, chunk);
+    std::vector<StateMemory> parts(chunks * columns_);
+    const int64_t grain = grain_of(chunk * columns_);
+    at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
+      Vectors sums(vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
+      for (int64_t i = begin; i < end; ++i) {
+        functions.start_columns(op, columns_, sums.data(), constants.data());
+        add(i * chunk, std::min((i + 1) * chunk, shape.length), sums.data(), constants.data());
+        functions.total_columns(columns_, sums.data(), &parts[i * columns_]);
+      }
+    });
+    for (int64_t i = 1; i < chunks; ++i) {
+      for (int64_t column = 0; column < columns_; ++column) {
+        functions.merge(parts[column], parts[i * columns_ + column]);
+      }
+    }
+    std::vector<StateMemory> formulas(columns_);
+    for (int64_t column = 0; column < columns_; ++column) {
+      functions.finish(op, column, parts[column], formulas[column]);
+    }
+    return formulas;
+  }
+
   using Buffers = std::array<TileBuffer<T>, kMaxInputs>;
 
   Panel<T> panel_at(int64_t j, int64_t length) const {
@@ -129,6 +143,33 @@ class Columns : RowPass<T> {
           static_cast<char*>(constants) + i * functions.constants_bytes
       );
     });
+  }
+
+  // Elements of whole rows of the matrix are contiguous. They are mapped tile by tile and added panel by panel.
+  void map_and_add_chunk(const TileMap<T>& map, int64_t begin, int64_t end, void* sums, void* constants) const {
+    const bool direct = direct_ && in[0].type == kTypeOf<T>;
+    const int64_t length = direct ? kPanel : std::max<int64_t>(1, kTile / columns_);
+    std::vector<T> written(direct ? 0 : length * columns_ + kTilePadding);
+    Buffers buffers;
+    for (int64_t j = begin; j < end; j += length) {
+      Panel<T> panel;
+      panel.columns = columns_;
+      panel.length = std::min(length, end - j);
+      void* const to = element_at(out.data, out.type, j * columns_);
+      T* const y = direct ? static_cast<T*>(to) : written.data();
+      const int64_t n = panel.length * columns_;
+      for (int64_t i = 0; i < n; i += kTile) {
+        const int64_t m = std::min(kTile, n - i), at = j * columns_ + i;
+        const T* const a = load_tile(in[0].data, in[0].type, at, m, buffers[0].data);
+        const T* const b = load_tile(in[1].data, in[1].type, at, m, buffers[1].data);
+        map.function(map.op, m, a, b, y + i);
+      }
+      panel.in[0] = {y, columns_};
+      functions.add_columns(op, panel, sums, constants);
+      if (!direct) {
+        store_tile(y, n, out.type, to, /*streamed=*/false);
+      }
+    }
   }
 
   // Calls f(panel, j, first) for panels of at most kTile widened elements, the first of which is element j of column
@@ -194,6 +235,12 @@ class Columns : RowPass<T> {
 
 void reduce_columns(const RowPass<float>& pass) { Columns(pass).reduce(); }
 void reduce_columns(const RowPass<double>& pass) { Columns(pass).reduce(); }
+void map_and_reduce_columns(const RowPass<float>& pass, const TileMap<float>& map) {
+  Columns(pass).map_and_reduce(map);
+}
+void map_and_reduce_columns(const RowPass<double>& pass, const TileMap<double>& map) {
+  Columns(pass).map_and_reduce(map);
+}
 void map_columns(const RowPass<float>& pass) { Columns(pass).map(); }
 void map_columns(const RowPass<double>& pass) { Columns(pass).map(); }
 void transform_columns(const RowPass<float>& pass) {

@@ -15,6 +15,15 @@ void map_columns(const RowPass<double>& pass);
 void transform_columns(const RowPass<float>& pass);
 void transform_columns(const RowPass<double>& pass);
 
+// Writes op.map_tile(n, in..., out) and reduces what was written in the same pass.
+template <class T>
+struct TileMap {
+  void (*function)(const void* op, int64_t n, const T* a, const T* b, T* out);
+  const void* op;
+};
+void map_and_reduce_columns(const RowPass<float>& pass, const TileMap<float>& map);
+void map_and_reduce_columns(const RowPass<double>& pass, const TileMap<double>& map);
+
 template <class T, class Op, class... In>
 void reduce_columns(c10::Device, const RowShape& shape, const Op& op, const In&... in) {
   constexpr int n = sizeof...(In);
@@ -31,6 +40,18 @@ template <class T, class Op, class... In>
 void transform_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
   transform_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, true>, &op, {in...}, n, out});
+}
+
+template <class T, class Op>
+void map_and_reduce_columns(
+    c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const RowOperand& a, const RowOperand& b
+) {
+  const auto map_tile = [](const void* of, int64_t n, const T* x, const T* y, T* to) {
+    static_cast<const Op*>(of)->map_tile(n, x, y, to);
+  };
+  map_and_reduce_columns(
+      RowPass<T>{shape, kFunctions<T, Op, 1, detail::Passes::kFirst, true>, &op, {a, b}, 2, out}, {map_tile, &op}
+  );
 }
 
 }  // namespace torchnotes

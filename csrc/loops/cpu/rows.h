@@ -6,9 +6,71 @@
 
 #include <array>
 
-#include "loops/cpu/row_functions.h"
+#include "loops/cpu/first_pass.h"
+#include "loops/cpu/second_pass.h"
 
 namespace torchnotes {
+
+namespace detail {
+
+// What a pass over rows or over columns needs of an operation.
+enum class Passes { kFirst, kSecond, kBoth };
+
+// An operation may share its first pass with others: a base class, at the same address.
+template <class Op>
+struct FirstPassOf {
+  using type = Op;
+};
+template <class Op>
+  requires requires { typename Op::First; }
+struct FirstPassOf<Op> {
+  using type = typename Op::First;
+};
+
+template <class T, class Op, int inputs, Passes passes, bool columns>
+constexpr RowFunctions<T> functions() {
+  using Indices = std::make_index_sequence<inputs>;
+  RowFunctions<T> f{};
+  if constexpr (passes != Passes::kSecond) {
+    using First = typename FirstPassOf<Op>::type;
+    using F = FirstPass<T, First, Indices>;
+    f.most = Prescans<First> ? kPrescanned : kWhole;
+    f.merge = F::merge;
+    f.finish = F::finish;
+    if constexpr (columns) {
+      f.state_bytes = sizeof(StateOf<First, typename F::V>);
+      f.constants_bytes = sizeof(typename F::Constants);
+      f.start_columns = F::start_columns;
+      f.add_columns = F::add_columns;
+      f.total_columns = F::total_columns;
+    } else {
+      f.reduce = F::reduce;
+      f.reduce_lanes = F::reduce_lanes;
+    }
+  }
+  if constexpr (passes != Passes::kFirst) {
+    using F = SecondPass<T, Op, Indices>;
+    f.pack = F::pack;
+    if constexpr (requires(const Op& op) { op.formula(0); }) {
+      f.formula = F::formula;
+    }
+    if constexpr (columns) {
+      f.formula_bytes = sizeof(typename F::Vectors);
+      f.map_columns = F::map_columns;
+    } else {
+      f.map = F::map;
+      if constexpr (requires(const Op& op, const typename F::Formula& formula) { op.patch_target(0, formula); }) {
+        f.patch = F::patch;
+      }
+    }
+  }
+  return f;
+}
+
+}  // namespace detail
+
+template <class T, class Op, int inputs, detail::Passes passes, bool columns>
+inline constexpr RowFunctions<T> kFunctions = detail::functions<T, Op, inputs, passes, columns>();
 
 // One traversal: of an operation, its inputs and, for a second pass, an output.
 template <class T>

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "allocate.h"
+#include "tensors/allocate.h"
 
 namespace at::native {
 // Declared in ATen/native/mkldnn/Matmul.h, which torch does not install: result <- beta result + alpha a b. Null in
@@ -57,6 +57,9 @@ inline at::Tensor terms(const at::Tensor& x, int64_t dim, int64_t start, int64_t
 }
 
 inline at::Tensor multiply(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.is_cpu()) {
+    return at::mm(a, b);
+  }
   at::Tensor result = empty_matrix(a.size(0), b.size(1), a);
   if (!use_onednn(a, b)) {
     return at::mm_out(result, a, b);

@@ -1,65 +1,30 @@
-// Included by the kernels of either device, after the product and the elementwise and column drivers. What is fused is
-// explained in docs/decisions/linear.md.
-#pragma once
-
-#include "../activations.h"
-#include "../formulas/linear.h"
-#include "../operands.h"
-#include "../row_shape.h"
-
-#include <ATen/Dispatch.h>
+// Linear layers. What is fused is explained in docs/decisions/linear.md.
+#include <ATen/OpMathType.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
-#include <torch/library.h>
 
 #include <array>
 #include <optional>
 #include <tuple>
+
+#include "formulas/activations.h"
+#include "kernels/activations.h"
+#include "kernels/linear.h"
+#include "ops/activations.h"
+#include "ops/register.h"
+#include "ops/run.h"
+#include "tensors/allocate.h"
+#include "tensors/map.h"
+#include "tensors/operands.h"
+#include "tensors/product.h"
 
 namespace torchnotes {
 namespace {
 
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-
-template <class acc_t, class F>
-struct Neurons {
-  Neuron<F> neuron;
-  const acc_t* bias;
-
-  C10_HOST_DEVICE Bias<acc_t> formula(int64_t j) const { return {bias[j]}; }
-  template <class T, class V>
-  C10_HOST_DEVICE V value(const Bias<T>& b, V sum) const {
-    return neuron(b, sum);
-  }
-};
-
-template <class acc_t, class scalar_t, class F>
-struct Deltas {
-  Delta<F> delta;
-  acc_t* sums;
-
-  template <class T>
-  C10_HOST_DEVICE DeltaSum<T> start(int64_t) const {
-    return DeltaSum<T>::start();
-  }
-  static constexpr bool kBlocks = sizeof(scalar_t) == 2;
-  template <class T>
-  C10_HOST_DEVICE DeltaBlock<T> block() const {
-    return {T(0)};
-  }
-  template <class T>
-  C10_HOST_DEVICE T value(T g, T y) const {
-    return delta(g, y);
-  }
-  template <class Sum, class T>
-  C10_HOST_DEVICE void add(Sum& sum, T delta) const {
-    sum.add(delta);
-  }
-  C10_HOST_DEVICE void finish(int64_t j, const DeltaSum<acc_t>& all) const { sums[j] = static_cast<acc_t>(all.sum); }
-};
 
 // The columns of a contiguous matrix. A single column has the layout of a row.
 RowShape columns_of(const Tensor& x) { return {x.size(1), 1, x.size(0), x.size(1)}; }
@@ -76,27 +41,28 @@ void check_factors(const Tensor& a, const Tensor& b) {
   check_same_type(a, b);
 }
 
+ActivationMap fused(int64_t activation, double negative_slope, Derivative derivative) {
+  ActivationMap arguments{activation, {}, derivative, {}};
+  with_fused_activation(activation, negative_slope, [&](const auto& f) {
+    if constexpr (!std::is_empty_v<std::decay_t<decltype(f)>>) {
+      std::memcpy(arguments.options.data(), &f, sizeof(f));
+    }
+  });
+  return arguments;
+}
+
 // y <- f(y + 1 b^T)
 void add_bias_and_activate(Tensor& y, const Tensor& bias, int64_t activation, double negative_slope) {
-  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "torchnotes::linear", [&] {
-    const Tensor b = bias.contiguous();
-    with_activation(activation, negative_slope, [&](const auto& f) {
-      const Neurons<scalar_t, std::decay_t<decltype(f)>> op{{f}, b.const_data_ptr<scalar_t>()};
-      const RowShape shape = columns_of(y);
-      const auto out = shape.each(y.mutable_data_ptr<scalar_t>());
-      const auto in = shape.each(y.const_data_ptr<scalar_t>());
-      if (shape.rows == 1) {
-        map_rows(y.device(), shape, op, out, in);
-      } else {
-        map_columns(y.device(), shape, op, out, in);
-      }
-    });
-  });
+  const RowShape shape = columns_of(y);
+  const RowOperand elements = shape.each(y.mutable_data_ptr(), y.scalar_type());
+  const Tensor b = bias.contiguous();
+  run(y.device(), BiasAndActivation{shape, elements, elements, b.const_data_ptr(), activation, negative_slope});
 }
 
 Tensor linear(
     const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int64_t activation, double negative_slope
 ) {
+  check_activation(activation);
   const Tensor transposed = weight.t();
   check_factors(input, transposed);
   const Tensor b = bias.value_or(Tensor());
@@ -123,8 +89,8 @@ Tensor linear(
   }
   if (b.defined() && !rounds && y.numel() > 0) {
     add_bias_and_activate(y, b, activation, negative_slope);
-  } else if (activation != kIdentity) {
-    with_activation(activation, negative_slope, [&](const auto& f) { map_(f, y); });
+  } else if (activation != number_of<Identity>()) {
+    map_in_place(fused(activation, negative_slope, Derivative::kForward), y);
   }
   return y;
 }
@@ -141,21 +107,18 @@ DeltaAndSums delta_and_sums(const Tensor& g, const Tensor& y, int64_t activation
     result.sums.zero_();
     return result;
   }
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, y.scalar_type(), "torchnotes::linear_backward", [&] {
-    using acc_t = at::opmath_type<scalar_t>;
-    with_activation(activation, negative_slope, [&](const auto& f) {
-      const Deltas<acc_t, scalar_t, std::decay_t<decltype(f)>> op{{f}, result.sums.mutable_data_ptr<acc_t>()};
-      const RowShape shape = columns_of(y);
-      map_and_reduce_columns(
-          y.device(),
+  const RowShape shape = columns_of(y);
+  const auto type = y.scalar_type();
+  run(y.device(),
+      LinearErrors{
           shape,
-          op,
-          shape.each(result.delta.mutable_data_ptr<scalar_t>()),
-          shape.each(g.const_data_ptr<scalar_t>()),
-          shape.each(y.const_data_ptr<scalar_t>())
-      );
-    });
-  });
+          shape.each(result.delta.mutable_data_ptr(), type),
+          shape.each(g.const_data_ptr(), type),
+          shape.each(y.const_data_ptr(), type),
+          result.sums.mutable_data_ptr(),
+          activation,
+          negative_slope
+      });
   return result;
 }
 
@@ -168,9 +131,10 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
     double negative_slope,
     std::array<bool, 3> wanted
 ) {
+  check_activation(activation);
   const at::AutoDispatchBelowADInplaceOrView below;
   Tensor delta = grad, of_input, of_weight, of_bias;
-  if (activation == kIdentity) {
+  if (activation == number_of<Identity>()) {
     of_bias = wanted[2] ? at::sum(grad, {0}) : of_bias;
   } else {
     TORCH_CHECK(output, "linear_backward: the gradient of an activation requires the output");
@@ -179,9 +143,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
       delta = found.delta;
       of_bias = found.sums.to(grad.scalar_type());
     } else {
-      with_activation(activation, negative_slope, [&](const auto& f) {
-        delta = map(Delta<std::decay_t<decltype(f)>>{f}, grad, *output);
-      });
+      delta = map_to_new(fused(activation, negative_slope, Derivative::kBackwardOfOutput), grad, *output);
       of_bias = wanted[2] ? at::sum(delta, {0}) : of_bias;
     }
   }
@@ -202,7 +164,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
 }  // namespace
 }  // namespace torchnotes
 
-TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
+TORCHNOTES_OPERATORS(m) {
   m.impl("linear", torchnotes::linear);
   m.impl("linear_backward", torchnotes::linear_backward);
 }

@@ -6,8 +6,8 @@
 
 #include <optional>
 
-#include "operands.h"
-#include "row_shape.h"
+#include "loops/row_shape.h"
+#include "tensors/operands.h"
 
 namespace torchnotes {
 
@@ -41,14 +41,8 @@ class ChannelRows {
   bool has_layout(const at::Tensor& x) const { return x.is_contiguous(format_); }
   at::Tensor to_layout(const at::Tensor& x) const { return x.contiguous(format_); }
 
-  template <class scalar_t>
-  RowOperand<const scalar_t> read(const at::Tensor& x) const {
-    return shape_.each(x.const_data_ptr<scalar_t>());
-  }
-  template <class scalar_t>
-  RowOperand<scalar_t> write(const at::Tensor& x) const {
-    return shape_.each(x.mutable_data_ptr<scalar_t>());
-  }
+  RowOperand read(const at::Tensor& x) const { return shape_.each(x.const_data_ptr(), x.scalar_type()); }
+  RowOperand write(const at::Tensor& x) const { return shape_.each(x.mutable_data_ptr(), x.scalar_type()); }
 
  private:
   at::MemoryFormat format_;

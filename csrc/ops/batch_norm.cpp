@@ -1,22 +1,23 @@
-// Included by the kernels of either device, after the row and column drivers.
-#pragma once
-
-#include "../activations.h"
-#include "../batch_norm_rows.h"
-#include "../channels.h"
-
-#include <ATen/Dispatch.h>
+// Batch normalization of tensors. What is computed: formulas/batch_norm.h.
 #include <ATen/MemoryOverlap.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/stack.h>
-#include <torch/library.h>
 
 #include <optional>
 #include <tuple>
 #include <vector>
+
+#include "formulas/activations.h"
+#include "formulas/batch_norm.h"
+#include "kernels/batch_norm.h"
+#include "ops/activations.h"
+#include "ops/register.h"
+#include "ops/run.h"
+#include "tensors/allocate.h"
+#include "tensors/channels.h"
 
 namespace torchnotes {
 namespace {
@@ -31,13 +32,20 @@ struct NormOptions {
   double negative_slope;
 };
 
-template <class acc_t>
-Channels<acc_t> channels_at(const Tensor& weight, const Tensor& bias, const Tensor& statistics) {
+const void* data_of(const Tensor& numbers) { return numbers.defined() ? numbers.const_data_ptr() : nullptr; }
+
+BatchNormChannels channels_of(
+    const ChannelRows& in, const Tensor& weight, const Tensor& bias, const Tensor& statistics, const NormOptions& options
+) {
   return {
-      weight.defined() ? weight.const_data_ptr<acc_t>() : nullptr,
-      bias.defined() ? bias.const_data_ptr<acc_t>() : nullptr,
+      in.shape(),
+      in.columns(),
+      data_of(weight),
+      data_of(bias),
       statistics.mutable_data_ptr<double>(),
-      statistics.size(1)
+      options.activation,
+      options.negative_slope,
+      options.center_only
   };
 }
 
@@ -83,7 +91,6 @@ Normalized normalize(
   const Tensor& x = in.dense();
   const Tensor gamma = precise_numbers(x, weight), beta = precise_numbers(x, bias);
   const int64_t counted = options.training ? in.count() : 0;
-  const auto n = static_cast<double>(in.size());
   const auto numbers = x.options().dtype(precise(x));
   Normalized result{
       options.training ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
@@ -92,33 +99,16 @@ Normalized normalize(
       at::empty({counted}, numbers),
       at::empty({counted}, numbers)
   };
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::batch_norm", [&] {
-    using acc_t = at::opmath_type<scalar_t>;
-    const auto read = in.read<scalar_t>(x);
-    const auto write = in.write<scalar_t>(out);
-    const BatchStatistics<acc_t, scalar_t> of_batch{
-        {read, 1 / n},
-        channels_at<acc_t>(gamma, beta, result.statistics),
-        n / (n - 1),
-        options.eps,
-        options.center_only,
-        result.batch_mean.mutable_data_ptr<acc_t>(),
-        result.batch_var.mutable_data_ptr<acc_t>()
-    };
-    if (options.training && in.columns()) {
-      reduce_columns(x.device(), in.shape(), of_batch, read);
-    }
-    with_activation(options.activation, options.negative_slope, [&](const auto& f) {
-      const Normalize<acc_t, scalar_t, std::decay_t<decltype(f)>> op{of_batch, f};
-      if (in.columns()) {
-        map_columns(x.device(), in.shape(), op, write, read);
-      } else if (options.training) {
-        transform_rows(x.device(), in.shape(), op, write, read);
-      } else {
-        map_rows(x.device(), in.shape(), op, write, read);
-      }
-    });
-  });
+  run(x.device(),
+      BatchNormForward{
+          channels_of(in, gamma, beta, result.statistics, options),
+          in.read(x),
+          in.write(out),
+          options.training,
+          options.eps,
+          result.batch_mean.mutable_data_ptr(),
+          result.batch_var.mutable_data_ptr()
+      });
   return result;
 }
 
@@ -131,6 +121,7 @@ void check_input(
     const OptionalTensor& statistics,
     const NormOptions& options
 ) {
+  check_activation(options.activation);
   check_channels(x);
   check_channel_numbers(x, "weight", weight);
   check_channel_numbers(x, "bias", bias);
@@ -174,7 +165,8 @@ Tensor channels_to_keep(
 ) {
   constexpr double kLeastSlope = 0x1p-10;  // keeps small numbers in half precision normal
   const bool inverts =
-      options.activation == kIdentity || (options.activation == kLeakyReLU && options.negative_slope >= kLeastSlope);
+      options.activation == number_of<Identity>() ||
+      (options.activation == number_of<LeakyReLU>() && options.negative_slope >= kLeastSlope);
   const double most = x.element_size() >= 4 ? 16 : 2;  // the greatest |beta / gamma|
   const int64_t count = x.size(1);
   const Tensor gamma = weight ? weight->to(at::kCPU, at::kDouble).contiguous() : Tensor();
@@ -236,9 +228,10 @@ struct BackwardOperands {
       const Tensor& reference,
       const OptionalTensor& weight,
       const OptionalTensor& bias,
-      const Tensor& given_statistics
+      const Tensor& given_statistics,
+      int64_t activation
   )
-      : in((check_channels(reference), reference), gradient_format(reference, grad)) {
+      : in((check_activation(activation), check_channels(reference), reference), gradient_format(reference, grad)) {
     check_same(reference, grad);
     check_channel_numbers(reference, "weight", weight);
     check_channel_numbers(reference, "bias", bias);
@@ -249,25 +242,15 @@ struct BackwardOperands {
 
   const Tensor& reference() const { return in.dense(); }
 
-  // Calls run(scalar_t(), pass), where `pass` holds what all passes have in common.
-  template <class F>
-  void with_pass(int64_t activation, double negative_slope, bool from_output, const F& run) const {
-    const auto dtype = reference().scalar_type();
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, dtype, "torchnotes::batch_norm_backward", [&] {
-      using acc_t = at::opmath_type<scalar_t>;
-      const auto run_with = [&]<class Reference, class Activation>(const Reference& from, const Activation& f) {
-        run(
-            scalar_t(),
-            BatchNormPass<acc_t, scalar_t, Reference, Activation>{channels_at<acc_t>(gamma, beta, statistics), from, f}
-        );
-      };
-      if (from_output) {
-        const double slope = activation == kIdentity ? 1 : negative_slope;
-        run_with(FromOutput{1 / slope}, ActivationLeakyReLU{{slope}});
-      } else {
-        with_activation(activation, negative_slope, [&](const auto& f) { run_with(FromInput(), f); });
-      }
-    });
+  // The arguments of a kernel, without what it writes.
+  BatchNormBackward arguments(
+      BatchNormPasses passes, const Tensor& g, bool from_output, double inverse_n, const NormOptions& options
+  ) const {
+    BatchNormBackward a{channels_of(in, gamma, beta, statistics, options), passes, from_output};
+    a.g = in.read(g);
+    a.r = in.read(reference());
+    a.inverse_n = inverse_n;
+    return a;
   }
 
   ChannelRows in;
@@ -287,7 +270,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     bool center_only,
     bool from_output
 ) {
-  const BackwardOperands operands(grad, reference, weight, bias, statistics);
+  const NormOptions options{training, center_only, eps, activation, negative_slope};
+  const BackwardOperands operands(grad, reference, weight, bias, statistics, activation);
   const ChannelRows& in = operands.in;
   const Tensor& r = operands.reference();
   const auto numbers = r.options().dtype(precise(r));
@@ -299,23 +283,12 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_backward(
     return at::empty(parameter ? parameter->sizes() : at::IntArrayRef(one_each), numbers);
   };
   const Tensor grad_weight = empty_like(weight), grad_bias = empty_like(bias);
-  operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
-    using scalar_t = decltype(zero);
-    using acc_t = at::opmath_type<scalar_t>;
-    const BatchNormBackward op{
-        pass,
-        training ? 1 / static_cast<double>(in.size()) : 0.0,
-        center_only,
-        grad_weight.mutable_data_ptr<acc_t>(),
-        grad_bias.mutable_data_ptr<acc_t>()
-    };
-    const auto write = in.write<scalar_t>(out);
-    if (in.columns()) {
-      transform_columns(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
-    } else {
-      transform_rows(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
-    }
-  });
+  const double inverse_n = training ? 1 / static_cast<double>(in.size()) : 0.0;
+  auto arguments = operands.arguments(BatchNormPasses::kBoth, g, from_output, inverse_n, options);
+  arguments.out = in.write(out);
+  arguments.grad_weight = grad_weight.mutable_data_ptr();
+  arguments.grad_bias = grad_bias.mutable_data_ptr();
+  run(r.device(), arguments);
   const auto like = [&](const Tensor& x, const OptionalTensor& parameter) {
     return parameter ? x.to(parameter->scalar_type()) : x;
   };
@@ -329,17 +302,7 @@ Tensor batch_norm_moments(const Tensor& input) {
   const ChannelRows in(input);
   const Tensor& x = in.dense();
   const Tensor result = at::empty({2, in.count()}, x.options().dtype(at::kDouble));
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "torchnotes::batch_norm_moments", [&] {
-    const auto read = in.read<scalar_t>(x);
-    const BatchMoments<at::opmath_type<scalar_t>, scalar_t> op{
-        {read, 1 / static_cast<double>(in.size())}, result.mutable_data_ptr<double>(), in.count()
-    };
-    if (in.columns()) {
-      reduce_columns(x.device(), in.shape(), op, read);
-    } else {
-      reduce_rows(x.device(), in.shape(), op, read);
-    }
-  });
+  run(x.device(), BatchNormMoments{in.shape(), in.columns(), in.read(x), result.mutable_data_ptr<double>()});
   return result;
 }
 
@@ -353,19 +316,14 @@ Tensor batch_norm_totals(
     double negative_slope,
     bool from_output
 ) {
-  const BackwardOperands operands(grad, reference, weight, bias, statistics);
+  const BackwardOperands operands(grad, reference, weight, bias, statistics, activation);
   const ChannelRows& in = operands.in;
   const Tensor& r = operands.reference();
   const Tensor g = in.to_layout(grad), result = at::empty({2, in.count()}, r.options().dtype(at::kDouble));
-  operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
-    using scalar_t = decltype(zero);
-    const BatchNormTotals op{pass, result.mutable_data_ptr<double>()};
-    if (in.columns()) {
-      reduce_columns(r.device(), in.shape(), op, in.read<scalar_t>(g), in.read<scalar_t>(r));
-    } else {
-      reduce_rows(r.device(), in.shape(), op, in.read<scalar_t>(g), in.read<scalar_t>(r));
-    }
-  });
+  const NormOptions options{true, false, 0, activation, negative_slope};
+  auto arguments = operands.arguments(BatchNormPasses::kTotals, g, from_output, 0, options);
+  arguments.totals = result.mutable_data_ptr<double>();
+  run(r.device(), arguments);
   return result;
 }
 
@@ -381,28 +339,23 @@ Tensor batch_norm_gradient(
     bool center_only,
     bool from_output
 ) {
-  const BackwardOperands operands(grad, reference, weight, bias, statistics);
+  const BackwardOperands operands(grad, reference, weight, bias, statistics, activation);
   const ChannelRows& in = operands.in;
   const Tensor& r = operands.reference();
   const Tensor means = checked_pairs(r, "means", given_means), out = empty_like_dense(r, in.format());
   const Tensor g = in.has_layout(grad) ? grad : out.copy_(grad);
-  operands.with_pass(activation, negative_slope, from_output, [&](auto zero, const auto& pass) {
-    using scalar_t = decltype(zero);
-    const BatchNormGradient op{pass, means.const_data_ptr<double>(), center_only};
-    const auto write = in.write<scalar_t>(out);
-    if (in.columns()) {
-      map_columns(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
-    } else {
-      map_rows(r.device(), in.shape(), op, write, in.read<scalar_t>(g), in.read<scalar_t>(r));
-    }
-  });
+  const NormOptions options{true, center_only, 0, activation, negative_slope};
+  auto arguments = operands.arguments(BatchNormPasses::kSecond, g, from_output, 1, options);
+  arguments.out = in.write(out);
+  arguments.totals = means.mutable_data_ptr<double>();
+  run(r.device(), arguments);
   return out;
 }
 
 }  // namespace
 }  // namespace torchnotes
 
-TORCH_LIBRARY_IMPL(torchnotes, TORCHNOTES_DEVICE, m) {
+TORCHNOTES_OPERATORS(m) {
   m.impl("batch_norm", torchnotes::batch_norm);
   m.impl("batch_norm_", torchnotes::batch_norm_);
   m.impl("batch_norm_backward", torchnotes::batch_norm_backward);

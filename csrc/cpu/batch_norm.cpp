@@ -1,3 +1,0 @@
-#include "columns.h"
-
-#include "../operators/batch_norm.h"

@@ -1,3 +1,0 @@
-#include "map.h"
-
-#include "../operators/tanh.h"

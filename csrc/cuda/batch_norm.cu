@@ -1,3 +1,0 @@
-#include "columns.cuh"
-
-#include "../operators/batch_norm.h"

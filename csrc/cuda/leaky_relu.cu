@@ -1,3 +1,0 @@
-#include "map.cuh"
-
-#include "../operators/leaky_relu.h"

@@ -1,5 +1,0 @@
-#include "columns.cuh"
-#include "map.cuh"
-#include "product.cuh"
-
-#include "../operators/linear.h"

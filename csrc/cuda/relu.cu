@@ -1,3 +1,0 @@
-#include "map.cuh"
-
-#include "../operators/relu.h"

@@ -1,0 +1,118 @@
+// Strided operands are copied to tiles and back.
+#include "loops/cpu/map.h"
+
+#include <algorithm>
+#include <array>
+
+#include "loops/cpu/parallel.h"
+#include "loops/cpu/tile.h"
+
+namespace torchnotes {
+namespace {
+
+// The offsets of the operands of an element, which count upwards.
+class Position {
+ public:
+  Position(const MapOperands& operands, int count, int64_t element) : operands_(operands), count_(count) {
+    for (int d = 0; d < operands.dims; ++d) {
+      index_[d] = element % operands.sizes[d];
+      element /= operands.sizes[d];
+      move(d, index_[d]);
+    }
+  }
+
+  int64_t operator[](int k) const { return offset_[k]; }
+  int64_t left_in_row() const { return operands_.sizes[0] - index_[0]; }
+
+  // Goes n elements ahead, at most to the end of the innermost dimension.
+  void advance(int64_t n) {
+    index_[0] += n;
+    move(0, n);
+    for (int d = 0; d + 1 < operands_.dims && index_[d] == operands_.sizes[d]; ++d) {
+      move(d, -index_[d]);
+      index_[d] = 0;
+      ++index_[d + 1];
+      move(d + 1, 1);
+    }
+  }
+
+ private:
+  void move(int d, int64_t n) {
+    for (int k = 0; k < count_; ++k) {
+      offset_[k] += n * operands_.strides[k][d];
+    }
+  }
+
+  const MapOperands& operands_;
+  int count_;
+  std::array<int64_t, MapOperands::kMaxDims> index_{};
+  std::array<int64_t, 1 + MapOperands::kMaxInputs> offset_{};
+};
+
+template <class scalar_t>
+void copy_strided(const scalar_t* from, int64_t stride, scalar_t* to, int64_t to_stride, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    to[i * to_stride] = from[i * stride];
+  }
+}
+
+// Of operands of one type, whose elements have `size` bytes.
+void copy_strided(int64_t size, const void* from, int64_t stride, void* to, int64_t to_stride, int64_t n) {
+  const auto copy = [&](auto zero) {
+    using bits_t = decltype(zero);
+    copy_strided(static_cast<const bits_t*>(from), stride, static_cast<bits_t*>(to), to_stride, n);
+  };
+  size == 8 ? copy(uint64_t()) : size == 4 ? copy(uint32_t()) : copy(uint16_t());
+}
+
+template <class T>
+void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const MapOperands& operands) {
+  constexpr int64_t kSize = Vectorized<T>::size();
+  const int64_t bytes = element_bytes(operands.type);
+  at::parallel_for(0, at::ceil_div(operands.n, kTile), grain_of(kTile), [&](int64_t begin, int64_t end) {
+    std::array<TileBuffer<T>, 1 + MapOperands::kMaxInputs> buffers;
+    StateMemory formula;
+    functions.formula(op, 0, formula);
+    VectorMemory vectors;
+    functions.pack(&formula, /*same=*/true, &vectors, 0);
+    Run<T> run;
+    run.type = operands.type;
+    for (int k = 0; k < inputs; ++k) {
+      run.in[k] = {buffers[1 + k].data, kSize};
+    }
+    Position at(operands, 1 + inputs, begin * kTile), written = at;
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t n = std::min(kTile, operands.n - tile * kTile);
+      for (int64_t i = 0, m; i < n; i += m) {
+        m = std::min(n - i, at.left_in_row());
+        for (int k = 0; k < inputs; ++k) {
+          const void* const from = element_at(operands.in[k], operands.type, at[1 + k]);
+          void* const to = element_at(static_cast<void*>(buffers[1 + k].data), operands.type, i);
+          copy_strided(bytes, from, operands.strides[1 + k][0], to, 1, m);
+        }
+        at.advance(m);
+      }
+      run.n = n / kSize;
+      run.tail = n % kSize;
+      functions.map(op, &vectors, run, buffers[0].data, kSize);
+      for (int64_t i = 0, m; i < n; i += m) {
+        m = std::min(n - i, written.left_in_row());
+        const void* const from = element_at(static_cast<const void*>(buffers[0].data), operands.type, i);
+        void* const to = element_at(operands.out, operands.type, written[0]);
+        copy_strided(bytes, from, 1, to, operands.strides[0][0], m);
+        written.advance(m);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void map_strided(const RowFunctions<float>& functions, const void* op, int inputs, const MapOperands& operands) {
+  map_all(functions, op, inputs, operands);
+}
+void map_strided(const RowFunctions<double>& functions, const void* op, int inputs, const MapOperands& operands) {
+  map_all(functions, op, inputs, operands);
+}
+
+}  // namespace torchnotes
