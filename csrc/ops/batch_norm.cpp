@@ -35,7 +35,11 @@ struct NormOptions {
 const void* data_of(const Tensor& numbers) { return numbers.defined() ? numbers.const_data_ptr() : nullptr; }
 
 BatchNormChannels channels_of(
-    const ChannelRows& in, const Tensor& weight, const Tensor& bias, const Tensor& statistics, const NormOptions& options
+    const ChannelRows& in,
+    const Tensor& weight,
+    const Tensor& bias,
+    const Tensor& statistics,
+    const NormOptions& options
 ) {
   return {
       in.shape(),
@@ -164,9 +168,8 @@ Tensor channels_to_keep(
     const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const NormOptions& options
 ) {
   constexpr double kLeastSlope = 0x1p-10;  // keeps small numbers in half precision normal
-  const bool inverts =
-      options.activation == number_of<Identity>() ||
-      (options.activation == number_of<LeakyReLU>() && options.negative_slope >= kLeastSlope);
+  const bool inverts = options.activation == number_of<Identity>() ||
+                       (options.activation == number_of<LeakyReLU>() && options.negative_slope >= kLeastSlope);
   const double most = x.element_size() >= 4 ? 16 : 2;  // the greatest |beta / gamma|
   const int64_t count = x.size(1);
   const Tensor gamma = weight ? weight->to(at::kCPU, at::kDouble).contiguous() : Tensor();

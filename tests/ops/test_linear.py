@@ -236,8 +236,8 @@ def test_kernels_reject_mismatched_arguments(device):
     ):
         with pytest.raises(RuntimeError, match=message):
             forward(*arguments)
-    with pytest.raises(ValueError, match="expected the number of an activation, got 5"):
-        forward(x, weight, bias, 5, SLOPE)
+    with pytest.raises(ValueError, match="expected the number of an activation, got 6"):
+        forward(x, weight, bias, 6, SLOPE)
     for arguments, message in (
         ((grad[:2], x, weight, y, 3, SLOPE, all_wanted), "size"),
         ((grad.double(), x, weight, y, 3, SLOPE, all_wanted), "dtype"),

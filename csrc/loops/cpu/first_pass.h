@@ -385,15 +385,15 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       if constexpr (Stages<Op>) {
         add_staged_columns(load, of(op), panel, sums, constants);
       } else {
-      int64_t i = 0;
-      for (; i + kWidth <= panel.columns; i += kWidth) {
-        const int64_t ahead = i + 2 * kWidth <= panel.columns ? kWidth : next_panel - i;
-        add_together<kTogether>(load, of(op), panel, i, kSize, ahead, sums + i / kSize, constants + i / kSize);
-      }
-      for (; i < panel.columns; i += kSize) {
-        const int64_t lanes = std::min(kSize, panel.columns - i);
-        add_together<1>(load, of(op), panel, i, lanes, next_panel, sums + i / kSize, constants + i / kSize);
-      }
+        int64_t i = 0;
+        for (; i + kWidth <= panel.columns; i += kWidth) {
+          const int64_t ahead = i + 2 * kWidth <= panel.columns ? kWidth : next_panel - i;
+          add_together<kTogether>(load, of(op), panel, i, kSize, ahead, sums + i / kSize, constants + i / kSize);
+        }
+        for (; i < panel.columns; i += kSize) {
+          const int64_t lanes = std::min(kSize, panel.columns - i);
+          add_together<1>(load, of(op), panel, i, lanes, next_panel, sums + i / kSize, constants + i / kSize);
+        }
       }
     });
   }

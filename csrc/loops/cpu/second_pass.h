@@ -49,28 +49,28 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
       if constexpr (Stages<Op>) {
         map_staged(op, f, load, run, out, stride);
       } else {
-      using Element = typename decltype(load)::Element;
-      const int64_t n = run.n;  // in registers: a store may alias the run
-      const std::array<int64_t, sizeof...(I)> strides{run.in[I].stride...};
-      std::array<const Element*, sizeof...(I)> x{static_cast<const Element*>(run.in[I].data)...};
-      auto* y = static_cast<Element*>(out);
-      int64_t j = 0;
-      if constexpr (load.kNarrow) {
-        for (; j + 2 <= n && stride == kSize; j += 2) {
-          const V a = op.value(f, load(x[I])...), b = op.value(f, load(x[I] + strides[I])...);
-          load.store(y, a, b);
-          ((x[I] += 2 * strides[I]), ...);
-          y += 2 * stride;
+        using Element = typename decltype(load)::Element;
+        const int64_t n = run.n;  // in registers: a store may alias the run
+        const std::array<int64_t, sizeof...(I)> strides{run.in[I].stride...};
+        std::array<const Element*, sizeof...(I)> x{static_cast<const Element*>(run.in[I].data)...};
+        auto* y = static_cast<Element*>(out);
+        int64_t j = 0;
+        if constexpr (load.kNarrow) {
+          for (; j + 2 <= n && stride == kSize; j += 2) {
+            const V a = op.value(f, load(x[I])...), b = op.value(f, load(x[I] + strides[I])...);
+            load.store(y, a, b);
+            ((x[I] += 2 * strides[I]), ...);
+            y += 2 * stride;
+          }
         }
-      }
-      for (; j < n; ++j) {
-        load.store(y, op.value(f, load(x[I])...));
-        ((x[I] += strides[I]), ...);
-        y += stride;
-      }
-      if (run.tail > 0) {
-        load.store(y, op.value(f, load(x[I], run.tail)...), run.tail);
-      }
+        for (; j < n; ++j) {
+          load.store(y, op.value(f, load(x[I])...));
+          ((x[I] += strides[I]), ...);
+          y += stride;
+        }
+        if (run.tail > 0) {
+          load.store(y, op.value(f, load(x[I], run.tail)...), run.tail);
+        }
       }
     });
   }
@@ -84,34 +84,36 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
       if constexpr (Stages<Op>) {
         map_staged_columns(op, formulas, load, panel_, out, stride);
       } else {
-      using Element = typename decltype(load)::Element;
-      const Panel<T> panel = panel_;  // in registers: a store may alias it
-      for (int64_t j = 0; j < panel.length; ++j) {
-        std::array<const Element*, sizeof...(I)> x{
-            static_cast<const Element*>(panel.in[I].data) + j * panel.in[I].stride...
-        };
-        Element* const y = static_cast<Element*>(out) + j * stride;
-        int64_t i = 0;
-        if constexpr (load.kNarrow) {
-          for (; i + 2 * kSize <= panel.columns; i += 2 * kSize) {
-            const V a = op.value(formulas[i / kSize], load(x[I] + i)...);
-            load.store(y + i, a, op.value(formulas[i / kSize + 1], load(x[I] + i + kSize)...));
+        using Element = typename decltype(load)::Element;
+        const Panel<T> panel = panel_;  // in registers: a store may alias it
+        for (int64_t j = 0; j < panel.length; ++j) {
+          std::array<const Element*, sizeof...(I)> x{
+              static_cast<const Element*>(panel.in[I].data) + j * panel.in[I].stride...
+          };
+          Element* const y = static_cast<Element*>(out) + j * stride;
+          int64_t i = 0;
+          if constexpr (load.kNarrow) {
+            for (; i + 2 * kSize <= panel.columns; i += 2 * kSize) {
+              const V a = op.value(formulas[i / kSize], load(x[I] + i)...);
+              load.store(y + i, a, op.value(formulas[i / kSize + 1], load(x[I] + i + kSize)...));
+            }
+          }
+          for (; i + kSize <= panel.columns; i += kSize) {
+            load.store(y + i, op.value(formulas[i / kSize], load(x[I] + i)...));
+          }
+          if (i < panel.columns) {
+            const int64_t lanes = panel.columns - i;
+            load.store(y + i, op.value(formulas[i / kSize], load(x[I] + i, lanes)...), lanes);
           }
         }
-        for (; i + kSize <= panel.columns; i += kSize) {
-          load.store(y + i, op.value(formulas[i / kSize], load(x[I] + i)...));
-        }
-        if (i < panel.columns) {
-          const int64_t lanes = panel.columns - i;
-          load.store(y + i, op.value(formulas[i / kSize], load(x[I] + i, lanes)...), lanes);
-        }
-      }
       }
     });
   }
 
   template <class Load>
-  static void map_staged(const Op& op, const Vectors& f, const Load load, const Run<T>& run, void* out, int64_t stride) {
+  static void map_staged(
+      const Op& op, const Vectors& f, const Load load, const Run<T>& run, void* out, int64_t stride
+  ) {
     using Element = typename Load::Element;
     const auto at = [&](size_t k, int64_t j) {
       return static_cast<const Element*>(run.in[k].data) + j * run.in[k].stride;

@@ -1,5 +1,5 @@
-// An activation as a stage of another operation: it is applied to a tile of numbers, by functions that are compiled once
-// per activation.
+// An activation as a stage of another operation: it is applied to a tile of numbers, by functions that are compiled
+// once per activation.
 #pragma once
 
 #include <cstdint>
