@@ -167,7 +167,7 @@ class Columns : RowPass<T> {
       panel.in[0] = {y, columns_};
       functions.add_columns(op, panel, sums, constants);
       if (!direct) {
-        store_tile(y, n, out.type, to, /*streamed=*/false);
+        store_tile(y, n, out.type, to);
       }
     }
   }
@@ -207,22 +207,18 @@ class Columns : RowPass<T> {
   }
 
   void map_range(int64_t begin, int64_t end, bool streamed, void* formulas) const {
-    if (direct_ && out.type == in[0].type && !streamed) {
+    if (direct_ && out.type == in[0].type) {
       void* const to = element_at(out.data, out.type, begin * columns_);
-      functions.map_columns(op, formulas, panel_at(begin, end - begin), to, columns_);
+      functions.map_columns(op, formulas, panel_at(begin, end - begin), {to, columns_, streamed});
       return;
     }
     TileBuffer<T> result;
     for_widened(begin, end, [&](const Panel<T>& panel, int64_t j, int64_t first) {
       const char* const of_columns = static_cast<char*>(formulas) + first / kSize * functions.formula_bytes;
-      const auto to = [&](int64_t i) { return element_at(out.data, out.type, (j + i) * columns_ + first); };
-      functions.map_columns(op, of_columns, panel, result.data, panel.columns);
-      if (panel.columns == columns_) {
-        store_tile(result.data, panel.length * columns_, out.type, to(0), streamed);
-      } else {
-        for (int64_t i = 0; i < panel.length; ++i) {
-          store_tile(result.data + i * panel.columns, panel.columns, out.type, to(i), streamed);
-        }
+      functions.map_columns(op, of_columns, panel, {result.data, panel.columns});
+      for (int64_t i = 0; i < panel.length; ++i) {
+        void* const to = element_at(out.data, out.type, (j + i) * columns_ + first);
+        store_tile(result.data + i * panel.columns, panel.columns, out.type, to);
       }
     });
   }

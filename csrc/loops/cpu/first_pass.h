@@ -59,46 +59,86 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     bool chained;  // whether all states are in use, or only the first
   };
 
-  // Adds n vectors to states[0], or in turns to all of them.
+  template <class Load>
+  using Pointers = std::array<const typename Load::Element*, sizeof...(I)>;
+  using Strides = std::array<int64_t, sizeof...(I)>;
+
+  static constexpr Strides kContiguous{(void(I), kSize)...};
+
+  // Adds n vectors to states[0], or in turns to all of them. `ahead`: 0 not to prefetch.
   template <bool fetches, class Load, class F, class State>
   static void add_vectors(
-      const Load load, const F& add, Chains<State>& all, bool& chained, const Run<T>& run, int64_t begin, int64_t end
+      const Load load,
+      const F& add,
+      Chains<State>& states,
+      bool& chained,
+      Pointers<Load> x,
+      const Strides& stride,
+      int64_t n,
+      int64_t ahead
   ) {
-    using Element = typename Load::Element;
-    auto states = all;  // a copy that nothing can alias stays in registers
-    const std::array<int64_t, sizeof...(I)> stride{run.in[I].stride...};
-    std::array<const Element*, sizeof...(I)> x{
-        static_cast<const Element*>(run.in[I].data) + begin * run.in[I].stride...
-    };
-    int64_t j = begin;
-    if (end - begin >= kWorthMerging) {
+    int64_t j = 0;
+    if (n >= kWorthMerging) {
       chained = true;
-      for (; j + kChains <= end; j += kChains) {
+      for (; j + kChains <= n; j += kChains) {
         unrolled<kChains>([&](auto k) {
           if constexpr (fetches) {
-            (__builtin_prefetch(x[I] + k * stride[I] + run.ahead), ...);
+            (__builtin_prefetch(x[I] + k * stride[I] + ahead), ...);
           }
           add(states[k], load(x[I] + k * stride[I])...);
         });
         ((x[I] += kChains * stride[I]), ...);
       }
     }
-    for (; j < end; ++j) {
+    for (; j < n; ++j) {
       add(states[0], load(x[I])...);
       ((x[I] += stride[I]), ...);
     }
-    all = states;
+  }
+
+  // The same, by way of lighter states if the numbers have 16 bits.
+  template <bool fetches, class Load, class F>
+  static void add_by_parts(
+      const Op& op,
+      const Load load,
+      const F& add,
+      Chains<StateOf<Op, V>>& states,
+      bool& chained,
+      Pointers<Load> x,
+      const Strides& stride,
+      int64_t n,
+      int64_t ahead
+  ) {
+    if constexpr (HasPartial<Op> && Load::kNarrow) {
+      for (int64_t j = 0; j < n; j += kPartial * kChains) {
+        const int64_t some = std::min(n - j, kPartial * kChains);
+        Chains<decltype(op.template partial<V>())> few;
+        few.fill(op.template partial<V>());
+        add_vectors<fetches>(load, add, few, chained, x, stride, some, ahead);
+        for (int k = 0; k < kChains; ++k) {
+          states[k].merge(few[k]);
+        }
+        ((x[I] += some * stride[I]), ...);
+      }
+    } else {
+      add_vectors<fetches>(load, add, states, chained, x, stride, n, ahead);
+    }
   }
 
   template <class Load, class F, class State>
-  static void add_tail(const Load load, const F& add, State& state, const Run<T>& run) {
-    if (run.tail > 0) {
-      using Element = typename Load::Element;
+  static void add_tail(const Load load, const F& add, State& state, const Pointers<Load>& x, int64_t tail) {
+    if (tail > 0) {
       State added = state;
-      add(added, load(static_cast<const Element*>(run.in[I].data) + run.n * run.in[I].stride, run.tail)...);
-      state = blend_lanes<V>(state, added, run.tail);
+      add(added, load(x[I], tail)...);
+      state = blend_lanes<V>(state, added, tail);
     }
   }
+
+  template <class Load>
+  static Pointers<Load> pointers(const Load, const Inputs<T>& inputs, const Strides& stride, int64_t i) {
+    return {static_cast<const typename Load::Element*>(inputs.in[I].data) + i * stride[I]...};
+  }
+  static Strides strides(const Inputs<T>& inputs) { return {inputs.in[I].stride...}; }
 
   template <class State>
   static void merge_chains(Chains<State>& states, bool chained) {
@@ -109,65 +149,68 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  // Adds a run to the states, by way of lighter states if the numbers have 16 bits.
-  template <bool fetches, class Load>
+  template <class Load>
   static void add_run(const Op& op, const Load load, const Run<T>& run, Sums<StateOf<Op, V>>& sums) {
-    const auto add = [&](auto& state, const auto&... x) { add_elements(op, state, sums.constants, x...); };
+    const Strides jump = strides(run);
     if constexpr (Stages<Op>) {
-      add_staged(op, load, run, sums);
-    } else if constexpr (HasPartial<Op> && Load::kNarrow) {
-      for (int64_t j = 0; j < run.n; j += kPartial * kChains) {
-        Chains<decltype(op.template partial<V>())> few;
-        few.fill(op.template partial<V>());
-        add_vectors<fetches>(load, add, few, sums.chained, run, j, std::min(run.n, j + kPartial * kChains));
-        for (int k = 0; k < kChains; ++k) {
-          sums.states[k].merge(few[k]);
-        }
+      for (int64_t segment = 0; segment < run.segments; ++segment) {
+        const auto x = pointers(load, run, jump, segment);
+        add_staged(op, load, sums.states[0], sums.constants, x, kContiguous, run.n, run.tail);
       }
     } else {
-      add_vectors<fetches>(load, add, sums.states, sums.chained, run, 0, run.n);
-    }
-    if constexpr (!Stages<Op>) {
-      add_tail(load, add, sums.states[0], run);
+      auto states = sums.states;  // a copy that nothing can alias stays in registers
+      const auto add = [&](auto& state, const auto&... x) { add_elements(op, state, sums.constants, x...); };
+      for (int64_t segment = 0; segment < run.segments; ++segment) {
+        auto x = pointers(load, run, jump, segment);
+        add_by_parts<true>(op, load, add, states, sums.chained, x, kContiguous, run.n, run.ahead);
+        ((x[I] += run.n * kSize), ...);
+        add_tail(load, add, states[0], x, run.tail);
+      }
+      sums.states = states;
     }
   }
 
+  // Adds n vectors, and a vector of `tail` elements after them.
   template <class Load>
-  static void add_staged(const Op& op, const Load load, const Run<T>& run, Sums<StateOf<Op, V>>& sums) {
-    using Element = typename Load::Element;
-    const auto add = [&](auto& state, const auto&... x) { op.staged_add(state, sums.constants, x...); };
-    const auto at = [&](size_t k, int64_t j) {
-      return static_cast<const Element*>(run.in[k].data) + j * run.in[k].stride;
-    };
-    const auto constants = [&](int64_t) { return sums.constants; };
-    for (int64_t begin = 0; begin < run.n; begin += kStaged) {
-      const int64_t n = std::min(kStaged, run.n - begin);
-      const StagedInputs<T, Op, sizeof...(I)> inputs(
-          op, n, [&](size_t k, int64_t j) { return load(at(k, begin + j)); }, constants
-      );
-      for (int64_t j = 0; j < n; ++j) {
-        inputs.apply(j, [&](const auto&... x) { add(sums.states[0], x...); });
+  static void add_staged(
+      const Op& op,
+      const Load load,
+      StateOf<Op, V>& state,
+      const Constants& constants,
+      const Pointers<Load>& x,
+      const Strides& stride,
+      int64_t n,
+      int64_t tail
+  ) {
+    const auto add = [&](auto& to, const auto&... values) { op.staged_add(to, constants, values...); };
+    const auto of_vector = [&](int64_t) -> const Constants& { return constants; };
+    for (int64_t begin = 0; begin < n; begin += kStaged) {
+      const int64_t some = std::min(kStaged, n - begin);
+      const auto load_one = [&](size_t k, int64_t j) { return load(x[k] + (begin + j) * stride[k]); };
+      const StagedInputs<T, Op, sizeof...(I)> inputs(op, some, load_one, of_vector);
+      for (int64_t j = 0; j < some; ++j) {
+        inputs.apply(j, [&](const auto&... values) { add(state, values...); });
       }
     }
-    if (run.tail > 0) {
-      const StagedInputs<T, Op, sizeof...(I)> inputs(
-          op, 1, [&](size_t k, int64_t) { return load(at(k, run.n), run.tail); }, constants
-      );
-      auto added = sums.states[0];
-      inputs.apply(0, [&](const auto&... x) { add(added, x...); });
-      sums.states[0] = blend_lanes<V>(sums.states[0], added, run.tail);
+    if (tail > 0) {
+      const auto load_tail = [&](size_t k, int64_t) { return load(x[k] + n * stride[k], tail); };
+      const StagedInputs<T, Op, sizeof...(I)> inputs(op, 1, load_tail, of_vector);
+      auto added = state;
+      inputs.apply(0, [&](const auto&... values) { add(added, values...); });
+      state = blend_lanes<V>(state, added, tail);
     }
   }
 
-  // The State of a run, after a prescan.
+  // The State of a run of one segment, after a prescan.
   template <class Load>
   static StateOf<Op, T> prescanned(const Op& op, const Load load, const Run<T>& run) {
     const auto scan = [&](auto& state, const auto&... x) { op.scan(state, x...); };
+    const auto first = pointers(load, run, kContiguous, 0), rest = pointers(load, run, kContiguous, run.n);
     Chains<decltype(op.template prescan<V>())> scans;
     scans.fill(op.template prescan<V>());
     bool chained = false;
-    add_vectors<false>(load, scan, scans, chained, run, 0, run.n);
-    add_tail(load, scan, scans[0], run);
+    add_vectors<false>(load, scan, scans, chained, first, kContiguous, run.n, 0);
+    add_tail(load, scan, scans[0], rest, run.tail);
     merge_chains(scans, chained);
     auto prescan = op.template prescan<T>();
     merge_lanes<V>(scans[0], prescan);
@@ -175,8 +218,8 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     states.fill(op.template start<V>(0, prescan));
     chained = false;
     const auto add = [&](auto& state, const auto&... x) { op.add(state, x...); };
-    add_vectors<true>(load, add, states, chained, run, 0, run.n);
-    add_tail(load, add, states[0], run);
+    add_vectors<true>(load, add, states, chained, first, kContiguous, run.n, run.ahead);
+    add_tail(load, add, states[0], rest, run.tail);
     merge_chains(states, chained);
     auto all = op.template start<T>(0, prescan);
     merge_lanes<V>(states[0], all);
@@ -229,7 +272,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       } else {
         sums = as<Sums<StateOf<Op, V>>>(memory);
       }
-      with_load<T>(run.type, [&](const auto load) { add_run<true>(op, load, run, sums); });
+      with_load<T>(run.type, [&](const auto load) { add_run(op, load, run, sums); });
       if (!step.last) {
         put(memory, sums);
         return;
@@ -249,7 +292,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       const void* op_,
       int64_t row,
       int64_t n,
-      const Run<T>& run,
+      const LaneRun<T>& run,
       Step step,
       AccumulatorMemory& memory,
       StateMemory* formulas,
@@ -269,7 +312,20 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     } else {
       sums = as<Sums<State>>(memory);
     }
-    with_load<T>(run.type, [&](const auto load) { add_run<false>(op, load, run, sums); });
+    with_load<T>(run.type, [&](const auto load) {
+      const Strides stride = strides(run);
+      const auto x = pointers(load, run, stride, 0);
+      if constexpr (Stages<Op>) {
+        add_staged(op, load, sums.states[0], sums.constants, x, stride, run.n, 0);
+      } else {
+        const auto add = [&](auto& state, const auto&... values) {
+          add_elements(op, state, sums.constants, values...);
+        };
+        auto states = sums.states;
+        add_by_parts<false>(op, load, add, states, sums.chained, x, stride, run.n, 0);
+        sums.states = states;
+      }
+    });
     if (!step.last) {
       put(memory, sums);
       return;
@@ -326,17 +382,15 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       const Constants* constants
   ) {
     using Element = typename Load::Element;
-    std::array<Constants, n> of_columns;
-    std::copy_n(constants, n, of_columns.begin());
     const auto add_all = [&](auto& states) {
       std::array<const Element*, sizeof...(I)> x{static_cast<const Element*>(panel.in[I].data) + first...};
       for (int64_t j = 0; j < panel.length; ++j) {
         unrolled<n>([&](auto k) {
           (__builtin_prefetch(x[I] + k * kSize + ahead), ...);
           if (n > 1 || lanes == kSize) {
-            add_elements(op, states[k], of_columns[k], load(x[I] + k * kSize)...);
+            add_elements(op, states[k], constants[k], load(x[I] + k * kSize)...);
           } else {
-            add_elements(op, states[k], of_columns[k], load(x[I] + k * kSize, lanes)...);
+            add_elements(op, states[k], constants[k], load(x[I] + k * kSize, lanes)...);
           }
         });
         ((x[I] += panel.in[I].stride), ...);
@@ -355,27 +409,6 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  template <class Load>
-  static void add_staged_columns(
-      const Load load, const Op& op, const Panel<T>& panel, StateOf<Op, V>* sums, const Constants* constants
-  ) {
-    using Element = typename Load::Element;
-    for (int64_t i = 0; i < panel.columns; i += kSize, ++sums, ++constants) {
-      const int64_t lanes = std::min(kSize, panel.columns - i);
-      for (int64_t begin = 0; begin < panel.length; begin += kStaged) {
-        const int64_t n = std::min(kStaged, panel.length - begin);
-        const auto load_one = [&](size_t k, int64_t j) {
-          const auto* const x = static_cast<const Element*>(panel.in[k].data) + (begin + j) * panel.in[k].stride + i;
-          return lanes == kSize ? load(x) : load(x, lanes);
-        };
-        const StagedInputs<T, Op, sizeof...(I)> inputs(op, n, load_one, [&](int64_t) { return *constants; });
-        for (int64_t j = 0; j < n; ++j) {
-          inputs.apply(j, [&](const auto&... x) { op.staged_add(*sums, *constants, x...); });
-        }
-      }
-    }
-  }
-
   static void add_columns(const void* op, const Panel<T>& panel, void* sums_, const void* constants_) {
     auto* sums = static_cast<StateOf<Op, V>*>(sums_);
     const auto* constants = static_cast<const Constants*>(constants_);
@@ -383,7 +416,12 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     const int64_t next_panel = panel.length * panel.in[0].stride;
     with_load<T>(panel.type, [&](const auto load) {
       if constexpr (Stages<Op>) {
-        add_staged_columns(load, of(op), panel, sums, constants);
+        for (int64_t i = 0; i < panel.columns; i += kSize, ++sums, ++constants) {
+          const LoadLanes some{load, std::min(kSize, panel.columns - i)};
+          auto x = pointers(some, panel, kContiguous, 0);
+          ((x[I] += i), ...);
+          add_staged(of(op), some, *sums, *constants, x, strides(panel), panel.length, 0);
+        }
       } else {
         int64_t i = 0;
         for (; i + kWidth <= panel.columns; i += kWidth) {

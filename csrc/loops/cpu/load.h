@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "loops/cpu/stream.h"
 #include "loops/cpu/vectors.h"
 
 namespace torchnotes {
@@ -24,8 +25,8 @@ struct LoadAsIs {
 
   V operator()(const T* p) const { return V::loadu(p); }
   V operator()(const T* p, int64_t n) const { return V::loadu(p, n); }
-  void store(T* p, const V& x) const { x.store(p); }
-  void store(T* p, const V& x, int64_t n) const { x.store(p, static_cast<int>(n)); }
+  void store(T* p, const V& x, bool streamed = false) const { streamed ? stream(p, x) : x.store(p); }
+  void store_some(T* p, const V& x, int64_t n) const { x.store(p, static_cast<int>(n)); }
 };
 
 // One compiled loop serves both types of 16 bits: the branch is the same for all elements.
@@ -49,20 +50,30 @@ struct LoadNarrow {
     std::copy_n(p, n, some);
     return (*this)(some);
   }
-  void store(uint16_t* p, const V& a, const V& b) const { store_bytes(p, a, b, 2 * V::size() * sizeof(*p)); }
-  void store(uint16_t* p, const V& x) const { store_bytes(p, x, x, V::size() * sizeof(*p)); }
-  void store(uint16_t* p, const V& x, int64_t n) const { store_bytes(p, x, x, n * sizeof(*p)); }
+  void store(uint16_t* p, const V& x) const { store_some(p, x, V::size()); }
+  void store_some(uint16_t* p, const V& x, int64_t n) const {
+    with_rounded(x, x, [&](const auto& both) { std::memcpy(p, &both, n * sizeof(*p)); });
+  }
+  void store_pair(uint16_t* p, const V& a, const V& b, bool streamed) const {
+    with_rounded(a, b, [&](const auto& both) { streamed ? stream(p, both) : both.store(p); });
+  }
 
  private:
-  void store_bytes(uint16_t* p, const V& a, const V& b, size_t bytes) const {
-    if (half) {
-      const auto x = at::vec::convert_from_float<c10::Half>(a, b);
-      std::memcpy(p, &x, bytes);
-    } else {
-      const auto x = at::vec::convert_from_float<c10::BFloat16>(a, b);
-      std::memcpy(p, &x, bytes);
-    }
+  template <class F>
+  void with_rounded(const V& a, const V& b, const F& f) const {
+    half ? f(at::vec::convert_from_float<c10::Half>(a, b)) : f(at::vec::convert_from_float<c10::BFloat16>(a, b));
   }
+};
+
+// Loads only some lanes of each vector.
+template <class Load>
+struct LoadLanes {
+  using Element = typename Load::Element;
+  Load load;
+  int64_t lanes;
+
+  auto operator()(const Element* p) const { return lanes == Load::V::size() ? load(p) : load(p, lanes); }
+  auto operator()(const Element* p, int64_t n) const { return load(p, n); }
 };
 
 // Calls f(load), where `load` loads Ts from elements of a type.

@@ -94,7 +94,7 @@ void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const
       }
       run.n = n / kSize;
       run.tail = n % kSize;
-      functions.map(op, &vectors, run, buffers[0].data, kSize);
+      functions.map(op, &vectors, run, {buffers[0].data, 0});
       for (int64_t i = 0, m; i < n; i += m) {
         m = std::min(n - i, written.left_in_row());
         const void* const from = element_at(static_cast<const void*>(buffers[0].data), operands.type, i);

@@ -24,17 +24,31 @@ struct Inputs {
   c10::ScalarType type = kTypeOf<T>;  // T, or a type of 16 bits
 };
 
-// n vectors of each input, `stride` elements from one to the next, and a vector of `tail` elements after them.
+// Contiguous elements of a row: n vectors, and a vector of `tail` elements after them, in each of some segments that
+// are `stride` elements apart.
 template <class T>
 struct Run : Inputs<T> {
-  int64_t n, tail = 0;
+  int64_t n, tail, segments = 1;
   int64_t ahead = 0;  // how many elements ahead to prefetch
+};
+
+// n vectors with one row per lane, `stride` elements from one to the next.
+template <class T>
+struct LaneRun : Inputs<T> {
+  int64_t n;
 };
 
 // `length` elements of neighboring columns, `stride` elements from one to the next.
 template <class T>
 struct Panel : Inputs<T> {
   int64_t columns, length;
+};
+
+// Where a second pass writes: `stride` elements from one segment, vector or row to the next, past the caches or not.
+struct Output {
+  void* data;
+  int64_t stride;
+  bool streamed = false;
 };
 
 // Memory for a State or a Formula of one row, for a Formula of vectors, and for the states that a row is added up in.
@@ -75,7 +89,7 @@ struct RowFunctions {
       const void* op,
       int64_t row,
       int64_t n,
-      const Run<T>& run,
+      const LaneRun<T>& run,
       Step step,
       AccumulatorMemory& sums,
       StateMemory* formulas,
@@ -92,8 +106,9 @@ struct RowFunctions {
   size_t formula_bytes;                                                           // of vectors
   void (*formula)(const void* op, int64_t row, StateMemory& formula);             // null if `finish` returns it
   void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);  // as the i-th of an array
-  void (*map)(const void* op, const void* formula, const Run<T>& run, void* out, int64_t stride);
-  void (*map_columns)(const void* op, const void* formulas, const Panel<T>& panel, void* out, int64_t stride);
+  void (*map)(const void* op, const void* formula, const Run<T>& run, const Output& out);
+  void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
+  void (*map_columns)(const void* op, const void* formulas, const Panel<T>& panel, const Output& out);
   void (*patch)(const void* op, int64_t row, const StateMemory& formula);  // or null
 };
 

@@ -117,7 +117,7 @@ class Rows {
       for_runs([&](int64_t row, const Run<T>& run) {
         StateMemory formula;
         const VectorMemory vectors = reduce_run(row, run, formula);
-        functions.map(op, &vectors, run, element_at(out.data, out.type, out.offset(row, 0)), kSize);
+        functions.map(op, &vectors, run, {element_at(out.data, out.type, out.offset(row, 0)), 0});
         patch(row, formula);
       });
       return;
@@ -171,7 +171,7 @@ class Rows {
       run.ahead = shape.length;
       for (int64_t row = begin; row < end; ++row) {
         for (int k = 0; k < inputs; ++k) {
-          run.in[k] = {element_at(in[k].data, type_, in[k].offset(row, 0)), kSize};
+          run.in[k] = {element_at(in[k].data, type_, in[k].offset(row, 0)), 0};
         }
         f(row, run);
       }
@@ -191,7 +191,7 @@ class Rows {
     }
   }
 
-  // Calls f(run, last) for contiguous parts of the elements [begin, end) of a row.
+  // Calls f(run, last) for runs of the elements [begin, end) of a row.
   template <class F>
   void for_parts(int64_t row, int64_t begin, int64_t end, const F& f) const {
     Buffers buffers;
@@ -203,33 +203,34 @@ class Rows {
     };
     if (begin == end) {
       for (int k = 0; k < inputs; ++k) {
-        run.in[k] = {buffers[k].data, kSize};
+        run.in[k] = {buffers[k].data, 0};
       }
       call(0, true);
     } else if (shape.segments > 1 && shape.length < kGathered) {
+      run.type = type_;
       for (int64_t i = begin; i < end; i += kBlock) {
         const int64_t n = std::min(kBlock, end - i);
         for (int k = 0; k < inputs; ++k) {
           gather(in[k], row, i, n, buffers[k]);
-          run.in[k] = {buffers[k].data, kSize};
+          run.in[k] = {buffers[k].data, 0};
         }
-        run.type = type_;
         call(n, i + n == end);
       }
     } else {
       const int64_t next = shape.segments > 1 ? shape.rows * shape.length : kFetched;
       const int64_t ahead = in_order() ? shape.length : next;  // to the next row, or in this row
       const int64_t limit = direct_ ? functions.most : std::min(functions.most, kTile);
-      int64_t done = begin;
-      for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t length) {
-        for (int64_t i = 0; i < length; i += limit) {
-          const int64_t n = std::min(limit, length - i);
-          load(row, segment, offset + i, n, direct_, buffers, run);
-          run.ahead = !direct_ ? 0 : functions.most < kPiece ? n : ahead;
-          done += n;
-          call(n, done == end);
-        }
-      });
+      const bool joins = direct_ && functions.most == kPiece && shape.length <= limit;
+      int64_t i = begin;
+      while (i < end) {
+        const int64_t segment = i / shape.length, offset = i % shape.length;
+        const int64_t n = std::min({limit, end - i, shape.length - offset});
+        run.segments = joins && offset == 0 ? std::max<int64_t>(1, (end - i) / shape.length) : 1;
+        load(row, segment, offset, n, direct_, buffers, run);
+        run.ahead = !direct_ ? 0 : functions.most < kPiece ? n : ahead;
+        i += n * run.segments;
+        call(n, i == end);
+      }
     }
   }
 
@@ -238,7 +239,7 @@ class Rows {
     run.type = direct ? type_ : kTypeOf<T>;
     for (int k = 0; k < inputs; ++k) {
       const int64_t at = in[k].offset(row, segment) + offset;
-      run.in[k].stride = kSize;
+      run.in[k].stride = in[k].segment_stride;
       run.in[k].data =
           direct ? element_at(in[k].data, in[k].type, at) : load_tile(in[k].data, in[k].type, at, n, buffers[k].data);
     }
@@ -324,28 +325,57 @@ class Rows {
     }
   }
 
+  // Whether to write past the caches: rows that interleave are not read again while they are there.
+  bool streams(void* to) const {
+    return interleaves_segments() && should_stream(to, shape.rows * elements() * element_bytes(out.type));
+  }
+
   void map_piece(const VectorMemory& vectors, int64_t row, int64_t begin, int64_t end) const {
-    const int64_t bytes = shape.rows * elements() * element_bytes(out.type);
     Buffers buffers;
     TileBuffer<T> result;
     Run<T> run;
-    for_segments(shape, begin, end, [&](int64_t segment, int64_t offset, int64_t length) {
-      const int64_t first = out.offset(row, segment) + offset;
-      const bool streamed = interleaves_segments() && should_stream(element_at(out.data, out.type, first), bytes);
-      const bool in_place = maps_in_place_ && !streamed;
-      const bool direct = direct_ && (in_place || type_ == kTypeOf<T>);
-      const int64_t limit = in_place ? length : kTile;
-      for (int64_t i = 0; i < length; i += limit) {
-        const int64_t n = std::min(limit, length - i);
-        load(row, segment, offset + i, n, direct, buffers, run);
-        run.n = n / kSize;
-        run.tail = n % kSize;
-        void* const to = element_at(out.data, out.type, first + i);
-        functions.map(op, &vectors, run, in_place ? to : result.data, kSize);
-        if (!in_place) {
-          store_tile(result.data, n, out.type, to, streamed);
+    const int64_t limit = maps_in_place_ ? kPiece : kTile;
+    int64_t i = begin;
+    while (i < end) {
+      const int64_t segment = i / shape.length, offset = i % shape.length;
+      const int64_t n = std::min({limit, end - i, shape.length - offset});
+      const bool joins = maps_in_place_ && n == shape.length;
+      run.segments = joins ? (end - i) / shape.length : 1;
+      load(row, segment, offset, n, maps_in_place_, buffers, run);
+      run.n = n / kSize;
+      run.tail = n % kSize;
+      void* const to = element_at(out.data, out.type, out.offset(row, segment) + offset);
+      if (maps_in_place_) {
+        const bool aligned = run.segments == 1 || shape.length * element_bytes(out.type) % 64 == 0;
+        functions.map(op, &vectors, run, {to, out.segment_stride, aligned && streams(to)});
+      } else {
+        functions.map(op, &vectors, run, {result.data, 0});
+        store_tile(result.data, n, out.type, to);
+      }
+      i += n * run.segments;
+    }
+  }
+
+  // Segment by segment, in the order of memory.
+  void map_segments(const std::vector<VectorMemory>& vectors) const {
+    at::parallel_for(0, shape.rows * shape.segments, grain_of(shape.length), [&](int64_t begin, int64_t end) {
+      Run<T> run;
+      run.type = type_;
+      run.n = shape.length / kSize;
+      run.tail = shape.length % kSize;
+      int64_t row = begin % shape.rows, segment = begin / shape.rows;
+      for (int64_t i = begin; i < end; ++i) {
+        for (int k = 0; k < inputs; ++k) {
+          run.in[k] = {element_at(in[k].data, type_, in[k].offset(row, segment)), 0};
+        }
+        void* const to = element_at(out.data, type_, out.offset(row, segment));
+        functions.map(op, &vectors[row], run, {to, 0, streams(to)});
+        if (++row == shape.rows) {
+          row = 0;
+          ++segment;
         }
       }
+      stream_fence();
     });
   }
 
@@ -367,10 +397,14 @@ class Rows {
     for (int64_t row = 0; row < shape.rows; ++row) {
       formula_of(row, formulas[row], vectors[row]);
     }
-    const int64_t length = interleaves_segments() ? shape.length : kPiece;
-    for_parts_of_rows(length, [&](int64_t row, int64_t, int64_t begin, int64_t end) {
-      map_piece(vectors[row], row, begin, end);
-    });
+    if (interleaves_segments() && maps_in_place_) {
+      map_segments(vectors);
+    } else {
+      const int64_t length = interleaves_segments() ? shape.length : kPiece;
+      for_parts_of_rows(length, [&](int64_t row, int64_t, int64_t begin, int64_t end) {
+        map_piece(vectors[row], row, begin, end);
+      });
+    }
     for (int64_t row = 0; row < shape.rows; ++row) {
       patch(row, formulas[row]);
     }
@@ -433,9 +467,9 @@ class Rows {
       for_tiles(in_place, [&](int64_t j) {
         if (in_place) {
           void* const y = element_at(out.data, out.type, out.first(row_) + j * out.interleaved);
-          rows_.functions.map(rows_.op, &vectors_, run_, y, out.interleaved);
+          rows_.functions.map_lanes(rows_.op, &vectors_, run_, {y, out.interleaved});
         } else {
-          rows_.functions.map(rows_.op, &vectors_, run_, result_, kSize);
+          rows_.functions.map_lanes(rows_.op, &vectors_, run_, {result_, kSize});
           store(j);
         }
       });
@@ -535,7 +569,7 @@ class Rows {
     const Rows& rows_;
     int64_t row_, n_, loaded_;
     bool in_vectors_, direct_;
-    Run<T> run_;
+    LaneRun<T> run_;
     AccumulatorMemory sums_;
     std::array<StateMemory, kSize> formulas_;
     VectorMemory vectors_;

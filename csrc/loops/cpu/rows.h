@@ -59,6 +59,7 @@ constexpr RowFunctions<T> functions() {
       f.map_columns = F::map_columns;
     } else {
       f.map = F::map;
+      f.map_lanes = F::map_lanes;
       if constexpr (requires(const Op& op, const typename F::Formula& formula) { op.patch_target(0, formula); }) {
         f.patch = F::patch;
       }

@@ -40,127 +40,161 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  TORCHNOTES_FLATTEN static void map(
-      const void* op_, const void* formula, const Run<T>& run, void* out, int64_t stride
+  template <class Load>
+  using Pointers = std::array<const typename Load::Element*, sizeof...(I)>;
+  using Strides = std::array<int64_t, sizeof...(I)>;
+
+  template <class Load>
+  static Pointers<Load> pointers(const Load, const Inputs<T>& inputs, int64_t i) {
+    return {static_cast<const typename Load::Element*>(inputs.in[I].data) + i * inputs.in[I].stride...};
+  }
+
+  // Writes n contiguous elements.
+  template <class Load>
+  static void map_contiguous(
+      const Op& op,
+      const Vectors& f,
+      const Load load,
+      const Pointers<Load>& x,
+      int64_t n,
+      typename Load::Element* y,
+      bool streamed
+  ) {
+    int64_t i = 0;
+    if constexpr (Load::kNarrow) {
+      for (; i + 2 * kSize <= n; i += 2 * kSize) {
+        const V value = op.value(f, load(x[I] + i)...);
+        load.store_pair(y + i, value, op.value(f, load(x[I] + i + kSize)...), streamed);
+      }
+      for (; i + kSize <= n; i += kSize) {
+        load.store(y + i, op.value(f, load(x[I] + i)...));
+      }
+    } else {
+      for (; i + kSize <= n; i += kSize) {
+        load.store(y + i, op.value(f, load(x[I] + i)...), streamed);
+      }
+    }
+    if (i < n) {
+      load.store_some(y + i, op.value(f, load(x[I] + i, n - i)...), n - i);
+    }
+  }
+
+  TORCHNOTES_FLATTEN static void map(const void* op_, const void* formula, const Run<T>& run_, const Output& out_) {
+    const Op& op = of(op_);
+    const Vectors f = *static_cast<const Vectors*>(formula);
+    const Run<T> run = run_;  // in registers: a store may alias them
+    const Output out = out_;
+    const int64_t n = run.n * kSize + run.tail;
+    with_load<T>(run.type, [&](const auto load) {
+      for (int64_t segment = 0; segment < run.segments; ++segment) {
+        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + segment * out.stride;
+        const auto x = pointers(load, run, segment);
+        if constexpr (Stages<Op>) {
+          map_staged(op, [&](int64_t) -> const Vectors& { return f; }, load, x, n, y);
+        } else {
+          map_contiguous(op, f, load, x, n, y, out.streamed);
+        }
+      }
+    });
+  }
+
+  TORCHNOTES_FLATTEN static void map_lanes(
+      const void* op_, const void* formula, const LaneRun<T>& run, const Output& out
   ) {
     const Op& op = of(op_);
     const Vectors f = *static_cast<const Vectors*>(formula);
     with_load<T>(run.type, [&](const auto load) {
-      if constexpr (Stages<Op>) {
-        map_staged(op, f, load, run, out, stride);
-      } else {
-        using Element = typename decltype(load)::Element;
-        const int64_t n = run.n;  // in registers: a store may alias the run
-        const std::array<int64_t, sizeof...(I)> strides{run.in[I].stride...};
-        std::array<const Element*, sizeof...(I)> x{static_cast<const Element*>(run.in[I].data)...};
-        auto* y = static_cast<Element*>(out);
-        int64_t j = 0;
-        if constexpr (load.kNarrow) {
-          for (; j + 2 <= n && stride == kSize; j += 2) {
-            const V a = op.value(f, load(x[I])...), b = op.value(f, load(x[I] + strides[I])...);
-            load.store(y, a, b);
-            ((x[I] += 2 * strides[I]), ...);
-            y += 2 * stride;
-          }
-        }
-        for (; j < n; ++j) {
+      const int64_t n = run.n, jump = out.stride;  // in registers: a store may alias them
+      const Strides stride{run.in[I].stride...};
+      auto x = pointers(load, run, 0);
+      auto* y = static_cast<typename decltype(load)::Element*>(out.data);
+      for (int64_t j = 0; j < n; ++j) {
+        if constexpr (Stages<Op>) {
+          map_staged(op, [&](int64_t) -> const Vectors& { return f; }, load, x, kSize, y);
+        } else {
           load.store(y, op.value(f, load(x[I])...));
-          ((x[I] += strides[I]), ...);
-          y += stride;
         }
-        if (run.tail > 0) {
-          load.store(y, op.value(f, load(x[I], run.tail)...), run.tail);
-        }
+        ((x[I] += stride[I]), ...);
+        y += jump;
       }
     });
   }
 
   TORCHNOTES_FLATTEN static void map_columns(
-      const void* op_, const void* all, const Panel<T>& panel_, void* out, int64_t stride
+      const void* op_, const void* all, const Panel<T>& panel_, const Output& out_
   ) {
     const Op& op = of(op_);
     const auto* const formulas = static_cast<const Vectors*>(all);
-    with_load<T>(panel_.type, [&](const auto load) {
-      if constexpr (Stages<Op>) {
-        map_staged_columns(op, formulas, load, panel_, out, stride);
-      } else {
-        using Element = typename decltype(load)::Element;
-        const Panel<T> panel = panel_;  // in registers: a store may alias it
-        for (int64_t j = 0; j < panel.length; ++j) {
-          std::array<const Element*, sizeof...(I)> x{
-              static_cast<const Element*>(panel.in[I].data) + j * panel.in[I].stride...
-          };
-          Element* const y = static_cast<Element*>(out) + j * stride;
-          int64_t i = 0;
-          if constexpr (load.kNarrow) {
-            for (; i + 2 * kSize <= panel.columns; i += 2 * kSize) {
-              const V a = op.value(formulas[i / kSize], load(x[I] + i)...);
-              load.store(y + i, a, op.value(formulas[i / kSize + 1], load(x[I] + i + kSize)...));
-            }
-          }
-          for (; i + kSize <= panel.columns; i += kSize) {
-            load.store(y + i, op.value(formulas[i / kSize], load(x[I] + i)...));
-          }
-          if (i < panel.columns) {
-            const int64_t lanes = panel.columns - i;
-            load.store(y + i, op.value(formulas[i / kSize], load(x[I] + i, lanes)...), lanes);
-          }
+    const Panel<T> panel = panel_;  // in registers: a store may alias them
+    const Output out = out_;
+    with_load<T>(panel.type, [&](const auto load) {
+      using Load = std::remove_const_t<decltype(load)>;
+      for (int64_t j = 0; j < panel.length; ++j) {
+        const auto x = pointers(load, panel, j);
+        auto* const y = static_cast<typename Load::Element*>(out.data) + j * out.stride;
+        if constexpr (Stages<Op>) {
+          map_staged(op, [&](int64_t v) -> const Vectors& { return formulas[v]; }, load, x, panel.columns, y);
+        } else {
+          map_row(op, formulas, load, x, panel.columns, y, out.streamed);
         }
       }
     });
   }
 
   template <class Load>
-  static void map_staged(
-      const Op& op, const Vectors& f, const Load load, const Run<T>& run, void* out, int64_t stride
+  static void map_row(
+      const Op& op,
+      const Vectors* formulas,
+      const Load load,
+      const Pointers<Load>& x,
+      int64_t n,
+      typename Load::Element* y,
+      bool streamed
   ) {
-    using Element = typename Load::Element;
-    const auto at = [&](size_t k, int64_t j) {
-      return static_cast<const Element*>(run.in[k].data) + j * run.in[k].stride;
-    };
-    const auto formula = [&](int64_t) { return f; };
-    const auto value = [&](const auto&... x) { return op.staged_value(f, x...); };
-    auto* y = static_cast<Element*>(out);
-    for (int64_t begin = 0; begin < run.n; begin += kStaged) {
-      const int64_t n = std::min(kStaged, run.n - begin);
-      const StagedInputs<T, Op, sizeof...(I)> inputs(
-          op, n, [&](size_t k, int64_t j) { return load(at(k, begin + j)); }, formula
-      );
-      for (int64_t j = 0; j < n; ++j) {
-        load.store(y + (begin + j) * stride, inputs.apply(j, value));
+    int64_t i = 0;
+    if constexpr (Load::kNarrow) {
+      for (; i + 2 * kSize <= n; i += 2 * kSize, formulas += 2) {
+        const V value = op.value(formulas[0], load(x[I] + i)...);
+        load.store_pair(y + i, value, op.value(formulas[1], load(x[I] + i + kSize)...), streamed);
+      }
+      for (; i + kSize <= n; i += kSize, ++formulas) {
+        load.store(y + i, op.value(*formulas, load(x[I] + i)...));
+      }
+    } else {
+      for (; i + kSize <= n; i += kSize, ++formulas) {
+        load.store(y + i, op.value(*formulas, load(x[I] + i)...), streamed);
       }
     }
-    if (run.tail > 0) {
-      const StagedInputs<T, Op, sizeof...(I)> inputs(
-          op, 1, [&](size_t k, int64_t) { return load(at(k, run.n), run.tail); }, formula
-      );
-      load.store(y + run.n * stride, inputs.apply(0, value), run.tail);
+    if (i < n) {
+      load.store_some(y + i, op.value(*formulas, load(x[I] + i, n - i)...), n - i);
     }
   }
 
-  template <class Load>
-  static void map_staged_columns(
-      const Op& op, const Vectors* formulas, const Load load, const Panel<T>& panel, void* out, int64_t stride
+  // Writes n contiguous elements, with a formula for each vector.
+  template <class FormulaOf, class Load>
+  static void map_staged(
+      const Op& op,
+      const FormulaOf& formula,
+      const Load load,
+      const Pointers<Load>& x,
+      int64_t n,
+      typename Load::Element* y
   ) {
-    using Element = typename Load::Element;
-    for (int64_t row = 0; row < panel.length; ++row) {
-      auto* const y = static_cast<Element*>(out) + row * stride;
-      for (int64_t first = 0; first < panel.columns; first += kStaged * kSize) {
-        const int64_t columns = std::min(kStaged * kSize, panel.columns - first);
-        const auto lanes = [&](int64_t j) { return std::min(kSize, columns - j * kSize); };
-        const auto load_one = [&](size_t k, int64_t j) {
-          const auto* const x =
-              static_cast<const Element*>(panel.in[k].data) + row * panel.in[k].stride + first + j * kSize;
-          return lanes(j) == kSize ? load(x) : load(x, lanes(j));
-        };
-        const auto formula = [&](int64_t j) -> const Vectors& { return formulas[first / kSize + j]; };
-        const int64_t n = (columns + kSize - 1) / kSize;
-        const StagedInputs<T, Op, sizeof...(I)> inputs(op, n, load_one, formula);
-        for (int64_t j = 0; j < n; ++j) {
-          const V value = inputs.apply(j, [&](const auto&... x) { return op.staged_value(formula(j), x...); });
-          lanes(j) == kSize ? load.store(y + first + j * kSize, value)
-                            : load.store(y + first + j * kSize, value, lanes(j));
-        }
+    constexpr int64_t kMost = kStaged * kSize;
+    for (int64_t first = 0; first < n; first += kMost) {
+      const int64_t some = std::min(kMost, n - first), whole = some / kSize * kSize,
+                    vectors = (some + kSize - 1) / kSize;
+      const auto load_one = [&](size_t k, int64_t j) {
+        const auto* const from = x[k] + first + j * kSize;
+        return j * kSize < whole ? load(from) : load(from, some - whole);
+      };
+      const auto of_vector = [&](int64_t j) -> const Vectors& { return formula(first / kSize + j); };
+      const StagedInputs<T, Op, sizeof...(I)> inputs(op, vectors, load_one, of_vector);
+      for (int64_t j = 0; j < vectors; ++j) {
+        const V value =
+            inputs.apply(j, [&](const auto&... values) { return op.staged_value(of_vector(j), values...); });
+        auto* const to = y + first + j * kSize;
+        j* kSize < whole ? load.store(to, value) : load.store_some(to, value, some - whole);
       }
     }
   }

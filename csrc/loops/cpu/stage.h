@@ -40,7 +40,7 @@ struct Stage {
     run.n = n / kSize;
     run.tail = n % kSize;
     const T no_formula[kSize] = {};
-    map(options, no_formula, run, out, kSize);
+    map(options, no_formula, run, {out, 0});
   }
 };
 

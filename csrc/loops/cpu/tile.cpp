@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "loops/cpu/stream.h"
 #include "loops/cpu/vectors.h"
 
 namespace torchnotes {
@@ -33,35 +32,13 @@ void widen_all(const scalar_t* from, int64_t n, float* to) {
 }
 
 template <class scalar_t>
-void narrow_all(const float* from, int64_t n, scalar_t* to, bool streamed) {
+void narrow_all(const float* from, int64_t n, scalar_t* to) {
   using V = Vectorized<float>;
   constexpr int64_t kSize = V::size();
-  int64_t i = 0;
-  const auto rounded = [&] {
-    return at::vec::convert_from_float<scalar_t>(V::loadu(from + i), V::loadu(from + i + kSize));
-  };
-  if (streamed) {
-    for (; i + 2 * kSize <= n; i += 2 * kSize) {
-      stream(to + i, rounded());
-    }
-  } else {
-    for (; i + 2 * kSize <= n; i += 2 * kSize) {
-      rounded().store(to + i);
-    }
+  for (int64_t i = 0; i < n; i += 2 * kSize) {
+    at::vec::convert_from_float<scalar_t>(V::loadu(from + i), V::loadu(from + i + kSize))
+        .store(to + i, static_cast<int>(std::min(2 * kSize, n - i)));
   }
-  if (i < n) {
-    rounded().store(to + i, n - i);
-  }
-}
-
-template <class T>
-void stream_all(const T* from, int64_t n, T* to) {
-  using V = Vectorized<T>;
-  int64_t i = 0;
-  for (; i + V::size() <= n; i += V::size()) {
-    stream(to + i, V::loadu(from + i));
-  }
-  std::copy_n(from + i, n - i, to + i);
 }
 
 template <class T>
@@ -82,11 +59,6 @@ void transpose_one_by_one(const T* from, int64_t stride, int64_t m, int64_t n, T
   }
 }
 
-template <class T>
-void copy_tile(const T* from, int64_t n, T* to, bool streamed) {
-  streamed ? stream_all(from, n, to) : void(std::copy_n(from, n, to));
-}
-
 }  // namespace
 
 void widen(c10::ScalarType type, const void* from, int64_t n, float* to) {
@@ -97,11 +69,11 @@ void widen(c10::ScalarType type, const void* from, int64_t n, float* to) {
   }
 }
 
-void narrow(c10::ScalarType type, const float* from, int64_t n, void* to, bool streamed) {
+void narrow(c10::ScalarType type, const float* from, int64_t n, void* to) {
   if (type == c10::ScalarType::Half) {
-    narrow_all(from, n, static_cast<c10::Half*>(to), streamed);
+    narrow_all(from, n, static_cast<c10::Half*>(to));
   } else {
-    narrow_all(from, n, static_cast<c10::BFloat16*>(to), streamed);
+    narrow_all(from, n, static_cast<c10::BFloat16*>(to));
   }
 }
 
@@ -143,16 +115,16 @@ void transpose(const double* from, int64_t stride, int64_t m, int64_t n, double*
   transpose_one_by_one(from, stride, m, n, to, to_stride);
 }
 
-void store_tile(const float* from, int64_t n, c10::ScalarType type, void* to, bool streamed) {
+void store_tile(const float* from, int64_t n, c10::ScalarType type, void* to) {
   if (type == c10::ScalarType::Float) {
-    copy_tile(from, n, static_cast<float*>(to), streamed);
+    std::copy_n(from, n, static_cast<float*>(to));
   } else {
-    narrow(type, from, n, to, streamed);
+    narrow(type, from, n, to);
   }
 }
 
-void store_tile(const double* from, int64_t n, c10::ScalarType, void* to, bool streamed) {
-  copy_tile(from, n, static_cast<double*>(to), streamed);
+void store_tile(const double* from, int64_t n, c10::ScalarType, void* to) {
+  std::copy_n(from, n, static_cast<double*>(to));
 }
 
 }  // namespace torchnotes

@@ -22,8 +22,8 @@ struct alignas(64) TileBuffer {
 // Widens n contiguous elements of 16 bits, prefetching those that follow. May write kTilePadding elements more.
 void widen(c10::ScalarType type, const void* from, int64_t n, float* to);
 
-// Rounds n numbers to elements of 16 bits. Reads up to kTilePadding elements more. `streamed`: see stream.h.
-void narrow(c10::ScalarType type, const float* from, int64_t n, void* to, bool streamed);
+// Rounds n numbers to elements of 16 bits. Reads up to kTilePadding elements more.
+void narrow(c10::ScalarType type, const float* from, int64_t n, void* to);
 
 // to[j][i] = from[i][j] for m rows of n numbers, which are `stride` and `to_stride` apart.
 void transpose(const float* from, int64_t stride, int64_t m, int64_t n, float* to, int64_t to_stride);
@@ -53,8 +53,8 @@ inline const T* load_tile(const void* data, c10::ScalarType type, int64_t offset
   return buffer;
 }
 
-// Stores a tile to memory that holds other elements than Ts, or past the caches.
-void store_tile(const float* from, int64_t n, c10::ScalarType type, void* to, bool streamed);
-void store_tile(const double* from, int64_t n, c10::ScalarType type, void* to, bool streamed);
+// Stores a tile.
+void store_tile(const float* from, int64_t n, c10::ScalarType type, void* to);
+void store_tile(const double* from, int64_t n, c10::ScalarType type, void* to);
 
 }  // namespace torchnotes
