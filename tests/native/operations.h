@@ -1,10 +1,10 @@
-// Operations for testing the row drivers on every device.
+// Operations for testing the traversals of rows and columns on every device.
 #pragma once
 
 #include <limits>
 
-#include "../../csrc/formulas/portable.h"
-#include "../../csrc/row_shape.h"
+#include "formulas/portable.h"
+#include "loops/row_shape.h"
 
 namespace torchnotes {
 
@@ -27,6 +27,22 @@ struct MaxSum {
   }
   // Avoids infinity - infinity.
   C10_HOST_DEVICE T scaled(T m) const { return where(greatest < m, sum * exp_nonpositive(greatest - m), sum); }
+};
+
+template <class T>
+struct Greatest {
+  T value = MaxSum<T>().greatest;
+
+  C10_HOST_DEVICE void add(T x) { value = max_or_nan(value, x); }
+  C10_HOST_DEVICE void merge(Greatest other) { add(other.value); }
+};
+
+template <class T>
+struct MaxSumGivenMax : MaxSum<T> {
+  C10_HOST_DEVICE void add(T x) {
+    this->sum = this->sum + where(x < this->greatest, exp_nonpositive(x - this->greatest), T(1));
+  }
+  C10_HOST_DEVICE void merge(MaxSumGivenMax other) { this->sum = this->sum + other.sum; }
 };
 
 template <class T>
@@ -60,8 +76,68 @@ struct Projection {
 };
 
 template <class T>
+struct FewTerms {
+  T sum;
+  C10_HOST_DEVICE void add(T x) { sum = sum + x; }
+};
+
+// A sum in double precision.
+template <class T>
+struct WideSum {
+  using Number = double;
+  Wide<T> sum;
+
+  C10_HOST_DEVICE void add(T x) { sum = sum + widen(x); }
+  C10_HOST_DEVICE void merge(const WideSum& other) { sum = sum + other.sum; }
+  C10_HOST_DEVICE void merge(const FewTerms<T>& few) { add(few.sum); }
+  template <class Scalar>
+  C10_HOST_DEVICE void merge_lanes(WideSum<Scalar>& result) const {
+    result.sum = result.sum + sum_of_lanes(sum);
+  }
+};
+
+template <class T>
 struct Mean {
   T value;
+};
+
+struct AddMaxSum {
+  template <class T>
+  C10_HOST_DEVICE MaxSum<T> start(int64_t) const {
+    return {};
+  }
+  template <class State, class T>
+  C10_HOST_DEVICE void add(State& state, T x) const {
+    state.add(x);
+  }
+};
+
+struct AddMaxSumAfterPrescan : AddMaxSum {
+  using AddMaxSum::start;
+
+  template <class T>
+  Greatest<T> prescan() const {
+    return {};
+  }
+  template <class T>
+  void scan(Greatest<T>& prescan, T x) const {
+    prescan.add(x);
+  }
+  template <class T, class Scalar>
+  MaxSumGivenMax<T> start(int64_t, Greatest<Scalar> greatest) const {
+    return {{T(greatest.value), T(0)}};
+  }
+};
+
+template <class T, class Add>
+struct WriteMaxSum : Add {
+  T* greatest;
+  T* sum;
+
+  C10_HOST_DEVICE void finish(int64_t row, const MaxSum<T>& all) const {
+    greatest[row] = all.greatest;
+    sum[row] = all.sum;
+  }
 };
 
 // out = e^(x - m) / sum, minus 1 at the target.
@@ -70,47 +146,20 @@ struct SoftmaxOfRow {
   T greatest, sum, at_target;
 };
 
-template <class acc_t, class scalar_t>
-struct SoftmaxLessTarget {
-  RowOperand<const scalar_t> x;
-  RowOperand<scalar_t> out;
+template <class T, class Add>
+struct SoftmaxLessTarget : Add {
+  RowOperand x, out;
   const int64_t* target;
 
-  template <class T>
-  C10_HOST_DEVICE MaxSum<T> start(int64_t) const {
-    return {};
+  C10_HOST_DEVICE SoftmaxOfRow<T> finish(int64_t row, const MaxSum<T>& all) const {
+    return {all.greatest, all.sum, x.read<T>(row, target[row])};
   }
-  template <class T>
-  C10_HOST_DEVICE void add(MaxSum<T>& state, T x) const {
-    state.add(x);
-  }
-  C10_HOST_DEVICE SoftmaxOfRow<acc_t> finish(int64_t row, MaxSum<acc_t> all) const {
-    return {all.greatest, all.sum, static_cast<acc_t>(x.strided_row(row)[target[row] * x.interleaved])};
-  }
-  template <class T, class V>
-  C10_HOST_DEVICE V value(const SoftmaxOfRow<T>& of, V x) const {
+  template <class V>
+  C10_HOST_DEVICE V value(const auto& of, V x) const {
     return exp_nonpositive(x - V(of.greatest)) / V(of.sum);
   }
-  C10_HOST_DEVICE void patch_target(int64_t row, const SoftmaxOfRow<acc_t>& of) const {
-    out.strided_row(row)[target[row] * x.interleaved] = static_cast<scalar_t>(value(of, of.at_target) - acc_t(1));
-  }
-};
-
-template <class acc_t>
-struct WriteMaxSum {
-  acc_t* greatest;
-  acc_t* sum;
-  template <class T>
-  C10_HOST_DEVICE MaxSum<T> start(int64_t) const {
-    return {};
-  }
-  template <class T>
-  C10_HOST_DEVICE void add(MaxSum<T>& state, T x) const {
-    state.add(x);
-  }
-  C10_HOST_DEVICE void finish(int64_t row, MaxSum<acc_t> all) const {
-    greatest[row] = all.greatest;
-    sum[row] = all.sum;
+  C10_HOST_DEVICE void patch_target(int64_t row, const SoftmaxOfRow<T>& of) const {
+    out.write(row, target[row], value(of, of.at_target) - T(1));
   }
 };
 
@@ -120,45 +169,47 @@ struct Centering {
   T mean, scale;
 };
 
-template <class acc_t>
+template <class T>
 struct Center {
-  acc_t* mean;
-  acc_t* variance;
-  const acc_t* scale;
-  template <class T>
-  C10_HOST_DEVICE Moments<T> start(int64_t) const {
+  T* mean;
+  T* variance;
+  const T* scale;
+
+  template <class V>
+  C10_HOST_DEVICE Moments<V> start(int64_t) const {
     return {};
   }
-  template <class T>
-  C10_HOST_DEVICE void add(Moments<T>& state, T x) const {
+  template <class V>
+  C10_HOST_DEVICE void add(Moments<V>& state, V x) const {
     state.add(x);
   }
-  C10_HOST_DEVICE Centering<acc_t> finish(int64_t row, Moments<acc_t> all) const {
+  C10_HOST_DEVICE Centering<T> finish(int64_t row, const Moments<T>& all) const {
     mean[row] = all.mean;
     variance[row] = all.squares / all.count;
     return {all.mean, scale[row]};
   }
-  template <class T, class V>
-  C10_HOST_DEVICE V value(const Centering<T>& of, V x) const {
+  template <class V>
+  C10_HOST_DEVICE V value(const auto& of, V x) const {
     return (x - V(of.mean)) * V(of.scale);
   }
 };
 
-template <class acc_t>
+template <class T>
 struct Project {
-  const acc_t* mean;
-  acc_t* sum;
-  acc_t* along;
-  C10_HOST_DEVICE Mean<acc_t> row_constants(int64_t row) const { return {mean[row]}; }
-  template <class T>
-  C10_HOST_DEVICE Projection<T> start(int64_t) const {
+  const T* mean;
+  T* sum;
+  T* along;
+
+  C10_HOST_DEVICE Mean<T> row_constants(int64_t row) const { return {mean[row]}; }
+  template <class V>
+  C10_HOST_DEVICE Projection<V> start(int64_t) const {
     return {};
   }
-  template <class T, class Constant>
-  C10_HOST_DEVICE void add(Projection<T>& state, const Mean<Constant>& mean, T g, T x) const {
-    state.add(g, x - T(mean.value));
+  template <class V>
+  C10_HOST_DEVICE void add(Projection<V>& state, const auto& mean, V g, V x) const {
+    state.add(g, x - V(mean.value));
   }
-  C10_HOST_DEVICE void finish(int64_t row, Projection<acc_t> all) const {
+  C10_HOST_DEVICE void finish(int64_t row, const Projection<T>& all) const {
     sum[row] = all.sum;
     along[row] = all.along;
   }
@@ -170,13 +221,49 @@ struct Factor {
   T a;
 };
 
-template <class acc_t>
+template <class T>
 struct Scale {
-  const acc_t* a;
-  C10_HOST_DEVICE Factor<acc_t> formula(int64_t row) const { return {a[row]}; }
-  template <class T, class V>
-  C10_HOST_DEVICE V value(const Factor<T>& of, V x, V w) const {
+  static constexpr bool kMixesTypes = true;
+  const T* a;
+
+  C10_HOST_DEVICE Factor<T> formula(int64_t row) const { return {a[row]}; }
+  template <class V>
+  C10_HOST_DEVICE V value(const auto& of, V x, V w) const {
     return V(of.a) * x * w;
+  }
+};
+
+// out = w (u - c v), where u = x - mean and c is the mean of u v w.
+template <class T>
+struct Removal {
+  T mean, c;
+};
+
+template <class T>
+struct Remove {
+  static constexpr bool kMixesTypes = true;
+  const T* mean;
+  double inverse_n;
+
+  C10_HOST_DEVICE Mean<T> row_constants(int64_t row) const { return {mean[row]}; }
+  template <class V>
+  C10_HOST_DEVICE WideSum<V> start(int64_t) const {
+    return {widen(V(0))};
+  }
+  template <class V>
+  FewTerms<V> partial() const {
+    return {V(0)};
+  }
+  template <class V>
+  C10_HOST_DEVICE void add(auto& sum, const auto& mean, V x, V v, V w) const {
+    sum.add((x - V(mean.value)) * v * w);
+  }
+  C10_HOST_DEVICE Removal<T> finish(int64_t row, const WideSum<T>& all) const {
+    return {mean[row], static_cast<T>(all.sum * inverse_n)};
+  }
+  template <class V>
+  C10_HOST_DEVICE V value(const auto& of, V x, V v, V w) const {
+    return w * ((x - V(of.mean)) - V(of.c) * v);
   }
 };
 

@@ -90,7 +90,7 @@ class Columns : RowPass<T> {
   template <class Add>
   std::vector<StateMemory> reduce_by(const Add& add) const {
     const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
-    const int64_t chunks = at::ceil_div(shape.length, chunk);
+    const int64_t chunks = std::max<int64_t>(1, at::ceil_div(shape.length, chunk));  // an empty one gives start()
     std::vector<StateMemory> parts(chunks * columns_);
     const int64_t grain = grain_of(chunk * columns_);
     at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
@@ -178,7 +178,8 @@ class Columns : RowPass<T> {
   void for_widened(int64_t begin, int64_t end, const F& f) const {
     Buffers buffers;
     Panel<T> panel;
-    const int64_t width = std::min(columns_, kWidth), length = std::max<int64_t>(1, (kTile - kWidth) / width);
+    const int64_t width = std::clamp<int64_t>(columns_, 1, kWidth),
+                  length = std::max<int64_t>(1, (kTile - kWidth) / width);
     for (int64_t j = begin; j < end; j += length) {
       panel.length = std::min(length, end - j);
       for (int64_t first = 0; first < columns_; first += width) {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <new>
+#include <type_traits>
 
 #include "loops/cuda/lanes.cuh"
 #include "loops/cuda/launch.cuh"
@@ -43,9 +44,12 @@ __device__ inline void for_chunks(const RowShape& shape, const ColumnChunks& chu
   }
 }
 
-template <class T, class Op, class... In>
+// Stands for the output of a pass that only reduces.
+struct NoOutput {};
+
+template <class T, class Op, class Out, class... In>
 __global__ void __launch_bounds__(kColumnThreads) reduce_chunks_kernel(
-    RowShape shape, ColumnChunks chunks, Op op, StateOf<Op, T>* parts, Typed<In>... in
+    RowShape shape, ColumnChunks chunks, Op op, StateOf<Op, T>* parts, Out out, Typed<In>... in
 ) {
   using State = StateOf<Op, T>;
   __shared__ Uninitialized<State> states[kColumnThreads];
@@ -55,7 +59,13 @@ __global__ void __launch_bounds__(kColumnThreads) reduce_chunks_kernel(
     if (exists) {
       const auto constants = row_constants(op, column);
       for (int64_t j = begin; j < end; j += kColumnWarps) {
-        add_elements(op, state, constants, static_cast<T>(in.at(column, j))...);
+        if constexpr (std::is_same_v<Out, NoOutput>) {
+          add_elements(op, state, constants, static_cast<T>(in.at(column, j))...);
+        } else {
+          const T y = op.value(static_cast<T>(in.at(column, j))...);
+          out.at(column, j) = static_cast<typename Out::Element>(y);
+          op.add(state, y);
+        }
       }
     }
     __syncthreads();  // all threads have read the previous chunk
@@ -126,19 +136,18 @@ struct FormulaIn {
   __device__ Formula operator()(int64_t column) const { return formulas[column]; }
 };
 
-// Reduces the chunks of every column to a State each.
-template <class T, class Op, class... In>
-c10::DataPtr reduce_chunks(
-    c10::Device device, const RowShape& shape, const ColumnChunks& chunks, const Op& op, const In&... inputs
+template <class T, class Op, class Out, class... In>
+void launch_reduction(
+    c10::Device device,
+    const RowShape& shape,
+    const ColumnChunks& chunks,
+    const Op& op,
+    StateOf<Op, T>* parts,
+    const Out& out,
+    const Typed<In>&... in
 ) {
-  c10::DataPtr memory = scratch_for<StateOf<Op, T>>(device, chunks.count * shape.rows);
-  auto* const parts = static_cast<StateOf<Op, T>*>(memory.get());
-  const auto run = [&]<class... E>(const Typed<E>&... in) {
-    const auto kernel = reduce_chunks_kernel<T, Op, E...>;
-    launch(device, chunks.count * groups(shape), kColumnThreads, kernel, shape, chunks, op, parts, in...);
-  };
-  with_types<T, Op>(run, inputs...);
-  return memory;
+  const auto kernel = reduce_chunks_kernel<T, Op, Out, In...>;
+  launch(device, chunks.count * groups(shape), kColumnThreads, kernel, shape, chunks, op, parts, out, in...);
 }
 
 template <class T, class Op, class FormulaOf, class... Operands>
@@ -158,12 +167,30 @@ void map_columns_by(
 }
 
 template <class T, class Op, class... In>
-void reduce_columns(c10::Device device, const RowShape& shape, const Op& op, const In&... in) {
+void reduce_columns(c10::Device device, const RowShape& shape, const Op& op, const In&... inputs) {
   using State = StateOf<Op, T>;
   const ColumnChunks chunks(shape);
-  const c10::DataPtr memory = reduce_chunks<T>(device, shape, chunks, op, in...);
-  const auto* const parts = static_cast<const State*>(memory.get());
-  launch_lanes(device, shape, finish_columns_kernel<State, Op>, chunks, op, parts);
+  const Scratch<State> parts(device, chunks.count * shape.rows);
+  const auto reduce = [&](const auto&... in) {
+    launch_reduction<T>(device, shape, chunks, op, parts.data(), NoOutput(), in...);
+  };
+  with_types<T, Op>(reduce, inputs...);
+  launch_lanes(device, shape, finish_columns_kernel<State, Op>, chunks, op, parts.data());
+}
+
+// Writes op.value(x...) for every element and reduces the values in the same pass.
+template <class T, class Op, class... In>
+void map_and_reduce_columns(
+    c10::Device device, const RowShape& shape, const Op& op, const RowOperand& output, const In&... inputs
+) {
+  using State = StateOf<Op, T>;
+  const ColumnChunks chunks(shape);
+  const Scratch<State> parts(device, chunks.count * shape.rows);
+  const auto reduce = [&](const auto& out, const auto&... in) {
+    launch_reduction<T>(device, shape, chunks, op, parts.data(), out, in...);
+  };
+  with_types<T, Op>(reduce, output, inputs...);
+  launch_lanes(device, shape, finish_columns_kernel<State, Op>, chunks, op, parts.data());
 }
 
 template <class T, class Op, class... In>
@@ -173,17 +200,20 @@ void map_columns(c10::Device device, const RowShape& shape, const Op& op, const 
 
 template <class T, class Op, class... In>
 void transform_columns(
-    c10::Device device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in
+    c10::Device device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... inputs
 ) {
   using State = StateOf<Op, T>;
   using Formula = decltype(op.finish(0, op.template start<T>(0)));
   const ColumnChunks chunks(shape);
-  const c10::DataPtr of_chunks = reduce_chunks<T>(device, shape, chunks, op, in...);
-  const c10::DataPtr of_columns = scratch_for<Formula>(device, shape.rows);
-  const auto* const parts = static_cast<const State*>(of_chunks.get());
-  auto* const formulas = static_cast<Formula*>(of_columns.get());
-  launch_lanes(device, shape, formulas_kernel<State, Formula, Op>, chunks, op, parts, formulas);
-  map_columns_by<T>(device, shape, chunks, op, FormulaIn<Formula>{formulas}, out, in...);
+  const Scratch<State> parts(device, chunks.count * shape.rows);
+  const Scratch<Formula> formulas(device, shape.rows);
+  const auto reduce = [&](const auto&... in) {
+    launch_reduction<T>(device, shape, chunks, op, parts.data(), NoOutput(), in...);
+  };
+  with_types<T, Op>(reduce, inputs...);
+  const auto kernel = formulas_kernel<State, Formula, Op>;
+  launch_lanes(device, shape, kernel, chunks, op, parts.data(), formulas.data());
+  map_columns_by<T>(device, shape, chunks, op, FormulaIn<Formula>{formulas.data()}, out, inputs...);
 }
 
 }  // namespace torchnotes

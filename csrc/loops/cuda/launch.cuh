@@ -33,11 +33,18 @@ void launch(
   C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
-// Uninitialized memory for `count` Ts. Kernels that are launched later may reuse it once it is freed.
+// Uninitialized memory for Ts. Kernels that are launched later may reuse it once it is freed.
 template <class T>
-c10::DataPtr scratch_for(c10::Device device, int64_t count) {
-  const c10::cuda::CUDAGuard guard(device);
-  return c10::cuda::CUDACachingAllocator::get()->allocate(count * sizeof(T));
-}
+class Scratch {
+ public:
+  Scratch(c10::Device device, int64_t count) {
+    const c10::cuda::CUDAGuard guard(device);
+    memory_ = c10::cuda::CUDACachingAllocator::get()->allocate(count * sizeof(T));
+  }
+  T* data() const { return static_cast<T*>(memory_.get()); }
+
+ private:
+  c10::DataPtr memory_;
+};
 
 }  // namespace torchnotes

@@ -14,8 +14,10 @@
 
 namespace torchnotes {
 
-template <class Element>
+template <class E>
 struct Typed : RowOperand {
+  using Element = E;
+
   __device__ Element* elements() const { return static_cast<Element*>(data); }
   // Element j of a row of one segment.
   __device__ Element& at(int64_t row, int64_t j) const { return elements()[first(row) + j * interleaved]; }
@@ -25,6 +27,22 @@ struct Typed : RowOperand {
 template <class Op>
 concept MixesTypes = requires { requires Op::kMixesTypes; };
 
+// Calls f with a zero of an element type that is processed as T.
+template <class T, class F>
+void with_elements(c10::ScalarType type, const F& f) {
+  if constexpr (std::is_same_v<T, double>) {
+    TORCH_INTERNAL_ASSERT(type == c10::ScalarType::Double);
+    f(double());
+  } else if (type == c10::ScalarType::Half) {
+    f(c10::Half());
+  } else if (type == c10::ScalarType::BFloat16) {
+    f(c10::BFloat16());
+  } else {
+    TORCH_INTERNAL_ASSERT(type == c10::ScalarType::Float);
+    f(float());
+  }
+}
+
 template <class Element, class... Operands>
 bool have_type(const Operands&... operands) {
   return ((operands.type == c10::CppTypeToScalarType<Element>::value) && ...);
@@ -33,7 +51,7 @@ bool have_type(const Operands&... operands) {
 // Calls f with the operands, typed: all have the type of the first, except perhaps the last input.
 template <class T, class Op, class F, class... Operands>
 void with_types(const F& f, const RowOperand& first, const Operands&... rest) {
-  const auto call = [&](auto zero) {
+  with_elements<T>(first.type, [&](auto zero) {
     using Element = decltype(zero);
     if (have_type<Element>(rest...)) {
       f(Typed<Element>{first}, Typed<Element>{rest}...);
@@ -48,18 +66,7 @@ void with_types(const F& f, const RowOperand& first, const Operands&... rest) {
     } else {
       TORCH_INTERNAL_ASSERT(false, "unexpected element types");
     }
-  };
-  if constexpr (std::is_same_v<T, double>) {
-    TORCH_INTERNAL_ASSERT(have_type<double>(first));
-    call(double());
-  } else if (have_type<c10::Half>(first)) {
-    call(c10::Half());
-  } else if (have_type<c10::BFloat16>(first)) {
-    call(c10::BFloat16());
-  } else {
-    TORCH_INTERNAL_ASSERT(have_type<float>(first));
-    call(float());
-  }
+  });
 }
 
 }  // namespace torchnotes

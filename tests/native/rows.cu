@@ -1,3 +1,0 @@
-#include "../../csrc/cuda/columns.cuh"
-
-#include "operators.h"
