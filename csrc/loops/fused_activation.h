@@ -76,6 +76,10 @@ void with_activation(int64_t number, double negative_slope, const F& f) {
       return f(ReLU{});
     case number_of<LeakyReLU>():
       return f(LeakyReLU{negative_slope});
+    case number_of<Sigmoid>():
+      return f(Sigmoid{});
+    case number_of<Tanh>():
+      return f(Tanh{});
     default:
       return f(stage_of<T>(number, negative_slope));
   }
