@@ -21,10 +21,9 @@
 //   curvature  (H v)_j = c_j [g k p_j c_j v_j - g (k - 2 z m) d p_j] + g (k p_j - a_j) c'_j v_j
 //   and        dG.v/dg = sum_j (k p_j - a_j) c_j v_j = k d - sum_j a_j c_j v_j,    d = sum_i p_i c_i v_i
 //
-// With a class index, a_t concerns a single element, which is patched when the row is done. The rest of a is an
-// operand, an affine function of q or of w: a_j = slope q_j + shift. sum a_j (lse - u_j) is summed relative to the
-// greatest logit so far, so that large logits do not cancel: with M = sum a_j (of the operand) and S = sum a_j (u_j -
-// m),
+// With a class index, (1 - eps) w_t concerns a single element, which is patched when the row is done. The other terms
+// of a are added up with the row, sum a_j (lse - u_j) relative to the greatest logit so far, so that large logits do
+// not cancel: with M = sum a_j and S = sum a_j (u_j - m),
 //
 //   sum a_j (lse - u_j) = M (lse - m) - S = M ln s - S;      where m rises to h, S <- S - M (h - m)
 //
@@ -38,42 +37,30 @@
 
 namespace torchnotes {
 
-// u and c of the logit x. With t = tanh(x / s), u = s t and c = 1 - t^2. Computing c from u / s would round t twice,
-// and c is small.
-template <bool capped>
+// u, c and c' of a logit x.
+template <class T>
+struct CappedLogit {
+  T u, c, c_slope;
+};
+
+// What is known about the cap where code is compiled.
+enum class Cap { kNone, kUnknown, kSome };
+
+// With t = tanh(x / s), u = s t and c = 1 - t^2. Computing c from u / s would round t twice, and c is small.
+template <Cap known>
 struct Softcap {
-  double cap;
+  double cap;  // 0: none
+
+  C10_HOST_DEVICE bool caps() const { return known == Cap::kUnknown ? cap != 0 : known == Cap::kSome; }
   template <class T>
   C10_HOST_DEVICE T operator()(T x) const {
-    if constexpr (capped) {
-      return T(cap) * bounded(x);
-    } else {
-      return x;
-    }
+    return caps() ? T(cap) * tanh(x / T(cap)) : x;
   }
+  // If there is a cap.
   template <class T>
-  C10_HOST_DEVICE T slope(T x) const {
-    const T t = bounded(x);
-    return fma(T(0) - t, t, T(1));
-  }
-  template <class T>
-  C10_HOST_DEVICE T slope_of_slope(T x) const {
-    return T(-2 / cap) * bounded(x) * slope(x);
-  }
-  // v c
-  template <class T>
-  C10_HOST_DEVICE T times_slope(T x, T v) const {
-    if constexpr (capped) {
-      return v * slope(x);
-    } else {
-      return v;
-    }
-  }
-
- private:
-  template <class T>
-  C10_HOST_DEVICE T bounded(T x) const {
-    return tanh(x / T(cap));
+  C10_HOST_DEVICE CappedLogit<T> with_slopes(T x) const {
+    const T t = tanh(x / T(cap)), c = fma(T(0) - t, t, T(1));
+    return {T(cap) * t, c, T(-2 / cap) * t * c};
   }
 };
 
@@ -159,7 +146,7 @@ C10_HOST_DEVICE inline T total_mass(const Normalizer<T>& row, T m, double z) {
 
 // What the gradient of a row needs.
 template <class T>
-struct CrossEntropyGradient {
+struct GradientOfRow {
   Normalizer<T> scaled;  // scaled so that its softmax is g k p
   T g;
   T x_t;  // the logit at the target, which the gradient may overwrite
@@ -174,9 +161,9 @@ struct CrossEntropyGradient {
   }
 };
 
-// d, and the operand's part of sum a_j c_j v_j.
+// d, and sum a_j c_j v_j without what the class index adds.
 template <class T>
-struct CrossEntropyProjection {
+struct ProjectionOfRow {
   Normalizer<T> row;
   T dot_p, dot_a;
 
@@ -184,19 +171,19 @@ struct CrossEntropyProjection {
     dot_p = fma(row.softmax(u), cv, dot_p);
     dot_a = fma(a, cv, dot_a);
   }
-  C10_HOST_DEVICE void merge(CrossEntropyProjection other) {
+  C10_HOST_DEVICE void merge(ProjectionOfRow other) {
     dot_p = dot_p + other.dot_p;
     dot_a = dot_a + other.dot_a;
   }
   template <class Scalar>
-  C10_HOST_DEVICE void merge_lanes(CrossEntropyProjection<Scalar>& result) const {
+  C10_HOST_DEVICE void merge_lanes(ProjectionOfRow<Scalar>& result) const {
     result.dot_p = sum_of_lanes(dot_p);
     result.dot_a = sum_of_lanes(dot_a);
   }
 };
 
 template <class T>
-struct CrossEntropyCurvature {
+struct CurvatureOfRow {
   T max;
   T of_p, of_d;  // times e^(u - m): g k p and g (k - 2 z m) d p. Products with p <= 1, so that g v does not overflow
   T g, x_t, v_t;

@@ -46,6 +46,9 @@
 //
 //   static constexpr bool kMixesTypes = true
 //
+// An operation with `static constexpr bool kWidened = true` is compiled for Ts only, not for 16-bit numbers, which are
+// widened in a buffer first. It compiles in half the time.
+//
 // The arithmetic is in float for float, bfloat16 and half, in double for double. A State whose members have another
 // type than T declares it: State::Number. The order of additions and merges depends on the shape only, not on the
 // number of threads.
@@ -92,7 +95,9 @@ struct RowOperand {
     return row * row_stride + segment * segment_stride;
   }
   // Of the first element of an interleaved row, whose elements are `interleaved` apart.
-  C10_HOST_DEVICE int64_t first(int64_t row) const { return row / interleaved * row_stride + row % interleaved; }
+  C10_HOST_DEVICE int64_t first(int64_t row) const {
+    return interleaved == 1 ? row * row_stride : row / interleaved * row_stride + row % interleaved;
+  }
 
   // Element j of a row of one segment.
   template <class T>

@@ -344,7 +344,7 @@ def test_kernels_reject_mismatched_arguments():
         (ops.cross_entropy_backward, (g[0], x, target, None, statistics, None, 1), "gradient for every row"),
         (ops.cross_entropy_backward, (g, x, target, None, statistics[:2], scale, 0), "statistics"),
         (ops.cross_entropy_backward, (g, x, target, None, statistics.double(), scale, 0), "statistics"),
-        (ops.cross_entropy_backward, (g.double(), x, target, None, statistics, scale, 0), "scalar type"),
+        (ops.cross_entropy_backward, (g.double(), x, target, None, statistics, scale, 0), "dtype"),
         (ops.cross_entropy_curvature, (x[:2], g, x, target, None, statistics), "size"),
     ):
         with pytest.raises(RuntimeError, match=message):

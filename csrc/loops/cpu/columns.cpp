@@ -64,9 +64,7 @@ class Columns : RowPass<T> {
 
   void map() const {
     std::vector<StateMemory> formulas(columns_);
-    for (int64_t column = 0; column < columns_; ++column) {
-      functions.formula(op, column, formulas[column]);
-    }
+    functions.formula(op, 0, columns_, formulas.data());
     map(std::move(formulas));
   }
 

@@ -251,7 +251,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     StateOf<Op, T> all;
     if constexpr (Prescans<Op>) {
       auto& total = as<StateOf<Op, T>>(memory);
-      with_load<T>(run.type, [&](const auto load) { all = prescanned(op, load, run); });
+      with_load_of_rows<T, Op>(run.type, [&](const auto load) { all = prescanned(op, load, run); });
       if (!step.first) {
         total.merge(all);
         all = total;
@@ -272,7 +272,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       } else {
         sums = as<Sums<StateOf<Op, V>>>(memory);
       }
-      with_load<T>(run.type, [&](const auto load) { add_run(op, load, run, sums); });
+      with_load_of_rows<T, Op>(run.type, [&](const auto load) { add_run(op, load, run, sums); });
       if (!step.last) {
         put(memory, sums);
         return;
@@ -312,7 +312,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     } else {
       sums = as<Sums<State>>(memory);
     }
-    with_load<T>(run.type, [&](const auto load) {
+    with_load_of_rows<T, Op>(run.type, [&](const auto load) {
       const Strides stride = strides(run);
       const auto x = pointers(load, run, stride, 0);
       if constexpr (Stages<Op>) {

@@ -72,7 +72,7 @@ void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const
   at::parallel_for(0, at::ceil_div(operands.n, kTile), grain_of(kTile), [&](int64_t begin, int64_t end) {
     std::array<TileBuffer<T>, 1 + MapOperands::kMaxInputs> buffers;
     StateMemory formula;
-    functions.formula(op, 0, formula);
+    functions.formula(op, 0, 1, &formula);
     VectorMemory vectors;
     functions.pack(&formula, /*same=*/true, &vectors, 0);
     Run<T> run;

@@ -54,6 +54,31 @@ constexpr auto formula_type() {
 template <class Op, class T>
 using FormulaOf = typename decltype(formula_type<Op, T>())::type;
 
+template <class Op>
+concept Widened = Op::kWidened;
+
+// Calls f(load), where `load` loads inputs of rows.
+template <class T, class Op, class F>
+inline void with_load_of_rows(c10::ScalarType type, const F& f) {
+  if constexpr (Widened<Op>) {
+    f(LoadAsIs<T>());
+  } else {
+    with_load<T>(type, f);
+  }
+}
+
+// The same, with a loop for each type of 16 bits.
+template <class T, class Op, class F>
+inline void with_load_by_type(c10::ScalarType type, const F& f) {
+  with_load_of_rows<T, Op>(type, [&](const auto load) {
+    if constexpr (load.kNarrow) {
+      load.half ? f(LoadNarrow{true}) : f(LoadNarrow{false});
+    } else {
+      f(load);
+    }
+  });
+}
+
 // An operation that applies a stage (stage.h) between loading and adding or storing: first_input <- stage(...), where
 // stage_input(constants or formula, x...) is what the stage is applied to.
 template <class Op>

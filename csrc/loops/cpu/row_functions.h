@@ -69,6 +69,7 @@ struct Step {
 
 template <class T>
 struct RowFunctions {
+  bool widened;  // whether the inputs of rows must be Ts
   int64_t most;  // how many elements of a row `reduce` may get at a time
 
   // The first pass over a row, run by run. The last run gives a State or, if it `finishes`, a Formula, also of vectors.
@@ -103,13 +104,13 @@ struct RowFunctions {
   void (*total_columns)(int64_t columns, const void* sums, StateMemory* states);
 
   // The second pass.
-  size_t formula_bytes;                                                           // of vectors
-  void (*formula)(const void* op, int64_t row, StateMemory& formula);             // null if `finish` returns it
-  void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);  // as the i-th of an array
+  size_t formula_bytes;                                                            // of vectors
+  void (*formula)(const void* op, int64_t row, int64_t n, StateMemory* formulas);  // of n rows from `row` on, or null
+  void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);   // as the i-th of an array
   void (*map)(const void* op, const void* formula, const Run<T>& run, const Output& out);
   void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
   void (*map_columns)(const void* op, const void* formulas, const Panel<T>& panel, const Output& out);
-  void (*patch)(const void* op, int64_t row, const StateMemory& formula);  // or null
+  void (*patch)(const void* op, int64_t row, int64_t n, const StateMemory* formulas);  // n rows from `row` on, or null
 };
 
 }  // namespace torchnotes

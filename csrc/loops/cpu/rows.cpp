@@ -64,7 +64,7 @@ class Rows {
   explicit Rows(const RowPass<T>& pass)
       : shape(pass.shape), functions(pass.functions), op(pass.op), in(pass.in), inputs(pass.inputs), out(pass.out) {
     for (int k = 0; k < inputs; ++k) {
-      direct_ = direct_ && in[k].type == in[0].type;
+      direct_ = direct_ && in[k].type == (functions.widened ? kTypeOf<T> : in[0].type);
       bytes_ += element_bytes(in[k].type);
     }
     maps_in_place_ = direct_ && out.type == in[0].type;
@@ -100,7 +100,7 @@ class Rows {
       return;
     }
     map_by(interleaves_segments() || split(), [&](int64_t row, StateMemory& formula, VectorMemory& vectors) {
-      functions.formula(op, row, formula);
+      functions.formula(op, row, 1, &formula);
       functions.pack(&formula, /*same=*/true, &vectors, 0);
     });
   }
@@ -187,7 +187,7 @@ class Rows {
 
   void patch(int64_t row, const StateMemory& formula) const {
     if (functions.patch != nullptr) {
-      functions.patch(op, row, formula);
+      functions.patch(op, row, 1, &formula);
     }
   }
 
@@ -434,37 +434,39 @@ class Rows {
   class Lanes {
    public:
     explicit Lanes(const Rows& rows) : rows_(rows) {
-      in_vectors_ = rows.direct_ && rows.shape.interleaved > 1;
+      bool in_place = rows.direct_;
       for (int k = 0; k < rows.inputs; ++k) {
-        in_vectors_ = in_vectors_ && rows.in[k].interleaved > 1;
+        in_place = in_place && rows.in[k].interleaved > 1;
       }
+      reduced_as_ = in_place ? rows.type_ : kTypeOf<T>;
+      mapped_as_ = rows.out.interleaved > 1 && rows.out.type == reduced_as_ ? reduced_as_ : kTypeOf<T>;
+      broadcast_.fill(-1);
     }
 
     void go_to(int64_t row, int64_t n) {
       row_ = row;
       n_ = n;
-      direct_ = in_vectors_ && n == kSize;
       loaded_ = -1;
     }
 
     void reduce() {
-      for_tiles(direct_, [&](int64_t j) {
+      for_tiles(reduced_as_, /*fits=*/true, [&](int64_t j) {
         const Step step{j == 0, j + run_.n == rows_.shape.length, true};
         rows_.functions.reduce_lanes(rows_.op, row_, n_, run_, step, sums_, formulas_.data(), vectors_);
       });
     }
 
     void find_formulas() {
-      for (int64_t lane = 0; lane < kSize; ++lane) {
-        rows_.functions.formula(rows_.op, row_ + std::min(lane, n_ - 1), formulas_[lane]);
-      }
+      rows_.functions.formula(rows_.op, row_, n_, formulas_.data());
+      std::fill(formulas_.begin() + n_, formulas_.end(), formulas_[0]);
       rows_.functions.pack(formulas_.data(), /*same=*/false, &vectors_, 0);
     }
 
     void map() {
       const RowOperand& out = rows_.out;
-      const bool in_place = direct_ && rows_.maps_in_place_ && out.interleaved > 1;
-      for_tiles(in_place, [&](int64_t j) {
+      const bool in_place = is_in_place(out, mapped_as_);
+      loaded_ = mapped_as_ == reduced_as_ ? loaded_ : -1;
+      for_tiles(mapped_as_, /*fits=*/in_place, [&](int64_t j) {
         if (in_place) {
           void* const y = element_at(out.data, out.type, out.first(row_) + j * out.interleaved);
           rows_.functions.map_lanes(rows_.op, &vectors_, run_, {y, out.interleaved});
@@ -474,33 +476,46 @@ class Rows {
         }
       });
       if (rows_.functions.patch != nullptr) {
-        for (int64_t lane = 0; lane < n_; ++lane) {
-          rows_.functions.patch(rows_.op, row_ + lane, formulas_[lane]);
-        }
+        rows_.functions.patch(rows_.op, row_, n_, formulas_.data());
       }
     }
 
    private:
-    // Calls f(j) with `run_` at the elements from j on, at least once.
+    bool is_in_place(const RowOperand& x, c10::ScalarType type) const {
+      return n_ == kSize && x.interleaved > 1 && x.type == type;
+    }
+
+    static bool is_same(const RowOperand& x, const RowOperand& y) {
+      return x.data == y.data && x.type == y.type && x.row_stride == y.row_stride;
+    }
+
+    // Calls f(j) with `run_` at the elements from j on, at least once. `fits`: whether the output has room for runs of
+    // any length.
     template <class F>
-    void for_tiles(bool direct, const F& f) {
-      const int64_t length = rows_.shape.length, limit = direct ? length : kLaneTile;
-      run_.type = direct ? rows_.type_ : kTypeOf<T>;
+    void for_tiles(c10::ScalarType type, bool fits, const F& f) {
+      run_.type = n_ == kSize ? type : kTypeOf<T>;
+      for (int k = 0; k < rows_.inputs; ++k) {
+        fits = fits && is_in_place(rows_.in[k], run_.type);
+      }
+      const int64_t length = rows_.shape.length, limit = fits ? length : kLaneTile;
       int64_t j = 0;
       do {
         run_.n = std::min(limit, length - j);
         for (int k = 0; k < rows_.inputs; ++k) {
           const RowOperand& x = rows_.in[k];
-          if (direct) {
+          if (k > 0 && is_same(x, rows_.in[k - 1])) {
+            run_.in[k] = run_.in[k - 1];
+          } else if (is_in_place(x, run_.type)) {
             run_.in[k] = {element_at(x.data, x.type, x.first(row_) + j * x.interleaved), x.interleaved};
           } else {
-            if (loaded_ != j) {
+            if (loaded_ != j && broadcast_[k] != j) {
               copy(x, j, k);
+              broadcast_[k] = x.row_stride == 0 ? j : -1;
             }
             run_.in[k] = {buffers_[k], kSize};
           }
         }
-        loaded_ = direct ? -1 : j;
+        loaded_ = j;
         f(j);
         j += run_.n;
       } while (j < length);
@@ -567,8 +582,10 @@ class Rows {
     }
 
     const Rows& rows_;
-    int64_t row_, n_, loaded_;
-    bool in_vectors_, direct_;
+    int64_t row_, n_;
+    int64_t loaded_;                             // the first of the elements that the buffers hold, or -1
+    std::array<int64_t, kMaxInputs> broadcast_;  // the same, of rows that all lanes share
+    c10::ScalarType reduced_as_, mapped_as_;
     LaneRun<T> run_;
     AccumulatorMemory sums_;
     std::array<StateMemory, kSize> formulas_;

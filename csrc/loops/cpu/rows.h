@@ -31,6 +31,7 @@ template <class T, class Op, int inputs, Passes passes, bool columns>
 constexpr RowFunctions<T> functions() {
   using Indices = std::make_index_sequence<inputs>;
   RowFunctions<T> f{};
+  f.widened = Widened<Op>;
   if constexpr (passes != Passes::kSecond) {
     using First = typename FirstPassOf<Op>::type;
     using F = FirstPass<T, First, Indices>;

@@ -24,7 +24,12 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
 
   static const Op& of(const void* op) { return *static_cast<const Op*>(op); }
 
-  static void formula(const void* op, int64_t row, StateMemory& result) { put(result, of(op).formula(row)); }
+  static void formula(const void* op_, int64_t row, int64_t n, StateMemory* formulas) {
+    const Op& op = of(op_);
+    for (int64_t i = 0; i < n; ++i) {
+      put(formulas[i], op.formula(row + i));
+    }
+  }
 
   static void pack(const StateMemory* formulas, bool same, void* all, int64_t i) {
     auto* const to = static_cast<Vectors*>(all) + i;
@@ -80,12 +85,12 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
   }
 
   TORCHNOTES_FLATTEN static void map(const void* op_, const void* formula, const Run<T>& run_, const Output& out_) {
-    const Op& op = of(op_);
+    const Op op = of(op_);  // in registers, like the others: a store may alias them
     const Vectors f = *static_cast<const Vectors*>(formula);
-    const Run<T> run = run_;  // in registers: a store may alias them
+    const Run<T> run = run_;
     const Output out = out_;
     const int64_t n = run.n * kSize + run.tail;
-    with_load<T>(run.type, [&](const auto load) {
+    const auto map_all = [&](const auto load) {
       for (int64_t segment = 0; segment < run.segments; ++segment) {
         auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + segment * out.stride;
         const auto x = pointers(load, run, segment);
@@ -95,7 +100,12 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
           map_contiguous(op, f, load, x, n, y, out.streamed);
         }
       }
-    });
+    };
+    if constexpr (Stages<Op>) {
+      with_load<T>(run.type, map_all);
+    } else {
+      with_load_by_type<T, Op>(run.type, map_all);
+    }
   }
 
   TORCHNOTES_FLATTEN static void map_lanes(
@@ -103,7 +113,7 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
   ) {
     const Op& op = of(op_);
     const Vectors f = *static_cast<const Vectors*>(formula);
-    with_load<T>(run.type, [&](const auto load) {
+    with_load_of_rows<T, Op>(run.type, [&](const auto load) {
       const int64_t n = run.n, jump = out.stride;  // in registers: a store may alias them
       const Strides stride{run.in[I].stride...};
       auto x = pointers(load, run, 0);
@@ -199,8 +209,11 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  static void patch(const void* op, int64_t row, const StateMemory& formula) {
-    of(op).patch_target(row, as<Formula>(formula));
+  static void patch(const void* op_, int64_t row, int64_t n, const StateMemory* formulas) {
+    const Op& op = of(op_);
+    for (int64_t i = 0; i < n; ++i) {
+      op.patch_target(row + i, as<Formula>(formulas[i]));
+    }
   }
 };
 

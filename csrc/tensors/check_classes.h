@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "operands.h"
+#include "tensors/operands.h"
 
 namespace torchnotes {
 
@@ -31,7 +31,7 @@ inline std::vector<int64_t> position_of(int64_t element, at::IntArrayRef shape) 
 }
 
 template <class index_t>
-void check_indices_in_range(const at::Tensor& target, int64_t classes, int64_t ignore_index) {
+void check_range(const at::Tensor& target, int64_t classes, int64_t ignore_index) {
   const at::Tensor dense = target.contiguous();
   const index_t* const index = dense.const_data_ptr<index_t>();
   for (int64_t i = 0; i < dense.numel(); ++i) {
@@ -50,6 +50,19 @@ void check_indices_in_range(const at::Tensor& target, int64_t classes, int64_t i
           "."
       );
     }
+  }
+}
+
+// Call this after check_classes. On other devices than the CPU it would synchronize: an invalid target gives NaN there.
+inline void check_indices_in_range(const at::Tensor& input, const at::Tensor& target, int64_t ignore_index) {
+  if (!target.is_cpu() || has_probabilities(input, target)) {
+    return;
+  }
+  const int64_t classes = input.size(input.dim() > 1);
+  if (target.scalar_type() == at::kLong) {
+    check_range<int64_t>(target, classes, ignore_index);
+  } else {
+    check_range<uint8_t>(target, classes, ignore_index);
   }
 }
 
@@ -95,9 +108,15 @@ inline void check_classes(
     const at::Tensor& target,
     const std::optional<at::Tensor>& weight,
     int64_t ignore_index,
-    double label_smoothing,
-    bool sharded  // the input is a shard, so a target may be in another one
+    double label_smoothing
 ) {
+  const at::ScalarType type = input.scalar_type();
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
+      "\"torchnotes::cross_entropy\" not implemented for '",
+      type,
+      "'"
+  );
   TORCH_CHECK(
       !has_probabilities(input, target) || at::isFloatingType(target.scalar_type()),
       "Expected floating point type for target with class probabilities, got ",
@@ -133,17 +152,7 @@ inline void check_classes(
     );
     check_same_device(input, *weight);
   }
-  if (probabilities) {
-    TORCH_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");
-    return;
-  }
-  if (target.is_cpu() && !sharded) {  // on other devices this would synchronize; an invalid target gives NaN there
-    if (target.scalar_type() == at::kLong) {
-      check_indices_in_range<int64_t>(target, classes, ignore_index);
-    } else {
-      check_indices_in_range<uint8_t>(target, classes, ignore_index);
-    }
-  }
+  TORCH_CHECK(!probabilities || ignore_index < 0, "ignore_index is not supported for floating point target");
 }
 
 }  // namespace torchnotes

@@ -1,3 +1,0 @@
-#include "rows.h"
-
-#include "../operators/cross_entropy.h"

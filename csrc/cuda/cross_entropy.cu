@@ -1,3 +1,0 @@
-#include "rows.cuh"
-
-#include "../operators/cross_entropy.h"
