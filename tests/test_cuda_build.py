@@ -35,5 +35,5 @@ def test_every_kernel_compiles():
     build = Build("cuda")
     for source in SETUP["cuda_sources"](ROOT / "build/cuda/sources"):
         build.compile(command, source)
-    build.compile([*command, "-xcu", "-DNAMESPACE=rows_cuda"], ROOT / "tests/native/rows.cpp")
+    build.compile([*command, "-x=cu", "-DNAMESPACE=rows_cuda"], ROOT / "tests/native/rows.cpp")
     build.run()
