@@ -13,6 +13,7 @@ from sphinx.util.inspect import signature, stringify_signature
 
 import torchnotes
 from docs.measurements import MEASURED
+from torchnotes.ops.activations import ACTIVATIONS
 
 project = "torchnotes"
 release = torchnotes.__version__
@@ -36,7 +37,10 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # the documents are also read outside of the site
 smartquotes_action = "D"  # only dashes: quotes occur in code, too
 
-autosummary_context = {"measured": MEASURED}
+autosummary_context = {
+    "measured": MEASURED,
+    "activations": {f"functional.{name}": [f"nn.{info.module}"] for name, info in ACTIVATIONS.items()},
+}
 add_module_names = False
 add_function_parentheses = False
 autodoc_inherit_docstrings = False

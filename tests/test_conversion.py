@@ -62,7 +62,7 @@ def convolutional() -> nn.Module:
     )
 
 
-ACTIVATIONS = [getattr(nn, info.module) for info in activations.ACTIVATIONS.values() if info.backward]
+ACTIVATIONS = [getattr(nn, info.module) for info in activations.ACTIVATIONS.values() if info.of_output]
 
 
 def dense() -> nn.Module:
@@ -404,6 +404,22 @@ def test_leaky_relu_whose_output_is_overwritten(before):
         report, fused = compare(model, torch.randn(4, 3, dtype=torch.float64)), type(before) is nn.BatchNorm1d
         assert bool(report.fused) == fused
         assert bool([why for why in report.kept.values() if "overwrite" in why]) == (not fused)
+
+
+def test_softplus_is_fused_only_if_that_is_safe():
+    """Layers end with a softplus of beta 1 and threshold 20 only, and save its output. torch's saves its input."""
+    x = torch.randn(4, 3, dtype=torch.float64)
+    for act, fused in ((nn.Softplus(), 1), (nn.Softplus(2), 0), (nn.Softplus(1, 0.3), 0)):
+        for before in (layer(), nn.BatchNorm1d(3)):
+            model = module("return self.act(self.lin(x)) * 3", lin=copy.deepcopy(before), act=act)
+            assert len(compare(model, x).fused) == fused
+    assert not compare(module("return self.act(self.lin(x)).mul_(3)", lin=layer(), act=nn.Softplus()), x).fused
+    for before in (layer(), nn.BatchNorm1d(3)):
+        model = nn.Sequential(before, nn.Softplus(), layer()).double()
+        ours = copy.deepcopy(model)
+        assert convert(ours).fused
+        model[1].beta = ours[1].beta = 2
+        assert_same(ours, model, x)
 
 
 class Encoder(nn.Module):

@@ -4,6 +4,7 @@ from .ops import _scripted as _scripted
 from .ops.activations.leaky_relu import leaky_relu as leaky_relu
 from .ops.activations.relu import relu as relu
 from .ops.activations.sigmoid import sigmoid as sigmoid
+from .ops.activations.softplus import softplus as softplus
 from .ops.activations.tanh import tanh as tanh
 from .ops.binary_cross_entropy_with_logits import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from .ops.cross_entropy.cross_entropy import cross_entropy as cross_entropy

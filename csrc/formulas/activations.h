@@ -1,9 +1,10 @@
 // The table of activations y = f(z). Each has a header of its own, with
 //
-//   forward(z)             = f(z)
-//   backward(g, r)         = g f'(z), where r is the tensor that is saved: y or, if kSavesInput, z
-//   curvature(v, g, r)     = v times the derivative of backward by r; absent if it is 0
-//   backward_of_output(g, y)      optional: g f'(z) for operations that end with f and save y
+//   forward(z) = f(z)
+//   backward(g, r) = g p(r)           p(r) = f'(z), where r is the tensor that is saved: y or, if kSavesInput, z
+//   curvature(v, g, r) = v g p'(r)    absent if it is 0
+//
+// If it saves its input, `backward_of_output` computes g f'(z) from g and y, for operations that end with f and save y.
 //
 // Its members are the options, all of them doubles. A rectifier (kRectifies) has a backward that needs only the sign of
 // r, which is that of both y and z.

@@ -9,6 +9,8 @@
 //   backward(g, z)     = g p(z),      p  = s(b z)
 //   curvature(v, g, z) = v (g p'(z)), p' = b s (1 - s)
 //
+// With e = e^-|b z|, which does not overflow, s is e / (1 + e) or 1 / (1 + e), and s (1 - s) = e / (1 + e)^2.
+//
 // Where an operation that ends with a softplus has only its output y, f' = 1 - e^(-b y) = 2u / (1 + u) with
 // u = tanh(b y / 2), which does not cancel for small y.
 #pragma once
@@ -29,13 +31,13 @@ struct Softplus {
   }
   template <class T>
   C10_HOST_DEVICE T backward(T g, T z) const {
-    const T x = z * T(beta);
-    return where(x > T(threshold), g, g * logistic(x));
+    const T x = z * T(beta), e = exp_nonpositive(T(0) - abs(x)), s = where(x < T(0), e, T(1)) / (T(1) + e);
+    return where(x > T(threshold), g, g * s);
   }
   template <class T>
   C10_HOST_DEVICE T curvature(T v, T g, T z) const {
-    const T x = z * T(beta), s = logistic(x);
-    return where(x > T(threshold), T(0), v * (g * (T(beta) * (s * logistic(T(0) - x)))));
+    const T x = z * T(beta), e = exp_nonpositive(T(0) - abs(x)), s = T(1) / (T(1) + e);
+    return where(x > T(threshold), T(0), v * (g * (T(beta) * (s * (s * e)))));
   }
   template <class T>
   C10_HOST_DEVICE T backward_of_output(T g, T y) const {

@@ -15,7 +15,7 @@ from ..ops.activations import ACTIVATIONS
 from ..tracing.trace import hooked
 from ..tracing.uses import OVERWRITTEN, Place, Uses
 from ..tracing.writes import writes_in_place
-from ._converted import CLASSES, NAMES, Owner, Part, Shortcut, kind_of, owning
+from ._converted import CLASSES, NAMES, Owner, Part, Shortcut, is_fusible, kind_of, owning
 
 _OURS: dict[type[Module], type[Module]] = {
     theirs: ours
@@ -32,9 +32,10 @@ _NORMS = _and_changed(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBat
 _LINEAR = _and_changed(nn.Linear)
 _LAYERS = (*_NORMS, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, *_LINEAR)
 _BEFORE_NORMS = (*_LINEAR, *(getattr(torch.nn, f"Conv{kind}{n}d") for kind in ("", "Transpose") for n in (1, 2, 3)))
-_ACTIVATIONS = _and_changed(*(getattr(nn, info.module) for info in ACTIVATIONS.values() if info.backward))
+_ACTIVATIONS = _and_changed(*(getattr(nn, info.module) for info in ACTIVATIONS.values() if info.of_output))
 _FOREIGN = "torchnotes has no counterpart"
 _LAZY = "not initialized yet"
+_OVERWRITABLE = tuple(getattr(nn, info.module) for info in ACTIVATIONS.values() if info.overwritable)
 _SAVES_OUTPUT = tuple(getattr(nn, info.module) for info in ACTIVATIONS.values() if info.of_saved_input)
 _SAVES_MORE = (*_SAVES_OUTPUT, nn.CrossEntropyLoss)  # than torch's modules: the result, the logits
 _BEFORE = (
@@ -95,8 +96,7 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
 
     Args:
         model: The model.
-        fuse: Lets batch normalizations and Linear layers compute the ReLU, LeakyReLU, Sigmoid or Tanh that follows
-            them.
+        fuse: Lets batch normalizations and Linear layers compute the elementwise activation that follows them.
         inplace: Lets batch normalizations overwrite the result of the convolution or Linear before them, if nothing
             else uses it or overwrites theirs, and if that saves memory: without an activation or with a LeakyReLU. It
             is no faster up to 16 MB, and second derivatives raise an error.
@@ -247,11 +247,11 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
             report.unfused[name] = f"does not trace ({error})"
     for layer, activation in uses.pairs(_LAYERS, _ACTIVATIONS):
         fused = any(shortcut.activation for owner in names for shortcut in _shortcuts_of(layer, owner))
-        if layer.activation is not None or fused:
+        if layer.activation is not None or fused or not is_fusible(activation):
             continue
         why = _LAZY if isinstance(layer, LazyModuleMixin) else uses.why_apart(layer, activation)
         if why is None:
-            saves_output = isinstance(layer, nn.Linear) and _saves_output(activation)
+            saves_output = isinstance(layer, nn.Linear) and _saves_output(activation, _OVERWRITABLE)
             place = _place(uses, layer, activation, result_of=activation if saves_output else None)
             if isinstance(place, str):
                 why = place
@@ -262,9 +262,9 @@ def _fuse(uses: Uses, names: dict[Module, str], report: Report) -> None:
             report.unfused[names[layer]] = why
 
 
-def _saves_output(module: Module) -> bool:
-    """Whether our module saves its output, unlike torch's."""
-    return isinstance(module, _SAVES_OUTPUT) and not getattr(module, "inplace", False)
+def _saves_output(module: Module, classes: tuple[type[Module], ...] = _SAVES_OUTPUT) -> bool:
+    """Whether our module, or a layer that ends with it (`_OVERWRITABLE`), saves its output, unlike torch's."""
+    return isinstance(module, classes) and not getattr(module, "inplace", False)
 
 
 def _save_less(module: Module, model: Module, uses: Uses, names: dict[Module, str], report: Report) -> None:

@@ -222,7 +222,7 @@ def _activation(forward: Callable[..., Tensor], info: ActivationInfo) -> Callabl
 def _linear(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def converted(self: Any, input: Tensor) -> Tensor:
         role = _role(self)
-        if role is None or role[0] is None or self.activation is not None:
+        if role is None or role[0] is None or self.activation is not None or not is_fusible(role[0]):
             return forward(self, input)
         after = role[0]
         y = F.linear(input, self.weight, self.bias, activation=NAMES[type(after)], negative_slope=_slope(after))
@@ -236,7 +236,7 @@ def _normalization(normalize: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def converted(self: Any, *args: Any) -> Tensor:
         *of_batch, activation, slope, inplace = args
         role = _role(self)
-        if role is None or (role[0] is not None and activation is not None):
+        if role is None or (role[0] is not None and (activation is not None or not is_fusible(role[0]))):
             return normalize(self, *args)
         after = role[0]
         if after is not None:
@@ -256,6 +256,12 @@ def _cross_entropy(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return forward(self, input, target)
 
     return converted
+
+
+def is_fusible(activation: Module) -> bool:
+    """Whether layers can end with this activation: some of its options are fixed."""
+    fixed = ACTIVATIONS[NAMES[CLASSES.get(type(activation), type(activation))]].fixed
+    return all(getattr(activation, name) == value for name, value in fixed.items())
 
 
 def _slope(activation: Module) -> float:

@@ -6,6 +6,7 @@ from .activation import LogSoftmax as LogSoftmax
 from .activation import ReLU as ReLU
 from .activation import Sigmoid as Sigmoid
 from .activation import Softmax as Softmax
+from .activation import Softplus as Softplus
 from .activation import Tanh as Tanh
 from .dropout import Dropout as Dropout
 from .dropout import GaussianDropout as GaussianDropout

@@ -61,6 +61,22 @@ class LeakyReLU(torch.nn.LeakyReLU):
         return F.leaky_relu(input, self.negative_slope, self.inplace)
 
 
+class Softplus(torch.nn.Softplus):
+    """Applies :func:`~torchnotes.functional.softplus` to each element, like :class:`torch.nn.Softplus`.
+
+    Args:
+        beta: The sharpness b.
+        threshold: Where b x is larger than this, the result is x.
+
+    Example:
+        >>> nn.Softplus()(torch.tensor([-2.0, 0.0, 2.0]))
+        tensor([0.1269, 0.6931, 2.1269])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softplus(input, self.beta, self.threshold)
+
+
 class Softmax(torch.nn.Softmax):
     """Applies :func:`~torchnotes.functional.softmax` along a dimension, like :class:`torch.nn.Softmax`.
 

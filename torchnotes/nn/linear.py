@@ -16,7 +16,7 @@ class Linear(torch.nn.Linear):
 
     Args:
         in_features, out_features, bias, device, dtype: As in :class:`torch.nn.Linear`.
-        activation: The function f, one of None, "relu", "leaky_relu", "sigmoid" and "tanh".
+        activation: The name of f, an elementwise activation such as "relu", or None.
         negative_slope: The slope of "leaky_relu".
         init: "torch" initializes like :class:`torch.nn.Linear`. A scheme of ``torchnotes.init``, such as "glorot"
             (uniform), "he" or "lecun" (normal), fills the weight, with a bias of 0.

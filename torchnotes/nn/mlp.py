@@ -21,7 +21,7 @@ class MLP(torch.nn.Sequential):
 
     Args:
         sizes: The sizes of the layers, starting with that of the input.
-        activation: None, "relu", "leaky_relu", "sigmoid" or "tanh".
+        activation: The name of an elementwise activation, such as "relu", or None.
         negative_slope: The slope of "leaky_relu".
         batch_norm: Whether to normalize the hidden layers.
         dropout, gaussian_dropout: The rates; 0 adds no layer.

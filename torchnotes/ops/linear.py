@@ -217,7 +217,7 @@ def linear(
         input: The tensor x.
         weight: The matrix W.
         bias: The vector b.
-        activation: None, "relu", "leaky_relu", "sigmoid" or "tanh".
+        activation: The name of an elementwise activation, such as "relu", or None.
         negative_slope: The slope of "leaky_relu".
         out: A tensor to write the result to; not differentiable.
 

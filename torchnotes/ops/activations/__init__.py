@@ -1,7 +1,8 @@
 """The table of activations, and what other operations need in order to end with one."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,10 +10,10 @@ from torch import relu as torch_relu
 from torch import sigmoid as torch_sigmoid
 from torch import tanh as torch_tanh
 
-from ._activation import Slope
 from .leaky_relu import LeakyReLUBackward, leaky_relu, leaky_relu_of_saved_input
 from .relu import ReLUBackward, relu
 from .sigmoid import SigmoidBackward, sigmoid
+from .softplus import SoftplusOfOutput, softplus
 from .tanh import TanhBackward, tanh
 
 
@@ -22,12 +23,14 @@ class ActivationInfo(NamedTuple):
     module: str  # its class in torch.nn and in torchnotes.nn
     function: Callable[..., Tensor]
     builtin: Callable[..., Tensor]  # torch's own
-    backward: type[Slope] | None = None  # None if csrc/activations.h lacks it: nothing is then fused with it
+    of_output: Any = None  # a Slope whose saved tensor is the output, for operations that end with it; None: none can
     takes_slope: bool = False  # whether its argument after the input is negative_slope
-    of_saved_input: Callable[..., Tensor] | None = None  # saves its input, where torch's does and ours does not
+    fixed: Mapping[str, float] = MappingProxyType({})  # the other options of operations that end with it
+    overwritable: bool = False  # whether torch's saves its input, so that its result may be overwritten
+    of_saved_input: Callable[..., Tensor] | None = None  # saves its input like torch's, if `function` does not
 
 
-ACTIVATIONS = {  # csrc/activations.h numbers them in this order, from 1
+ACTIVATIONS = {  # csrc/formulas/activations.h numbers them in this order, from 1
     "relu": ActivationInfo("ReLU", relu, torch_relu, ReLUBackward),
     "leaky_relu": ActivationInfo(
         "LeakyReLU",
@@ -35,10 +38,19 @@ ACTIVATIONS = {  # csrc/activations.h numbers them in this order, from 1
         torch.nn.functional.leaky_relu,
         LeakyReLUBackward,
         takes_slope=True,
+        overwritable=True,
         of_saved_input=leaky_relu_of_saved_input,
     ),
     "sigmoid": ActivationInfo("Sigmoid", sigmoid, torch_sigmoid, SigmoidBackward),
     "tanh": ActivationInfo("Tanh", tanh, torch_tanh, TanhBackward),
+    "softplus": ActivationInfo(
+        "Softplus",
+        softplus,
+        torch.nn.functional.softplus,
+        SoftplusOfOutput,
+        fixed={"beta": 1, "threshold": 20},
+        overwritable=True,
+    ),
 }
 
 
@@ -61,9 +73,9 @@ def _ending(info: ActivationInfo) -> Ending:
         return function if info.takes_slope else lambda *arguments: function(*arguments[:-1])
 
     ours, plain = with_slope(info.function), with_slope(info.builtin)
-    if info.backward is None:
+    if info.of_output is None:
         return Ending(ours, plain)
-    return Ending(ours, plain, with_slope(info.backward.apply), info.backward.curved)
+    return Ending(ours, plain, with_slope(info.of_output.apply), info.of_output.curved)
 
 
 _IDENTITY = Ending(lambda z, a: z, lambda z, a: z, lambda g, y, a: g)

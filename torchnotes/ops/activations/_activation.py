@@ -4,9 +4,9 @@
     Slope        B(g, r) = g p(r)        backward      d/dg = p(r),   d/dr = g p'(r)
     Curvature    C(v, g, r) = v g p'(r)  its own       d/dv = g p'(r), d/dg = v p'(r), d/dr = v g p''
 
-For sigmoid and tanh p is a parabola with p'' = -2 and r = y, so the three are closed under differentiation, and every
-order is right. For relu and leaky_relu p is a step and p' = 0; like torch's, those derivatives are zeros instead of
-missing. Numbers after the tensors (a negative slope) are passed through and have no derivative.
+p'' (`Curvature.third`) is written in torch's operations, which torch differentiates, so every order is right. For
+sigmoid and tanh p is a parabola with p'' = -2 and r = y. For relu and leaky_relu p is a step and p' = 0; like torch's,
+those derivatives are zeros instead of missing. Numbers after the tensors (a negative slope) have no derivative.
 """
 
 from collections.abc import Callable
@@ -43,17 +43,24 @@ class _Native(Elementwise):
 
 
 class Curvature(_Native):
-    """C(v, g, y) = v g p'(y), linear in v and in g, with p'' = -2."""
+    """C(v, g, r) = v g p'(r), linear in v and in g."""
+
+    @staticmethod
+    def third(r: Tensor, *numbers: Any) -> Any:
+        """p''(r)"""
+        return -2
 
     @classmethod
     def backward(cls, ctx: Any, w: Tensor) -> tuple:
-        v, g, y = ctx.saved_tensors
-        return cls.apply(w, g, y), cls.apply(v, w, y), -2 * w * v * g
+        v, g, r = ctx.saved_tensors
+        n = ctx.numbers
+        return cls.apply(w, g, r, *n), cls.apply(v, w, r, *n), w * v * g * cls.third(r, *n), *(None,) * len(n)
 
     @classmethod
-    def tangent(cls, ctx: Any, v_t: Tensor, g_t: Tensor, y_t: Tensor) -> Tensor:
-        v, g, y = ctx.saved_tensors
-        return cls.apply(v_t, g, y) + cls.apply(v, g_t, y) - 2 * v * g * y_t
+    def tangent(cls, ctx: Any, v_t: Tensor, g_t: Tensor, r_t: Tensor, *numbers_t: None) -> Tensor:
+        v, g, r = ctx.saved_tensors
+        n = ctx.numbers
+        return cls.apply(v_t, g, r, *n) + cls.apply(v, g_t, r, *n) + v * g * cls.third(r, *n) * r_t
 
 
 class Slope(_Native):
@@ -67,21 +74,21 @@ class Slope(_Native):
         ctx.save_for_backward(g if cls.curvature else None, r)
 
     @classmethod
-    def curved(cls, v: Tensor, g: Tensor, r: Tensor) -> Tensor:
+    def curved(cls, v: Tensor, g: Tensor, r: Tensor, *numbers: float) -> Tensor:
         """v g p'(r)"""
-        return cls.curvature.apply(v, g, r) if cls.curvature else torch.zeros_like(v)
+        return cls.curvature.apply(v, g, r, *numbers) if cls.curvature else torch.zeros_like(v)
 
     @classmethod
     def backward(cls, ctx: Any, v: Tensor) -> tuple:
         g, r = ctx.saved_tensors
         d_g = cls.apply(v, r, *ctx.numbers) if ctx.needs_input_grad[0] else None
-        d_r = cls.curved(v, g, r) if ctx.needs_input_grad[1] else None
+        d_r = cls.curved(v, g, r, *ctx.numbers) if ctx.needs_input_grad[1] else None
         return d_g, d_r, *(None,) * len(ctx.numbers)
 
     @classmethod
     def tangent(cls, ctx: Any, g_t: Tensor, r_t: Tensor, *numbers_t: None) -> Tensor:
         g, r = ctx.saved_tensors
-        return cls.apply(g_t, r, *ctx.numbers) + cls.curved(r_t, g, r)
+        return cls.apply(g_t, r, *ctx.numbers) + cls.curved(r_t, g, r, *ctx.numbers)
 
 
 class Activation(_Native):

@@ -384,7 +384,7 @@ def batch_norm(
         training: Whether to use the statistics of the batch.
         momentum: The share of the batch in the running statistics.
         eps: Added to the variance.
-        activation: None, "relu", "leaky_relu", "sigmoid" or "tanh", computed in the same pass.
+        activation: The name of an elementwise activation, such as "relu", or None, computed in the same pass.
         negative_slope: The slope of "leaky_relu".
         inplace: Whether to overwrite ``input``, which must be an intermediate result. Only the output is saved then,
             and the input of those channels that cannot be recovered from it, because the weight is small compared to

@@ -38,6 +38,11 @@ def _leaky(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -
     return torch.where(input > 0, input, negative_slope * input)
 
 
+def _softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    z = beta * input
+    return torch.where(z > threshold, input, torch.logaddexp(z, torch.zeros_like(z)) / beta)
+
+
 def _tanh(input: Tensor) -> Tensor:
     size = input.abs()
     return torch.sign(input) * -torch.expm1(-2 * size) / (1 + torch.exp(-2 * size))
@@ -77,5 +82,14 @@ ACTIVATIONS = {
         opinfo="nn.functional.leaky_relu",
         smooth=away_from_zero,
         **{**_ELEMENTWISE, "saves": ("input", "output"), "many": (20_000,)},
+    ),
+    "softplus": Operation(
+        F.softplus,
+        _softplus,
+        options=({}, {"beta": 2, "threshold": 2.5}, {"beta": 0.25}),  # b x is exact; the error of others is mostly its
+        more_options=({"beta": 3}, {"beta": -1.5}, {"beta": True, "threshold": True}),
+        builtin=torch_F.softplus,
+        opinfo="nn.functional.softplus",
+        **{**_ELEMENTWISE, "saves": ("input",)},
     ),
 }

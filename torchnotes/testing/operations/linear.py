@@ -21,8 +21,8 @@ def activated(z: Tensor, activation: str | None = None, negative_slope: float = 
     """torch's activations by name."""
     if activation is None:
         return z
-    function = getattr(torch_F, activation)
-    return function(z, negative_slope) if ACTIVATIONS[activation].takes_slope else function(z)
+    info = ACTIVATIONS[activation]
+    return info.builtin(z, negative_slope) if info.takes_slope else info.builtin(z)
 
 
 def _outputs(shape: Shape) -> int:
