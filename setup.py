@@ -229,9 +229,9 @@ def core_objects(ninja: Ninja, command: list[str], cuda: bool) -> list[Path]:
     if cuda:
         command.append("-DTORCHNOTES_WITH_CUDA")
     # One source includes all that know Python, because each would parse torch's headers for 7 to 10 seconds.
-    python = sources("differentiable.cpp", "gather.cpp", "python.cpp", "python/*.cpp")
+    python = sources("python/*.cpp")
     one = write_includes(generated / "python.cpp", (path.relative_to(CSRC) for path in python))
-    others = sources("schemas.cpp", "ops/*.cpp", "tensors/*.cpp")
+    others = sources("*.cpp", "ops/*.cpp", "tensors/*.cpp")
     header = ninja.precompile(command, OPERATIONS_HEADERS, "_C")
     return [ninja.compile(command, one, "_C"), *(ninja.compile(command, source, "_C", header) for source in others)]
 

@@ -1,4 +1,4 @@
-// All native operators of torchnotes, one line each. Their kernels are in operators/X.h, the fake kernels in
+// All native operators of torchnotes, one line each. They are implemented in ops/, the fake kernels are in
 // torchnotes/ops/X.py.
 #include <torch/library.h>
 
@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "written.h"
+#include "tensors/written.h"
 
 namespace torchnotes {
 namespace {
@@ -49,7 +49,7 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "Tensor means, int activation, float negative_slope, bool center_only, bool from_output=False) -> Tensor",
     "linear(Tensor input, Tensor weight, Tensor? bias, int activation, float negative_slope) -> (Tensor output)",
     "linear_backward(Tensor grad, Tensor? input, Tensor? weight, Tensor? output, int activation, "
-    "float negative_slope, bool[3] wanted) -> (Tensor, Tensor, Tensor)",
+    "float negative_slope, bool[3] output_mask) -> (Tensor, Tensor, Tensor)",
     "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "
     "float label_smoothing, float z_loss, float logit_softcap, bool zero_if_empty, int classes_of_all=0) "
     "-> (Tensor loss, Tensor statistics, Tensor scale)",
@@ -62,27 +62,27 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "cross_entropy_curvature(Tensor tangent, Tensor grad, Tensor input, Tensor target, Tensor? weight, "
     "Tensor statistics, int ignore_index, float label_smoothing, float z_loss, float logit_softcap) "
     "-> (Tensor, Tensor)",
-    "dropout(Tensor input, Tensor key, float p, int[]? place=None) -> (Tensor output)",
-    "dropout_(Tensor(a!) input, Tensor key, float p, int[]? place=None) -> ()",
-    "gaussian_dropout(Tensor input, Tensor key, float mean, float sigma, int[]? place=None) -> (Tensor output)",
-    "gaussian_dropout_(Tensor(a!) input, Tensor key, float mean, float sigma, int[]? place=None) -> ()",
-    "uniform_(Tensor(a!) self, Tensor key, float a, float b, int[]? place=None) -> ()",
-    "normal_(Tensor(a!) self, Tensor key, float mean, float std, int[]? place=None) -> ()",
-    "trunc_normal_(Tensor(a!) self, Tensor key, float mean, float std, float a, float b, int[]? place=None) -> ()",
+    "dropout(Tensor input, Tensor key, float p, int[]? shard=None) -> (Tensor output)",
+    "dropout_(Tensor(a!) input, Tensor key, float p, int[]? shard=None) -> ()",
+    "gaussian_dropout(Tensor input, Tensor key, float mean, float sigma, int[]? shard=None) -> (Tensor output)",
+    "gaussian_dropout_(Tensor(a!) input, Tensor key, float mean, float sigma, int[]? shard=None) -> ()",
+    "uniform_(Tensor(a!) self, Tensor key, float a, float b, int[]? shard=None) -> ()",
+    "normal_(Tensor(a!) self, Tensor key, float mean, float std, int[]? shard=None) -> ()",
+    "trunc_normal_(Tensor(a!) self, Tensor key, float mean, float std, float a, float b, int[]? shard=None) -> ()",
     "sgd_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] momentum_buffers, Tensor(d!)[] compensations, "
     "Tensor(e!)[] steps, float lr, float momentum, float dampening, float weight_decay, bool nesterov, bool first, "
     "bool maximize, int? stream=None, Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, "
-    "Tensor? grad_scale=None, Tensor? found_inf=None, int[] places=[]) -> ()",
+    "Tensor? grad_scale=None, Tensor? found_inf=None, int[] shards=[]) -> ()",
     "rmsprop_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] square_avgs, Tensor(d!)[] grad_avgs, "
     "Tensor(e!)[] momentum_buffers, Tensor(f!)[] compensations, Tensor(g!)[] steps, float lr, float alpha, float eps, "
     "float weight_decay, float momentum, bool decoupled_weight_decay, bool maximize, int? stream=None, "
     "Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, Tensor? grad_scale=None, "
-    "Tensor? found_inf=None, int[] places=[]) -> ()",
+    "Tensor? found_inf=None, int[] shards=[]) -> ()",
     "adam_(Tensor(a!)[] params, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs, "
     "Tensor(e!)[] max_exp_avg_sqs, Tensor(f!)[] compensations, Tensor(g!)[] steps, float lr, float beta1, float beta2, "
     "float eps, float weight_decay, bool decoupled_weight_decay, bool maximize, int? stream=None, "
     "Tensor? device_lr=None, float max_grad_norm=0, Tensor? grad_norm=None, Tensor? grad_scale=None, "
-    "Tensor? found_inf=None, int[] places=[]) -> ()",
+    "Tensor? found_inf=None, int[] shards=[]) -> ()",
     "gradient_norm(Tensor[] tensors) -> Tensor",
     "mse_loss(Tensor input, Tensor target, Tensor? weight, int reduction) -> (Tensor loss, Tensor scale)",
     "mse_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? weight, Tensor? scale, int reduction) "

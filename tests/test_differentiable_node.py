@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import torchnotes.functional as F
-from torchnotes._native import call_on, check_in_place, gather
+from torchnotes._native import check_in_place, collect_parameters, norm_of_gradients, update_parameters
 from torchnotes.ops.activations.sigmoid import SigmoidBackward
 from torchnotes.testing import Operation
 from torchnotes.testing.operation import Sample, described, variables
@@ -211,20 +211,25 @@ def test_the_input_must_be_a_tensor():
 def test_invalid_arguments_raise_and_do_not_crash():
     x = torch.ones(3, requires_grad=True)
     x.grad = torch.ones(3)
-    ((bundle, _),), _ = gather([x], {}, (), ())
+    ((bundle, _),), _ = collect_parameters([x], {}, (), ())
     rest = (0.1, 0.0, 0.0, 0.0, False, False, False, None, None, 0.0, None, None, None)
+    positions = (0, 1, -1, -1, -1)
+    bad_calls = (
+        (bundle, ("a", *positions[1:]), rest),
+        (bundle, positions, (*rest[:4], 1, *rest[5:])),
+        (bundle, positions, (*rest, ("a",))),
+        (x, positions, rest),
+    )
     for function, args in (
-        (gather, ([x], {}, (1,), ())),
-        (gather, ([x], {x: 5}, ("a",), ())),
-        (gather, ([x], {x: {"a": 5}}, ("a",), ())),
-        (call_on, ("torchnotes::gradient_norm", bundle, ("a",), ())),
-        (call_on, ("torchnotes::gradient_norm", bundle, (), ())),
-        (call_on, ("torchnotes::sgd_", bundle, (0, 1, -1, -1, -1), (*rest[:4], 1, *rest[5:]))),
-        (call_on, ("torchnotes::sgd_", bundle, (0, 1, -1, -1, -1), (*rest, ("a",)))),
+        (collect_parameters, ([x], {}, (1,), ())),
+        (collect_parameters, ([x], {x: 5}, ("a",), ())),
+        (collect_parameters, ([x], {x: {"a": 5}}, ("a",), ())),
+        (norm_of_gradients, (x,)),
+        *((update_parameters, ("torchnotes::sgd_", [call], [])) for call in bad_calls),
         (check_in_place, (None,)),
     ):
         with pytest.raises(TypeError):
             function(*args)
     with pytest.raises(UnicodeEncodeError):
-        gather([x], {}, ("\ud800",), ())
+        collect_parameters([x], {}, ("\ud800",), ())
     assert (x == 1).all()

@@ -77,7 +77,8 @@ call_mode, check_in_place = _C.call_mode, _C.check_in_place
 dense_float, fits_layer = _C.dense_float, _C.fits_layer
 batch_of = _C.batch_of
 is_recorded, is_watched, on_one_device = _C.is_recorded, _C.is_watched, _C.on_one_device
-gather, call_on, update = _C.gather, _C.call_on, _C.update
+collect_parameters, update_parameters = _C.collect_parameters, _C.update_parameters
+norm_of_gradients = _C.norm_of_gradients
 
 
 def build_info() -> str:

@@ -89,17 +89,17 @@ def test_the_operator_obeys_its_schema(name):
 def test_shards_are_rounded_by_the_random_numbers_of_the_full_tensor(name, device):
     operator, states, rest = operator_of(name)
 
-    def updated(w: torch.Tensor, grad: torch.Tensor, places: tuple = ()) -> torch.Tensor:
+    def updated(w: torch.Tensor, grad: torch.Tensor, shards: tuple = ()) -> torch.Tensor:
         lists = [[w.clone()], [grad.clone()], *([torch.zeros_like(w)] for _ in range(states))]
-        operator(*lists, [], [torch.zeros(())], *rest, stream=7 << 32, places=places)
+        operator(*lists, [], [torch.zeros(())], *rest, stream=7 << 32, shards=shards)
         return lists[0][0]
 
     for dtype in SIXTEEN_BITS:
         w, grad = (torch.randn(40, 300, device=device).to(dtype) for _ in range(2))
         whole = updated(w, grad)
         for rows, columns in ((slice(3, 40), slice(0, 300)), (slice(0, 40), slice(17, 90)), (slice(5, 9), slice(1, 2))):
-            place = rows.start * 300 + columns.start, columns.stop - columns.start, 300
-            part = updated(w[rows, columns].contiguous(), grad[rows, columns].contiguous(), place)
+            shard = rows.start * 300 + columns.start, columns.stop - columns.start, 300
+            part = updated(w[rows, columns].contiguous(), grad[rows, columns].contiguous(), shard)
             assert torch.equal(part, whole[rows, columns])
 
 
@@ -127,8 +127,8 @@ def test_the_operator_rejects_mismatched_arguments(name):
         rejects("expected the step of a parameter", step=step)
     rejects("require float16 or bfloat16", compensations=[torch.zeros(3)])
     rejects("require float16 or bfloat16", stream=1)
-    for places in ((0, 3), (0, 0, 0), (-1, 3, 0), (0, 3, -3)):
-        rejects("expected a non-negative place", places=places)
+    for shards in ((0, 3), (0, 0, 0), (-1, 3, 0), (0, 3, -3)):
+        rejects("expected a non-negative shard", shards=shards)
     for number in ("device_lr", "grad_norm", "grad_scale", "found_inf"):
         rejects("expected one number", **{number: torch.ones(2)})
     integers = [[torch.ones(3, dtype=torch.int64)] for _ in range(2 + states)]

@@ -91,13 +91,13 @@ def differentiable(
 
     The first result is differentiable in as many leading arguments as the native operator `backward` returns gradients.
     The node passes to that operator the gradient and whatever its other arguments without a default are named after:
-    arguments or results of `operator` (`renamed` maps names that differ, or maps to None for nothing), or `wanted`, a
-    list that tells which gradients are needed. A value in `only_for` is saved only if the gradient of that index is
-    needed. If the backward itself needs a graph, the node calls `differentiable_backward` instead.
+    arguments or results of `operator` (`renamed` maps names that differ, or maps to None for nothing), or
+    `output_mask`, a list that tells which gradients are needed. A value in `only_for` is saved only if the gradient of
+    that index is needed. If the backward itself needs a graph, the node calls `differentiable_backward` instead.
 
     `fallback` is the Python version of the call: under a transform, if another argument requires a gradient, and under
     autocast for operators that respect it. It is None if the caller has already checked this.
-    See csrc/differentiable.cpp.
+    See csrc/python/node.cpp.
     """
     arguments = getattr(torch.ops.torchnotes, backward).default._schema.arguments[1:]
     needed = [one.name for one in arguments if not one.has_default_value()]
@@ -189,7 +189,7 @@ class Function(torch.autograd.Function):
 
 
 def _unwrapped(x: Any) -> Any:
-    """The tensor inside any wrappers whose torch.func level has ended (csrc/call_mode.h)."""
+    """The tensor inside any wrappers whose torch.func level has ended (csrc/python/call_mode.h)."""
     while isinstance(x, torch.Tensor) and (inside := unwrap_if_dead(x)) is not x:
         x = inside
     return x

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
-Place = tuple[int, int, int] | None  # first, length, pitch (csrc/keys.h)
+ShardPosition = tuple[int, int, int] | None  # first, length, pitch (csrc/tensors/keys.h)
 
 _met: "WeakSet[DeviceMesh]" = WeakSet()  # the meshes on which dropout has checked that all ranks have the same key
 
@@ -39,7 +39,7 @@ def without_partial_sums(x: "DTensor") -> "DTensor":
     return x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
 
 
-def by_parts(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "DTensor":
+def by_parts(x: "DTensor", change: Callable[[Tensor, ShardPosition], Tensor]) -> "DTensor":
     """Applies `change` to each rank's part of x and returns a new DTensor, without a derivative."""
     from torch.distributed.tensor import DTensor
 
@@ -55,7 +55,7 @@ def check_in_place(x: "DTensor", operation: str) -> None:
         raise RuntimeError(f"{operation}: cannot overwrite a DTensor of partial sums, got {x.placements}")
 
 
-def change_parts_(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "DTensor":
+def change_parts_(x: "DTensor", change: Callable[[Tensor, ShardPosition], Tensor]) -> "DTensor":
     """Applies `change`, which may work in place, to each rank's part of x and returns x."""
     with torch.no_grad():
         local = x.to_local()
@@ -66,17 +66,17 @@ def change_parts_(x: "DTensor", change: Callable[[Tensor, Place], Tensor]) -> "D
     return x
 
 
-def _by_runs(x: "DTensor", local: Tensor, change: Callable[[Tensor, Place], Tensor]) -> Tensor:
+def _by_runs(x: "DTensor", local: Tensor, change: Callable[[Tensor, ShardPosition], Tensor]) -> Tensor:
     """Applies `change` to each run of `local`, the part of x.
 
     There is a single run, except for unusual placements and if a dimension that is not sharded precedes two that are.
     """
     all_runs = runs(x)
-    places = [(run.first, run.length, run.pitch) for run in all_runs]
-    if len(places) < 2:
-        return change(local, places[0] if places else None)
+    shards = [(run.first, run.length, run.pitch) for run in all_runs]
+    if len(shards) < 2:
+        return change(local, shards[0] if shards else None)
     pieces = local.reshape(-1).split([run.rows * run.length for run in all_runs])
-    return torch.cat([change(piece, place) for piece, place in zip(pieces, places, strict=True)]).view_as(local)
+    return torch.cat([change(piece, shard) for piece, shard in zip(pieces, shards, strict=True)]).view_as(local)
 
 
 def meet(x: "DTensor", operation: str, key: Tensor) -> None:

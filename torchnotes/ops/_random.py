@@ -17,7 +17,15 @@ from torch.compiler import is_compiling
 
 from .._native import dense_float, is_recorded
 from ..autograd.function import Function, batched, differentiable, recorded, show, traceable, watched
-from ..distributed.random import Place, by_parts, change_parts_, check_in_place, make_sure, meet, without_partial_sums
+from ..distributed.random import (
+    ShardPosition,
+    by_parts,
+    change_parts_,
+    check_in_place,
+    make_sure,
+    meet,
+    without_partial_sums,
+)
 from ..distributed.shards import is_dtensor
 
 Generator = torch.Generator | Tensor | None  # or the key itself
@@ -85,7 +93,7 @@ class ShardedNoise(Noise):
 
     @staticmethod
     def forward(x: Any, key: Tensor, multiply: Callable[..., Tensor], numbers: tuple[float, ...]) -> Any:
-        return by_parts(x, lambda part, place: multiply(part, key, *numbers, place))
+        return by_parts(x, lambda part, shard: multiply(part, key, *numbers, shard))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
@@ -161,8 +169,8 @@ def filling(
         return None, None
 
     def of_shards(tensor: Any, key: Tensor, *numbers: float) -> Any:
-        def filled(part: Tensor, place: Place) -> Tensor:
-            fill(part, key, *numbers, place)
+        def filled(part: Tensor, shard: ShardPosition) -> Tensor:
+            fill(part, key, *numbers, shard)
             return part
 
         check_in_place(tensor, operator)

@@ -12,8 +12,8 @@ from torch.nn.functional import dropout as builtin
 from ..autograd.function import show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
-torch.library.register_fake("torchnotes::dropout", lambda x, key, p, place=None: torch.empty_like(x))
-torch.library.register_fake("torchnotes::dropout_", lambda x, key, p, place=None: None)
+torch.library.register_fake("torchnotes::dropout", lambda x, key, p, shard=None: torch.empty_like(x))
+torch.library.register_fake("torchnotes::dropout_", lambda x, key, p, shard=None: None)
 
 
 _kernel = torch.ops.torchnotes.dropout.default

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..autograd.function import has_proxy, show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
 
-torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, place=None: torch.empty_like(x))
-torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma, place=None: None)
+torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, shard=None: torch.empty_like(x))
+torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma, shard=None: None)
 
 
 _kernel = torch.ops.torchnotes.gaussian_dropout.default

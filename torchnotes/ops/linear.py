@@ -31,9 +31,9 @@ def _fake(x: Tensor, W: Tensor, b: Any, activation: int, a: float) -> Tensor:
 
 
 def _fake_backward(
-    g: Tensor, x: Any, W: Any, y: Any, activation: int, a: float, wanted: Sequence[bool]
+    g: Tensor, x: Any, W: Any, y: Any, activation: int, a: float, output_mask: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    of_x, of_W, of_b = wanted
+    of_x, of_W, of_b = output_mask
     return g @ W if of_x else None, g.t() @ x if of_W else None, g.sum(0) if of_b else None
 
 
@@ -79,7 +79,7 @@ def _along_y(v: Tensor | None, g: Tensor, y: Tensor, activation: int) -> Tensor 
 
 
 class LinearBackward(Function):
-    """Those of (dL/dx, dL/dW, dL/db) that are wanted, as a function of (dL/dy, x, W, y, ...)"""
+    """Those of (dL/dx, dL/dW, dL/db) that are needed, as a function of (dL/dy, x, W, y, ...)"""
 
     @staticmethod
     def forward(
@@ -89,14 +89,14 @@ class LinearBackward(Function):
         y: Tensor | None,
         activation: int,
         a: float,
-        wanted: Sequence[bool],
+        output_mask: Sequence[bool],
     ) -> tuple[Tensor | None, ...]:
-        return _backward(g, x, W, y, activation, a, wanted)
+        return _backward(g, x, W, y, activation, a, output_mask)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.save_for_backward(*inputs[:4])
-        ctx.activation, ctx.a, ctx.wanted = inputs[4:]
+        ctx.activation, ctx.a, ctx.output_mask = inputs[4:]
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -118,7 +118,7 @@ class LinearBackward(Function):
     @staticmethod
     def tangent(ctx: Any, g_t: Any, x_t: Any, W_t: Any, y_t: Any, *_: None) -> tuple:
         g, x, W, y = ctx.saved_tensors
-        of_x, of_W, of_b = ctx.wanted
+        of_x, of_W, of_b = ctx.output_mask
         delta = _delta(g, y, ctx.activation, ctx.a)
         g_t = torch.zeros_like(g) if g_t is None else g_t  # torch expects a tangent for every result
         delta_t: Any = _added(_delta(g_t, y, ctx.activation, ctx.a), _along_y(y_t, g, y, ctx.activation))
@@ -129,8 +129,8 @@ class LinearBackward(Function):
         )
 
     @staticmethod
-    def by_torch(g: Tensor, x: Any, W: Any, y: Any, activation: int, a: float, wanted: Sequence[bool]) -> tuple:
-        of_x, of_W, of_b = wanted
+    def by_torch(g: Tensor, x: Any, W: Any, y: Any, activation: int, a: float, output_mask: Sequence[bool]) -> tuple:
+        of_x, of_W, of_b = output_mask
         delta = _delta(g, y, activation, a)
         return delta @ W if of_x else None, _t(delta) @ x if of_W else None, delta.sum(-2) if of_b else None
 

@@ -21,7 +21,7 @@ def step_as_torch(optimizer: Any) -> None:
     place, as by our kernels, and clipped in copies.
     """
     groups = optimizer.param_groups
-    in_order = sorted(groups, key=lambda group: optimizer.gathered([group], []) is not None)
+    in_order = sorted(groups, key=lambda group: optimizer.collected([group], []) is not None)
     decouples = "decoupled_weight_decay" in optimizer.extra_options
     for group in groups:
         if group["rounding"] != "nearest" or (decouples and group["decoupled_weight_decay"]):

@@ -1,4 +1,4 @@
-"""Optimizers whose step is one native call for all parameters of a group (csrc/cpu/update.h, csrc/cuda/update.cuh).
+"""Optimizers whose step is one native call for all parameters of a group (csrc/ops/optimizers.cpp).
 
 They inherit from torch's optimizers of the same name and share their constructors and the names, shapes and dtypes of
 their states, so that state_dicts are interchangeable.
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from .._native import call_on, gather, update
+from .._native import collect_parameters, norm_of_gradients, update_parameters
 from ..distributed.collectives import Group as ProcessGroup
 from ..distributed.collectives import checked
 from ._builtin import step_as_torch
-from ._sharded import any_dtensor, gather_local, positions_in_full_tensor
+from ._sharded import any_dtensor, collect_local_parameters, positions_in_full_tensor
 from .gradient_norm import gradient_norm, norm_over_ranks
 
 Group = dict[str, Any]
@@ -34,7 +34,7 @@ EXTRA_OPTIONS = ("rounding", "max_grad_norm")
 class Bundle(NamedTuple):
     """What one call of the operator updates: parameters of one dtype and device, with their gradients and states."""
 
-    lists: Any  # as call_on expects them
+    lists: Any  # as update_parameters expects them
     like: Tensor  # one of the parameters
     names: tuple[str, ...]  # of the states
     first: bool = False  # whether they had no states before
@@ -97,7 +97,7 @@ class Fused(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         new_states: NewStates = []
-        found = self.gathered(self.param_groups, new_states)
+        found = self.collected(self.param_groups, new_states)
         if found is None:
             with torch.no_grad():
                 step_as_torch(self)
@@ -106,7 +106,7 @@ class Fused(torch.optim.Optimizer):
             parameters = [p for _, bundles in found for bundle in bundles for p in bundle.parameters]
             if parameters:
                 torch.autograd.graph.increment_version(parameters)
-            update(self.operator, calls, new_states)
+            update_parameters(self.operator, calls, new_states)
         return loss
 
     def _names(self, group: Group) -> Names:
@@ -118,10 +118,10 @@ class Fused(torch.optim.Optimizer):
             return names, (*names, "compensation")
         return names, names if self.counts_steps else (*names, "step")  # the step determines the random numbers
 
-    def gathered(self, groups: list[Group], new_states: NewStates) -> list[tuple[Group, list[Bundle]]] | None:
+    def collected(self, groups: list[Group], new_states: NewStates) -> list[tuple[Group, list[Bundle]]] | None:
         """What there is to update, or None if some of it requires torch's step.
 
-        New states go to `new_states`. Nothing has changed until `update` inserts them.
+        New states go to `new_states`. Nothing has changed until `update_parameters` inserts them.
         """
         found = []
         for group in groups:
@@ -129,7 +129,7 @@ class Fused(torch.optim.Optimizer):
                 self._complete(group)
             names = self._names(group)
             self._move_steps(group)
-            in_group = self._gather(group["params"], self.state, names) if self.is_supported(group) else None
+            in_group = self._collect(group["params"], self.state, names) if self.is_supported(group) else None
             if in_group is None:
                 return None
             found.append((group, names, *in_group))
@@ -155,12 +155,12 @@ class Fused(torch.optim.Optimizer):
             return bundles(found, names)
         return self._bundles(group["params"], self._with_new_states(group, incomplete, names, new_states), names)
 
-    def _gather(self, params: list[Tensor], state: States, names: Names) -> Any:
-        found = gather(params, state, *names)
-        return gather_local(params, state, *names) if found is None and any_dtensor(params) else found
+    def _collect(self, params: list[Tensor], state: States, names: Names) -> Any:
+        found = collect_parameters(params, state, *names)
+        return collect_local_parameters(params, state, *names) if found is None and any_dtensor(params) else found
 
     def _bundles(self, params: list[Tensor], state: States, names: Names, first: bool = False) -> list[Bundle]:
-        found = self._gather(params, state, names)
+        found = self._collect(params, state, names)
         assert found is not None  # an earlier call has succeeded
         return bundles(found[0], names, first)
 
@@ -203,7 +203,7 @@ class Fused(torch.optim.Optimizer):
     def _call(
         self, group: Group, bundle: Bundle, number: int, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> tuple:
-        """The arguments of call_on for the bundle with this number in the step."""
+        """The arguments of update_parameters for the bundle with this number in the step."""
         like = bundle.like
         lr = group["lr"]
         on_device = isinstance(lr, Tensor) and lr.is_cuda and like.is_cuda and lr.numel() == 1
@@ -310,7 +310,7 @@ def zero_step(group: Group, p: Tensor, on_device: bool) -> Tensor:
 
 def norm_of(bundles: list[Bundle]) -> Tensor:
     """The norm of all gradients taken as one vector."""
-    norms = [call_on("torchnotes::gradient_norm", bundle.lists, (1,), ()) for bundle in bundles]
+    norms = [norm_of_gradients(bundle.lists) for bundle in bundles]
     if not norms:
         return torch.zeros(())
     return norms[0] if len(norms) == 1 else gradient_norm(x.to(norms[0].device, torch.float64) for x in norms)

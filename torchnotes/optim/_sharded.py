@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._native import gather
+from .._native import collect_parameters
 from ..distributed.shards import is_dtensor, runs
 
 
@@ -32,8 +32,8 @@ def local_tensor(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def gather_local(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[str, ...]) -> Any:
-    """Like gather, for local tensors; next to each bundle and its first tensor, it returns the parameters."""
+def collect_local_parameters(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[str, ...]) -> Any:
+    """Like collect_parameters, for local tensors; returns the parameters next to each bundle and its first tensor."""
     with_gradient = [p for p in params if p.grad is not None]
     if any(map(is_partial_sum, with_gradient)):
         return None
@@ -42,10 +42,10 @@ def gather_local(params: list[Tensor], state: dict[Tensor, Any], *names: tuple[s
         local: {name: _like_parameter(p, x, name) for name, x in state.get(p, {}).items() if name in names[1]}
         for local, p in by_local.items()
     }
-    gathered = gather(list(by_local), states, *names)
-    if gathered is None:
+    collected = collect_parameters(list(by_local), states, *names)
+    if collected is None:
         return None
-    bundles, incomplete = gathered
+    bundles, incomplete = collected
     complete = by_local.keys() - set(incomplete)
     return [
         (
@@ -84,11 +84,11 @@ def _description(x: Tensor) -> str:
 
 
 def positions_in_full_tensor(params: Sequence[Tensor]) -> tuple[int, ...]:
-    """The positions that determine each parameter's random numbers: first, length and pitch (csrc/parameters.h)."""
-    return tuple(number for p in params for number in _place(p))
+    """The positions that determine each parameter's random numbers: first, length, pitch (csrc/loops/parameters.h)."""
+    return tuple(number for p in params for number in _shard_position(p))
 
 
-def _place(p: Tensor) -> tuple[int, int, int]:
+def _shard_position(p: Tensor) -> tuple[int, int, int]:
     if not is_dtensor(p):
         return 0, max(p.numel(), 1), 0
     found = list(runs(p))

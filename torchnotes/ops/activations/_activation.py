@@ -94,7 +94,7 @@ class Slope(_Native):
 class Activation(_Native):
     """y = f(x), saving one tensor.
 
-    Its `apply` is C++ (csrc/differentiable.cpp), which calls Python under transforms and for the second derivative.
+    Its `apply` is C++ (csrc/python/node.cpp), which calls Python under transforms and for the second derivative.
     """
 
     slope: ClassVar[type[Slope]]

@@ -3,7 +3,7 @@
 l = sum_j a_j (lse - u_j) + z m lse^2,    dl/du_j = k p_j - a_j,    d2l/du_idu_j = k p_i ([i = j] - p_j) + 2 z m p_i p_j
 
 The native operators reduce the loss. The Functions return the losses of rows, which plain operations reduce if the C++
-call (csrc/differentiable.cpp) does not support the whole. Derivatives beyond the second are composed of plain
+call (csrc/python/node.cpp) does not support the whole. Derivatives beyond the second are composed of plain
 operations (_formulas.py).
 """
 

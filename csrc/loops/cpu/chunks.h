@@ -2,15 +2,15 @@
 #pragma once
 
 #include <ATen/Parallel.h>
-#include <ATen/TensorIterator.h>
 #include <ATen/ceil_div.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "loops/cpu/parallel.h"
+
 namespace torchnotes {
-namespace {
 
 constexpr int64_t kChunk = 8192;  // elements
 
@@ -26,23 +26,23 @@ inline int64_t chunks_of(const std::vector<int64_t>& sizes) {
 template <class F>
 void for_each_chunk(const std::vector<int64_t>& sizes, const F& f) {
   std::vector<int64_t> first{0};  // first chunk of each tensor
-  int64_t elements = 1;
+  int64_t elements = 0;
   for (const int64_t size : sizes) {
     first.push_back(first.back() + at::ceil_div(size, kChunk));
     elements += size;
   }
-  const int64_t grain = std::max<int64_t>(1, at::internal::GRAIN_SIZE * first.back() / elements);
-  at::parallel_for(0, first.back(), grain, [&](int64_t chunk, int64_t end) {
-    size_t i = std::upper_bound(first.begin(), first.end(), chunk) - first.begin() - 1;
-    for (; chunk < end; ++chunk) {
-      while (chunk >= first[i + 1]) {
-        ++i;
+  at::parallel_for(
+      0, first.back(), grain_of(elements / std::max<int64_t>(1, first.back())), [&](int64_t chunk, int64_t end) {
+        size_t i = std::upper_bound(first.begin(), first.end(), chunk) - first.begin() - 1;
+        for (; chunk < end; ++chunk) {
+          while (chunk >= first[i + 1]) {
+            ++i;
+          }
+          const int64_t begin = (chunk - first[i]) * kChunk;
+          f(i, begin, std::min(begin + kChunk, sizes[i]), chunk);
+        }
       }
-      const int64_t begin = (chunk - first[i]) * kChunk;
-      f(i, begin, std::min(begin + kChunk, sizes[i]), chunk);
-    }
-  });
+  );
 }
 
-}  // namespace
 }  // namespace torchnotes

@@ -1,5 +1,5 @@
-// torchnotes._C: what Python needs from C++. Build information, differentiable operators (differentiable.cpp),
-// optimizer steps (gather.cpp), and checks made on every call, which in Python would cost more than the kernel on a
+// torchnotes._C: what Python needs from C++. Build information, differentiable operators (node.cpp),
+// optimizer steps (optimizers.cpp), and checks made on every call, which in Python would cost more than the kernel on a
 // small tensor. Importing it also registers the schemas (schemas.cpp).
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/MemoryOverlap.h>
@@ -12,13 +12,13 @@
 #include <exception>
 
 #include "build_info.h"
-#include "call_mode.h"
-#include "differentiable.h"
-#include "gather.h"
-#include "is_supported.h"
 #include "ops/activations.h"
 #include "ops/run.h"
-#include "written.h"
+#include "python/call_mode.h"
+#include "python/is_supported.h"
+#include "python/node.h"
+#include "python/optimizers.h"
+#include "tensors/written.h"
 
 namespace {
 
@@ -197,9 +197,9 @@ PyMethodDef kFunctions[] = {
     {"is_recorded", recorded, METH_NOARGS, nullptr},
     {"check_in_place", check_in_place, METH_O, nullptr},
     {"call_mode", fast(call_mode), METH_FASTCALL, nullptr},
-    {"gather", fast(torchnotes::gather), METH_FASTCALL, nullptr},
-    {"call_on", fast(torchnotes::call_on), METH_FASTCALL, nullptr},
-    {"update", fast(torchnotes::update), METH_FASTCALL, nullptr},
+    {"collect_parameters", fast(torchnotes::collect_parameters), METH_FASTCALL, nullptr},
+    {"norm_of_gradients", torchnotes::norm_of_gradients, METH_O, nullptr},
+    {"update_parameters", fast(torchnotes::update_parameters), METH_FASTCALL, nullptr},
     {"differentiable", torchnotes::differentiable, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

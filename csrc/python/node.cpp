@@ -6,13 +6,13 @@
 //   a graph           the same, and a node that saves what the backward operator needs, by its names in the schemas
 //   its backward      backward(g, saved_values...), or a Python function of the same arguments if that needs a graph in
 //   turn.
-//                     If the operator has an argument `wanted`, it computes only the gradients that are needed
+//                     If the operator has an argument `output_mask`, it computes only the gradients that are needed
 //   anything else     the fallback in Python: under a transform, for a gradient by another argument, and under autocast
 //                     if f respects it
 //
 // A kernel may write y over x. The backward operator may write the gradient over a saved tensor. Further results of a
 // kernel are not differentiable.
-#include "differentiable.h"
+#include "python/node.h"
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -33,8 +33,8 @@
 #include <utility>
 #include <vector>
 
-#include "call_mode.h"
-#include "from_python.h"
+#include "python/call_mode.h"
+#include "python/from_python.h"
 
 namespace torchnotes {
 namespace {
@@ -46,9 +46,9 @@ using torch::autograd::variable_list;
 using torch::jit::Stack;
 
 // An argument of the backward operator: an argument or a result of the kernel, which may be saved for one gradient
-// only; the list of the gradients that are wanted; or nothing.
-struct Source {
-  enum { kArgument, kResult, kWanted, kNothing } kind;
+// only; the mask of the gradients that are needed; or nothing.
+struct BackwardArgument {
+  enum { kArgument, kResult, kOutputMask, kNothing } kind;
   size_t index = 0;
   std::optional<size_t> only_for = std::nullopt;
 
@@ -76,7 +76,7 @@ struct Rule {
   std::string name;
   c10::OperatorHandle kernel;
   c10::OperatorHandle backward;
-  std::vector<Source> saved_values;  // the arguments of `backward` after the gradient
+  std::vector<BackwardArgument> saved_values;  // the arguments of `backward` after the gradient
   bool respects_autocast;
   pybind11::object fallback;                 // f, for calls that are not handled here
   pybind11::object differentiable_backward;  // `backward` with a graph
@@ -88,7 +88,9 @@ struct Rule {
   size_t gradients() const { return backward_writes ? 1 : backward.schema().returns().size(); }
 
   bool saves_input() const {
-    return std::any_of(saved_values.begin(), saved_values.end(), [](const Source& from) { return from.is_input(); });
+    return std::any_of(saved_values.begin(), saved_values.end(), [](const BackwardArgument& from) {
+      return from.is_input();
+    });
   }
 };
 
@@ -176,16 +178,16 @@ struct Node final : torch::autograd::Node {
     return arguments;
   }
 
-  // A saved value that is not a tensor, or the gradients wanted by this backward pass.
+  // A saved value that is not a tensor, or the mask of the gradients that this backward pass needs.
   IValue constant(size_t i) const {
-    if (rule.saved_values[i].kind != Source::kWanted) {
+    if (rule.saved_values[i].kind != BackwardArgument::kOutputMask) {
       return saved_values[i].constant;
     }
-    c10::List<bool> wanted;
+    c10::List<bool> output_mask;
     for (size_t j = 0; j < rule.gradients(); ++j) {
-      wanted.push_back(task_should_compute_output(j));
+      output_mask.push_back(task_should_compute_output(j));
     }
-    return wanted;
+    return output_mask;
   }
 
   void release_variables() override {
@@ -332,14 +334,16 @@ variable_list call_with_graph(const Rule& rule, Stack arguments) {
   }
   arguments[0] = before;
   node->saved_values.reserve(rule.saved_values.size());
-  for (const Source& from : rule.saved_values) {
+  for (const BackwardArgument& from : rule.saved_values) {
     const bool unused = from.only_for && !node->should_compute_output(*from.only_for);
-    if (unused || from.kind == Source::kWanted || from.kind == Source::kNothing) {
+    if (unused || from.kind == BackwardArgument::kOutputMask || from.kind == BackwardArgument::kNothing) {
       node->save(IValue(), false, false);
     } else if (from.is_output()) {
       node->save(y, /*is_output=*/true, /*is_inplace_on_view=*/rule.in_place && y.is_view());
     } else {
-      node->save((from.kind == Source::kResult ? results : arguments)[from.index], /*is_output=*/false, false);
+      node->save(
+          (from.kind == BackwardArgument::kResult ? results : arguments)[from.index], /*is_output=*/false, false
+      );
     }
   }
   variable_list all = rule.in_place ? variable_list(1) : as_tensors(results);
@@ -415,21 +419,21 @@ PyMethodDef kCallDifferentiable = {
 
 // Describes the arguments of the backward operator after the gradient. `saved_values` holds pairs (name or None, None
 // or the index of the only gradient that needs it).
-std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* saved_values) {
+std::vector<BackwardArgument> backward_arguments(const c10::FunctionSchema& kernel, PyObject* saved_values) {
   using Saved = std::vector<std::pair<std::optional<std::string>, std::optional<size_t>>>;
-  std::vector<Source> found;
+  std::vector<BackwardArgument> found;
   for (const auto& [name, only_for] : pybind11::cast<Saved>(pybind11::handle(saved_values))) {
     if (!name) {
-      found.push_back({Source::kNothing});
-    } else if (*name == "wanted") {
-      found.push_back({Source::kWanted});
+      found.push_back({BackwardArgument::kNothing});
+    } else if (*name == "output_mask") {
+      found.push_back({BackwardArgument::kOutputMask});
     } else if (const auto argument = find(kernel.arguments(), *name)) {
-      found.push_back({Source::kArgument, *argument, only_for});
+      found.push_back({BackwardArgument::kArgument, *argument, only_for});
     } else {
       const auto result = find(kernel.returns(), *name);
       // An in-place operator returns nothing; its result is what it writes.
       TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": found no argument or result named ", *name);
-      found.push_back({Source::kResult, result.value_or(0), only_for});
+      found.push_back({BackwardArgument::kResult, result.value_or(0), only_for});
     }
   }
   return found;
@@ -439,7 +443,7 @@ std::vector<Source> sources(const c10::FunctionSchema& kernel, PyObject* saved_v
 
 // differentiable(name, kernel, backward, saved_values, respects_autocast, results, fallback, differentiable_backward)
 // returns a function with the positional arguments of the kernel that returns the first `results` of its results.
-// `saved` describes the arguments of `backward` after the gradient (see sources).
+// `saved` describes the arguments of `backward` after the gradient (see backward_arguments).
 PyObject* differentiable(PyObject*, PyObject* args) {
   HANDLE_TH_ERRORS
   const char *name, *kernel_name, *backward_name;
@@ -467,7 +471,7 @@ PyObject* differentiable(PyObject*, PyObject* args) {
       name,
       kernel,
       backward,
-      sources(kernel.schema(), saved_values),
+      backward_arguments(kernel.schema(), saved_values),
       respects_autocast != 0,
       pybind11::reinterpret_borrow<pybind11::object>(fallback),
       pybind11::reinterpret_borrow<pybind11::object>(differentiable_backward),

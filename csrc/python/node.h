@@ -4,7 +4,7 @@
 
 namespace torchnotes {
 
-// torchnotes._C.differentiable: see differentiable.cpp.
+// torchnotes._C.differentiable: see node.cpp.
 PyObject* differentiable(PyObject* module, PyObject* args);
 
 }  // namespace torchnotes

@@ -1,10 +1,11 @@
-// Turns the Python lists and dicts of an optimizer into the arguments of an update operator. The lists of tensors do
-// not go back through Python: for a hundred small parameters that would take longer than updating them
+// Collects tensors from the Python lists and dicts of an optimizer, and updates them. The lists of tensors do not go
+// back through Python: for a hundred small parameters that would take longer than updating them
 // (docs/decisions/optimizer-step.md).
-#include "gather.h"
+#include "python/optimizers.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/Exceptions.h>
 
 #include <algorithm>
@@ -13,20 +14,21 @@
 #include <string_view>
 #include <vector>
 
-#include "from_python.h"
-#include "is_supported.h"
-#include "parameters.h"
-#include "written.h"
+#include "ops/optimizers.h"
+#include "python/from_python.h"
+#include "python/is_supported.h"
+#include "tensors/parameters.h"
+#include "tensors/written.h"
 
 namespace torchnotes {
 namespace {
 
 namespace py = pybind11;
 
-// Parameters of one device and dtype, their gradients, and their states by name.
+// Parameters of one device and dtype, their gradients, and their states by name. All of them match.
 struct Bundle {
-  at::Tensor first;
-  std::vector<c10::List<at::Tensor>> lists;
+  std::vector<std::vector<at::Tensor>> lists;
+  bool ordinary = true;  // whether the dispatcher would only pass the tensors on to the kernels
 };
 
 constexpr const char* kBundle = "torchnotes.bundle";
@@ -38,6 +40,20 @@ bool is_supported(PyObject* object) {
   const at::Tensor& x = THPVariable_Unpack(object);
   return is_dense(x) && (x.is_cpu() || x.is_cuda()) && is_supported_dtype(c10::toRealValueType(x.scalar_type())) &&
          x.scalar_type() != at::kComplexHalf;
+}
+
+// Whether x is a plain tensor in the dispatcher's eyes too, and may be written.
+bool is_ordinary(const at::Tensor& x) {
+  constexpr c10::DispatchKeySet kKeys({
+      c10::DispatchKey::CPU,
+      c10::DispatchKey::CUDA,
+      c10::DispatchKey::ADInplaceOrView,
+      c10::DispatchKey::AutogradCPU,
+      c10::DispatchKey::AutogradCUDA,
+      c10::DispatchKey::AutocastCPU,
+      c10::DispatchKey::AutocastCUDA,
+  });
+  return (x.key_set() | kKeys) == kKeys && !x.is_inference();
 }
 
 // Looks up tensors in a dict. The hash of a tensor is computed in Python and equals its address, which is checked for
@@ -126,6 +142,7 @@ bool find_states(
         return false;
       }
       name.is_step ? check_step(w, *state) : check_like_parameter(w, *state, name.text);
+      check_no_overlap(*state);
       found.push_back(state);
     }
   }
@@ -144,68 +161,144 @@ void add_to(
     const std::vector<const at::Tensor*>& states
 ) {
   auto bundle = std::find_if(bundles.begin(), bundles.end(), [&](const Bundle& other) {
-    return other.first.device() == w.device() && other.first.scalar_type() == w.scalar_type();
+    const at::Tensor& first = other.lists[0][0];
+    return first.device() == w.device() && first.scalar_type() == w.scalar_type();
   });
   if (bundle == bundles.end()) {
-    bundles.push_back({w, std::vector<c10::List<at::Tensor>>(2 + states.size())});
+    bundles.push_back({std::vector<std::vector<at::Tensor>>(2 + states.size())});
     bundle = bundles.end() - 1;
   }
-  bundle->lists[0].push_back(w);
-  bundle->lists[1].push_back(grad);
+  const auto add = [&](size_t list, const at::Tensor& x) {
+    bundle->lists[list].push_back(x);
+    bundle->ordinary = bundle->ordinary && is_ordinary(x);
+  };
+  add(0, w);
+  add(1, grad);
   for (size_t k = 0; k < states.size(); ++k) {
-    bundle->lists[2 + k].push_back(*states[k]);
+    add(2 + k, *states[k]);
   }
 }
 
 py::object to_python(Bundle bundle) {
   auto own = std::make_unique<Bundle>(std::move(bundle));
   const auto free = [](PyObject* capsule) { delete static_cast<Bundle*>(PyCapsule_GetPointer(capsule, kBundle)); };
-  const auto first = checked(THPVariable_Wrap(own->first));
+  const auto first = checked(THPVariable_Wrap(own->lists[0][0]));
   const auto capsule = checked(PyCapsule_New(own.get(), kBundle, free));
   own.release();
   return py::make_tuple(capsule, first);
 }
 
-c10::OperatorHandle operator_named(PyObject* name) {
-  TORCH_CHECK_TYPE(PyUnicode_Check(name), "expected the name of an operator, got ", Py_TYPE(name)->tp_name);
-  return c10::Dispatcher::singleton().findSchemaOrThrow(text_of(name), "");
+const Bundle& bundle_in(PyObject* capsule) {
+  TORCH_CHECK_TYPE(PyCapsule_IsValid(capsule, kBundle), "expected a bundle, got ", Py_TYPE(capsule)->tp_name);
+  return *static_cast<const Bundle*>(PyCapsule_GetPointer(capsule, kBundle));
 }
 
-// The arguments of an operator: first the lists of tensors at `places` of the bundle (-1: an empty list), then `rest`.
-torch::jit::Stack arguments_of(const c10::OperatorHandle& op, PyObject* bundle, PyObject* places, PyObject* rest) {
-  TORCH_CHECK_TYPE(
-      PyCapsule_IsValid(bundle, kBundle) && PyTuple_Check(places) && PyTuple_Check(rest),
-      op.schema().name(),
-      ": expected a bundle and two tuples"
-  );
-  const auto& arguments = op.schema().arguments();
-  const auto& lists = static_cast<const Bundle*>(PyCapsule_GetPointer(bundle, kBundle))->lists;
-  torch::jit::Stack stack;
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(places); ++i) {
-    const int64_t place = THPUtils_unpackLong(PyTuple_GET_ITEM(places, i));
-    stack.emplace_back(place < 0 ? c10::List<at::Tensor>() : lists.at(place));
+// An update operator, which is looked up once.
+struct Operator {
+  explicit Operator(const char* name, UpdateOperator function)
+      : name(name), handle(c10::Dispatcher::singleton().findSchemaOrThrow(name, "")), function(function) {}
+
+  std::string_view name;
+  c10::OperatorHandle handle;
+  UpdateOperator function;
+};
+
+const Operator& operator_named(PyObject* name) {
+  static const std::array operators = {
+      Operator("torchnotes::adam_", adam), Operator("torchnotes::rmsprop_", rmsprop), Operator("torchnotes::sgd_", sgd)
+  };
+  const std::string_view text = text_of(name);
+  for (const Operator& op : operators) {
+    if (op.name == text) {
+      return op;
+    }
   }
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(rest); ++i) {
-    stack.push_back(from_python(PyTuple_GET_ITEM(rest, i), arguments.at(stack.size()), op.schema().name()));
-  }
-  while (stack.size() < arguments.size()) {
-    stack.push_back(default_of(arguments[stack.size()], op.schema().name()));
-  }
-  return stack;
+  TORCH_CHECK(false, "expected an update operator, got ", text);
 }
+
+// Whether the dispatcher would call nothing but the kernel for ordinary tensors: no profiler, mode or transform sees
+// the call.
+bool is_unobserved() {
+  const auto keys = c10::impl::tls_local_dispatch_key_set();
+  return (keys.included_ - c10::default_included_set).empty() && keys.excluded_ == c10::default_excluded_set &&
+         !at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION);
+}
+
+// A call of an update operator for a bundle. The bundle must outlive it.
+class Call {
+ public:
+  // positions: those of the operator's lists in the bundle, or -1 for an empty list. rest: the other arguments.
+  Call(const Operator& op, PyObject* bundle, PyObject* positions, PyObject* rest)
+      : op_(op), bundle_(bundle_in(bundle)) {
+    TORCH_CHECK_TYPE(PyTuple_Check(positions) && PyTuple_Check(rest), op.name, ": expected two tuples");
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(positions); ++i) {
+      const int64_t position = THPUtils_unpackLong(PyTuple_GET_ITEM(positions, i));
+      lists_.push_back(position < 0 ? at::TensorList() : bundle_.lists.at(position));
+    }
+    const auto& arguments = op.handle.schema().arguments();
+    numbers_.reserve(arguments.size() - lists_.size());
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(rest); ++i) {
+      const auto& argument = arguments.at(lists_.size() + i);
+      numbers_.push_back(from_python(PyTuple_GET_ITEM(rest, i), argument, op.handle.schema().name()));
+    }
+    for (size_t i = lists_.size() + numbers_.size(); i < arguments.size(); ++i) {
+      numbers_.push_back(default_of(arguments[i], op.handle.schema().name()));
+    }
+    is_direct_ = bundle_.ordinary && is_unobserved();
+    if (!is_direct_) {
+      for_each_written(check_writable);
+    }
+    if (unscales()) {
+      std::for_each(lists_[1].begin(), lists_[1].end(), check_no_overlap);
+    }
+  }
+
+  void run() const {
+    if (is_direct_) {
+      op_.function({lists_, numbers_, /*checked=*/true});
+      for_each_written([](const at::Tensor& x) { x.unsafeGetTensorImpl()->bump_version(); });
+      return;
+    }
+    torch::jit::Stack stack;
+    for (const at::TensorList& list : lists_) {
+      stack.emplace_back(list);
+    }
+    stack.insert(stack.end(), numbers_.begin(), numbers_.end());
+    op_.handle.callBoxed(stack);
+  }
+
+ private:
+  // Whether the gradients are unscaled, and thereby written.
+  bool unscales() const { return !numbers_[numbers_.size() - 3].isNone(); }
+
+  template <class F>
+  void for_each_written(const F& f) const {
+    for (size_t i = 0; i < lists_.size(); ++i) {
+      if (i != 1 || unscales()) {
+        std::for_each(lists_[i].begin(), lists_[i].end(), f);
+      }
+    }
+  }
+
+  const Operator& op_;
+  const Bundle& bundle_;
+  c10::SmallVector<at::TensorList, 8> lists_;
+  std::vector<c10::IValue> numbers_;
+  bool is_direct_;
+};
 
 }  // namespace
 
-// gather(params, state, names, names_of_16_bits) collects the parameters that have gradients, the gradients, and the
-// states with these names (names_of_16_bits for 16-bit parameters). Returns a list of pairs (bundle, its first
+// collect_parameters(params, state, names, names_of_16_bits) finds the parameters that have gradients, the gradients,
+// and the states with these names (names_of_16_bits for 16-bit parameters). Returns a list of pairs (bundle, its first
 // parameter), one for each device and dtype, and a list of the parameters that lack a state. Everything is checked.
 // Returns None if our kernels do not support one of the tensors.
-PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
+PyObject* collect_parameters(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(
       n == 4 && (PyList_Check(args[0]) || PyTuple_Check(args[0])) && PyDict_Check(args[1]) && PyTuple_Check(args[2]) &&
           PyTuple_Check(args[3]),
-      "gather: expected a list or tuple, a dict and two tuples"
+      "collect_parameters: expected a list or tuple, a dict and two tuples"
   );
   const std::array names = {names_in(args[2]), names_in(args[3])};
   std::vector<Bundle> bundles;
@@ -249,41 +342,40 @@ PyObject* gather(PyObject*, PyObject* const* args, Py_ssize_t n) {
   END_HANDLE_TH_ERRORS
 }
 
-// call_on(name, bundle, places, rest) returns what the operator of this name returns, a tensor.
-PyObject* call_on(PyObject*, PyObject* const* args, Py_ssize_t n) {
+// norm_of_gradients(bundle) returns the norm of all gradients of a bundle taken as one vector.
+PyObject* norm_of_gradients(PyObject*, PyObject* bundle) {
   HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(n == 4, "call_on: expected the name of an operator, a bundle and two tuples");
-  const auto op = operator_named(args[0]);
-  auto stack = arguments_of(op, args[1], args[2], args[3]);
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("torchnotes::gradient_norm", "")
+                             .typed<at::Tensor(at::TensorList)>();
+  const at::TensorList gradients = bundle_in(bundle).lists[1];
+  at::Tensor norm;
   {
     const py::gil_scoped_release no_gil;
     const at::AutoDispatchBelowAutograd below;
-    op.callBoxed(stack);
+    norm = op.call(gradients);
   }
-  return THPVariable_Wrap(stack.at(0).toTensor());
+  return THPVariable_Wrap(std::move(norm));
   END_HANDLE_TH_ERRORS
 }
 
-// update(name, calls, new_states) calls the operator of this name with each (bundle, places, rest), and then updates
-// the first dict of each pair in `new_states` with the second. Everything is checked before the first call, and no
-// Python runs after that, so that no interrupt comes in between.
-PyObject* update(PyObject*, PyObject* const* args, Py_ssize_t n) {
+// update_parameters(name, calls, new_states) calls the operator of this name with each (bundle, positions, rest), and
+// then updates the first dict of each pair in `new_states` with the second. Everything is checked before the first
+// call, and no Python runs after that, so that no interrupt comes in between.
+PyObject* update_parameters(PyObject*, PyObject* const* args, Py_ssize_t n) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(
-      n == 3 && PyList_Check(args[1]) && PyList_Check(args[2]), "update: expected the name of an operator and two lists"
+      n == 3 && PyList_Check(args[1]) && PyList_Check(args[2]),
+      "update_parameters: expected the name of an operator and two lists"
   );
-  const auto op = operator_named(args[0]);
-  std::vector<torch::jit::Stack> calls;
+  const Operator& op = operator_named(args[0]);
+  std::vector<Call> calls;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[1]); ++i) {
-    PyObject *bundle, *places, *rest;
-    if (!PyArg_ParseTuple(PyList_GET_ITEM(args[1], i), "OOO", &bundle, &places, &rest)) {
+    PyObject *bundle, *positions, *rest;
+    if (!PyArg_ParseTuple(PyList_GET_ITEM(args[1], i), "OOO", &bundle, &positions, &rest)) {
       return nullptr;
     }
-    calls.push_back(arguments_of(op, bundle, places, rest));
-    for_each_tensor(written_arguments(op.schema(), calls.back()), [](const at::Tensor& x) {
-      check_writable(x);
-      check_no_overlap(x);
-    });
+    calls.emplace_back(op, bundle, positions, rest);
   }
   std::vector<std::pair<PyObject*, PyObject*>> new_states;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[2]); ++i) {
@@ -295,8 +387,8 @@ PyObject* update(PyObject*, PyObject* const* args, Py_ssize_t n) {
   {
     const py::gil_scoped_release no_gil;
     const at::AutoDispatchBelowAutograd below;
-    for (auto& stack : calls) {
-      op.callBoxed(stack);
+    for (const Call& call : calls) {
+      call.run();
     }
   }
   for (const auto& [states, more] : new_states) {

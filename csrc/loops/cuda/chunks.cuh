@@ -3,13 +3,11 @@
 #pragma once
 
 #include <ATen/ceil_div.h>
+#include <cuda_runtime.h>
 
 #include <cstdint>
 
-#include "map.cuh"
-
 namespace torchnotes {
-namespace {
 
 constexpr int kTensors = 32;            // per launch; kernel arguments are limited to 4096 bytes
 constexpr int64_t kTensorChunk = 4096;  // elements
@@ -45,5 +43,4 @@ __device__ inline void for_each_chunk(const Batch<Item>& batch, const F& f) {
   }
 }
 
-}  // namespace
 }  // namespace torchnotes

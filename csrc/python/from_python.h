@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "call_mode.h"
+#include "python/call_mode.h"
 
 namespace torchnotes {
 

@@ -1,3 +1,0 @@
-#include "squares.h"
-
-#include "../operators/gradient_norm.h"

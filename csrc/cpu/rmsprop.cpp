@@ -1,3 +1,0 @@
-#include "update.h"
-
-#include "../operators/rmsprop.h"

@@ -1,3 +1,0 @@
-#include "squares.cuh"
-
-#include "../operators/gradient_norm.h"

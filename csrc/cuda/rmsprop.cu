@@ -1,3 +1,0 @@
-#include "update.cuh"
-
-#include "../operators/rmsprop.h"
