@@ -90,7 +90,7 @@ STARTS = (*range(131), 2**20 + 17)
 
 
 def windows(whole: Tensor) -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
-    """Parts of a vector of at least 2^21 elements, each with its position in the full tensor (csrc/keys.h)."""
+    """Parts of a vector of at least 2^21 elements, each with its position in the full tensor (csrc/tensors/keys.h)."""
     for first in STARTS:
         for rows, length, pitch in (
             (1, 1, 0),

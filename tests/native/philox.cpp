@@ -3,7 +3,7 @@
 #define TORCHNOTES_SCALAR_ONLY
 #include "../../csrc/formulas/vector_words.h"
 
-#include "../../csrc/cpu/words.h"
+#include "../../csrc/loops/cpu/words.h"
 
 extern "C" __attribute__((visibility("default"))) void write_groups(
     uint32_t* out, uint64_t seed, uint64_t offset, int64_t group, int64_t groups

@@ -51,10 +51,10 @@ class Case:
         """The same, in place."""
         return self.function(x, **self.keywords, **more, **({} if self.fills else {"inplace": True}))
 
-    def native(self, x: Tensor, keys: Tensor, *place: Any) -> Tensor:
+    def native(self, x: Tensor, keys: Tensor, *shard: Any) -> Tensor:
         """Calls the native operator."""
         y = x.clone() if self.fills else x
-        result = getattr(torch.ops.torchnotes, self.kernels[0]).default(y, keys, *self.numbers, *place)
+        result = getattr(torch.ops.torchnotes, self.kernels[0]).default(y, keys, *self.numbers, *shard)
         return y if self.fills else result
 
 
@@ -212,20 +212,20 @@ def test_bits_do_not_depend_on_threads_and_alignment(op, dtype):
 @ALL
 def test_shards_get_the_numbers_of_the_full_tensor(op, dtype, device):
     whole = values((1 << 21,), dtype, device)
-    for (expected, place), (x, _) in zip(windows(op.native(whole, KEY)), windows(whole), strict=True):
+    for (expected, shard), (x, _) in zip(windows(op.native(whole, KEY)), windows(whole), strict=True):
         memory = torch.full((x.numel() + 2,), 77.0, dtype=dtype, device=device)
         part = memory[1:-1].copy_(x.reshape(-1)).view(x.shape)
-        assert torch.equal(op.native(part, KEY, place), expected), place
-        getattr(torch.ops.torchnotes, op.kernels[-1])(part, KEY, *op.numbers, place)
+        assert torch.equal(op.native(part, KEY, shard), expected), shard
+        getattr(torch.ops.torchnotes, op.kernels[-1])(part, KEY, *op.numbers, shard)
         assert torch.equal(part, expected)
         assert (memory[[0, -1]] == 77).all()
-    x, keys, place = values((3, 2, 10), dtype, device), torch.arange(6).view(3, 2), (70, 5, 9)
-    together = torch.vmap(lambda x, key: op.native(x, key, place))(x, keys)
+    x, keys, shard = values((3, 2, 10), dtype, device), torch.arange(6).view(3, 2), (70, 5, 9)
+    together = torch.vmap(lambda x, key: op.native(x, key, shard))(x, keys)
     for i in range(3):
-        assert torch.equal(together[i], op.native(x[i], keys[i], place))
+        assert torch.equal(together[i], op.native(x[i], keys[i], shard))
     kept = x.clone()
     for bad in ((3, 7, 7), (-1, 5, 7), (3, 0, 7), (3, -5, 7), (3, 5, -7), (3, 5), ()):
-        with pytest.raises(RuntimeError, match="place"):
+        with pytest.raises(RuntimeError, match="shard"):
             getattr(torch.ops.torchnotes, op.kernels[0])(x, KEY, *op.numbers, bad)
     assert torch.equal(x, kept), "nothing is written"
     assert op.native(torch.empty(0, dtype=dtype, device=device), KEY, (3, 5, 7)).shape == (0,)

@@ -6,24 +6,13 @@
 
 #include <algorithm>
 
-#include "formulas/philox.h"
+#include "loops/noise.h"
 
 namespace torchnotes {
 
 // The position of a shard in the full tensor, which determines the numbers of its elements: (first, length, pitch) for
 // rows of `length` elements, where row r starts at number first + r pitch. Without it elements are numbered from 0.
-using Place = at::OptionalIntArrayRef;
-
-// The numbering of the elements of every part; a part has `rows` rows.
-struct Numbering {
-  int64_t rows = 1, first = 0, pitch = 0;
-
-  C10_HOST_DEVICE int64_t part(int64_t row) const { return rows == 1 ? row : row / rows; }
-  C10_HOST_DEVICE int64_t start(int64_t row) const { return rows == 1 ? first : first + row % rows * pitch; }
-
-  // The most elements of a row's first group that precede the row.
-  int64_t max_skipped(int64_t group) const { return rows == 1 || pitch % group == 0 ? first % group : group - 1; }
-};
+using ShardPosition = at::OptionalIntArrayRef;
 
 // A key is a pair (seed, offset) of int64, on the CPU or the device of x. A tensor of keys of size (..., 2), whose
 // other dimensions are the first ones of x, has a key for each part of x; all parts are numbered alike.
@@ -32,7 +21,8 @@ struct Parts {
   int64_t count, size;  // the number of rows, and of elements per row
   Numbering numbering;
 
-  Parts(const at::Tensor& x, const at::Tensor& keys, Place place) : keys(keys.contiguous()), count(keys.numel() / 2) {
+  Parts(const at::Tensor& x, const at::Tensor& keys, ShardPosition shard)
+      : keys(keys.contiguous()), count(keys.numel() / 2) {
     const auto leading = keys.sizes().slice(0, std::max<int64_t>(keys.dim() - 1, 0));
     TORCH_CHECK(
         keys.scalar_type() == at::kLong && keys.dim() >= 1 && keys.size(-1) == 2 &&
@@ -52,24 +42,42 @@ struct Parts {
         keys.device()
     );
     size = count == 0 ? 0 : x.numel() / count;
-    if (place && size > 0) {
-      divide_into_rows(*place);
+    if (shard && size > 0) {
+      divide_into_rows(*shard);
     }
   }
 
  private:
-  void divide_into_rows(at::IntArrayRef place) {
+  void divide_into_rows(at::IntArrayRef shard) {
     TORCH_CHECK(
-        place.size() == 3 && place[0] >= 0 && place[1] > 0 && place[2] >= 0 && size % place[1] == 0,
-        "torchnotes: expected a non-negative place (first, length, pitch) whose length divides the number of "
+        shard.size() == 3 && shard[0] >= 0 && shard[1] > 0 && shard[2] >= 0 && size % shard[1] == 0,
+        "torchnotes: expected a non-negative shard (first, length, pitch) whose length divides the number of "
         "elements, ",
         size,
         ", got ",
-        place
+        shard
     );
-    numbering = {size / place[1], place[0], place[2]};
-    size = place[1];
+    numbering = {size / shard[1], shard[0], shard[2]};
+    size = shard[1];
     count *= numbering.rows;
+  }
+};
+
+// The keys of all parts, where the kernels read them. A single key on the CPU is passed by value, so that nothing is
+// copied or synchronized.
+struct PartKeys {
+  at::Tensor tensor;
+  Keys keys{};
+
+  PartKeys(const at::Tensor& given, at::Device device) {
+    if (given.is_cpu() && given.numel() == 2) {
+      const int64_t* const key = given.const_data_ptr<int64_t>();
+      keys.only[0] = key[0];
+      keys.only[1] = key[1];
+    } else {
+      tensor = given.to(device);
+      keys.data = tensor.const_data_ptr<int64_t>();
+    }
   }
 };
 

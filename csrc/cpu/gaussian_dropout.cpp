@@ -1,3 +1,0 @@
-#include "draws.h"
-
-#include "../operators/gaussian_dropout.h"

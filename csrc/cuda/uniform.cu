@@ -1,3 +1,0 @@
-#include "draws.cuh"
-
-#include "../operators/uniform.h"
