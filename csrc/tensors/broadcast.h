@@ -1,53 +1,25 @@
-// Operands that broadcast, on either device, without copies. In the memory order of a dense tensor, element i of
-// another operand is data[(i / repeats) % count]:
-//
-//   of the same size                                       repeats = 1,    count = n
-//   one number for all                                     repeats = 1,    count = 1
-//   a weight per column (C) of a matrix (R, C)             repeats = 1,    count = C
-//   a target per row (R, 1)                                repeats = C,    count = R
-//   a weight per channel (C, 1, 1) of images (N, C, H, W)  repeats = H W,  count = C
-//
-// Any other operand is copied, which gives the first kind.
+// Operands that broadcast, without copies (loops/elements.h).
 #pragma once
 
 #include <ATen/ExpandUtils.h>
-#include <ATen/OpMathType.h>
 #include <ATen/core/Tensor.h>
-#include <c10/macros/Macros.h>
 
 #include <algorithm>
 #include <numeric>
 
-#include "operands.h"
+#include "loops/broadcast.h"
+#include "tensors/operands.h"
 
 namespace torchnotes {
-
-template <class T>
-struct Broadcast {
-  using value_type = T;
-  const T* data;
-  int64_t repeats, count;
-  C10_HOST_DEVICE int64_t place(int64_t i) const { return repeats == 1 && i < count ? i : i / repeats % count; }
-};
 
 struct Operand {
   at::Tensor tensor;
   int64_t repeats, count;
-  template <class scalar_t>
-  Broadcast<scalar_t> typed() const {
-    return {tensor.const_data_ptr<scalar_t>(), repeats, count};
-  }
+  BroadcastOperand plain() const { return {tensor.const_data_ptr(), tensor.scalar_type(), repeats, count}; }
 };
 
-// Numbers in the accumulation type, whatever the dtype of the tensors.
-struct PreciseOperand : Operand {
-  template <class scalar_t>
-  Broadcast<at::opmath_type<scalar_t>> typed() const {
-    return Operand::typed<at::opmath_type<scalar_t>>();
-  }
-};
-
-// The elements of a dense copy of x in memory order, or of x itself if it is dense.
+// The elements of a dense copy of x in memory order, or of x itself if it is dense. An operand that broadcasts in
+// another way than in loops/elements.h is copied.
 class Elements {
  public:
   explicit Elements(const at::Tensor& x)
@@ -70,7 +42,8 @@ class Elements {
     check_same_type(dense_, other);
     return in_order(other);
   }
-  PreciseOperand precise_operand(const at::Tensor& numbers) const { return {in_order(numbers)}; }
+  // The same, for numbers of any dtype.
+  Operand operand_of_numbers(const at::Tensor& numbers) const { return in_order(numbers); }
 
  private:
   Operand in_order(const at::Tensor& x) const {

@@ -1,3 +1,0 @@
-#include "elements.h"
-
-#include "../operators/mse_loss.h"

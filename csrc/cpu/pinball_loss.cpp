@@ -1,3 +1,0 @@
-#include "elements.h"
-
-#include "../operators/pinball_loss.h"

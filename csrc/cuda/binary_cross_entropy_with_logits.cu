@@ -1,3 +1,0 @@
-#include "elements.cuh"
-
-#include "../operators/binary_cross_entropy_with_logits.h"

@@ -1,3 +1,0 @@
-#include "elements.cuh"
-
-#include "../operators/mse_loss.h"
