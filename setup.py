@@ -118,7 +118,7 @@ def write_includes(path: Path, names: Iterable[str | Path]) -> Path:
 def cuda_sources(folder: Path) -> list[Path]:
     """Includes each source of kernels in one with a name that nvcc compiles as CUDA."""
     kernels = [path.relative_to(CSRC) for path in sources("kernels/*.cpp")]
-    return [*(write_includes(folder / f"{path.stem}.cu", [path]) for path in kernels), *sources("cuda/*.cu")]
+    return [write_includes(folder / f"{path.stem}.cu", [path]) for path in kernels]
 
 
 class Ninja:
@@ -209,7 +209,7 @@ def graph(folder: Path, outputs: dict[str, Path]) -> Ninja:
     for name in INSTRUCTION_SETS:
         flags = [*command, *cpu_flags(name)]
         header = ninja.precompile(flags, KERNELS_HEADERS, name)
-        kernels = sources("kernels/*.cpp", "loops/cpu/*.cpp", "cpu/*.cpp")
+        kernels = sources("kernels/*.cpp", "loops/cpu/*.cpp")
         objects = [ninja.compile(flags, source, name, header) for source in kernels]
         ninja.link(objects, outputs[f"torchnotes._cpu_{name}"], name, libraries)
     return ninja

@@ -26,12 +26,6 @@ COMPOSITIONS = {
     for stem, path in (STEMS | OPTIMIZERS).items()
     if not re.search(r'operator = "|"torchnotes::', path.read_text())
 }
-LEGACY_SIDES = (
-    "csrc/operators/{}.h",
-    "csrc/cpu/{}.cpp",
-    "csrc/cuda/{}.cu",
-)  # of families that have yet to move to ops/
-NATIVE_SIDES = ("csrc/formulas/{}.h", *LEGACY_SIDES)
 
 # Each layer may import from those before it. Packages of one layer do not import each other.
 LAYERS = (
@@ -64,10 +58,7 @@ def imports(path: Path) -> Iterator[str]:
 
 def sides(stem: str) -> list[str]:
     """The files of an operation or optimizer other than its Python module."""
-    moved = not (ROOT / f"csrc/operators/{stem}.h").exists()
-    native = (
-        [] if stem in COMPOSITIONS else [side.format(stem) for side in (NATIVE_SIDES[:1] if moved else NATIVE_SIDES)]
-    )
+    native = [] if stem in COMPOSITIONS else [f"csrc/formulas/{stem}.h"]
     if stem in ACTIVATIONS:  # tests/ops/test_activations.py runs the generic checks
         return native
     folder = {"sync_batch_norm": "distributed"}.get(stem, "ops" if stem in STEMS else "optim")
@@ -84,11 +75,11 @@ def test_every_file_belongs_to_an_operation():
     whole = {"random", "activations", "rows", "losses", *ACTIVATIONS}  # tests of several operations, or of the notes
     shared = {"activations", "gradient", "philox", "portable", "rounding", "vector_math", "vector_words", "weighted"}
     expected = {path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem)}
-    for side in (*NATIVE_SIDES, "tests/ops/test_{}.py"):
+    for side in ("csrc/formulas/{}.h", "tests/ops/test_{}.py"):
         folder, pattern = (ROOT / side).parent, re.compile(side.split("/")[-1].format(r"(\w+)"))
         for path in folder.iterdir():
             match = pattern.fullmatch(path.name)
-            if match and match[1] not in shared | whole and not (side.startswith("csrc/c") and path.suffix == ".h"):
+            if match and match[1] not in shared | whole:
                 assert str(path.relative_to(ROOT)) in expected
 
 

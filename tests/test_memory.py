@@ -1,4 +1,4 @@
-"""Results in memory of our own allocator (csrc/cpu/allocate.h) behave like any other tensor."""
+"""Results in memory of our own allocator (csrc/tensors/allocate.cpp) behave like any other tensor."""
 
 import io
 
