@@ -12,6 +12,7 @@ import torchnotes.functional as F
 from torchnotes.autograd.function import Elementwise
 from torchnotes.testing import check, checks
 from torchnotes.testing.operations import OPERATIONS
+from torchnotes.testing.values import check_error
 
 TANH = OPERATIONS["tanh"]
 
@@ -199,3 +200,13 @@ def test_a_failure_names_the_check():
 def test_rejects_unknown_names():
     with pytest.raises(ValueError, match="no checks called speling"):
         checks(dataclasses.replace(TANH, unchecked={"speling": "?"}))
+
+
+def test_one_more_option_changes_no_other_case():
+    leaky, own = OPERATIONS["leaky_relu"], {"negative_slope": 0.3}
+    cases = []
+    for options in ((own,), ({}, own)):
+        torch.manual_seed(0)
+        figures = check_error(dataclasses.replace(leaky, options=options), torch.float32, "cpu")
+        cases.append([case for case in figures["cases"] if "0.3" in case["of"]])
+    assert cases[0] == cases[1] != []

@@ -145,22 +145,23 @@ def check_error(operation: Operation, dtype: torch.dtype, device: Any) -> Figure
     measured = []
     for options in operation.options:
         pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}  # our errors and torch's; those of all scales if elementwise
-        for scale in operation.scales:
-            sample = operation.sample(options, operation.many, dtype, device, scale=scale)
-            torchs = operation.torchs(options) or operation.reference
-            exact_sample = operation.widened(sample)
-            g = _gradient(output_of(operation, exact_sample)).to(dtype)
-            exact = operation.results(operation.reference, exact_sample, g.double())
-            ours, theirs = (operation.results(f, sample, g) for f in (operation.function, torchs))
-            if dtype == torch.float64:  # there is no wider type
-                if operation.elementwise:
-                    torch.testing.assert_close(ours["output"], theirs["output"], rtol=4.5e-16, atol=0.0)
-                continue
-            for name, true in exact.items():
-                alone = operation.elementwise and name == "output"
-                what = f"{name}, {described(options)}" + ("" if alone else f", scale {scale:g}")
-                mine, other = (errors(each[name], true, dtype, alone) for each in (ours, theirs))
-                pairs.setdefault(what, []).append((mine, other))
+        with naming(described(options)):
+            for scale in operation.scales:
+                sample = operation.sample(options, operation.many, dtype, device, scale=scale)
+                torchs = operation.torchs(options) or operation.reference
+                exact_sample = operation.widened(sample)
+                g = _gradient(output_of(operation, exact_sample)).to(dtype)
+                exact = operation.results(operation.reference, exact_sample, g.double())
+                ours, theirs = (operation.results(f, sample, g) for f in (operation.function, torchs))
+                if dtype == torch.float64:  # there is no wider type
+                    if operation.elementwise:
+                        torch.testing.assert_close(ours["output"], theirs["output"], rtol=4.5e-16, atol=0.0)
+                    continue
+                for name, true in exact.items():
+                    alone = operation.elementwise and name == "output"
+                    what = f"{name}, {described(options)}" + ("" if alone else f", scale {scale:g}")
+                    mine, other = (errors(each[name], true, dtype, alone) for each in (ours, theirs))
+                    pairs.setdefault(what, []).append((mine, other))
         for what, found in pairs.items():
             mine, other = (torch.cat([x.flatten() for x in of]) for of in zip(*found, strict=True))
             bound = ALONE if operation.elementwise and what.startswith("output") else operation.bound

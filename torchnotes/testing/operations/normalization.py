@@ -120,6 +120,8 @@ NORMALIZATION = {
         benchmarked=((32, 64, 56, 56), (32, 256, 28, 28), (64, 32, 112, 112), (4096, 1024), (256, 512)),
         saves=("input", "weight", "bias", "output", "running_mean", "running_var"),
         saves_besides=lambda shape: 2 * shape[1],
-        bound=Bound(mean=1.25, largest=1.5, roundings=1.0, few=2.5, share=0.02),
+        # Inputs of scale 100 saturate a tanh: the gradient of the weight is then a sum of few terms, and errs by 5 eps
+        # in the median of 40 samples and by 56 eps in the worst, like torch's.
+        bound=Bound(mean=1.25, largest=1.5, roundings=1.0, few=5.0, share=0.02),
     ),
 }
