@@ -8,11 +8,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import inspect
 from typing import Any
 
+import torch
 from sphinx.application import Sphinx
 from sphinx.util.inspect import signature, stringify_signature
 
 import torchnotes
 from docs.measurements import MEASURED
+from torchnotes import functional, init, nn, optim
 from torchnotes.ops.activations import ACTIVATIONS
 
 project = "torchnotes"
@@ -59,9 +61,21 @@ import torchnotes
 from torchnotes import convert, functional as F, init, nn, optim, revert, signal
 """
 
-# Text files in Sphinx's format, because builds have no network.
+# Text files in Sphinx's format, because builds have no network. torch.inv lacks the names that we share with torch.
+SHARED = ((torch.nn, nn), (torch.nn.functional, functional), (torch.nn.init, init), (torch.optim, optim))
+inventory = Path(__file__).parents[1] / "build/torch.inv"
+inventory.parent.mkdir(exist_ok=True)
+inventory.write_text(
+    Path(__file__).with_name("torch.inv").read_text()
+    + "".join(
+        f"{(full := f'{theirs.__name__}.{name}')} {kind} generated/{full}.html\n"
+        for theirs, ours in SHARED
+        for name, x in vars(ours).items()
+        if hasattr(theirs, name) and (kind := "class" if isinstance(x, type) else "function")
+    )
+)
 intersphinx_mapping = {
-    "torch": ("https://docs.pytorch.org/docs/stable", "torch.inv"),
+    "torch": ("https://docs.pytorch.org/docs/stable", str(inventory)),
     "python": ("https://docs.python.org/3", "python.inv"),
 }
 

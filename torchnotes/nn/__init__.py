@@ -1,13 +1,7 @@
 """The modules, under the names of torch.nn."""
 
 from . import utils as utils
-from .activation import LeakyReLU as LeakyReLU
-from .activation import LogSoftmax as LogSoftmax
-from .activation import ReLU as ReLU
-from .activation import Sigmoid as Sigmoid
-from .activation import Softmax as Softmax
-from .activation import Softplus as Softplus
-from .activation import Tanh as Tanh
+from .activation import *  # noqa: F403 # it lists its names
 from .dropout import Dropout as Dropout
 from .dropout import GaussianDropout as GaussianDropout
 from .dropout import GaussianDropoutLinear as GaussianDropoutLinear

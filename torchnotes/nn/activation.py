@@ -5,6 +5,8 @@ from torch import Tensor
 
 from .. import functional as F
 
+__all__ = ("LeakyReLU", "LogSoftmax", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh")
+
 
 class Sigmoid(torch.nn.Sigmoid):
     """Applies :func:`~torchnotes.functional.sigmoid` to each element, like :class:`torch.nn.Sigmoid`.

@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import linear as torch_linear
 
 from . import activations
-from .activations.softplus import softplus as our_softplus
 from .binary_cross_entropy_with_logits import binary_cross_entropy_with_logits as our_bce
 from .cross_entropy.cross_entropy import cross_entropy as our_cross_entropy
 from .dropout import dropout
@@ -58,10 +57,6 @@ for _name, _info in activations.ACTIVATIONS.items():
 
 def activated(z: Tensor, activation: str | None, negative_slope: float) -> Tensor:
     return z if activation is None else _chosen(z, activation, negative_slope)
-
-
-def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    return torchs.softplus(input, beta, threshold)  # which is C++, and needs a caller
 
 
 def linear(
@@ -201,8 +196,7 @@ _SCRIPTED: dict[Callable[..., Any], Callable[..., Any]] = {
     our_pinball_loss: pinball_loss,
     softmax: torchs.softmax,
     our_times_normal: times_normal,
-    **{info.function: getattr(torchs, name) for name, info in activations.ACTIVATIONS.items()},
-    our_softplus: softplus,
+    **{info.function: info.scripted or getattr(torchs, name) for name, info in activations.ACTIVATIONS.items()},
 }
 
 

@@ -13,7 +13,7 @@ from torch import tanh as torch_tanh
 from .leaky_relu import LeakyReLUBackward, leaky_relu, leaky_relu_of_saved_input
 from .relu import ReLUBackward, relu
 from .sigmoid import SigmoidBackward, sigmoid
-from .softplus import SoftplusOfOutput, softplus
+from .softplus import SoftplusOfOutput, scripted_softplus, softplus
 from .tanh import TanhBackward, tanh
 
 
@@ -26,6 +26,7 @@ class ActivationInfo(NamedTuple):
     of_output: Any = None  # a Slope whose saved tensor is the output, for operations that end with it; None: none can
     takes_slope: bool = False  # whether its argument after the input is negative_slope
     fixed: Mapping[str, float] = MappingProxyType({})  # the other options of operations that end with it
+    scripted: Callable[..., Tensor] | None = None  # for torch.jit.script, if the function of torch.nn.functional is C++
     overwritable: bool = False  # whether torch's saves its input, so that its result may be overwritten
     of_saved_input: Callable[..., Tensor] | None = None  # saves its input like torch's, if `function` does not
 
@@ -49,6 +50,7 @@ ACTIVATIONS = {  # csrc/formulas/activations.h numbers them in this order, from 
         torch.nn.functional.softplus,
         SoftplusOfOutput,
         fixed={"beta": 1, "threshold": 20},
+        scripted=scripted_softplus,
         overwritable=True,
     ),
 }

@@ -3,8 +3,6 @@
 y = ln(1 + e^bx) / b,    y' = s(bx),    y'' = b s (1 - s),    y''' = b^2 s (1 - s)(1 - 2s),    s(z) = 1 / (1 + e^-z)
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus as builtin
@@ -60,6 +58,10 @@ class SoftplusOfOutput:
         return torch.where(y > 20, 0, v * (g * torch.exp(-y)))
 
 
+def scripted_softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    return builtin(input, beta, threshold)
+
+
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """Computes ln(1 + e^bx) / b for each element, like :func:`torch.nn.functional.softplus`.
 
@@ -77,10 +79,6 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
         >>> F.softplus(torch.tensor([-2.0, 0.0, 2.0]))
         tensor([0.1269, 0.6931, 2.1269])
     """
-    if not (native(input) and _is_number(beta) and _is_number(threshold) and beta > 0):
+    if not (native(input) and isinstance(beta, (float, int)) and isinstance(threshold, (float, int)) and beta > 0):
         return show(softplus, input, beta, threshold) if watched() else builtin(input, beta, threshold)
     return Softplus.apply(input, beta, threshold)
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (float, int))
