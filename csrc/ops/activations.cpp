@@ -9,8 +9,8 @@
 #include "kernels/activations.h"
 #include "ops/activations.h"
 #include "ops/register.h"
-#include "ops/run.h"
 #include "tensors/map.h"
+#include "tensors/run.h"
 
 namespace torchnotes {
 namespace {

@@ -15,9 +15,9 @@
 #include "kernels/batch_norm.h"
 #include "ops/activations.h"
 #include "ops/register.h"
-#include "ops/run.h"
 #include "tensors/allocate.h"
 #include "tensors/channels.h"
+#include "tensors/run.h"
 
 namespace torchnotes {
 namespace {

@@ -11,10 +11,10 @@
 #include <tuple>
 
 #include "ops/register.h"
-#include "ops/run.h"
 #include "tensors/allocate.h"
 #include "tensors/check_classes.h"
 #include "tensors/class_rows.h"
+#include "tensors/run.h"
 
 namespace torchnotes {
 namespace {

@@ -14,11 +14,11 @@
 #include "kernels/linear.h"
 #include "ops/activations.h"
 #include "ops/register.h"
-#include "ops/run.h"
 #include "tensors/allocate.h"
 #include "tensors/map.h"
 #include "tensors/operands.h"
 #include "tensors/product.h"
+#include "tensors/run.h"
 
 namespace torchnotes {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "ops/elementwise_loss.h"
 #include "ops/register.h"
-#include "ops/run.h"
+#include "tensors/run.h"
 
 namespace torchnotes {
 namespace {

@@ -14,8 +14,8 @@
 #include "kernels/rmsprop.h"
 #include "kernels/sgd.h"
 #include "ops/register.h"
-#include "ops/run.h"
 #include "tensors/parameters.h"
+#include "tensors/run.h"
 #include "tensors/types.h"
 
 namespace torchnotes {

@@ -9,9 +9,9 @@
 #include <limits>
 
 #include "ops/register.h"
-#include "ops/run.h"
 #include "tensors/allocate.h"
 #include "tensors/keys.h"
+#include "tensors/run.h"
 #include "tensors/types.h"
 
 namespace torchnotes {

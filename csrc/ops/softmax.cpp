@@ -4,10 +4,10 @@
 #include <ATen/core/Tensor.h>
 
 #include "ops/register.h"
-#include "ops/run.h"
 #include "tensors/allocate.h"
 #include "tensors/class_rows.h"
 #include "tensors/operands.h"
+#include "tensors/run.h"
 
 namespace torchnotes {
 namespace {

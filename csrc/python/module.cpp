@@ -13,11 +13,11 @@
 
 #include "build_info.h"
 #include "ops/activations.h"
-#include "ops/run.h"
 #include "python/call_mode.h"
 #include "python/is_supported.h"
 #include "python/node.h"
 #include "python/optimizers.h"
+#include "tensors/run.h"
 #include "tensors/written.h"
 
 namespace {

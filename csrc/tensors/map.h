@@ -9,9 +9,9 @@
 #include <algorithm>
 
 #include "loops/map_operands.h"
-#include "ops/run.h"
 #include "tensors/allocate.h"
 #include "tensors/operands.h"
+#include "tensors/run.h"
 
 namespace torchnotes {
 

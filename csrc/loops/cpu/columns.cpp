@@ -146,7 +146,7 @@ class Columns : RowPass<T> {
   // Elements of whole rows of the matrix are contiguous. They are mapped tile by tile and added panel by panel.
   void map_and_add_chunk(const TileMap<T>& map, int64_t begin, int64_t end, void* sums, void* constants) const {
     const bool direct = direct_ && in[0].type == kTypeOf<T>;
-    const int64_t length = direct ? kPanel : std::max<int64_t>(1, kTile / columns_);
+    const int64_t length = direct ? kPanel : std::max<int64_t>(1, kTile / std::max<int64_t>(1, columns_));
     std::vector<T> written(direct ? 0 : length * columns_ + kTilePadding);
     Buffers buffers;
     for (int64_t j = begin; j < end; j += length) {

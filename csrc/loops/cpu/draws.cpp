@@ -12,8 +12,8 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kChunkWords = 4 * kGroup;
-constexpr int64_t kAhead = 4;  // chunks
+constexpr int64_t kChunkWords = 16 * kGroup;
+constexpr int64_t kAhead = 1;  // chunks
 
 // out = in * draws
 template <class T>

@@ -36,14 +36,21 @@ class BlockReader {
   }
 
  private:
+  // Copies one period, then what has been copied.
   void copy_run(int64_t at, int64_t n) {
-    for (int64_t done = 0; done < n; at = 0) {
-      const int64_t some = std::min(x_.count - at, n - done);
-      const T* const from = load_tile(x_.data, x_.type, at, some, copy_.data + done);
-      if (from != copy_.data + done) {
-        std::copy_n(from, some, copy_.data + done);
-      }
-      done += some;
+    T* const copy = copy_.data;
+    const int64_t first = std::min(x_.count - at, n), period = std::min(x_.count, n);
+    copy_from(at, first, copy);
+    copy_from(0, period - first, copy + first);
+    for (int64_t done = period; done < n; done += std::min(done, n - done)) {
+      std::copy_n(copy, std::min(done, n - done), copy + done);
+    }
+  }
+
+  void copy_from(int64_t at, int64_t n, T* to) {
+    const T* const from = load_tile(x_.data, x_.type, at, n, to);
+    if (from != to) {
+      std::copy_n(from, n, to);
     }
   }
 

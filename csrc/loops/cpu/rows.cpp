@@ -1,6 +1,7 @@
 // Each lane of a vector is a State of its own. Rows are reduced in pieces of a fixed size: whole rows go to the
 // threads, or pieces if there are fewer rows than threads, with the same result. Interleaved and short rows use one row
-// per lane instead. The order in which memory is read is measured in docs/decisions/batch-norm-traversal.md.
+// per lane instead (docs/decisions/short-rows.md). The order in which memory is read is measured in
+// docs/decisions/batch-norm-traversal.md.
 #include "loops/cpu/rows.h"
 
 #include <algorithm>
@@ -19,8 +20,7 @@ constexpr int64_t kCached = 1 << 19;     // bytes that one core still finds in i
 constexpr int64_t kScattered = 512;      // elements of a segment
 constexpr int64_t kInOrderPiece = 1024;  // elements of a row with many segments
 constexpr int64_t kFetched = 1024;       // elements
-constexpr int64_t kGathered = 128;       // elements; shorter segments are gathered, so that they fill the vectors,
-constexpr int64_t kBlock = 256;          // in blocks of up to this many
+constexpr int64_t kGathered = 128;       // elements; shorter segments are gathered, so that they fill the vectors
 constexpr int64_t kShort = 48;           // elements; the crossover point: longer rows are faster one by one
 constexpr int64_t kLaneTile = 64;        // elements of interleaved rows that are copied at a time
 
@@ -208,8 +208,8 @@ class Rows {
       call(0, true);
     } else if (shape.segments > 1 && shape.length < kGathered) {
       run.type = type_;
-      for (int64_t i = begin; i < end; i += kBlock) {
-        const int64_t n = std::min(kBlock, end - i);
+      for (int64_t i = begin; i < end; i += kTile) {
+        const int64_t n = std::min(kTile, end - i);
         for (int k = 0; k < inputs; ++k) {
           gather(in[k], row, i, n, buffers[k]);
           run.in[k] = {buffers[k].data, 0};

@@ -1,4 +1,4 @@
-#include "ops/run.h"
+#include "tensors/run.h"
 
 #include <ATen/DynamicLibrary.h>
 
