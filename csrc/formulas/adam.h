@@ -10,7 +10,7 @@
 // the step.
 #pragma once
 
-#include "gradient.h"
+#include "formulas/gradient.h"
 
 #include <array>
 #include <cmath>

@@ -25,8 +25,8 @@
 // torch the mean is over the number of elements, weighted or not.
 #pragma once
 
-#include "portable.h"
-#include "weighted.h"
+#include "formulas/portable.h"
+#include "formulas/weighted.h"
 
 namespace torchnotes {
 

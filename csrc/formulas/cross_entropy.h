@@ -33,7 +33,7 @@
 // A row that is ignored has loss 0 and gradient 0, except for NaN logits, as in torch.
 #pragma once
 
-#include "softmax.h"
+#include "formulas/softmax.h"
 
 namespace torchnotes {
 

@@ -10,7 +10,7 @@
 // An element is dropped if its bits, as a number in [0, 1), are below p: 32 bits for float, 53 for double.
 #pragma once
 
-#include "philox.h"
+#include "formulas/philox.h"
 
 #include <algorithm>
 

@@ -16,7 +16,7 @@
 // The result is the squared error plus an L2 penalty on the weights, scaled by the inputs.
 #pragma once
 
-#include "normal.h"
+#include "formulas/normal.h"
 
 namespace torchnotes {
 

@@ -6,7 +6,7 @@
 // A weight decay of lambda adds the gradient of (lambda/2) w^2, d + lambda w.
 #pragma once
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 

@@ -6,7 +6,7 @@
 // and squares of float neither overflow nor vanish.
 #pragma once
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 

@@ -13,7 +13,7 @@
 // logits of 1e4.
 #pragma once
 
-#include "softmax.h"
+#include "formulas/softmax.h"
 
 namespace torchnotes {
 

@@ -7,8 +7,8 @@
 // The mean is weighted, sum l / sum w, with w = 1 if there are no weights.
 #pragma once
 
-#include "portable.h"
-#include "weighted.h"
+#include "formulas/portable.h"
+#include "formulas/weighted.h"
 
 namespace torchnotes {
 

@@ -20,7 +20,7 @@
 // 2^-64 for double. ln 2 is split into two parts; e times the first is exact.
 #pragma once
 
-#include "philox.h"
+#include "formulas/philox.h"
 
 #include <cmath>
 #include <cstring>

@@ -20,12 +20,12 @@
 // As a number: u = fraction(bits) in [0, 1), of 24 bits for float and 53 for double.
 #pragma once
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 #include <cstdint>
 
 #ifndef TORCHNOTES_SCALAR_ONLY
-#include "vector_words.h"
+#include "formulas/vector_words.h"
 #endif
 
 namespace torchnotes {

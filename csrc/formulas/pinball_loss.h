@@ -21,8 +21,8 @@
 // The mean is weighted, sum w rho / sum w, with w = 1 if there are no weights.
 #pragma once
 
-#include "portable.h"
-#include "weighted.h"
+#include "formulas/portable.h"
+#include "formulas/weighted.h"
 
 namespace torchnotes {
 

@@ -15,7 +15,7 @@
 #include <utility>
 
 #ifndef TORCHNOTES_SCALAR_ONLY  // defined for CUDA sources, which have no SIMD vectors
-#include "vector_math.h"
+#include "formulas/vector_math.h"
 #endif
 
 namespace torchnotes {

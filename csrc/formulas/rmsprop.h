@@ -11,7 +11,7 @@
 // A decoupled decay (Loshchilov and Hutter, 2019) is not added to d, but shrinks w by 1 - eta lambda before the step.
 #pragma once
 
-#include "gradient.h"
+#include "formulas/gradient.h"
 
 #include <array>
 

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 

@@ -11,7 +11,7 @@
 // |d|^2 / 2L.
 #pragma once
 
-#include "gradient.h"
+#include "formulas/gradient.h"
 
 #include <array>
 

@@ -25,7 +25,7 @@
 
 #include <limits>
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 

@@ -14,7 +14,7 @@
 // A, B and C are ratios of polynomials. As in torch the result is at least a and at most b.
 #pragma once
 
-#include "normal.h"
+#include "formulas/normal.h"
 
 namespace torchnotes {
 

@@ -5,7 +5,7 @@
 // The variance is (high - low)^2 / 12. Rounding may make x equal to high.
 #pragma once
 
-#include "philox.h"
+#include "formulas/philox.h"
 
 namespace torchnotes {
 

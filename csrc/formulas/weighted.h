@@ -6,7 +6,7 @@
 // a finite product does not overflow on the way.
 #pragma once
 
-#include "portable.h"
+#include "formulas/portable.h"
 
 namespace torchnotes {
 
