@@ -1,5 +1,6 @@
 // What the traversals of rows.h and columns.h call to process a run of vectors. These functions are all that is
-// compiled for each operation (first_pass.h and second_pass.h): the traversals are compiled once per library.
+// compiled for each operation (first_pass.h and second_pass.h): the traversals are compiled once per library
+// (docs/decisions/loops.md).
 #pragma once
 
 #include <array>
