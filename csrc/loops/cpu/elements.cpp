@@ -139,24 +139,24 @@ void map_all(MapBlock<T> map, const void* formula, const ElementwiseInputs& in, 
   });
 }
 
+// Lanes are added up block by block, and the sums of blocks in double precision.
 template <class T>
 Weighted<double> sum_piece(
     SumBlock<T> sum, const void* formula, BlockReaders<T>& readers, int64_t begin, int64_t end, int64_t size
 ) {
   using V = Vectorized<T>;
-  std::array<Weighted<V>, kSums> sums;
-  sums.fill({V(0), V(0)});
+  WideWeighted<V> lanes{widen(V(0)), widen(V(0))};
   for (int64_t i = begin; i < end; i += size) {
     const int64_t n = std::min(size, end - i);
+    std::array<Weighted<V>, kSums> sums;
+    sums.fill({V(0), V(0)});
     sum(formula, readers.block(i, n), n, sums.data());
-  }
-  for (int half = kSums / 2; half > 0; half /= 2) {
-    for (int k = 0; k < half; ++k) {
-      sums[k].merge(sums[k + half]);
+    for (const auto& one : sums) {
+      lanes.add(one.loss, one.weight);
     }
   }
-  Weighted<T> all{0, 0};
-  merge_lanes<V>(sums[0], all);
+  WideWeighted<T> all{0, 0};
+  lanes.merge_lanes(all);
   return {all.loss, all.weight};
 }
 

@@ -210,7 +210,8 @@ LOSSES = {
             ),
         ),
         smooth=_away_from_kinks,
-        # The composite that stands for torch rounds a weighted gradient once less than the CUDA kernels.
-        **{**_LOSS, "many": (40, 300), "bound": replace(CHANCE, mean=1.75)},
+        # The composite that stands for torch rounds a weighted gradient once less than the CUDA kernels. All elements
+        # share the gradient of the loss, whose product is rounded twice without fused multiply-add.
+        **{**_LOSS, "many": (40, 300), "bound": replace(CHANCE, mean=1.75, share=0.1)},
     ),
 }
