@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .accuracy import CHANCE, Bound
+from .accuracy import ALONE, CHANCE, Bound
 
 Options = dict[str, Any]
 Sample = dict[str, Any]
@@ -46,6 +46,7 @@ class Operation:
         benchmarked: Sizes for the benchmark of its name.
         elementwise: Whether each value has an error of its own.
         bound: How much larger than torch's the error may be.
+        output_bound: The same for the output of an elementwise operation.
         mutates: Arguments that are written to.
         saves: Arguments, or "output", that may be saved for the backward pass. By default any.
         saves_besides: How many elements of other tensors may be saved, as a function of the shape.
@@ -84,6 +85,7 @@ class Operation:
     benchmarked: tuple[Shape, ...] = ()
     elementwise: bool = False
     bound: Bound = CHANCE
+    output_bound: Bound = ALONE
     mutates: tuple[str, ...] = ()
     saves: tuple[str, ...] | None = None
     saves_besides: Callable[[Shape], int] = field(default=lambda shape: 0)

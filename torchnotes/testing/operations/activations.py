@@ -1,5 +1,6 @@
 """The elementwise activations."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as torch_F
 from torch import Tensor
 
 from ... import functional as F
+from ..accuracy import ALONE
 from ..makers import normal
 from ..operation import Operation, Sample, Shape
 
@@ -90,6 +92,7 @@ ACTIVATIONS = {
         more_options=({"beta": 3}, {"beta": -1.5}, {"beta": True, "threshold": True}),
         builtin=torch_F.softplus,
         opinfo="nn.functional.softplus",
+        output_bound=replace(ALONE, mean=1.05, largest=1.1),  # scalar code errs like torch's, at other points
         **{**_ELEMENTWISE, "saves": ("input",)},
     ),
 }
