@@ -39,7 +39,7 @@ struct Stage {
     run.in = {typename Inputs<T>::Input{in, kSize}...};
     run.n = n / kSize;
     run.tail = n % kSize;
-    const T no_formula[kSize] = {};
+    alignas(64) const T no_formula[kSize] = {};
     map(options, no_formula, run, {out, 0});
   }
 };
