@@ -17,19 +17,6 @@ constexpr int64_t kChunks = 64;
 constexpr int64_t kPanel = 32;   // elements of each column
 constexpr int64_t kWidth = 128;  // columns of a panel of 16-bit numbers, which is widened
 
-// An array of structs of vectors, whose type only the operation knows.
-class Vectors {
- public:
-  Vectors(int64_t count, size_t bytes) : lines_((count * bytes + sizeof(Line) - 1) / sizeof(Line)) {}
-  void* data() { return lines_.data(); }
-
- private:
-  struct alignas(64) Line {
-    std::byte bytes[64];
-  };
-  std::vector<Line> lines_;
-};
-
 template <class T>
 class Columns : RowPass<T> {
   using RowPass<T>::shape;
@@ -70,7 +57,7 @@ class Columns : RowPass<T> {
 
   void map(std::vector<StateMemory> formulas) const {
     formulas.resize(vectors_ * kSize, formulas.empty() ? StateMemory{} : formulas.back());
-    Vectors packed(vectors_, functions.formula_bytes);
+    VectorArray packed(vectors_, functions.formula_bytes);
     for (int64_t i = 0; i < vectors_; ++i) {
       functions.pack(&formulas[i * kSize], /*same=*/false, packed.data(), i);
     }
@@ -92,7 +79,7 @@ class Columns : RowPass<T> {
     std::vector<StateMemory> parts(chunks * columns_);
     const int64_t grain = grain_of(chunk * columns_);
     at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
-      Vectors sums(vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
+      VectorArray sums(vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
       for (int64_t i = begin; i < end; ++i) {
         functions.start_columns(op, columns_, sums.data(), constants.data());
         add(i * chunk, std::min((i + 1) * chunk, shape.length), sums.data(), constants.data());

@@ -8,17 +8,16 @@
 #include <utility>
 
 #include "loops/cpu/memory.h"
+#include "loops/cpu/staged.h"
 #include "loops/cpu/vectors.h"
 
 namespace torchnotes {
 namespace detail {
 
-constexpr int kChains = 4;             // States that take turns, so that an addition need not wait for the one before
-constexpr int64_t kWorthMerging = 8;   // vectors
-constexpr int64_t kPartial = 32;       // vectors that are added to a lighter state
-constexpr int64_t kPrescanned = 4096;  // elements; small enough to stay in L1
-constexpr int64_t kWhole = 32768;
-constexpr int kTogether = 4;  // vectors of columns
+constexpr int kChains = 4;            // States that take turns, so that an addition need not wait for the one before
+constexpr int64_t kWorthMerging = 8;  // vectors
+constexpr int64_t kPartial = 32;      // vectors that are added to a lighter state
+constexpr int kTogether = 4;          // vectors of columns
 
 template <class Op>
 concept Prescans = requires(const Op& op) { op.template prescan<float>(); };
@@ -184,8 +183,8 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
   ) {
     const auto add = [&](auto& to, const auto&... values) { op.staged_add(to, constants, values...); };
     const auto of_vector = [&](int64_t) -> const Constants& { return constants; };
-    for (int64_t begin = 0; begin < n; begin += kStaged) {
-      const int64_t some = std::min(kStaged, n - begin);
+    for (int64_t begin = 0; begin < n; begin += kStageVectors) {
+      const int64_t some = std::min(kStageVectors, n - begin);
       const auto load_one = [&](size_t k, int64_t j) { return load(x[k] + (begin + j) * stride[k]); };
       const StagedInputs<T, Op, sizeof...(I)> inputs(op, some, load_one, of_vector);
       for (int64_t j = 0; j < some; ++j) {
@@ -226,13 +225,9 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     return all;
   }
 
-  static void finish_one(
-      const Op& op, int64_t row, const StateOf<Op, T>& all, StateMemory& formula, VectorMemory& packed
-  ) {
+  static void finish_one(const Op& op, int64_t row, const StateOf<Op, T>& all, StateMemory& formula) {
     if constexpr (kMaps) {
-      const Formula f = op.finish(row, all);
-      put(formula, f);
-      put(packed, broadcast<V>(f));
+      put(formula, op.finish(row, all));
     } else {
       op.finish(row, all);
     }
@@ -282,7 +277,10 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       merge_lanes<V>(sums.states[0], all);
     }
     if (step.finishes) {
-      finish_one(op, row, all, result, packed);
+      finish_one(op, row, all, result);
+      if constexpr (kMaps) {
+        put(packed, broadcast<V>(as<Formula>(result)));
+      }
     } else {
       put(result, all);
     }
@@ -351,12 +349,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
   }
 
   static void finish(const void* op, int64_t row, const StateMemory& state, StateMemory& formula) {
-    const auto& all = as<StateOf<Op, T>>(state);
-    if constexpr (kMaps) {
-      put(formula, of(op).finish(row, all));
-    } else {
-      of(op).finish(row, all);
-    }
+    finish_one(of(op), row, as<StateOf<Op, T>>(state), formula);
   }
 
   static void start_columns(const void* op_, int64_t columns, void* sums, void* constants) {

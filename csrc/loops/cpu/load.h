@@ -50,7 +50,7 @@ struct LoadNarrow {
     std::copy_n(p, n, some);
     return (*this)(some);
   }
-  void store(uint16_t* p, const V& x) const { store_some(p, x, V::size()); }
+  void store(uint16_t* p, const V& x, bool = false) const { store_some(p, x, V::size()); }
   void store_some(uint16_t* p, const V& x, int64_t n) const {
     with_rounded(x, x, [&](const auto& both) { std::memcpy(p, &both, n * sizeof(*p)); });
   }
@@ -64,6 +64,16 @@ struct LoadNarrow {
     half ? f(at::vec::convert_from_float<c10::Half>(a, b)) : f(at::vec::convert_from_float<c10::BFloat16>(a, b));
   }
 };
+
+// Calls f(load) where the type of 16 bits is a constant, so that each has a loop of its own.
+template <class Load, class F>
+inline void with_narrow_type(const Load load, const F& f) {
+  if constexpr (Load::kNarrow) {
+    load.half ? f(LoadNarrow{true}) : f(LoadNarrow{false});
+  } else {
+    f(load);
+  }
+}
 
 // Loads only some lanes of each vector.
 template <class Load>
@@ -88,4 +98,20 @@ inline void with_load(c10::ScalarType type, const F& f) {
   f(LoadAsIs<T>());
 }
 
+namespace detail {
+
+template <class Op>
+concept Widened = Op::kWidened;
+
+// Calls f(load), where `load` loads inputs of rows.
+template <class T, class Op, class F>
+inline void with_load_of_rows(c10::ScalarType type, const F& f) {
+  if constexpr (Widened<Op>) {
+    f(LoadAsIs<T>());
+  } else {
+    with_load<T>(type, f);
+  }
+}
+
+}  // namespace detail
 }  // namespace torchnotes

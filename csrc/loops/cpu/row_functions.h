@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "loops/cpu/load.h"
 #include "loops/row_shape.h"
@@ -63,6 +64,21 @@ struct alignas(64) AccumulatorMemory {
   std::byte bytes[2560];
 };
 
+// An array of structs of vectors, whose type only the operation knows.
+class VectorArray {
+ public:
+  VectorArray(int64_t count, size_t bytes) : bytes_(bytes), lines_((count * bytes + sizeof(Line) - 1) / sizeof(Line)) {}
+  void* data() { return lines_.data(); }
+  const void* operator[](int64_t i) const { return reinterpret_cast<const std::byte*>(lines_.data()) + i * bytes_; }
+
+ private:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  size_t bytes_;
+  std::vector<Line> lines_;
+};
+
 // Where a run is in a row, and whether to call finish() after the last.
 struct Step {
   bool first, last, finishes;
@@ -70,8 +86,8 @@ struct Step {
 
 template <class T>
 struct RowFunctions {
-  bool widened;  // whether the inputs of rows must be Ts
-  int64_t most;  // how many elements of a row `reduce` may get at a time
+  bool widened;   // whether the inputs of rows must be Ts
+  bool prescans;  // whether `reduce` reads each run twice, so that it must fit into L1
 
   // The first pass over a row, run by run. The last run gives a State or, if it `finishes`, a Formula, also of vectors.
   void (*reduce)(

@@ -16,6 +16,7 @@ namespace torchnotes {
 namespace {
 
 constexpr int64_t kPiece = 32768;        // elements; large enough that merging the lanes costs nothing
+constexpr int64_t kPrescanned = 4096;    // elements; small enough to stay in L1
 constexpr int64_t kCached = 1 << 19;     // bytes that one core still finds in its cache for the second pass
 constexpr int64_t kScattered = 512;      // elements of a segment
 constexpr int64_t kInOrderPiece = 1024;  // elements of a row with many segments
@@ -86,8 +87,7 @@ class Rows {
     const auto parts = split_parts();
     for_rows(shape, [&](int64_t row) {
       StateMemory formula;
-      VectorMemory vectors;
-      finish_row(row, parts, formula, vectors);
+      finish_row(row, parts, formula);
     });
   }
 
@@ -99,9 +99,8 @@ class Rows {
       });
       return;
     }
-    map_by(interleaves_segments() || split(), [&](int64_t row, StateMemory& formula, VectorMemory& vectors) {
+    map_by(interleaves_segments() || split(), [&](int64_t row, StateMemory& formula) {
       functions.formula(op, row, 1, &formula);
-      functions.pack(&formula, /*same=*/true, &vectors, 0);
     });
   }
 
@@ -123,9 +122,7 @@ class Rows {
       return;
     }
     const auto parts = split_parts();
-    map_by(split(), [&](int64_t row, StateMemory& formula, VectorMemory& vectors) {
-      finish_row(row, parts, formula, vectors);
-    });
+    map_by(split(), [&](int64_t row, StateMemory& formula) { finish_row(row, parts, formula); });
   }
 
  private:
@@ -155,9 +152,11 @@ class Rows {
 
   // ---- one row in all lanes ----
 
+  int64_t longest_run() const { return functions.prescans ? kPrescanned : kPiece; }
+
   // Whether a row is a single run, which is worth a path without any detours.
   bool is_one_run() const {
-    return direct_ && shape.segments == 1 && shape.length <= functions.most && !split() && shape.length > 0;
+    return direct_ && shape.segments == 1 && shape.length <= longest_run() && !split() && shape.length > 0;
   }
 
   // Calls f(row, run) for every row, in parallel.
@@ -219,15 +218,15 @@ class Rows {
     } else {
       const int64_t next = shape.segments > 1 ? shape.rows * shape.length : kFetched;
       const int64_t ahead = in_order() ? shape.length : next;  // to the next row, or in this row
-      const int64_t limit = direct_ ? functions.most : std::min(functions.most, kTile);
-      const bool joins = direct_ && functions.most == kPiece && shape.length <= limit;
+      const int64_t limit = direct_ ? longest_run() : kTile;
+      const bool joins = direct_ && !functions.prescans && shape.length <= limit;
       int64_t i = begin;
       while (i < end) {
         const int64_t segment = i / shape.length, offset = i % shape.length;
         const int64_t n = std::min({limit, end - i, shape.length - offset});
         run.segments = joins && offset == 0 ? std::max<int64_t>(1, (end - i) / shape.length) : 1;
         load(row, segment, offset, n, direct_, buffers, run);
-        run.ahead = !direct_ ? 0 : functions.most < kPiece ? n : ahead;
+        run.ahead = !direct_ ? 0 : functions.prescans ? n : ahead;
         i += n * run.segments;
         call(n, i == end);
       }
@@ -259,13 +258,12 @@ class Rows {
     });
   }
 
-  void reduce_piece(
-      int64_t row, int64_t begin, int64_t end, bool finishes, StateMemory& result, VectorMemory& vectors
-  ) const {
+  void reduce_piece(int64_t row, int64_t begin, int64_t end, bool finishes, StateMemory& result) const {
     AccumulatorMemory sums;
+    VectorMemory unused;
     bool first = true;
     for_parts(row, begin, end, [&](const Run<T>& run, bool last) {
-      functions.reduce(op, row, run, {first, last, finishes}, sums, result, vectors);
+      functions.reduce(op, row, run, {first, last, finishes}, sums, result, unused);
       first = false;
     });
   }
@@ -292,19 +290,16 @@ class Rows {
     if (split()) {
       parts.resize(shape.rows * pieces());
       for_parts_of_rows(piece_length(), [&](int64_t row, int64_t i, int64_t begin, int64_t end) {
-        VectorMemory unused;
-        reduce_piece(row, begin, end, /*finishes=*/false, parts[row * pieces() + i], unused);
+        reduce_piece(row, begin, end, /*finishes=*/false, parts[row * pieces() + i]);
       });
     }
     return parts;
   }
 
-  void finish_row(
-      int64_t row, const std::vector<StateMemory>& parts, StateMemory& formula, VectorMemory& vectors
-  ) const {
+  void finish_row(int64_t row, const std::vector<StateMemory>& parts, StateMemory& formula) const {
     const int64_t length = piece_length();
     if (pieces() <= 1) {
-      reduce_piece(row, 0, elements(), /*finishes=*/true, formula, vectors);
+      reduce_piece(row, 0, elements(), /*finishes=*/true, formula);
       return;
     }
     const auto part = [&](int64_t i) {
@@ -312,7 +307,7 @@ class Rows {
         return parts[row * pieces() + i];
       }
       StateMemory state;
-      reduce_piece(row, i * length, std::min((i + 1) * length, elements()), /*finishes=*/false, state, vectors);
+      reduce_piece(row, i * length, std::min((i + 1) * length, elements()), /*finishes=*/false, state);
       return state;
     };
     StateMemory all = part(0);
@@ -320,9 +315,6 @@ class Rows {
       functions.merge(all, part(i));
     }
     functions.finish(op, row, all, formula);
-    if (functions.pack != nullptr) {
-      functions.pack(&formula, /*same=*/true, &vectors, 0);
-    }
   }
 
   // Whether to write past the caches: rows that interleave are not read again while they are there.
@@ -330,7 +322,7 @@ class Rows {
     return interleaves_segments() && should_stream(to, shape.rows * elements() * element_bytes(out.type));
   }
 
-  void map_piece(const VectorMemory& vectors, int64_t row, int64_t begin, int64_t end) const {
+  void map_piece(const void* vectors, int64_t row, int64_t begin, int64_t end) const {
     Buffers buffers;
     TileBuffer<T> result;
     Run<T> run;
@@ -347,9 +339,9 @@ class Rows {
       void* const to = element_at(out.data, out.type, out.offset(row, segment) + offset);
       if (maps_in_place_) {
         const bool aligned = run.segments == 1 || shape.length * element_bytes(out.type) % 64 == 0;
-        functions.map(op, &vectors, run, {to, out.segment_stride, aligned && streams(to)});
+        functions.map(op, vectors, run, {to, out.segment_stride, aligned && streams(to)});
       } else {
-        functions.map(op, &vectors, run, {result.data, 0});
+        functions.map(op, vectors, run, {result.data, 0});
         store_tile(result.data, n, out.type, to);
       }
       i += n * run.segments;
@@ -357,7 +349,7 @@ class Rows {
   }
 
   // Segment by segment, in the order of memory.
-  void map_segments(const std::vector<VectorMemory>& vectors) const {
+  void map_segments(const VectorArray& vectors) const {
     at::parallel_for(0, shape.rows * shape.segments, grain_of(shape.length), [&](int64_t begin, int64_t end) {
       Run<T> run;
       run.type = type_;
@@ -369,7 +361,7 @@ class Rows {
           run.in[k] = {element_at(in[k].data, type_, in[k].offset(row, segment)), 0};
         }
         void* const to = element_at(out.data, type_, out.offset(row, segment));
-        functions.map(op, &vectors[row], run, {to, 0, streams(to)});
+        functions.map(op, vectors[row], run, {to, 0, streams(to)});
         if (++row == shape.rows) {
           row = 0;
           ++segment;
@@ -379,23 +371,25 @@ class Rows {
     });
   }
 
-  // formula_of(row, formula, vectors) obtains the Formula that the second pass over a row needs.
+  // formula_of(row, formula) obtains the Formula that the second pass over a row needs.
   template <class FormulaOf>
   void map_by(bool split, const FormulaOf& formula_of) const {
     if (!split) {
       for_rows(shape, [&](int64_t row) {
         StateMemory formula;
         VectorMemory vectors;
-        formula_of(row, formula, vectors);
-        map_piece(vectors, row, 0, elements());
+        formula_of(row, formula);
+        functions.pack(&formula, /*same=*/true, &vectors, 0);
+        map_piece(&vectors, row, 0, elements());
         patch(row, formula);
       });
       return;
     }
     std::vector<StateMemory> formulas(shape.rows);
-    std::vector<VectorMemory> vectors(shape.rows);
+    VectorArray vectors(shape.rows, functions.formula_bytes);
     for (int64_t row = 0; row < shape.rows; ++row) {
-      formula_of(row, formulas[row], vectors[row]);
+      formula_of(row, formulas[row]);
+      functions.pack(&formulas[row], /*same=*/true, vectors.data(), row);
     }
     if (interleaves_segments() && maps_in_place_) {
       map_segments(vectors);

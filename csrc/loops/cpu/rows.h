@@ -35,7 +35,7 @@ constexpr RowFunctions<T> functions() {
   if constexpr (passes != Passes::kSecond) {
     using First = typename FirstPassOf<Op>::type;
     using F = FirstPass<T, First, Indices>;
-    f.most = Prescans<First> ? kPrescanned : kWhole;
+    f.prescans = Prescans<First>;
     f.merge = F::merge;
     f.finish = F::finish;
     if constexpr (columns) {
@@ -55,8 +55,8 @@ constexpr RowFunctions<T> functions() {
     if constexpr (requires(const Op& op) { op.formula(0); }) {
       f.formula = F::formula;
     }
+    f.formula_bytes = sizeof(typename F::Vectors);
     if constexpr (columns) {
-      f.formula_bytes = sizeof(typename F::Vectors);
       f.map_columns = F::map_columns;
     } else {
       f.map = F::map;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "loops/cpu/memory.h"
+#include "loops/cpu/staged.h"
 #include "loops/cpu/vectors.h"
 
 namespace torchnotes {
@@ -54,143 +55,48 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     return {static_cast<const typename Load::Element*>(inputs.in[I].data) + i * inputs.in[I].stride...};
   }
 
-  // Writes n contiguous elements.
-  template <class Load>
+  // Writes n contiguous elements. formula(i) is that of vector i.
+  template <class FormulaAt, class Load>
   static void map_contiguous(
       const Op& op,
-      const Vectors& f,
+      const FormulaAt& formula,
       const Load load,
       const Pointers<Load>& x,
       int64_t n,
       typename Load::Element* y,
       bool streamed
   ) {
-    int64_t i = 0;
-    if constexpr (Load::kNarrow) {
-      for (; i + 2 * kSize <= n; i += 2 * kSize) {
-        const V value = op.value(f, load(x[I] + i)...);
-        load.store_pair(y + i, value, op.value(f, load(x[I] + i + kSize)...), streamed);
-      }
-      for (; i + kSize <= n; i += kSize) {
-        load.store(y + i, op.value(f, load(x[I] + i)...));
-      }
-    } else {
-      for (; i + kSize <= n; i += kSize) {
-        load.store(y + i, op.value(f, load(x[I] + i)...), streamed);
-      }
-    }
-    if (i < n) {
-      load.store_some(y + i, op.value(f, load(x[I] + i, n - i)...), n - i);
-    }
-  }
-
-  TORCHNOTES_FLATTEN static void map(const void* op_, const void* formula, const Run<T>& run_, const Output& out_) {
-    const Op op = of(op_);  // in registers, like the others: a store may alias them
-    const Vectors f = *static_cast<const Vectors*>(formula);
-    const Run<T> run = run_;
-    const Output out = out_;
-    const int64_t n = run.n * kSize + run.tail;
-    const auto map_all = [&](const auto load) {
-      for (int64_t segment = 0; segment < run.segments; ++segment) {
-        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + segment * out.stride;
-        const auto x = pointers(load, run, segment);
-        if constexpr (Stages<Op>) {
-          map_staged(op, [&](int64_t) -> const Vectors& { return f; }, load, x, n, y);
-        } else {
-          map_contiguous(op, f, load, x, n, y, out.streamed);
-        }
-      }
-    };
     if constexpr (Stages<Op>) {
-      with_load<T>(run.type, map_all);
+      map_staged(op, formula, load, x, n, y);
     } else {
-      with_load_by_type<T, Op>(run.type, map_all);
-    }
-  }
-
-  TORCHNOTES_FLATTEN static void map_lanes(
-      const void* op_, const void* formula, const LaneRun<T>& run, const Output& out
-  ) {
-    const Op& op = of(op_);
-    const Vectors f = *static_cast<const Vectors*>(formula);
-    with_load_of_rows<T, Op>(run.type, [&](const auto load) {
-      const int64_t n = run.n, jump = out.stride;  // in registers: a store may alias them
-      const Strides stride{run.in[I].stride...};
-      auto x = pointers(load, run, 0);
-      auto* y = static_cast<typename decltype(load)::Element*>(out.data);
-      for (int64_t j = 0; j < n; ++j) {
-        if constexpr (Stages<Op>) {
-          map_staged(op, [&](int64_t) -> const Vectors& { return f; }, load, x, kSize, y);
-        } else {
-          load.store(y, op.value(f, load(x[I])...));
-        }
-        ((x[I] += stride[I]), ...);
-        y += jump;
-      }
-    });
-  }
-
-  TORCHNOTES_FLATTEN static void map_columns(
-      const void* op_, const void* all, const Panel<T>& panel_, const Output& out_
-  ) {
-    const Op& op = of(op_);
-    const auto* const formulas = static_cast<const Vectors*>(all);
-    const Panel<T> panel = panel_;  // in registers: a store may alias them
-    const Output out = out_;
-    with_load<T>(panel.type, [&](const auto load) {
-      using Load = std::remove_const_t<decltype(load)>;
-      for (int64_t j = 0; j < panel.length; ++j) {
-        const auto x = pointers(load, panel, j);
-        auto* const y = static_cast<typename Load::Element*>(out.data) + j * out.stride;
-        if constexpr (Stages<Op>) {
-          map_staged(op, [&](int64_t v) -> const Vectors& { return formulas[v]; }, load, x, panel.columns, y);
-        } else {
-          map_row(op, formulas, load, x, panel.columns, y, out.streamed);
+      int64_t i = 0;
+      if constexpr (Load::kNarrow) {
+        for (; i + 2 * kSize <= n; i += 2 * kSize) {
+          const V value = op.value(formula(i / kSize), load(x[I] + i)...);
+          const V next = op.value(formula(i / kSize + 1), load(x[I] + i + kSize)...);
+          load.store_pair(y + i, value, next, streamed);
         }
       }
-    });
-  }
-
-  template <class Load>
-  static void map_row(
-      const Op& op,
-      const Vectors* formulas,
-      const Load load,
-      const Pointers<Load>& x,
-      int64_t n,
-      typename Load::Element* y,
-      bool streamed
-  ) {
-    int64_t i = 0;
-    if constexpr (Load::kNarrow) {
-      for (; i + 2 * kSize <= n; i += 2 * kSize, formulas += 2) {
-        const V value = op.value(formulas[0], load(x[I] + i)...);
-        load.store_pair(y + i, value, op.value(formulas[1], load(x[I] + i + kSize)...), streamed);
+      for (; i + kSize <= n; i += kSize) {
+        load.store(y + i, op.value(formula(i / kSize), load(x[I] + i)...), streamed);
       }
-      for (; i + kSize <= n; i += kSize, ++formulas) {
-        load.store(y + i, op.value(*formulas, load(x[I] + i)...));
+      if (i < n) {
+        load.store_some(y + i, op.value(formula(i / kSize), load(x[I] + i, n - i)...), n - i);
       }
-    } else {
-      for (; i + kSize <= n; i += kSize, ++formulas) {
-        load.store(y + i, op.value(*formulas, load(x[I] + i)...), streamed);
-      }
-    }
-    if (i < n) {
-      load.store_some(y + i, op.value(*formulas, load(x[I] + i, n - i)...), n - i);
     }
   }
 
-  // Writes n contiguous elements, with a formula for each vector.
-  template <class FormulaOf, class Load>
+  // The same in stages.
+  template <class FormulaAt, class Load>
   static void map_staged(
       const Op& op,
-      const FormulaOf& formula,
+      const FormulaAt& formula,
       const Load load,
       const Pointers<Load>& x,
       int64_t n,
       typename Load::Element* y
   ) {
-    constexpr int64_t kMost = kStaged * kSize;
+    constexpr int64_t kMost = kStageVectors * kSize;
     for (int64_t first = 0; first < n; first += kMost) {
       const int64_t some = std::min(kMost, n - first), whole = some / kSize * kSize,
                     vectors = (some + kSize - 1) / kSize;
@@ -207,6 +113,61 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
         j* kSize < whole ? load.store(to, value) : load.store_some(to, value, some - whole);
       }
     }
+  }
+
+  TORCHNOTES_FLATTEN static void map(const void* op_, const void* formula, const Run<T>& run_, const Output& out_) {
+    const Op op = of(op_);  // in registers, like the others: a store may alias them
+    const Vectors f = *static_cast<const Vectors*>(formula);
+    const Run<T> run = run_;
+    const Output out = out_;
+    const int64_t n = run.n * kSize + run.tail;
+    const auto map_all = [&](const auto load) {
+      for (int64_t segment = 0; segment < run.segments; ++segment) {
+        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + segment * out.stride;
+        const auto x = pointers(load, run, segment);
+        map_contiguous(op, [&](int64_t) -> const Vectors& { return f; }, load, x, n, y, out.streamed);
+      }
+    };
+    if constexpr (Stages<Op>) {
+      with_load<T>(run.type, map_all);
+    } else {
+      with_load_of_rows<T, Op>(run.type, [&](const auto load) { with_narrow_type(load, map_all); });
+    }
+  }
+
+  TORCHNOTES_FLATTEN static void map_lanes(
+      const void* op_, const void* formula, const LaneRun<T>& run, const Output& out
+  ) {
+    const Op& op = of(op_);
+    const Vectors f = *static_cast<const Vectors*>(formula);
+    with_load_of_rows<T, Op>(run.type, [&](const auto load) {
+      const int64_t n = run.n, jump = out.stride;  // in registers: a store may alias them
+      const Strides stride{run.in[I].stride...};
+      auto x = pointers(load, run, 0);
+      auto* y = static_cast<typename decltype(load)::Element*>(out.data);
+      for (int64_t j = 0; j < n; ++j) {
+        map_contiguous(op, [&](int64_t) -> const Vectors& { return f; }, load, x, kSize, y, false);
+        ((x[I] += stride[I]), ...);
+        y += jump;
+      }
+    });
+  }
+
+  TORCHNOTES_FLATTEN static void map_columns(
+      const void* op_, const void* all, const Panel<T>& panel_, const Output& out_
+  ) {
+    const Op& op = of(op_);
+    const auto* const formulas = static_cast<const Vectors*>(all);
+    const Panel<T> panel = panel_;  // in registers: a store may alias them
+    const Output out = out_;
+    with_load<T>(panel.type, [&](const auto load) {
+      for (int64_t j = 0; j < panel.length; ++j) {
+        const auto x = pointers(load, panel, j);
+        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + j * out.stride;
+        const auto formula = [&](int64_t i) -> const Vectors& { return formulas[i]; };
+        map_contiguous(op, formula, load, x, panel.columns, y, out.streamed);
+      }
+    });
   }
 
   static void patch(const void* op_, int64_t row, int64_t n, const StateMemory* formulas) {

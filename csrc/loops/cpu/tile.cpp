@@ -1,45 +1,13 @@
 #include "loops/cpu/tile.h"
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <algorithm>
 
-#include "loops/cpu/vectors.h"
+#include "loops/cpu/load.h"
 
 namespace torchnotes {
 namespace {
 
 constexpr int64_t kFetched = 2048;  // elements ahead of those that are widened
-
-template <class scalar_t>
-void widen_all(const scalar_t* from, int64_t n, float* to) {
-  using V = Vectorized<float>;
-  int64_t i = 0;
-  for (; i + V::size() <= n; i += V::size()) {
-    V x;
-    at::vec::load_to_float<scalar_t>(from + i, x);
-    __builtin_prefetch(from + i + kFetched);
-    x.store(to + i);
-  }
-  if (i < n) {
-    scalar_t rest[V::size()] = {};
-    std::copy_n(from + i, n - i, rest);
-    V x;
-    at::vec::load_to_float<scalar_t>(rest, x);
-    x.store(to + i);
-  }
-}
-
-template <class scalar_t>
-void narrow_all(const float* from, int64_t n, scalar_t* to) {
-  using V = Vectorized<float>;
-  constexpr int64_t kSize = V::size();
-  for (int64_t i = 0; i < n; i += 2 * kSize) {
-    at::vec::convert_from_float<scalar_t>(V::loadu(from + i), V::loadu(from + i + kSize))
-        .store(to + i, static_cast<int>(std::min(2 * kSize, n - i)));
-  }
-}
 
 template <class T>
 void transpose_one_by_one(const T* from, int64_t stride, int64_t m, int64_t n, T* to, int64_t to_stride) {
@@ -61,54 +29,52 @@ void transpose_one_by_one(const T* from, int64_t stride, int64_t m, int64_t n, T
 
 }  // namespace
 
-void widen(c10::ScalarType type, const void* from, int64_t n, float* to) {
-  if (type == c10::ScalarType::Half) {
-    widen_all(static_cast<const c10::Half*>(from), n, to);
-  } else {
-    widen_all(static_cast<const c10::BFloat16*>(from), n, to);
-  }
+void widen(c10::ScalarType type, const void* from_, int64_t n, float* to) {
+  constexpr int64_t kSize = Vectorized<float>::size();
+  const auto* const from = static_cast<const uint16_t*>(from_);
+  with_narrow_type(LoadNarrow{type == c10::ScalarType::Half}, [&](const auto load) {
+    int64_t i = 0;
+    for (; i + kSize <= n; i += kSize) {
+      __builtin_prefetch(from + i + kFetched);
+      load(from + i).store(to + i);
+    }
+    if (i < n) {
+      load(from + i, n - i).store(to + i);
+    }
+  });
 }
 
-void narrow(c10::ScalarType type, const float* from, int64_t n, void* to) {
-  if (type == c10::ScalarType::Half) {
-    narrow_all(from, n, static_cast<c10::Half*>(to));
-  } else {
-    narrow_all(from, n, static_cast<c10::BFloat16*>(to));
-  }
+void narrow(c10::ScalarType type, const float* from, int64_t n, void* to_) {
+  using V = Vectorized<float>;
+  constexpr int64_t kSize = V::size();
+  auto* const to = static_cast<uint16_t*>(to_);
+  with_narrow_type(LoadNarrow{type == c10::ScalarType::Half}, [&](const auto load) {
+    int64_t i = 0;
+    for (; i + 2 * kSize <= n; i += 2 * kSize) {
+      load.store_pair(to + i, V::loadu(from + i), V::loadu(from + i + kSize), /*streamed=*/false);
+    }
+    for (; i < n; i += kSize) {
+      load.store_some(to + i, V::loadu(from + i), std::min(kSize, n - i));
+    }
+  });
 }
 
 void transpose(const float* from, int64_t stride, int64_t m, int64_t n, float* to, int64_t to_stride) {
-#if defined(CPU_CAPABILITY_AVX512)
-  if (m < 16 || n < 16) {
-    transpose_one_by_one(from, stride, m, n, to, to_stride);
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  constexpr int kBlock = Vectorized<float>::size();
+  if (m >= kBlock && n >= kBlock) {
+    for (int64_t i = 0; i < m; i += kBlock) {
+      const int64_t row = std::min(i, m - kBlock);  // the last block may overlap with the one before
+      for (int64_t j = 0; j < n; j += kBlock) {
+        const int64_t column = std::min(j, n - kBlock);
+        const float* const block = from + row * stride + column;
+        at::vec::transpose_mxn<float, kBlock, kBlock>(block, stride, to + column * to_stride + row, to_stride);
+      }
+    }
     return;
   }
-  for (int64_t i = 0; i < m; i += 16) {
-    const int64_t row = std::min(i, m - 16);  // the last block may overlap with the one before
-    for (int64_t j = 0; j < n; j += 16) {
-      const int64_t column = std::min(j, n - 16);
-      at::vec::transpose_mxn<float>(
-          from + row * stride + column, stride, to + column * to_stride + row, to_stride, 16, 16
-      );
-    }
-  }
-#elif defined(CPU_CAPABILITY_AVX2)
-  if (m < 8 || n < 8) {
-    transpose_one_by_one(from, stride, m, n, to, to_stride);
-    return;
-  }
-  for (int64_t i = 0; i < m; i += 8) {
-    const int64_t row = std::min(i, m - 8);  // the last block may overlap with the one before
-    for (int64_t j = 0; j < n; j += 8) {
-      const int64_t column = std::min(j, n - 8);
-      at::vec::transpose_mxn<float, 8, 8>(
-          from + row * stride + column, stride, to + column * to_stride + row, to_stride
-      );
-    }
-  }
-#else
-  transpose_one_by_one(from, stride, m, n, to, to_stride);
 #endif
+  transpose_one_by_one(from, stride, m, n, to, to_stride);
 }
 
 void transpose(const double* from, int64_t stride, int64_t m, int64_t n, double* to, int64_t to_stride) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "loops/cpu/load.h"
+#include "loops/row_shape.h"
 
 namespace torchnotes {
 
@@ -31,9 +32,7 @@ void transpose(const double* from, int64_t stride, int64_t m, int64_t n, double*
 
 // The element at an offset.
 inline const void* element_at(const void* data, c10::ScalarType type, int64_t offset) {
-  return static_cast<const char*>(data) + offset * (type == c10::ScalarType::Double  ? 8
-                                                    : type == c10::ScalarType::Float ? 4
-                                                                                     : 2);
+  return static_cast<const char*>(data) + offset * element_bytes(type);
 }
 inline void* element_at(void* data, c10::ScalarType type, int64_t offset) {
   return const_cast<void*>(element_at(static_cast<const void*>(data), type, offset));
