@@ -39,7 +39,7 @@ C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all) {
 template <class T>
 struct SumOfGradient {
   T sum;
-  C10_HOST_DEVICE void add(T g) { sum = sum + g; }
+  C10_HOST_DEVICE void add(T g, T) { sum = sum + g; }
   C10_HOST_DEVICE void merge(SumOfGradient other) { sum = sum + other.sum; }
   template <class Scalar>
   C10_HOST_DEVICE void merge_lanes(SumOfGradient<Scalar>& result) const {

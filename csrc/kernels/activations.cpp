@@ -15,39 +15,21 @@
 namespace torchnotes {
 namespace {
 
-template <class Activation>
-struct Forward {
+// The arguments of a backward are (g, saved) or (g, y), those of the curvature (v, g, saved).
+template <class Activation, Derivative derivative>
+struct Map {
   Activation f;
-  template <class T>
-  C10_HOST_DEVICE T operator()(T z) const {
-    return f.forward(z);
-  }
-};
-
-template <class Activation>
-struct Backward {
-  Activation f;
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T saved) const {
-    return f.backward(g, saved);
-  }
-};
-
-template <class Activation>
-struct BackwardOfOutput {
-  Activation f;
-  template <class T>
-  C10_HOST_DEVICE T operator()(T g, T y) const {
-    return f.backward_of_output(g, y);
-  }
-};
-
-template <class Activation>
-struct Curvature {
-  Activation f;
-  template <class T>
-  C10_HOST_DEVICE T operator()(T v, T g, T saved) const {
-    return f.curvature(v, g, saved);
+  template <class... T>
+  C10_HOST_DEVICE auto operator()(T... x) const {
+    if constexpr (derivative == Derivative::kForward) {
+      return f.forward(x...);
+    } else if constexpr (derivative == Derivative::kBackward) {
+      return f.backward(x...);
+    } else if constexpr (derivative == Derivative::kBackwardOfOutput) {
+      return backward_of_output(f, x...);
+    } else {
+      return f.curvature(x...);
+    }
   }
 };
 
@@ -57,18 +39,20 @@ concept Curved = requires(const Activation& f) { f.curvature(0.0f, 0.0f, 0.0f); 
 template <class T, class Activation>
 void map_activation(c10::Device device, const ActivationMap& a) {
   const auto f = activation_with<Activation>(a.options.data());
-  if (a.derivative == Derivative::kForward) {
-    map<T, 1>(device, Forward<Activation>{f}, a.operands);
-  } else if (a.derivative == Derivative::kBackward || a.derivative == Derivative::kBackwardOfOutput) {
-    if constexpr (saves_input<Activation>()) {
-      if (a.derivative == Derivative::kBackwardOfOutput) {
-        map<T, 2>(device, BackwardOfOutput<Activation>{f}, a.operands);
-        return;
+  switch (a.derivative) {
+    case Derivative::kForward:
+      return map<T, 1>(device, Map<Activation, Derivative::kForward>{f}, a.operands);
+    case Derivative::kBackwardOfOutput:
+      if constexpr (saves_input<Activation>()) {
+        return map<T, 2>(device, Map<Activation, Derivative::kBackwardOfOutput>{f}, a.operands);
       }
-    }
-    map<T, 2>(device, Backward<Activation>{f}, a.operands);
-  } else if constexpr (Curved<Activation>) {
-    map<T, 3>(device, Curvature<Activation>{f}, a.operands);
+      [[fallthrough]];  // the output is what the activation saves
+    case Derivative::kBackward:
+      return map<T, 2>(device, Map<Activation, Derivative::kBackward>{f}, a.operands);
+    case Derivative::kCurvature:
+      if constexpr (Curved<Activation>) {
+        map<T, 3>(device, Map<Activation, Derivative::kCurvature>{f}, a.operands);
+      }
   }
 }
 
@@ -95,11 +79,11 @@ Stage<T> stage_of(int64_t activation, double negative_slope) {
     if constexpr (!std::is_empty_v<Activation>) {
       std::memcpy(stage.options, &f, sizeof(f));
     }
-    stage.forward = kMapFunctions<T, Forward<Activation>, 1>.map;
-    stage.backward = kMapFunctions<T, Backward<Activation>, 2>.map;
+    stage.forward = kMapFunctions<T, Map<Activation, Derivative::kForward>, 1>.map;
+    stage.backward = kMapFunctions<T, Map<Activation, Derivative::kBackward>, 2>.map;
     stage.backward_of_output = stage.backward;
     if constexpr (saves_input<Activation>()) {
-      stage.backward_of_output = kMapFunctions<T, BackwardOfOutput<Activation>, 2>.map;
+      stage.backward_of_output = kMapFunctions<T, Map<Activation, Derivative::kBackwardOfOutput>, 2>.map;
     }
     stage.of_input = saves_input<Activation>() || rectifies<Activation>();
   });

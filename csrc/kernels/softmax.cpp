@@ -55,40 +55,23 @@ struct LogSoftmaxOfRows : LogSumExpOfRows {
   }
 };
 
-struct SoftmaxBackwardOfRows {
+// The sum is an InnerProduct or a SumOfGradient.
+template <template <class> class Sum>
+struct BackwardOfRows {
   template <class T>
-  C10_HOST_DEVICE InnerProduct<T> start(int64_t) const {
+  C10_HOST_DEVICE Sum<T> start(int64_t) const {
     return {T(0)};
   }
   template <class T>
-  C10_HOST_DEVICE void add(InnerProduct<T>& state, T g, T y) const {
+  C10_HOST_DEVICE void add(Sum<T>& state, T g, T y) const {
     state.add(g, y);
   }
   template <class T>
-  C10_HOST_DEVICE InnerProduct<T> finish(int64_t, const InnerProduct<T>& all) const {
+  C10_HOST_DEVICE Sum<T> finish(int64_t, const Sum<T>& all) const {
     return all;
   }
   template <class T, class V>
-  C10_HOST_DEVICE V value(const InnerProduct<T>& dot, V g, V y) const {
-    return dot.backward(g, y);
-  }
-};
-
-struct LogSoftmaxBackwardOfRows {
-  template <class T>
-  C10_HOST_DEVICE SumOfGradient<T> start(int64_t) const {
-    return {T(0)};
-  }
-  template <class T>
-  C10_HOST_DEVICE void add(SumOfGradient<T>& state, T g, T) const {
-    state.add(g);
-  }
-  template <class T>
-  C10_HOST_DEVICE SumOfGradient<T> finish(int64_t, const SumOfGradient<T>& all) const {
-    return all;
-  }
-  template <class T, class V>
-  C10_HOST_DEVICE V value(const SumOfGradient<T>& sum, V g, V y) const {
+  C10_HOST_DEVICE V value(const Sum<T>& sum, V g, V y) const {
     return sum.backward(g, y);
   }
 };
@@ -104,8 +87,8 @@ void softmax(c10::Device device, const Softmax& a) {
 void softmax_gradient(c10::Device device, const SoftmaxGradient& a) {
   with_precision(a.out.type, [&](auto zero) {
     using T = decltype(zero);
-    a.logarithm ? transform_rows<T>(device, a.shape, LogSoftmaxBackwardOfRows(), a.out, a.grad, a.output)
-                : transform_rows<T>(device, a.shape, SoftmaxBackwardOfRows(), a.out, a.grad, a.output);
+    a.logarithm ? transform_rows<T>(device, a.shape, BackwardOfRows<SumOfGradient>(), a.out, a.grad, a.output)
+                : transform_rows<T>(device, a.shape, BackwardOfRows<InnerProduct>(), a.out, a.grad, a.output);
   });
 }
 
