@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# torch keys its cache of compiled graphs by the names of operators, not by their schemas: an entry may be of an earlier
+# build of ours. Set before torch is imported, and inherited by workers and processes.
+os.environ.update(TORCHINDUCTOR_FX_GRAPH_CACHE="0", TORCHINDUCTOR_AUTOGRAD_CACHE="0")
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from devices import DEVICES, DTYPES
