@@ -8,19 +8,24 @@
 
 namespace torchnotes {
 
-struct MapOperands {
-  static constexpr int kMaxInputs = 3, kMaxDims = 16;
+constexpr int kMaxMapInputs = 3;
 
+// The dimensions of operands that are not dense and alike, innermost first, and the strides of the output and of each
+// input, in elements.
+struct MapLayout {
+  static constexpr int kMaxDims = 64;  // none has size 1, so that no memory could hold more
+
+  int dims;
+  std::array<int64_t, kMaxDims> sizes;
+  std::array<std::array<int64_t, kMaxDims>, 1 + kMaxMapInputs> strides;
+};
+
+struct MapOperands {
   int64_t n;  // elements
   c10::ScalarType type;
   void* out;
-  std::array<const void*, kMaxInputs> in;
-
-  // If the operands are not dense and alike: their dimensions, innermost first, and the strides of the output and of
-  // each input, in elements.
-  int dims = 0;
-  std::array<int64_t, kMaxDims> sizes;
-  std::array<std::array<int64_t, kMaxDims>, 1 + kMaxInputs> strides;
+  std::array<const void*, kMaxMapInputs> in;
+  const MapLayout* layout = nullptr;  // null if they are dense and alike
 };
 
 }  // namespace torchnotes

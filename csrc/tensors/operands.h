@@ -1,7 +1,6 @@
 // The operands of an elementwise operation, on either device: checks and memory layouts.
 #pragma once
 
-#include <ATen/TensorIterator.h>
 #include <ATen/core/Tensor.h>
 
 namespace torchnotes {
@@ -49,15 +48,6 @@ inline at::MemoryFormat dense_format(const at::Tensor& x) {
     return at::MemoryFormat::Contiguous;
   }
   return x.is_contiguous(at::MemoryFormat::ChannelsLast) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Preserve;
-}
-
-// The slow path, for different layouts: a new result with torch's layout, followed by the inputs.
-template <class... Tensors>
-at::TensorIterator result_iterator(const Tensors&... inputs) {
-  at::TensorIteratorConfig config;
-  config.add_owned_output(at::Tensor());
-  (config.add_const_input(inputs), ...);
-  return config.build();
 }
 
 }  // namespace torchnotes

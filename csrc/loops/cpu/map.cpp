@@ -13,22 +13,22 @@ namespace {
 // The offsets of the operands of an element, which count upwards.
 class Position {
  public:
-  Position(const MapOperands& operands, int count, int64_t element) : operands_(operands), count_(count) {
-    for (int d = 0; d < operands.dims; ++d) {
-      index_[d] = element % operands.sizes[d];
-      element /= operands.sizes[d];
+  Position(const MapLayout& layout, int count, int64_t element) : layout_(layout), count_(count) {
+    for (int d = 0; d < layout.dims; ++d) {
+      index_[d] = element % layout.sizes[d];
+      element /= layout.sizes[d];
       move(d, index_[d]);
     }
   }
 
   int64_t operator[](int k) const { return offset_[k]; }
-  int64_t left_in_row() const { return operands_.sizes[0] - index_[0]; }
+  int64_t left_in_row() const { return layout_.sizes[0] - index_[0]; }
 
   // Goes n elements ahead, at most to the end of the innermost dimension.
   void advance(int64_t n) {
     index_[0] += n;
     move(0, n);
-    for (int d = 0; d + 1 < operands_.dims && index_[d] == operands_.sizes[d]; ++d) {
+    for (int d = 0; d + 1 < layout_.dims && index_[d] == layout_.sizes[d]; ++d) {
       move(d, -index_[d]);
       index_[d] = 0;
       ++index_[d + 1];
@@ -39,14 +39,14 @@ class Position {
  private:
   void move(int d, int64_t n) {
     for (int k = 0; k < count_; ++k) {
-      offset_[k] += n * operands_.strides[k][d];
+      offset_[k] += n * layout_.strides[k][d];
     }
   }
 
-  const MapOperands& operands_;
+  const MapLayout& layout_;
   int count_;
-  std::array<int64_t, MapOperands::kMaxDims> index_{};
-  std::array<int64_t, 1 + MapOperands::kMaxInputs> offset_{};
+  std::array<int64_t, MapLayout::kMaxDims> index_{};
+  std::array<int64_t, 1 + kMaxMapInputs> offset_{};
 };
 
 template <class scalar_t>
@@ -69,8 +69,9 @@ template <class T>
 void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const MapOperands& operands) {
   constexpr int64_t kSize = Vectorized<T>::size();
   const int64_t bytes = element_bytes(operands.type);
+  const MapLayout& layout = *operands.layout;
   at::parallel_for(0, at::ceil_div(operands.n, kTile), grain_of(kTile), [&](int64_t begin, int64_t end) {
-    std::array<TileBuffer<T>, 1 + MapOperands::kMaxInputs> buffers;
+    std::array<TileBuffer<T>, 1 + kMaxMapInputs> buffers;
     StateMemory formula;
     functions.formula(op, 0, 1, &formula);
     VectorMemory vectors;
@@ -80,7 +81,7 @@ void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const
     for (int k = 0; k < inputs; ++k) {
       run.in[k] = {buffers[1 + k].data, kSize};
     }
-    Position at(operands, 1 + inputs, begin * kTile), written = at;
+    Position at(layout, 1 + inputs, begin * kTile), written = at;
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t n = std::min(kTile, operands.n - tile * kTile);
       for (int64_t i = 0, m; i < n; i += m) {
@@ -88,7 +89,7 @@ void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const
         for (int k = 0; k < inputs; ++k) {
           const void* const from = element_at(operands.in[k], operands.type, at[1 + k]);
           void* const to = element_at(static_cast<void*>(buffers[1 + k].data), operands.type, i);
-          copy_strided(bytes, from, operands.strides[1 + k][0], to, 1, m);
+          copy_strided(bytes, from, layout.strides[1 + k][0], to, 1, m);
         }
         at.advance(m);
       }
@@ -99,7 +100,7 @@ void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const
         m = std::min(n - i, written.left_in_row());
         const void* const from = element_at(static_cast<const void*>(buffers[0].data), operands.type, i);
         void* const to = element_at(operands.out, operands.type, written[0]);
-        copy_strided(bytes, from, 1, to, operands.strides[0][0], m);
+        copy_strided(bytes, from, 1, to, layout.strides[0][0], m);
         written.advance(m);
       }
     }

@@ -41,7 +41,7 @@ void map_strided(const RowFunctions<double>& functions, const void* op, int inpu
 template <class T, int inputs, class F>
 void map(c10::Device device, const F& f, const MapOperands& operands) {
   const MapOf<T, F> op{f};
-  if (operands.dims > 0) {
+  if (operands.layout != nullptr) {
     map_strided(kMapFunctions<T, F, inputs>, &op, inputs, operands);
     return;
   }

@@ -50,14 +50,14 @@ __global__ void __launch_bounds__(kMapThreads) map_dense_kernel(
 template <class T, class Element, class F, size_t... k>
 __global__ void __launch_bounds__(
     kMapThreads
-) map_strided_kernel(F f, MapOperands operands, std::index_sequence<k...>) {
+) map_strided_kernel(F f, MapOperands operands, MapLayout layout, std::index_sequence<k...>) {
   for (int64_t i = thread_index(); i < operands.n; i += thread_count()) {
     int64_t offset[1 + sizeof...(k)] = {}, rest = i;
-    for (int d = 0; d < operands.dims; ++d) {
-      const int64_t index = rest % operands.sizes[d];
-      rest /= operands.sizes[d];
+    for (int d = 0; d < layout.dims; ++d) {
+      const int64_t index = rest % layout.sizes[d];
+      rest /= layout.sizes[d];
       for (size_t j = 0; j < 1 + sizeof...(k); ++j) {
-        offset[j] += index * operands.strides[j][d];
+        offset[j] += index * layout.strides[j][d];
       }
     }
     const auto y = apply<T>(f, load<1>(static_cast<const Element*>(operands.in[k]) + offset[1 + k])...);
@@ -79,9 +79,10 @@ void map(c10::Device device, const F& f, const MapOperands& operands) {
   with_elements<T>(operands.type, [&](auto zero) {
     using Element = decltype(zero);
     [&]<size_t... k>(std::index_sequence<k...> indices) {
-      if (operands.dims > 0) {
+      if (operands.layout != nullptr) {
         const int64_t blocks = at::ceil_div<int64_t>(operands.n, kMapThreads);
-        launch(device, blocks, kMapThreads, map_strided_kernel<T, Element, F, k...>, f, operands, indices);
+        const auto kernel = map_strided_kernel<T, Element, F, k...>;
+        launch(device, blocks, kMapThreads, kernel, f, operands, *operands.layout, indices);
       } else {
         auto* const out = static_cast<Element*>(operands.out);
         map_dense<T>(device, f, operands.n, out, static_cast<const Element*>(operands.in[k])...);
