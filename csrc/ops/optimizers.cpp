@@ -30,22 +30,19 @@ at::ScalarType real_type(const at::Tensor& x, const char* name) {
   return type;
 }
 
-// The options of all rules, the last arguments. The tensors hold numbers on the device, so that nothing synchronizes.
+// The options of all rules. The tensors hold numbers on the device, so that nothing synchronizes.
 struct Options {
-  explicit Options(c10::ArrayRef<c10::IValue> numbers)
-      : lr(numbers[0].toDouble()), last(numbers.slice(numbers.size() - 8)) {}
+  c10::ArrayRef<c10::IValue> numbers;
 
-  bool maximize() const { return last[0].toBool(); }
-  std::optional<int64_t> stream() const { return last[1].toOptional<int64_t>(); }  // to round stochastically by
-  OptionalTensor device_lr() const { return last[2].toOptional<at::Tensor>(); }
-  double max_grad_norm() const { return last[3].toDouble(); }
-  OptionalTensor grad_norm() const { return last[4].toOptional<at::Tensor>(); }
-  OptionalTensor grad_scale() const { return last[5].toOptional<at::Tensor>(); }
-  OptionalTensor found_inf() const { return last[6].toOptional<at::Tensor>(); }
-  std::vector<int64_t> shards() const { return last[7].toIntVector(); }  // first, length and pitch of each parameter
-
-  double lr;
-  c10::ArrayRef<c10::IValue> last;
+  double lr() const { return numbers[0].toDouble(); }
+  bool maximize() const { return option_of(numbers, kMaximize).toBool(); }
+  std::optional<int64_t> stream() const { return option_of(numbers, kStream).toOptional<int64_t>(); }
+  OptionalTensor device_lr() const { return option_of(numbers, kDeviceLr).toOptional<at::Tensor>(); }
+  double max_grad_norm() const { return option_of(numbers, kMaxGradNorm).toDouble(); }
+  OptionalTensor grad_norm() const { return option_of(numbers, kGradNorm).toOptional<at::Tensor>(); }
+  OptionalTensor grad_scale() const { return option_of(numbers, kGradScale).toOptional<at::Tensor>(); }
+  OptionalTensor found_inf() const { return option_of(numbers, kFoundInf).toOptional<at::Tensor>(); }
+  std::vector<int64_t> shards() const { return option_of(numbers, kShards).toIntVector(); }  // first, length, pitch
 };
 
 // Numbers on the device of the parameters, as the kernels read them.
@@ -53,9 +50,9 @@ class DeviceNumbers {
  public:
   explicit DeviceNumbers(const at::Tensor& w) : device_(w.device()) {}
 
-  DeviceNumber operator()(const OptionalTensor& x, double otherwise) {
+  DeviceNumber operator()(const OptionalTensor& x, double fallback) {
     if (!x) {
-      return {otherwise};
+      return {fallback};
     }
     TORCH_CHECK(
         x->numel() == 1 && x->device() == device_,
@@ -137,7 +134,7 @@ void update(
     return;
   }
   const at::AutoDispatchBelowADInplaceOrView nothing_to_record;
-  const Options options(call.numbers);
+  const Options options{call.numbers};
   const at::Tensor& w = params[0];
   const auto stream = options.stream();
   TORCH_CHECK(
@@ -148,7 +145,7 @@ void update(
   const auto grad_norm = options.grad_norm(), grad_scale = options.grad_scale(), found_inf = options.found_inf();
   DeviceNumbers numbers(w);
   Update arguments{};
-  arguments.lr = numbers(options.device_lr(), options.lr);
+  arguments.lr = numbers(options.device_lr(), options.lr());
   arguments.grad_norm = numbers(grad_norm, 0);
   arguments.grad_scale = numbers(grad_scale, 1);
   arguments.found_inf = numbers(found_inf, 0);

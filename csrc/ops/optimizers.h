@@ -13,6 +13,13 @@ struct UpdateCall {
   bool checked = false;                 // whether the tensors are known to match (tensors/parameters.h)
 };
 
+// The options of all rules: the last numbers, in the order of the schemas.
+enum Option { kMaximize, kStream, kDeviceLr, kMaxGradNorm, kGradNorm, kGradScale, kFoundInf, kShards, kOptions };
+
+inline const c10::IValue& option_of(c10::ArrayRef<c10::IValue> numbers, Option option) {
+  return numbers[numbers.size() - kOptions + option];
+}
+
 using UpdateOperator = void (*)(const UpdateCall& call);
 
 void adam(const UpdateCall& call);

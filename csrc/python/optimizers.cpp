@@ -269,7 +269,7 @@ class Call {
 
  private:
   // Whether the gradients are unscaled, and thereby written.
-  bool unscales() const { return !numbers_[numbers_.size() - 3].isNone(); }
+  bool unscales() const { return !option_of(numbers_, kGradScale).isNone(); }
 
   template <class F>
   void for_each_written(const F& f) const {
