@@ -90,8 +90,8 @@ def cpu_flags(name: str) -> list[str]:
 
 def with_cuda() -> bool:
     """TORCHNOTES_CUDA=1 or 0, by default whether there are a CUDA toolkit and a CUDA build of torch."""
-    wanted = os.environ.get("TORCHNOTES_CUDA")
-    return wanted == "1" if wanted else bool(torch.version.cuda) and shutil.which("nvcc") is not None
+    choice = os.environ.get("TORCHNOTES_CUDA")
+    return choice == "1" if choice else bool(torch.version.cuda) and shutil.which("nvcc") is not None
 
 
 def nvcc() -> str:

@@ -129,30 +129,30 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
     const OptionalTensor& output,
     int64_t activation,
     double negative_slope,
-    std::array<bool, 3> wanted
+    std::array<bool, 3> output_mask
 ) {
   check_activation(activation);
   const at::AutoDispatchBelowADInplaceOrView below;
   Tensor delta = grad, of_input, of_weight, of_bias;
   if (activation == number_of<Identity>()) {
-    of_bias = wanted[2] ? at::sum(grad, {0}) : of_bias;
+    of_bias = output_mask[2] ? at::sum(grad, {0}) : of_bias;
   } else {
     TORCH_CHECK(output, "linear_backward: the gradient of an activation requires the output");
-    if (wanted[2] && grad.size(-1) > 1) {
+    if (output_mask[2] && grad.size(-1) > 1) {
       const auto found = delta_and_sums(grad.contiguous(), output->contiguous(), activation, negative_slope);
       delta = found.delta;
       of_bias = found.sums.to(grad.scalar_type());
     } else {
       delta = map_to_new(fused(activation, negative_slope, Derivative::kBackwardOfOutput), grad, *output);
-      of_bias = wanted[2] ? at::sum(delta, {0}) : of_bias;
+      of_bias = output_mask[2] ? at::sum(delta, {0}) : of_bias;
     }
   }
-  if (wanted[0]) {
+  if (output_mask[0]) {
     TORCH_CHECK(weight, "linear_backward: the gradient of the input requires the weight");
     check_factors(delta, *weight);
     of_input = multiply(delta, *weight);
   }
-  if (wanted[1]) {
+  if (output_mask[1]) {
     TORCH_CHECK(input, "linear_backward: the gradient of the weight requires the input");
     const Tensor transposed = delta.t();
     check_factors(transposed, *input);

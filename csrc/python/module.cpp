@@ -165,8 +165,7 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
 // is_watched(): whether a TorchFunctionMode must see the call.
 PyObject* is_watched(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_watched()); }
 
-// is_recorded(): whether the call must consist of torch's operations because it is recorded or functionalized. Any
-// other operand is copied, which gives the first kind.
+// is_recorded(): whether the call must consist of torch's operations because it is recorded or functionalized.
 PyObject* recorded(PyObject*, PyObject*) try { return PyBool_FromLong(is_recorded()); } catch (const std::exception&) {
   return raised();
 }

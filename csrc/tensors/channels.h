@@ -1,4 +1,4 @@
-// The channels of a tensor (N, C, ...) as rows or columns for the drivers, and checks of per-channel tensors.
+// The channels of a tensor (N, C, ...) as rows or columns for the traversals, and checks of per-channel tensors.
 #pragma once
 
 #include <ATen/OpMathType.h>

@@ -1,4 +1,4 @@
-// The rows along one dimension of a tensor, as the row drivers expect them.
+// The rows along one dimension of a tensor, for the traversals of rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -9,10 +9,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from native_build import COMPILER, SETUP, Build  # noqa: E402
+from native_build import COMPILER, SETUP, Build  # noqa: E402 # after the path is set
 
 # _FORTIFY_SOURCE would reject longjmp between stacks.
-FLAGS = ["-DTORCHNOTES_CUDA_ON_CPU", "-DTORCHNOTES_SCALAR_ONLY", f"-I{HERE}", "-U_FORTIFY_SOURCE"]
+FLAGS = ["-DTORCHNOTES_SCALAR_ONLY", f"-I{HERE}", "-U_FORTIFY_SOURCE"]
 
 
 def library(build: Build, sources: list[Path], name: str, flags: tuple[str, ...] = ()) -> Path:
