@@ -32,13 +32,12 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "softmax_backward(Tensor grad, Tensor output, int dim) -> Tensor",
     "log_softmax(Tensor input, int dim) -> (Tensor output)",
     "log_softmax_backward(Tensor grad, Tensor output, int dim) -> Tensor",
-    "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, "
-    "float eps, int activation, float negative_slope, bool center_only, Tensor? given_statistics=None) "
-    "-> (Tensor output, Tensor statistics, Tensor batch_mean, Tensor batch_var)",
-    "batch_norm_(Tensor(a!) input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
-    "bool training, float eps, int activation, float negative_slope, bool center_only, bool keep, "
-    "Tensor? given_statistics=None) "
-    "-> (Tensor statistics, Tensor batch_mean, Tensor batch_var, Tensor channels, Tensor kept)",
+    "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
+    "float? momentum, bool training, float eps, int activation, float negative_slope, bool center_only, "
+    "Tensor? given_statistics=None) -> (Tensor output, Tensor statistics)",
+    "batch_norm_(Tensor(a!) input, Tensor? weight, Tensor? bias, Tensor(b!)? running_mean, Tensor(c!)? running_var, "
+    "float? momentum, bool training, float eps, int activation, float negative_slope, bool center_only, bool keep, "
+    "Tensor? given_statistics=None) -> (Tensor statistics, Tensor channels, Tensor kept)",
     "batch_norm_backward(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
     "bool training, float eps, int activation, float negative_slope, bool center_only, bool from_output=False) "
     "-> (Tensor, Tensor, Tensor)",
@@ -103,7 +102,7 @@ bool has_lists(const std::string& schema) {
   return schema.find("[] params") != schema.npos || schema.find("[] tensors") != schema.npos;
 }
 
-bool writes_its_input(const std::string& schema) { return schema.find("(a!)") != std::string::npos; }
+bool writes(const std::string& schema) { return schema.find("(a!)") != std::string::npos; }
 
 #ifndef TORCHNOTES_WITH_CUDA
 void built_without_cuda(const c10::OperatorHandle& op, torch::jit::Stack*) {
@@ -159,7 +158,7 @@ TORCH_LIBRARY(torchnotes, m) {
 
 TORCH_LIBRARY_IMPL(torchnotes, ADInplaceOrView, m) {
   for (const char* schema : kSchemas) {
-    if (writes_its_input(schema)) {
+    if (writes(schema)) {
       m.impl(name_of(schema).c_str(), torch::CppFunction::makeFromBoxedFunction<&write_and_move_version>());
     }
   }
@@ -178,7 +177,7 @@ TORCH_LIBRARY_IMPL(torchnotes, Conjugate, m) { fall_through_for_lists(m); }
 TORCH_LIBRARY_IMPL(torchnotes, Negative, m) {
   fall_through_for_lists(m);
   for (const char* schema : kSchemas) {
-    if (writes_its_input(schema) && !has_lists(schema)) {
+    if (writes(schema) && !has_lists(schema)) {
       m.impl(name_of(schema).c_str(), torch::CppFunction::makeFromBoxedFunction<&write_to_a_copy>());
     }
   }

@@ -78,16 +78,22 @@ struct Statistics : SumsOfChannel<T> {
   Channels<T> channels;
   double unbiased, eps;  // n/(n - 1)
   bool center_only;
-  T* batch_mean;
-  T* batch_var;
+  T* running_mean;
+  T* running_var;
+  double momentum;
 
   C10_HOST_DEVICE ChannelMap<T> finish(int64_t row, const ChannelSums<T>& all) const {
     const Moments moments = this->moments_of(row, all);
     channels.statistics[row] = moments.mean;
     channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(moments.variance + eps);
-    batch_mean[row] = static_cast<T>(moments.mean);
-    batch_var[row] = static_cast<T>(moments.variance * unbiased);
+    update(running_mean, row, moments.mean);
+    update(running_var, row, moments.variance * unbiased);
     return formula(row);
+  }
+  C10_HOST_DEVICE void update(T* running, int64_t row, double of_batch) const {
+    if (running) {
+      running[row] = static_cast<T>((1 - momentum) * static_cast<double>(running[row]) + momentum * of_batch);
+    }
   }
   C10_HOST_DEVICE ChannelMap<T> formula(int64_t row) const { return FromInput::channel_map<T>(channels.at(row)); }
 };
@@ -202,8 +208,9 @@ void forward(c10::Device device, const BatchNormForward& a) {
         n / (n - 1),
         a.eps,
         c.center_only,
-        static_cast<T*>(a.batch_mean),
-        static_cast<T*>(a.batch_var)
+        static_cast<T*>(a.running_mean),
+        static_cast<T*>(a.running_var),
+        a.momentum
     };
     with_activation<T>(c.activation, c.negative_slope, [&](const auto& f) {
       const Normalize<T, std::decay_t<decltype(f)>> op{statistics, f};

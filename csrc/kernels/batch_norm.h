@@ -23,7 +23,8 @@ struct BatchNormForward {
   RowOperand x, out;
   bool training;  // whether to compute the statistics
   double eps;
-  void *batch_mean, *batch_var;  // written in training; the variance is unbiased
+  void *running_mean, *running_var;  // updated in training, or null; the variance is unbiased
+  double momentum;
 };
 
 // The mean of every channel, then the variance.

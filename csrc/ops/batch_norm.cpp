@@ -53,8 +53,27 @@ BatchNormChannels channels_of(
   };
 }
 
-struct Normalized {
-  Tensor statistics, batch_mean, batch_var;
+// Running statistics that a kernel updates in memory of its own if they have other types or strides.
+class Updated {
+ public:
+  Updated(const Tensor& x, const OptionalTensor& running, std::optional<double> momentum)
+      : running_(momentum ? running : std::nullopt), numbers_(precise_numbers(x, running_)) {
+    if (running_) {
+      at::assert_no_internal_overlap(*running_);
+    }
+  }
+
+  void* data() const { return numbers_.defined() ? numbers_.mutable_data_ptr() : nullptr; }
+
+  void write_back() const {
+    if (running_ && !numbers_.is_same(*running_)) {
+      running_->copy_(numbers_);
+    }
+  }
+
+ private:
+  OptionalTensor running_;
+  Tensor numbers_;
 };
 
 Tensor running_statistics(const Tensor& mean, const OptionalTensor& variance, const NormOptions& options) {
@@ -81,39 +100,38 @@ Tensor checked_pairs(const Tensor& x, const char* name, const Tensor& pairs) {
   return pairs.contiguous();
 }
 
-// Writes the normalized `in` to `out`, which may be the same memory.
-Normalized normalize(
+// Writes the normalized `in` to `out`, which may be the same memory, and returns the statistics.
+Tensor normalize(
     const ChannelRows& in,
     const Tensor& out,
     const OptionalTensor& weight,
     const OptionalTensor& bias,
     const OptionalTensor& running_mean,
     const OptionalTensor& running_var,
-    const OptionalTensor& statistics,
+    std::optional<double> momentum,
+    const OptionalTensor& given_statistics,
     const NormOptions& options
 ) {
   const Tensor& x = in.dense();
   const Tensor gamma = precise_numbers(x, weight), beta = precise_numbers(x, bias);
-  const int64_t counted = options.training ? in.count() : 0;
-  const auto numbers = x.options().dtype(precise(x));
-  Normalized result{
-      options.training ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
-      : statistics     ? checked_pairs(x, "statistics", *statistics).clone()
-                       : running_statistics(*running_mean, running_var, options),
-      at::empty({counted}, numbers),
-      at::empty({counted}, numbers)
-  };
+  const Updated mean(x, running_mean, momentum), variance(x, running_var, momentum);
+  const Tensor statistics = options.training   ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
+                            : given_statistics ? checked_pairs(x, "statistics", *given_statistics).clone()
+                                               : running_statistics(*running_mean, running_var, options);
   run(x.device(),
       BatchNormForward{
-          channels_of(in, gamma, beta, result.statistics, options),
+          channels_of(in, gamma, beta, statistics, options),
           in.read(x),
           in.write(out),
           options.training,
           options.eps,
-          result.batch_mean.mutable_data_ptr(),
-          result.batch_var.mutable_data_ptr()
+          mean.data(),
+          variance.data(),
+          momentum.value_or(0)
       });
-  return result;
+  mean.write_back();
+  variance.write_back();
+  return statistics;
 }
 
 void check_input(
@@ -122,6 +140,7 @@ void check_input(
     const OptionalTensor& bias,
     const OptionalTensor& running_mean,
     const OptionalTensor& running_var,
+    std::optional<double> momentum,
     const OptionalTensor& statistics,
     const NormOptions& options
 ) {
@@ -131,6 +150,7 @@ void check_input(
   check_channel_numbers(x, "bias", bias);
   check_running(x, "running_mean", running_mean);
   check_running(x, "running_var", running_var);
+  TORCH_CHECK(options.training || !momentum, "batch_norm: expected no momentum in evaluation mode");
   if (options.training || statistics) {
     TORCH_CHECK(
         !(options.training && statistics),
@@ -142,25 +162,25 @@ void check_input(
   TORCH_CHECK(options.center_only || running_var, "running_var must be defined in evaluation mode");
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
+std::tuple<Tensor, Tensor> batch_norm(
     const Tensor& input,
     const OptionalTensor& weight,
     const OptionalTensor& bias,
     const OptionalTensor& running_mean,
     const OptionalTensor& running_var,
+    std::optional<double> momentum,
     bool training,
     double eps,
     int64_t activation,
     double negative_slope,
     bool center_only,
-    const OptionalTensor& statistics
+    const OptionalTensor& given_statistics
 ) {
   const NormOptions options{training, center_only, eps, activation, negative_slope};
-  check_input(input, weight, bias, running_mean, running_var, statistics, options);
+  check_input(input, weight, bias, running_mean, running_var, momentum, given_statistics, options);
   const ChannelRows in(input);
   const Tensor out = empty_like_dense(in.dense(), in.format());
-  auto result = normalize(in, out, weight, bias, running_mean, running_var, statistics, options);
-  return {out, result.statistics, result.batch_mean, result.batch_var};
+  return {out, normalize(in, out, weight, bias, running_mean, running_var, momentum, given_statistics, options)};
 }
 
 // The channels whose input cannot be recovered accurately enough from the output.
@@ -187,22 +207,23 @@ Tensor channels_to_keep(
   return result.to(x.device());
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
+std::tuple<Tensor, Tensor, Tensor> batch_norm_(
     Tensor& input,
     const OptionalTensor& weight,
     const OptionalTensor& bias,
     const OptionalTensor& running_mean,
     const OptionalTensor& running_var,
+    std::optional<double> momentum,
     bool training,
     double eps,
     int64_t activation,
     double negative_slope,
     bool center_only,
     bool keep,
-    const OptionalTensor& statistics
+    const OptionalTensor& given_statistics
 ) {
   const NormOptions options{training, center_only, eps, activation, negative_slope};
-  check_input(input, weight, bias, running_mean, running_var, statistics, options);
+  check_input(input, weight, bias, running_mean, running_var, momentum, given_statistics, options);
   at::assert_no_internal_overlap(input);
   Tensor channels = at::empty({0}, input.options().dtype(at::kLong)), kept = at::empty({0}, input.options());
   if (keep) {
@@ -210,11 +231,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> batch_norm_(
     kept = channels.numel() == input.size(1) ? input.clone() : input.index_select(1, channels);
   }
   const ChannelRows in(input);
-  auto result = normalize(in, in.dense(), weight, bias, running_mean, running_var, statistics, options);
+  const Tensor statistics =
+      normalize(in, in.dense(), weight, bias, running_mean, running_var, momentum, given_statistics, options);
   if (!in.dense().is_same(input)) {
     input.copy_(in.dense());
   }
-  return {result.statistics, result.batch_mean, result.batch_var, channels, kept};
+  return {statistics, channels, kept};
 }
 
 // The memory format of the gradient of x: that of x, or the one that the strides of x suggest if those of g suggest

@@ -62,6 +62,8 @@ std::optional<size_t> find(const std::vector<c10::Argument>& arguments, const st
   return found == arguments.end() ? std::nullopt : std::optional<size_t>(found - arguments.begin());
 }
 
+bool writes_input(const c10::FunctionSchema& schema) { return schema.is_mutable({c10::SchemaArgType::input, 0}); }
+
 std::optional<size_t> written_argument(const c10::FunctionSchema& schema) {
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
     if (schema.is_mutable({c10::SchemaArgType::input, i})) {
@@ -432,7 +434,7 @@ std::vector<BackwardArgument> backward_arguments(const c10::FunctionSchema& kern
     } else {
       const auto result = find(kernel.returns(), *name);
       // An in-place operator returns nothing; its result is what it writes.
-      TORCH_CHECK(result || kernel.is_mutable(), kernel.name(), ": found no argument or result named ", *name);
+      TORCH_CHECK(result || writes_input(kernel), kernel.name(), ": found no argument or result named ", *name);
       found.push_back({BackwardArgument::kResult, result.value_or(0), only_for});
     }
   }
@@ -475,7 +477,7 @@ PyObject* differentiable(PyObject*, PyObject* args) {
       respects_autocast != 0,
       pybind11::reinterpret_borrow<pybind11::object>(fallback),
       pybind11::reinterpret_borrow<pybind11::object>(differentiable_backward),
-      kernel.schema().is_mutable(),
+      writes_input(kernel.schema()),
       written_argument(backward.schema()),
       static_cast<size_t>(results),
   });

@@ -6,24 +6,33 @@
 #include <ATen/core/stack.h>
 #include <c10/core/InferenceMode.h>
 
+#include <string>
 #include <vector>
 
 namespace torchnotes {
 
-// Whether grad_scale, one of the optional last arguments, is given.
-inline bool has_grad_scale(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
-  const auto index = schema.argumentIndexWithName("grad_scale");
-  return index && !torch::jit::peek(stack, *index, schema.arguments().size()).isNone();
+// Whether a call writes an argument that it may write: gradients only to unscale them, and running statistics only by a
+// momentum.
+inline bool is_written(const std::string& name, const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
+  const auto is_given = [&](const char* condition) {
+    const auto index = schema.argumentIndexWithName(condition);
+    return index && !torch::jit::peek(stack, *index, schema.arguments().size()).isNone();
+  };
+  if (name == "grads") {
+    return is_given("grad_scale");
+  }
+  return (name != "running_mean" && name != "running_var") || is_given("momentum");
 }
 
-// The tensors, or lists of them, that a call writes. A step writes the gradients only if it unscales them.
+// The tensors, or lists of them, that a call writes.
 inline std::vector<c10::IValue> written_arguments(const c10::FunctionSchema& schema, const torch::jit::Stack& stack) {
   const auto& arguments = schema.arguments();
   std::vector<c10::IValue> found;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const auto* const alias = arguments[i].alias_info();
-    if (alias && alias->isWrite() && (arguments[i].name() != "grads" || has_grad_scale(schema, stack))) {
-      found.push_back(torch::jit::peek(stack, i, arguments.size()));
+    const c10::IValue& value = torch::jit::peek(stack, i, arguments.size());
+    if (alias && alias->isWrite() && !value.isNone() && is_written(arguments[i].name(), schema, stack)) {
+      found.push_back(value);
     }
   }
   return found;

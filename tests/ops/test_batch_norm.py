@@ -385,6 +385,18 @@ def test_in_place_raises_where_torch_does(device):
         assert not running[0].any()
 
 
+@pytest.mark.parametrize("inplace", (False, True))
+@pytest.mark.parametrize("training", (True, False))
+def test_running_statistics_may_be_views_and_only_training_bumps_their_versions(training, inplace):
+    x, *running = inputs((4, 3))[:3]
+    expected, views = ([torch.stack((numbers, numbers), 1)[:, 0] for numbers in running] for _ in range(2))
+    versions = [view._version for view in views]
+    ours(x * 1, *views, training=training, inplace=inplace)
+    builtin(x, *expected, training=training)
+    torch.testing.assert_close([view._base for view in views], [view._base for view in expected])
+    assert all((view._version > before) == training for view, before in zip(views, versions, strict=True))
+
+
 def test_nothing_is_written_if_a_running_statistic_is_not_writable():
     with torch.inference_mode():
         of_inference = torch.ones(3)
@@ -421,7 +433,7 @@ def test_each_pass(layout, activation, center_only, dtype, device):
         torch.testing.assert_close((variance, mean), moments, rtol=1e-12, atol=1e-12)
         statistics = torch.stack((mean, torch.ones_like(mean) if center_only else (variance + 1e-5).rsqrt()))
         with torch.no_grad():
-            y, *_ = KERNELS.batch_norm(x, *numbers, None, None, False, 1e-5, *number, center_only, statistics)
+            y, *_ = KERNELS.batch_norm(x, *numbers, *[None] * 3, False, 1e-5, *number, center_only, statistics)
             totals = KERNELS.batch_norm_totals(g, x, *numbers, statistics, *number)
             means = totals / (x.numel() // x.shape[1])
             d_x = KERNELS.batch_norm_gradient(g, x, *numbers, statistics, means, *number, center_only)
@@ -436,7 +448,7 @@ def test_opcheck_of_the_passes(dtype, device):
     tests = ("test_schema", "test_faketensor")
     if dtype == torch.float32:  # tracing does not depend on the dtype
         tests = (*tests, "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
-    x, _, _, weight, bias = inputs((3, 4, 5, 6), dtype, device)
+    x, mean, var, weight, bias = inputs((3, 4, 5, 6), dtype, device)
     statistics, options = KERNELS.batch_norm_moments(x), (2, 0.1)
     for layout in (contiguous, channels_last):
         of_backward = x, layout(x), weight, bias, statistics
@@ -444,7 +456,8 @@ def test_opcheck_of_the_passes(dtype, device):
             ("batch_norm_moments", (layout(x),)),
             ("batch_norm_totals", (*of_backward, *options)),
             ("batch_norm_gradient", (*of_backward, statistics, *options, False)),
-            ("batch_norm", (layout(x), weight, bias, None, None, False, 1e-5, *options, False, statistics)),
+            ("batch_norm", (layout(x), weight, bias, None, None, None, False, 1e-5, *options, False, statistics)),
+            ("batch_norm", (layout(x), weight, bias, mean, var, 0.1, True, 1e-5, *options, False)),
         ):
             torch.library.opcheck(getattr(KERNELS, name).default, arguments, test_utils=tests)
 
@@ -453,9 +466,9 @@ def test_kernels_reject_mismatched_arguments(device):
     x, mean, var, *numbers = inputs((4, 3), torch.float32, device)
     forward, backward, totals = KERNELS.batch_norm, KERNELS.batch_norm_backward, KERNELS.batch_norm_totals
     of_all, training, evaluation = (*numbers, mean, var), (True, 1e-5, 0, 0.1, False), (False, 1e-5, 0, 0.1, False)
-    statistics = forward(x, *of_all, *training)[1]
+    statistics = forward(x, *of_all, None, *training)[1]
     wrong: list[tuple] = [
-        (message, forward, x, *of_all[:i], bad, *of_all[i + 1 :], *training)
+        (message, forward, x, *of_all[:i], bad, *of_all[i + 1 :], 0.1, *training)
         for i in range(4)
         for bad, message in ((mean[:2], "should contain 3 elements not 2"), (mean.double(), "dtype"))
     ]
@@ -465,16 +478,19 @@ def test_kernels_reject_mismatched_arguments(device):
     for bad in (statistics[:, :2], statistics.float()):
         double = r"expected statistics of size \[2, 3\] in double precision"
         wrong.append((double, totals, x, x, *numbers, bad, 0, 0.1))
-        wrong.append(("expected statistics", forward, x, *numbers, None, None, *evaluation, bad))
+        wrong.append(("expected statistics", forward, x, *numbers, *[None] * 3, *evaluation, bad))
         of_gradient = x, x, *numbers, statistics, bad, 0, 0.1, False
         wrong.append(("expected means", KERNELS.batch_norm_gradient, *of_gradient))
-    wrong.append(("expected no statistics in training", forward, x, *numbers, None, None, *training, statistics))
+    wrong.append(("expected no statistics in training", forward, x, *numbers, *[None] * 3, *training, statistics))
     for bad in (x[:0], x[0]):
         wrong.append((r"nonempty input \(N, C, ...\)", KERNELS.batch_norm_moments, bad))
-        wrong.append((r"nonempty input \(N, C, ...\)", forward, bad, *of_all, *training))
-    wrong.append(("activation", forward, x, *of_all, True, 1e-5, 7, 0.1, False))
+        wrong.append((r"nonempty input \(N, C, ...\)", forward, bad, *of_all, 0.1, *training))
+    wrong.append(("activation", forward, x, *of_all, 0.1, True, 1e-5, 7, 0.1, False))
+    wrong.append(("expected no momentum", forward, x, *of_all, 0.1, *evaluation))
+    overlapping = mean[:1].expand(3)
+    wrong.append(("more than one element", forward, x, *numbers, overlapping, var, 0.1, *training))
     for running in ((None, var), (mean, None)):
-        wrong.append(("must be defined in evaluation mode", forward, x, *numbers, *running, *evaluation))
+        wrong.append(("must be defined in evaluation mode", forward, x, *numbers, *running, None, *evaluation))
     for message, operator, *arguments in wrong:
         with pytest.raises(ValueError if message == "activation" else RuntimeError, match=message):
             operator(*arguments)

@@ -61,17 +61,17 @@ def checked_momentum(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     momentum: Any,
-    updates_mean: bool,
-    updates_var: bool,
+    updates: bool,
+    center_only: bool,
 ) -> float:
     """Validates the running statistics before anything is written, and returns the momentum."""
-    running = ("running_mean", running_mean, updates_mean), ("running_var", running_var, updates_var)
-    for name, statistic, updates in running:
+    running = ("running_mean", running_mean, updates), ("running_var", running_var, updates and not center_only)
+    for name, statistic, is_updated in running:
         if statistic is None:
             continue
         if statistic.requires_grad and torch.is_grad_enabled():
             refuse_gradient(operation, name)
-        if updates:
+        if is_updated:
             check_in_place(statistic)
     return momentum if isinstance(momentum, float) else _number(operation, "momentum", momentum)
 
@@ -87,16 +87,18 @@ def refuse_graph(operation: str) -> None:
         )
 
 
+def moments_for_running(x: Tensor, center_only: bool) -> tuple[Tensor, Tensor]:
+    """The mean and the unbiased variance of each channel."""
+    variance, mean = torch.var_mean(x.detach(), [0, *range(2, x.dim())], correction=0 if center_only else 1)
+    return mean, variance
+
+
 def update_running(
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    of_batch: Sequence[Tensor | None],
-    momentum: float,
-    center_only: bool,
+    running_mean: Tensor | None, running_var: Tensor | None, of_batch: Sequence[Tensor], momentum: float
 ) -> None:
     """running <- (1 - momentum) running + momentum new"""
-    for running, new in zip((running_mean, None if center_only else running_var), of_batch, strict=True):
-        if running is None or new is None:
+    for running, new in zip((running_mean, running_var), of_batch, strict=True):
+        if running is None:
             continue
         if running.dtype == new.dtype:
             running.lerp_(new, momentum)

@@ -29,6 +29,7 @@ from ._shared import (
     checked_options,
     existing,
     is_supported,
+    moments_for_running,
     needed_gradients,
     refuse_gradient,
     refuse_graph,
@@ -54,34 +55,31 @@ def _fake(
     bias: Any,
     mean: Any,
     variance: Any,
+    momentum: float | None,
     training: bool,
     eps: float,
     activation: int,
     negative_slope: float,
     center_only: bool,
     statistics: Tensor | None = None,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor]:
     # torch.batch_norm checks the arguments like the kernel, but gives some results another layout.
     if center_only and variance is None:
         variance = mean
     running_mean, running_var = (None if x is None else x.clone() for x in (mean, variance))
     of_batch = training or statistics is not None
     torch.batch_norm(input, weight, bias, running_mean, running_var, of_batch, 0.0, eps, False)
-    precise = torch.promote_types(input.dtype, torch.float32)
-    channels = input.shape[1]
-    moment = input.new_empty(channels if training else 0, dtype=precise)
-    output = torch.empty_like(input, memory_format=_format(input))
-    return output, input.new_empty((2, channels), dtype=torch.float64), moment, torch.empty_like(moment)
+    return torch.empty_like(input, memory_format=_format(input)), _fake_moments(input)
 
 
 def _fake_in_place(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *forward, keep = arguments[:10]
-    of_channels = _fake(input, *forward, *arguments[10:])[1:]
+    *forward, keep = arguments[:11]
+    statistics = _fake(input, *forward, *arguments[11:])[1]
     if not keep:
-        return *of_channels, input.new_empty(0, dtype=torch.int64), input.new_empty(0)
+        return statistics, input.new_empty(0, dtype=torch.int64), input.new_empty(0)
     count = torch.library.get_ctx().new_dynamic_size()
     kept = input.new_empty((input.shape[0], count, *input.shape[2:]))
-    return *of_channels, input.new_empty(count, dtype=torch.int64), kept
+    return statistics, input.new_empty(count, dtype=torch.int64), kept
 
 
 def _fake_backward(grad: Tensor, reference: Tensor, weight: Any, bias: Any, *options: Any) -> tuple[Tensor, ...]:
@@ -174,31 +172,12 @@ class BatchNormBackward(Function):
 
 
 class BatchNorm(Function):
-    """(y, statistics, mean and variance of the batch) as a function of (x, gamma, beta, running mean and variance,
-    momentum, *options)
+    """(y, statistics) as a function of (x, gamma, beta, running mean and variance, momentum, *options)
 
-    In training it updates the running statistics, unless the momentum is None.
+    It updates the running statistics, unless the momentum is None.
     """
 
-    @staticmethod
-    def forward(
-        input: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        momentum: float | None,
-        training: bool,
-        eps: float,
-        activation: int,
-        negative_slope: float,
-        center_only: bool,
-    ) -> tuple[Tensor, ...]:
-        options = training, eps, activation, negative_slope, center_only
-        results = _forward(input, weight, bias, running_mean, running_var, *options)
-        if training and momentum is not None:
-            update_running(running_mean, running_var, results[2:4], momentum, center_only)
-        return results
+    forward = staticmethod(_forward)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
@@ -223,47 +202,29 @@ class BatchNorm(Function):
         x, weight, bias, statistics = ctx.saved_tensors
         moving = [t is not None for t in tangents]
         if not any(moving[:3]):
-            return torch.zeros_like(x), None, None, None
+            return torch.zeros_like(x), None
         if not ctx.options.training and any(moving[3:5]):
             raise RuntimeError(
                 "batch_norm is not differentiable wrt running_mean and running_var, they cannot have forward grad "
                 "defined"
             )
-        return tangent(plain.output, (x, weight, bias), tangents[:3], statistics, ctx.options), None, None, None
+        return tangent(plain.output, (x, weight, bias), tangents[:3], statistics, ctx.options), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        *_, momentum, training, _, _, _, center_only = args
-        updates = training and momentum is not None and args[3] is not None
-        updated = range(3, 4 if center_only else 5)
-        if updates and any(
-            (in_dims[0] is not None and in_dims[i] is None) or _batched_more(args[0], args[i]) for i in updated
-        ):
-            raise RuntimeError(
-                "Batch norm got a batched tensor as input while the running_mean or running_var, which will be updated "
-                "in place, were not batched."
-            )
+        momentum, options = args[5], Options(*args[6:])
+        if momentum is not None:
+            _update_each(info, in_dims, args, momentum, options)
         merged = _channels_of_all(info, in_dims, args, (0,))
         merged[5] = None
-        y, *of_all = BatchNorm.apply(*merged)
-        statistics, *of_batch = (_split(info, x, -1) for x in of_all)
-        mean, variance = args[3:5]
-        dims: tuple = 1, 1, 0, 0
+        y, statistics = (_split(info, x, dim) for x, dim in zip(BatchNorm.apply(*merged), (1, -1), strict=True))
         if in_dims[0] is in_dims[3] is in_dims[4] is None:  # only weights are batched
-            dims, statistics, of_batch = (1, None, None, None), statistics[:, 0], [x[0] for x in of_batch]
-        else:
-            mean, variance = (_of_each(info, x, dim) for x, dim in zip(args[3:5], in_dims[3:5], strict=True))
-        if updates:
-            mean, variance = (
-                None if x is None or _batched_more(new, x) else x
-                for x, new in zip((mean, variance), of_batch, strict=True)
-            )
-            update_running(mean, variance, of_batch, momentum, center_only)
-        return (_split(info, y, 1), statistics, *of_batch), dims
+            return (y, statistics[:, 0]), (1, None)
+        return (y, statistics), (1, 1)
 
 
 _call = differentiable(
-    "BatchNorm", "batch_norm", "batch_norm_backward", None, BatchNormBackward.apply, results=4, reference="input"
+    "BatchNorm", "batch_norm", "batch_norm_backward", None, BatchNormBackward.apply, reference="input"
 )
 
 
@@ -275,18 +236,12 @@ class BatchNormInPlace(Function):
     """
 
     @staticmethod
-    def forward(
-        input: Tensor, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, *options: Any
-    ) -> tuple[Tensor, ...]:
-        training, *_, center_only, _ = options
-        results = _forward_(input, weight, bias, running_mean, running_var, *options)
-        if training:
-            update_running(running_mean, running_var, results[1:3], momentum, center_only)
-        return input, *results
+    def forward(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        return input, *_forward_(input, *arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
-        y, statistics, _, _, channels, kept = outputs
+        y, statistics, channels, kept = outputs
         ctx.mark_dirty(y)
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.save_for_backward(y, *inputs[1:3], statistics, channels, kept)
@@ -305,14 +260,33 @@ def _backward_by(options: Options, *operands: Any, from_output: bool) -> tuple[T
     return _backward(*operands, *options, from_output=from_output)
 
 
-def _of_each(info: Any, running: Tensor | None, dim: int | None) -> Tensor | None:
-    """The running statistic of each sample, to be updated.
+def _update_each(info: Any, in_dims: tuple, args: tuple, momentum: float, options: Options) -> None:
+    """Updates the running statistics of each sample.
 
     As in torch, an unbatched one stays unchanged if the other is batched, unless there is a single sample.
     """
-    if running is not None and dim is not None:
-        return running.movedim(dim, 0)
-    return running.unsqueeze(0) if running is not None and info.batch_size == 1 else None
+    x, running, of_input, dims = args[0], args[3:5], in_dims[0], in_dims[3:5]
+    for one, dim in zip(running, dims, strict=True):
+        if one is not None and ((of_input is not None and dim is None) or _batched_more(x, one)):
+            raise RuntimeError(
+                "Batch norm got a batched tensor as input while the running_mean or running_var, which will be updated "
+                "in place, were not batched."
+            )
+    moments = functools.partial(moments_for_running, center_only=options.center_only)
+    of_batch = moments(x) if of_input is None else torch.vmap(moments, of_input)(x)
+
+
+    def of_each(one: Tensor | None, dim: int | None) -> Tensor | None:
+        if one is None or any(_batched_more(other, one) for other in running if other is not None):
+            return None
+        if dim is not None:
+            return one.movedim(dim, 0)
+        if dims == (None, None):
+            return one
+        return one.unsqueeze(0) if info.batch_size == 1 else None
+
+    mean, variance = map(of_each, running, dims)
+    update_running(mean, variance, of_batch, momentum)
 
 
 def _batched_more(x: Tensor, other: Tensor) -> bool:
@@ -353,8 +327,8 @@ def _composed(input: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, m
     if not o.training:
         return plain.output(input, weight, bias, (mean, mean if o.center_only else (variance + o.eps).rsqrt()), o)
     if mean is not None and input.numel() > 0:
-        var, mu = torch.var_mean(input.detach(), [0, *range(2, input.dim())], correction=0 if o.center_only else 1)
-        update_running(mean, variance, (mu, var), momentum, o.center_only)
+        moments = moments_for_running(input, o.center_only)
+        update_running(mean, None if o.center_only else variance, moments, momentum)
     return plain.output(input, weight, bias, None, o)
 
 
@@ -403,30 +377,24 @@ def batch_norm(
                 [1.0000]])
     """
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
-    arguments = weight, bias, running_mean, running_var
+    numbers = weight, bias, running_mean, running_var
     if inplace and isinstance(input, Tensor) and not is_compiling():
         check_in_place(input)
-    if not is_supported(options, input, *arguments) or input.numel() == 0:
+    if not is_supported(options, input, *numbers) or input.numel() == 0:
         if watched():
             own = dict(activation=activation, negative_slope=negative_slope, inplace=inplace, center_only=center_only)
             return show(batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps, **own)
         kept = input.clone() if inplace and hasattr(input, "clone") else input  # the backward pass needs it
-        y = _composed(kept, *arguments, momentum, options)
+        y = _composed(kept, *numbers, momentum, options)
         return input.copy_(y) if inplace else y
     if training and not center_only:
         verify_batch_size(input.size())
-    updates_var = training and not center_only
-    momentum = checked_momentum("batch_norm", running_mean, running_var, momentum, training, updates_var)
+    momentum = checked_momentum("batch_norm", running_mean, running_var, momentum, training, center_only)
+    arguments = weight, bias, running_mean, None if center_only else running_var, momentum if training else None
     # A Function with several results cannot overwrite a view, nor work in place under a transform.
     if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
-        keep = mode == GRAPH
         weight, bias = (p if p is None or p.dim() == 1 else p.flatten() for p in (weight, bias))
-        return BatchNormInPlace.apply(input, weight, bias, running_mean, running_var, momentum, *options, keep)[0]
+        return BatchNormInPlace.apply(input, weight, bias, *arguments[2:], *options, mode == GRAPH)[0]
     x = input.clone() if inplace else input
-    if call_mode() == TRANSFORM:
-        y = BatchNorm.apply(x, *arguments, momentum, *options)[0]
-    else:
-        y, _, *of_batch = _call(x, *arguments, *options)
-        if training:
-            update_running(running_mean, running_var, of_batch, momentum, center_only)
+    y = BatchNorm.apply(x, *arguments, *options)[0] if call_mode() == TRANSFORM else _call(x, *arguments, *options)
     return input.copy_(y) if inplace else y

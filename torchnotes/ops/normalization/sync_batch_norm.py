@@ -126,7 +126,7 @@ class SyncBatchNorm(Function):
         if input.numel() == 0:
             return torch.empty_like(input), *of_all
         given = options._replace(training=False)
-        return _forward(input, weight, bias, None, None, *given, of_all[0])[0], *of_all
+        return _forward(input, weight, bias, None, None, None, *given, of_all[0])[0], *of_all
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, outputs: tuple) -> None:
@@ -152,7 +152,7 @@ class SyncBatchNormInPlace(Function):
         channels, kept = input.new_empty(0, dtype=torch.int64), input.new_empty(0)
         if input.numel() > 0:
             given = options._replace(training=False)
-            *_, channels, kept = _forward_(input, weight, bias, None, None, *given, keep, of_all[0])
+            *_, channels, kept = _forward_(input, weight, bias, None, None, None, *given, keep, of_all[0])
         return input, *of_all, channels, kept
 
     @staticmethod
@@ -236,8 +236,8 @@ def sync_batch_norm(
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     compiling = is_compiling()
-    updates = not compiling, not (compiling or center_only)  # the compiler does not support the check
-    momentum = checked_momentum("sync_batch_norm", running_mean, running_var, momentum, *updates)
+    # the compiler does not support the check of what is updated
+    momentum = checked_momentum("sync_batch_norm", running_mean, running_var, momentum, not compiling, center_only)
     channels = constant(input.shape[1])
     agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
     for name, p in zip(("running_mean", "running_var", "weight", "bias"), numbers, strict=True):
@@ -257,5 +257,5 @@ def sync_batch_norm(
     n, mean, variance = of_all
     precise = torch.promote_types(input.dtype, torch.float32)
     of_batch = mean.to(precise), (variance * (n / (n - 1))).to(precise)
-    update_running(running_mean, running_var, of_batch, momentum, center_only)
+    update_running(running_mean, None if center_only else running_var, of_batch, momentum)
     return input.copy_(y) if inplace and y is not input else y
