@@ -13,7 +13,6 @@ namespace torchnotes {
 namespace {
 
 constexpr int64_t kChunkWords = 16 * kGroup;
-constexpr int64_t kAhead = 1;  // chunks
 
 // out = in * draws
 template <class T>
@@ -40,12 +39,20 @@ void multiply(const void* in, const T* draws, int64_t n, c10::ScalarType type, v
   });
 }
 
-// Prefetches explicitly, because generating words takes so long that the hardware prefetcher does not run ahead. The
-// address may be out of bounds.
-void fetch(const void* from, int64_t bytes, bool to_write) {
-  for (int64_t i = 0; i < bytes; i += 64) {
-    const char* const line = static_cast<const char*>(from) + i;
-    to_write ? __builtin_prefetch(line, 1) : __builtin_prefetch(line, 0);
+// Writes the words of a chunk and prefetches the operands of the next one explicitly, because generating words takes so
+// long that the hardware prefetcher does not run ahead. Prefetches are spread evenly: a burst would stall. Their
+// addresses may be out of bounds.
+void write_words_and_fetch(
+    uint32_t* words, const Key& key, int64_t group, int64_t groups, const void* next, void* next_out, int64_t bytes
+) {
+  const auto* from = static_cast<const char*>(next);
+  auto* to = static_cast<char*>(next_out);
+  for (int64_t i = 0; i < groups; ++i, words += kGroup) {
+    for (int64_t j = 0; j < bytes; j += 64, from += 64, to += 64) {
+      __builtin_prefetch(from, 0);
+      __builtin_prefetch(to, 1);
+    }
+    write_words(words, key, group + i, 1);
   }
 }
 
@@ -53,7 +60,8 @@ template <class T>
 void for_all(WriteDraws<T> write, const void* draw, const Noise& noise) {
   constexpr int64_t kWordsEach = sizeof(T) / sizeof(uint32_t);
   constexpr int64_t kChunk = kChunkWords / kWordsEach, kElements = kGroup / kWordsEach;  // elements of a group
-  const int64_t size = noise.size, chunk_bytes = kChunk * c10::elementSize(noise.type);
+  const int64_t size = noise.size;
+  const bool fills = noise.in == nullptr;
   // Chunks start at groups of words. A row that starts inside a group generates a few elements before it in vain.
   const int64_t chunks = at::ceil_div(noise.numbering.max_skipped(kElements) + size, kChunk);  // per row
   const int64_t grain = grain_of(std::clamp<int64_t>(size, 1, kChunk));
@@ -73,18 +81,25 @@ void for_all(WriteDraws<T> write, const void* draw, const Noise& noise) {
         }
         const int64_t offset = row * size + first + skipped - before;
         void* const to = element_at(noise.out, noise.type, offset);
-        fetch(element_at(to, noise.type, kAhead * kChunk), chunk_bytes, /*to_write=*/true);
-        const void* from = nullptr;
-        if (noise.in != nullptr) {
-          from = element_at(noise.in, noise.type, offset);
-          fetch(element_at(from, noise.type, kAhead * kChunk), chunk_bytes, /*to_write=*/false);
+        const void* const from = fills ? to : element_at(noise.in, noise.type, offset);
+        write_words_and_fetch(
+            words,
+            key,
+            (start + first) / kElements,
+            at::ceil_div(count, kElements),
+            element_at(from, noise.type, kChunk),
+            element_at(to, noise.type, kChunk),
+            kElements * element_bytes(noise.type)
+        );
+        if (fills && noise.type == kTypeOf<T> && skipped == 0 && n % (2 * kPairDistance) == 0) {
+          write(draw, words, n, static_cast<T*>(to));
+          continue;
         }
-        write_words(words, key, (start + first) / kElements, at::ceil_div(count, kElements));
         write(draw, words, count, draws);
-        if (noise.in != nullptr) {
-          multiply(from, draws + skipped, n, noise.type, to);
-        } else {
+        if (fills) {
           store_tile(draws + skipped, n, noise.type, to);
+        } else {
+          multiply(from, draws + skipped, n, noise.type, to);
         }
       }
     }
