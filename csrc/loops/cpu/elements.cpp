@@ -9,7 +9,7 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kBlocksOfPiece = 4;
+constexpr int64_t kBlocksOfPiece = 16;
 
 // Reads an operand block by block.
 template <class T>
@@ -17,11 +17,14 @@ class BlockReader {
   using V = Vectorized<T>;
 
  public:
-  void start(const BroadcastOperand& x) { x_ = x; }
+  void start(const BroadcastOperand& x, int64_t size) {
+    x_ = x;
+    broadcasts_ = x.count != size;
+  }
 
   // The elements [i, i + n) as a contiguous array, valid until the next call.
   const T* block(int64_t i, int64_t n) {
-    const int64_t first = i / x_.repeats % x_.count;
+    const int64_t first = broadcasts_ ? i / x_.repeats % x_.count : i;
     if (x_.repeats == 1 && x_.type == kTypeOf<T> && first + n <= x_.count) {
       return static_cast<const T*>(x_.data) + first;
     }
@@ -81,6 +84,7 @@ class BlockReader {
   }
 
   BroadcastOperand x_;
+  bool broadcasts_;
   int64_t first_ = -1, n_ = 0;
   TileBuffer<T> copy_;
 };
@@ -90,7 +94,7 @@ class BlockReaders {
  public:
   explicit BlockReaders(const ElementwiseInputs& in) : count_(in.count) {
     for (int k = 0; k < count_; ++k) {
-      readers_[k].start(in.operands[k]);
+      readers_[k].start(in.operands[k], in.size);
     }
   }
 
@@ -139,7 +143,7 @@ void map_all(MapBlock<T> map, const void* formula, const ElementwiseInputs& in, 
   });
 }
 
-// Lanes are added up block by block, and the sums of blocks in double precision.
+// The sums of a block are in the precision of its elements, the sums of blocks in double precision.
 template <class T>
 Weighted<double> sum_piece(
     SumBlock<T> sum, const void* formula, BlockReaders<T>& readers, int64_t begin, int64_t end, int64_t size
@@ -148,12 +152,8 @@ Weighted<double> sum_piece(
   WideWeighted<V> lanes{widen(V(0)), widen(V(0))};
   for (int64_t i = begin; i < end; i += size) {
     const int64_t n = std::min(size, end - i);
-    std::array<Weighted<V>, kSums> sums;
-    sums.fill({V(0), V(0)});
-    sum(formula, readers.block(i, n), n, sums.data());
-    for (const auto& one : sums) {
-      lanes.add(one.loss, one.weight);
-    }
+    const Weighted<V> of_block = sum(formula, readers.block(i, n), n);
+    lanes.add(of_block.loss, of_block.weight);
   }
   WideWeighted<T> all{0, 0};
   lanes.merge_lanes(all);

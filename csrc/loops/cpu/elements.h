@@ -26,7 +26,7 @@ using BlockInputs = std::array<const T*, kMaxOperands>;
 template <class T>
 using MapBlock = void (*)(const void* formula, const BlockInputs<T>& in, int64_t n, T* out);
 template <class T>
-using SumBlock = void (*)(const void* formula, const BlockInputs<T>& in, int64_t n, Weighted<Vectorized<T>>* sums);
+using SumBlock = Weighted<Vectorized<T>> (*)(const void* formula, const BlockInputs<T>& in, int64_t n);
 
 void map_elements(MapBlock<float>, const void* formula, const ElementwiseInputs&, c10::ScalarType type, void* out);
 void map_elements(MapBlock<double>, const void* formula, const ElementwiseInputs&, c10::ScalarType type, void* out);
@@ -50,12 +50,12 @@ void map_block(const void* formula, const BlockInputs<T>& in_, int64_t n, T* out
 }
 
 template <class T, class F, size_t... I>
-void sum_block(const void* formula, const BlockInputs<T>& in_, int64_t n, Weighted<Vectorized<T>>* all) {
+Weighted<Vectorized<T>> sum_block(const void* formula, const BlockInputs<T>& in_, int64_t n) {
   using V = Vectorized<T>;
   const F f = *static_cast<const F*>(formula);
   const BlockInputs<T> in = in_;
   std::array<Weighted<V>, kSums> sums;
-  std::copy_n(all, kSums, sums.begin());
+  sums.fill({V(0), V(0)});
   int64_t i = 0;
   for (; i + kSums * V::size() <= n; i += kSums * V::size()) {
     unrolled<kSums>([&](auto k) { sums[k].merge(f(V::loadu(in[I] + i + k * V::size())...)); });
@@ -66,7 +66,12 @@ void sum_block(const void* formula, const BlockInputs<T>& in_, int64_t n, Weight
     with.merge(f(V::loadu(in[I] + i, lanes)...));
     sums[0] = blend_lanes<V>(sums[0], with, lanes);
   }
-  std::copy_n(sums.begin(), kSums, all);
+  for (int stride = kSums / 2; stride > 0; stride /= 2) {
+    for (int k = 0; k < stride; ++k) {
+      sums[k].merge(sums[k + stride]);
+    }
+  }
+  return sums[0];
 }
 
 }  // namespace detail
