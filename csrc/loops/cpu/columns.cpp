@@ -38,13 +38,13 @@ class Columns : RowPass<T> {
 
   // The Formula, if there is one, of each column.
   std::vector<StateMemory> reduce() const {
-    return reduce_by([this](int64_t begin, int64_t end, void* sums, void* constants) {
+    return reduce_by([this](int64_t begin, int64_t end, void* sums, const void* constants) {
       add_chunk(begin, end, sums, constants);
     });
   }
 
   void map_and_reduce(const TileMap<T>& map) const {
-    reduce_by([&](int64_t begin, int64_t end, void* sums, void* constants) {
+    reduce_by([&](int64_t begin, int64_t end, void* sums, const void* constants) {
       map_and_add_chunk(map, begin, end, sums, constants);
     });
   }
@@ -76,25 +76,21 @@ class Columns : RowPass<T> {
   std::vector<StateMemory> reduce_by(const Add& add) const {
     const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
     const int64_t chunks = std::max<int64_t>(1, at::ceil_div(shape.length, chunk));  // an empty one gives start()
-    std::vector<StateMemory> parts(chunks * columns_);
+    VectorArray sums(chunks * vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
+    const auto sums_of = [&](int64_t i) { return sums[i * vectors_]; };
+    functions.column_constants(op, columns_, constants.data());
     const int64_t grain = grain_of(chunk * columns_);
     at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
-      VectorArray sums(vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
       for (int64_t i = begin; i < end; ++i) {
-        functions.start_columns(op, columns_, sums.data(), constants.data());
-        add(i * chunk, std::min((i + 1) * chunk, shape.length), sums.data(), constants.data());
-        functions.total_columns(columns_, sums.data(), &parts[i * columns_]);
+        functions.start_columns(op, columns_, sums_of(i));
+        add(i * chunk, std::min((i + 1) * chunk, shape.length), sums_of(i), constants.data());
       }
     });
     for (int64_t i = 1; i < chunks; ++i) {
-      for (int64_t column = 0; column < columns_; ++column) {
-        functions.merge(parts[column], parts[i * columns_ + column]);
-      }
+      functions.merge_columns(vectors_, sums_of(0), sums_of(i));
     }
     std::vector<StateMemory> formulas(columns_);
-    for (int64_t column = 0; column < columns_; ++column) {
-      functions.finish(op, column, parts[column], formulas[column]);
-    }
+    functions.finish_columns(op, columns_, sums.data(), formulas.data());
     return formulas;
   }
 
@@ -112,7 +108,7 @@ class Columns : RowPass<T> {
   }
 
   // Adds the elements [begin, end) of all columns.
-  void add_chunk(int64_t begin, int64_t end, void* sums, void* constants) const {
+  void add_chunk(int64_t begin, int64_t end, void* sums, const void* constants) const {
     if (direct_) {
       for (int64_t j = begin; j < end; j += kPanel) {
         functions.add_columns(op, panel_at(j, std::min(kPanel, end - j)), sums, constants);
@@ -125,13 +121,13 @@ class Columns : RowPass<T> {
           op,
           panel,
           static_cast<char*>(sums) + i * functions.state_bytes,
-          static_cast<char*>(constants) + i * functions.constants_bytes
+          static_cast<const char*>(constants) + i * functions.constants_bytes
       );
     });
   }
 
   // Elements of whole rows of the matrix are contiguous. They are mapped tile by tile and added panel by panel.
-  void map_and_add_chunk(const TileMap<T>& map, int64_t begin, int64_t end, void* sums, void* constants) const {
+  void map_and_add_chunk(const TileMap<T>& map, int64_t begin, int64_t end, void* sums, const void* constants) const {
     const bool direct = direct_ && in[0].type == kTypeOf<T>;
     const int64_t length = direct ? kPanel : std::max<int64_t>(1, kTile / std::max<int64_t>(1, columns_));
     std::vector<T> written(direct ? 0 : length * columns_ + kTilePadding);

@@ -352,13 +352,16 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     finish_one(of(op), row, as<StateOf<Op, T>>(state), formula);
   }
 
-  static void start_columns(const void* op_, int64_t columns, void* sums, void* constants) {
-    const Op& op = of(op_);
-    for (int64_t i = 0; i * kSize < columns; ++i) {
-      const int64_t first = i * kSize;
-      new (static_cast<StateOf<Op, V>*>(sums) + i) StateOf<Op, V>(op.template start<V>(first));
-      new (static_cast<Constants*>(constants) + i)
-          Constants(constants_of_lanes(op, first, std::min(kSize, columns - first)));
+  static void column_constants(const void* op, int64_t columns, void* constants) {
+    for (int64_t i = 0; i < columns; i += kSize) {
+      new (static_cast<Constants*>(constants) + i / kSize)
+          Constants(constants_of_lanes(of(op), i, std::min(kSize, columns - i)));
+    }
+  }
+
+  static void start_columns(const void* op, int64_t columns, void* sums) {
+    for (int64_t i = 0; i < columns; i += kSize) {
+      new (static_cast<StateOf<Op, V>*>(sums) + i / kSize) StateOf<Op, V>(of(op).template start<V>(i));
     }
   }
 
@@ -429,12 +432,18 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     });
   }
 
-  static void total_columns(int64_t columns, const void* sums, StateMemory* states) {
-    for (int64_t i = 0; i * kSize < columns; ++i) {
+  static void merge_columns(int64_t vectors, void* sums, const void* others) {
+    for (int64_t i = 0; i < vectors; ++i) {
+      static_cast<StateOf<Op, V>*>(sums)[i].merge(static_cast<const StateOf<Op, V>*>(others)[i]);
+    }
+  }
+
+  static void finish_columns(const void* op, int64_t columns, const void* sums, StateMemory* formulas) {
+    for (int64_t i = 0; i < columns; i += kSize) {
       std::array<StateOf<Op, T>, V::size()> lanes;
-      to_scalars<V>(static_cast<const StateOf<Op, V>*>(sums)[i], lanes.data());
-      for (int64_t lane = 0; lane < std::min(kSize, columns - i * kSize); ++lane) {
-        put(states[i * kSize + lane], lanes[lane]);
+      to_scalars<V>(static_cast<const StateOf<Op, V>*>(sums)[i / kSize], lanes.data());
+      for (int64_t lane = 0; lane < std::min(kSize, columns - i); ++lane) {
+        finish_one(of(op), i + lane, lanes[lane], formulas[i + lane]);
       }
     }
   }

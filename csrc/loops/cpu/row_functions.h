@@ -69,7 +69,7 @@ class VectorArray {
  public:
   VectorArray(int64_t count, size_t bytes) : bytes_(bytes), lines_((count * bytes + sizeof(Line) - 1) / sizeof(Line)) {}
   void* data() { return lines_.data(); }
-  const void* operator[](int64_t i) const { return reinterpret_cast<const std::byte*>(lines_.data()) + i * bytes_; }
+  void* operator[](int64_t i) { return reinterpret_cast<std::byte*>(lines_.data()) + i * bytes_; }
 
  private:
   struct alignas(64) Line {
@@ -116,9 +116,11 @@ struct RowFunctions {
 
   // The first pass over columns. `sums` holds a State of vectors for each vector of columns, `constants` likewise.
   size_t state_bytes, constants_bytes;  // of vectors
-  void (*start_columns)(const void* op, int64_t columns, void* sums, void* constants);
+  void (*column_constants)(const void* op, int64_t columns, void* constants);
+  void (*start_columns)(const void* op, int64_t columns, void* sums);
   void (*add_columns)(const void* op, const Panel<T>& panel, void* sums, const void* constants);
-  void (*total_columns)(int64_t columns, const void* sums, StateMemory* states);
+  void (*merge_columns)(int64_t vectors, void* sums, const void* others);
+  void (*finish_columns)(const void* op, int64_t columns, const void* sums, StateMemory* formulas);
 
   // The second pass.
   size_t formula_bytes;                                                            // of vectors

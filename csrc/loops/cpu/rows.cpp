@@ -349,7 +349,7 @@ class Rows {
   }
 
   // Segment by segment, in the order of memory.
-  void map_segments(const VectorArray& vectors) const {
+  void map_segments(VectorArray& vectors) const {
     at::parallel_for(0, shape.rows * shape.segments, grain_of(shape.length), [&](int64_t begin, int64_t end) {
       Run<T> run;
       run.type = type_;

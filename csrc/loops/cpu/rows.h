@@ -36,15 +36,17 @@ constexpr RowFunctions<T> functions() {
     using First = typename FirstPassOf<Op>::type;
     using F = FirstPass<T, First, Indices>;
     f.prescans = Prescans<First>;
-    f.merge = F::merge;
-    f.finish = F::finish;
     if constexpr (columns) {
       f.state_bytes = sizeof(StateOf<First, typename F::V>);
       f.constants_bytes = sizeof(typename F::Constants);
+      f.column_constants = F::column_constants;
       f.start_columns = F::start_columns;
       f.add_columns = F::add_columns;
-      f.total_columns = F::total_columns;
+      f.merge_columns = F::merge_columns;
+      f.finish_columns = F::finish_columns;
     } else {
+      f.merge = F::merge;
+      f.finish = F::finish;
       f.reduce = F::reduce;
       f.reduce_lanes = F::reduce_lanes;
     }
