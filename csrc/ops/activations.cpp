@@ -30,7 +30,7 @@ struct Operators {
     map_in_place(arguments(Derivative::kForward, options...), input);
   }
   static Tensor backward(const Tensor& grad, const Tensor& saved, Option... options) {
-    const auto backward = arguments(Derivative::kBackward, options...);
+    auto backward = arguments(Derivative::kBackward, options...);
     if constexpr (rectifies<std::tuple_element_t<number, Activations>>()) {
       return map_to_new_like(saved, backward, grad, saved);  // as in torch
     }

@@ -15,6 +15,18 @@
 
 namespace torchnotes {
 
+// Runs over operands that are dense and alike.
+template <class Arguments, class... Inputs>
+void run_dense(const at::Tensor& out, Arguments& arguments, const Inputs&... inputs) {
+  MapOperands& operands = arguments.operands;  // one by one: a copy of all would wait for them to be stored
+  operands.n = out.numel();
+  operands.type = out.scalar_type();
+  operands.out = out.mutable_data_ptr();
+  int k = 0;
+  ((operands.in[k++] = inputs.const_data_ptr()), ...);
+  run(out.device(), arguments);
+}
+
 // Runs over operands with different layouts.
 template <class Arguments>
 void run_strided(at::TensorIteratorBase& iterator, Arguments& arguments) {
@@ -25,7 +37,10 @@ void run_strided(at::TensorIteratorBase& iterator, Arguments& arguments) {
   layout.dims = iterator.ndim();
   TORCH_INTERNAL_ASSERT(layout.dims <= MapLayout::kMaxDims);
   std::copy_n(iterator.shape().begin(), layout.dims, layout.sizes.begin());
-  MapOperands operands{iterator.numel(), iterator.common_dtype(), iterator.data_ptr(0)};
+  MapOperands& operands = arguments.operands;
+  operands.n = iterator.numel();
+  operands.type = iterator.common_dtype();
+  operands.out = iterator.data_ptr(0);
   operands.layout = &layout;
   for (int k = 0; k < iterator.ntensors(); ++k) {
     if (k > 0) {
@@ -35,7 +50,6 @@ void run_strided(at::TensorIteratorBase& iterator, Arguments& arguments) {
       layout.strides[k][d] = iterator.strides(k)[d] / iterator.element_size(k);
     }
   }
-  arguments.operands = operands;
   run(iterator.device(0), arguments);
 }
 
@@ -52,22 +66,19 @@ at::Tensor map_strided_to(const at::Tensor& out, Arguments& arguments, const Inp
 }
 
 template <class Arguments, class... Rest>
-at::Tensor map_to_new(Arguments arguments, const at::Tensor& first, const Rest&... rest) {
+at::Tensor map_to_new(Arguments&& arguments, const at::Tensor& first, const Rest&... rest) {
   (check_same(first, rest), ...);
   if (!same_dense_layout(first, rest...)) {
     return map_strided_to(at::Tensor(), arguments, first, rest...);
   }
   const at::Tensor out = empty_like_dense(first);
-  arguments.operands = {
-      first.numel(), first.scalar_type(), out.mutable_data_ptr(), {first.const_data_ptr(), rest.const_data_ptr()...}
-  };
-  run(first.device(), arguments);
+  run_dense(out, arguments, first, rest...);
   return out;
 }
 
 // The same, where operands with different layouts give a result with the layout of `like`.
 template <class Arguments, class... Inputs>
-at::Tensor map_to_new_like(const at::Tensor& like, Arguments arguments, const Inputs&... inputs) {
+at::Tensor map_to_new_like(const at::Tensor& like, Arguments&& arguments, const Inputs&... inputs) {
   if (same_dense_layout(like, inputs...)) {
     return map_to_new(arguments, inputs...);
   }
@@ -76,14 +87,13 @@ at::Tensor map_to_new_like(const at::Tensor& like, Arguments arguments, const In
 }
 
 template <class Arguments>
-void map_in_place(Arguments arguments, at::Tensor& x) {
+void map_in_place(Arguments&& arguments, at::Tensor& x) {
   if (!same_dense_layout(x)) {
     auto iterator = at::TensorIterator::unary_op(x, x);  // raises if the tensor overlaps itself
     run_strided(iterator, arguments);
     return;
   }
-  arguments.operands = {x.numel(), x.scalar_type(), x.mutable_data_ptr(), {x.const_data_ptr()}};
-  run(x.device(), arguments);
+  run_dense(x, arguments, x);
 }
 
 }  // namespace torchnotes

@@ -1,4 +1,4 @@
-// Strided operands are copied to tiles and back.
+// Operands with different layouts are copied to tiles and back.
 #include "loops/cpu/map.h"
 
 #include <algorithm>
@@ -66,16 +66,38 @@ void copy_strided(int64_t size, const void* from, int64_t stride, void* to, int6
 }
 
 template <class T>
-void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const MapOperands& operands) {
+VectorMemory packed_formula(const RowFunctions<T>& functions, const void* op) {
+  StateMemory formula;
+  functions.formula(op, 0, 1, &formula);
+  VectorMemory packed;
+  functions.pack(&formula, /*same=*/true, &packed, 0);
+  return packed;
+}
+
+template <class T>
+void map_dense(const RowFunctions<T>& functions, const void* op, int inputs, const MapOperands& operands) {
+  constexpr int64_t kSize = Vectorized<T>::size();
+  at::parallel_for(0, operands.n, grain_of(1), [&](int64_t begin, int64_t end) {
+    const VectorMemory formula = packed_formula(functions, op);
+    Run<T> run;
+    run.type = operands.type;
+    run.n = (end - begin) / kSize;
+    run.tail = (end - begin) % kSize;
+    for (int k = 0; k < inputs; ++k) {
+      run.in[k] = {element_at(operands.in[k], operands.type, begin), 0};
+    }
+    functions.map(op, &formula, run, {element_at(operands.out, operands.type, begin), 0});
+  });
+}
+
+template <class T>
+void map_strided(const RowFunctions<T>& functions, const void* op, int inputs, const MapOperands& operands) {
   constexpr int64_t kSize = Vectorized<T>::size();
   const int64_t bytes = element_bytes(operands.type);
   const MapLayout& layout = *operands.layout;
   at::parallel_for(0, at::ceil_div(operands.n, kTile), grain_of(kTile), [&](int64_t begin, int64_t end) {
     std::array<TileBuffer<T>, 1 + kMaxMapInputs> buffers;
-    StateMemory formula;
-    functions.formula(op, 0, 1, &formula);
-    VectorMemory vectors;
-    functions.pack(&formula, /*same=*/true, &vectors, 0);
+    const VectorMemory formula = packed_formula(functions, op);
     Run<T> run;
     run.type = operands.type;
     for (int k = 0; k < inputs; ++k) {
@@ -95,7 +117,7 @@ void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const
       }
       run.n = n / kSize;
       run.tail = n % kSize;
-      functions.map(op, &vectors, run, {buffers[0].data, 0});
+      functions.map(op, &formula, run, {buffers[0].data, 0});
       for (int64_t i = 0, m; i < n; i += m) {
         m = std::min(n - i, written.left_in_row());
         const void* const from = element_at(static_cast<const void*>(buffers[0].data), operands.type, i);
@@ -107,12 +129,18 @@ void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const
   });
 }
 
+template <class T>
+void map_all(const RowFunctions<T>& functions, const void* op, int inputs, const MapOperands& operands) {
+  operands.layout == nullptr ? map_dense(functions, op, inputs, operands)
+                             : map_strided(functions, op, inputs, operands);
+}
+
 }  // namespace
 
-void map_strided(const RowFunctions<float>& functions, const void* op, int inputs, const MapOperands& operands) {
+void map(const RowFunctions<float>& functions, const void* op, int inputs, const MapOperands& operands) {
   map_all(functions, op, inputs, operands);
 }
-void map_strided(const RowFunctions<double>& functions, const void* op, int inputs, const MapOperands& operands) {
+void map(const RowFunctions<double>& functions, const void* op, int inputs, const MapOperands& operands) {
   map_all(functions, op, inputs, operands);
 }
 

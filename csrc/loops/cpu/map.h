@@ -35,21 +35,13 @@ template <class T, class F, int inputs>
 inline constexpr const RowFunctions<T>& kMapFunctions =
     kFunctions<T, MapOf<T, F>, inputs, detail::Passes::kSecond, false>;
 
-void map_strided(const RowFunctions<float>& functions, const void* op, int inputs, const MapOperands& operands);
-void map_strided(const RowFunctions<double>& functions, const void* op, int inputs, const MapOperands& operands);
+void map(const RowFunctions<float>& functions, const void* op, int inputs, const MapOperands& operands);
+void map(const RowFunctions<double>& functions, const void* op, int inputs, const MapOperands& operands);
 
 template <class T, int inputs, class F>
-void map(c10::Device device, const F& f, const MapOperands& operands) {
+void map(c10::Device, const F& f, const MapOperands& operands) {
   const MapOf<T, F> op{f};
-  if (operands.layout != nullptr) {
-    map_strided(kMapFunctions<T, F, inputs>, &op, inputs, operands);
-    return;
-  }
-  const RowShape shape{1, 1, operands.n};
-  const auto each = [&](const void* data) { return shape.each(data, operands.type); };
-  [&]<size_t... i>(std::index_sequence<i...>) {
-    map_rows<T>(device, shape, op, each(operands.out), each(operands.in[i])...);
-  }(std::make_index_sequence<inputs>());
+  map(kMapFunctions<T, F, inputs>, &op, inputs, operands);
 }
 
 }  // namespace torchnotes
