@@ -275,7 +275,6 @@ def _update_each(info: Any, in_dims: tuple, args: tuple, momentum: float, option
     moments = functools.partial(moments_for_running, center_only=options.center_only)
     of_batch = moments(x) if of_input is None else torch.vmap(moments, of_input)(x)
 
-
     def of_each(one: Tensor | None, dim: int | None) -> Tensor | None:
         if one is None or any(_batched_more(other, one) for other in running if other is not None):
             return None
