@@ -18,7 +18,7 @@ from torch.nn.functional import batch_norm as builtin
 
 from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place
 from ...autograd.derivatives import of_tensors, tangent, transpose
-from ...autograd.fake import register_fake
+from ...autograd.fake import check_same_device, register_fake
 from ...autograd.function import Function, batched, differentiable, show, watched
 from ..activations import BY_NUMBER
 from . import _formulas as plain
@@ -389,7 +389,10 @@ def batch_norm(
     if training and not center_only:
         verify_batch_size(input.size())
     momentum = checked_momentum("batch_norm", running_mean, running_var, momentum, training, center_only)
-    arguments = weight, bias, running_mean, None if center_only else running_var, momentum if training else None
+    if center_only:
+        check_same_device(input, running_var)
+        running_var = None
+    arguments = weight, bias, running_mean, running_var, momentum if training else None
     # A Function with several results cannot overwrite a view, nor work in place under a transform.
     if inplace and not input._is_view() and (mode := call_mode(input, weight, bias)) != TRANSFORM:
         weight, bias = (p if p is None or p.dim() == 1 else p.flatten() for p in (weight, bias))
