@@ -39,6 +39,7 @@ DETERMINISTIC = {
     "activated norm": (nn.BatchNorm2d(3, activation="leaky_relu", negative_slope=0.3, inplace=True), (images,)),
     "centered": (nn.BatchNorm2d(3, center_only=True, bias=False), (images,)),
     **{name: (getattr(nn, info.module)(), (x,)) for name, info in ACTIVATIONS.items()},
+    "integers": (nn.Softplus(2, 1), (x,)),
     "softmax": (nn.Softmax(1), (x,)),
     "log_softmax": (nn.LogSoftmax(1), (x,)),
     "linear": (nn.Linear(3, 2), (x,)),

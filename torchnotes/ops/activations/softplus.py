@@ -58,8 +58,8 @@ class SoftplusOfOutput:
         return torch.where(y > 20, 0, v * (g * torch.exp(-y)))
 
 
-def scripted_softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    return builtin(input, beta, threshold)
+def scripted_softplus(input: Tensor, beta: int | float = 1.0, threshold: int | float = 20.0) -> Tensor:
+    return builtin(input, float(beta), float(threshold))
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
