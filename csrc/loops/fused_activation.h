@@ -1,8 +1,7 @@
 // The activation that ends another operation. with_activation<T>(number, negative_slope, f) calls f with it.
 //
 // On the CPU the usual activations are compiled into the operation's loops, where even one more access to L1 would
-// show; the others are stages (cpu/stage.h). On CUDA all of them are branches of one function, the same for all
-// threads.
+// show; the others are stages (cpu/stage.h). On CUDA they are branches of one function, uniform over all threads.
 #pragma once
 
 #include <cstdint>

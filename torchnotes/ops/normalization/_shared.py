@@ -88,7 +88,7 @@ def refuse_graph(operation: str) -> None:
 
 
 def moments_for_running(x: Tensor, center_only: bool) -> tuple[Tensor, Tensor]:
-    """The mean and the unbiased variance of each channel."""
+    """The mean and the unbiased variance of each channel. With `center_only` the variance is not used."""
     variance, mean = torch.var_mean(x.detach(), [0, *range(2, x.dim())], correction=0 if center_only else 1)
     return mean, variance
 

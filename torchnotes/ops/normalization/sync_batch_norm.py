@@ -236,7 +236,7 @@ def sync_batch_norm(
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     options = checked_options(running_mean, running_var, training, eps, activation, negative_slope, center_only)
     compiling = is_compiling()
-    # the compiler does not support the check of what is updated
+    # torch.compile cannot trace the check that a tensor may be overwritten.
     momentum = checked_momentum("sync_batch_norm", running_mean, running_var, momentum, not compiling, center_only)
     channels = constant(input.shape[1])
     agree("sync_batch_norm", group, input.device, channels=channels, momentum=momentum, eps=eps, **own)
