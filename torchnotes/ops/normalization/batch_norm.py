@@ -213,11 +213,11 @@ class BatchNorm(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         momentum, options = args[5], Options(*args[6:])
-        if momentum is not None:
-            _update_each(info, in_dims, args, momentum, options)
         merged = _channels_of_all(info, in_dims, args, (0,))
         merged[5] = None
         y, statistics = (_split(info, x, dim) for x, dim in zip(BatchNorm.apply(*merged), (1, -1), strict=True))
+        if momentum is not None and args[3] is not None:  # last, because errors must come before anything is written
+            _update_each(info, in_dims, args, momentum, options)
         if in_dims[0] is in_dims[3] is in_dims[4] is None:  # only weights are batched
             return (y, statistics[:, 0]), (1, None)
         return (y, statistics), (1, 1)
