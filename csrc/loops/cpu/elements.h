@@ -66,11 +66,7 @@ Weighted<Vectorized<T>> sum_block(const void* formula, const BlockInputs<T>& in_
     with.merge(f(V::loadu(in[I] + i, lanes)...));
     sums[0] = blend_lanes<V>(sums[0], with, lanes);
   }
-  for (int stride = kSums / 2; stride > 0; stride /= 2) {
-    for (int k = 0; k < stride; ++k) {
-      sums[k].merge(sums[k + stride]);
-    }
-  }
+  merge_all(sums);
   return sums[0];
 }
 

@@ -141,10 +141,8 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
 
   template <class State>
   static void merge_chains(Chains<State>& states, bool chained) {
-    for (int half = kChains / 2; half > 0 && chained; half /= 2) {
-      for (int k = 0; k < half; ++k) {
-        states[k].merge(states[k + half]);
-      }
+    if (chained) {
+      merge_all(states);
     }
   }
 

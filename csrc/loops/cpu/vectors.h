@@ -122,4 +122,14 @@ inline void merge_lanes(const State& all, Result& result) {
   }
 }
 
+// Merges all states into the first.
+template <class State, size_t n>
+inline void merge_all(std::array<State, n>& states) {
+  for (size_t half = n / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; ++k) {
+      states[k].merge(states[k + half]);
+    }
+  }
+}
+
 }  // namespace torchnotes
