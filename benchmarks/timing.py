@@ -22,7 +22,7 @@ OUR_VARIANTS = ("not in place", "nearest", "stochastic")  # contenders that are 
 COPY = "copy"
 # The share of numbers that may be wrong, because rounding decides on which side of a kink they are. In bfloat16 these
 # are thousands of equal numbers.
-AT_A_KINK = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
+AT_A_KINK = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 1e-3}
 SAMPLE_SECONDS = 2e-3  # short calls are timed in groups of about this length
 
 
@@ -162,13 +162,17 @@ def copy_contender(size: int, dtype: torch.dtype, device: torch.device) -> tuple
 
 
 def interleave(
-    contenders: dict[str, Contender], device: torch.device, regime: memory.Regime, repeats: int
+    contenders: dict[str, Contender],
+    device: torch.device,
+    regime: memory.Regime,
+    repeats: int,
+    sample_seconds: float = SAMPLE_SECONDS,
 ) -> dict[str, list[float]]:
     """Seconds per call, `repeats` samples of each contender."""
     calls = {}
     for name, call in contenders.items():
         seconds = min(time_calls(call, 1, device) for _ in range(3))
-        calls[name] = max(1, math.ceil(SAMPLE_SECONDS / seconds))
+        calls[name] = max(1, math.ceil(sample_seconds / seconds))
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     shuffle = random.Random(0).shuffle

@@ -1,0 +1,149 @@
+"""Compares every operation with torch over many shapes, and reports where it loses first.
+
+    python -m benchmarks.sweep                    the quick mode, against torch eager: 3 minutes
+    python -m benchmarks.sweep --full --save      all cases, also against torch.compile from 64k elements: an hour
+    python -m benchmarks.sweep softmax sgd        only these operations
+
+Rivals are timed alternately. A case that loses is measured again, three times as long and with new inputs, and the
+second measurement counts. ATEN_CPU_CAPABILITY=avx2 selects the instruction set of both sides.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from . import results, timing
+from .families import ALLOWED, SweepCase, cases
+from .results import Row, rounded
+from .timing import COPY, OURS
+
+LOSS = 0.97  # below this ratio a difference is not noise
+COMPILED_FROM = 2**16  # elements
+LIMITED_FROM = 2**23  # elements from which on the bandwidth of a copy is the limit
+CHECKED_TO = 2**24  # elements; larger inputs run the same code
+SAMPLE_SECONDS = 4e-4
+SECONDS = 0.15  # for all samples of all contenders, if they are enough
+FEWEST, MOST = 5, 21  # samples
+
+KEY = ("family", "case", "dtype", "elements", "machine", "instructions", "threads")
+FIGURES = ("torchnotes_us", "rival", "rival_us", "ratio", "gbps", "copy_fraction")
+COLUMNS = (*KEY, *FIGURES, *results.ORIGIN)
+PATH = results.RESULTS / "sweep.csv"
+
+
+def measure(case: SweepCase, full: bool, patience: int = 1) -> Row:
+    """The medians of torchnotes and of the fastest rival."""
+    torch.manual_seed(0)
+    problem = case.setup()
+    contenders = dict(problem.contenders)
+    if not full or case.elements < COMPILED_FROM:
+        contenders.pop("compile", None)
+    if case.elements <= CHECKED_TO:
+        allowed = ALLOWED[case.dtype] if problem.allowed is None else problem.allowed
+        timing.check(replace(problem, contenders=contenders, allowed=allowed))
+    copied = 0
+    if case.elements >= LIMITED_FROM:
+        contenders[COPY], copied = timing.copy_contender(case.elements, case.dtype, torch.device("cpu"))
+    device = torch.device("cpu")
+    calls = {name: min(timing.time_calls(call, 1, device) for _ in range(3)) for name, call in contenders.items()}
+    round_seconds = sum(max(SAMPLE_SECONDS, seconds) + seconds for seconds in calls.values())
+    repeats = patience * max(FEWEST, min(MOST, int(SECONDS / round_seconds)))
+    samples = timing.interleave(contenders, device, "warm", repeats, SAMPLE_SECONDS)
+    medians = {name: median(seconds) for name, seconds in samples.items()}
+    copy = medians.pop(COPY, math.nan)
+    ours = medians.pop(OURS)
+    rival = min(medians, key=medians.__getitem__)
+    gbps = problem.bytes_moved / ours / 1e9
+    return {
+        "family": case.family,
+        "case": case.name,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "elements": case.elements,
+        "torchnotes_us": 1e6 * ours,
+        "rival": rival,
+        "rival_us": 1e6 * medians[rival],
+        "ratio": medians[rival] / ours,
+        "gbps": gbps,
+        "copy_fraction": gbps / (copied / copy / 1e9) if copied else "",
+    }
+
+
+def measure_twice(case: SweepCase, full: bool) -> Row:
+    row = measure(case, full)
+    return row if row["ratio"] >= 1 else measure(case, full, patience=3)
+
+
+def selected(families: Sequence[str], words: Sequence[str], full: bool) -> list[SweepCase]:
+    return [
+        case
+        for case in cases()
+        if (full or case.quick)
+        and (not families or case.family in families)
+        and all(word in f"{case.name}, {case.dtype}" for word in words)
+    ]
+
+
+def label(row: Row) -> str:
+    return f"{row['case']}, {row['dtype']}, {int(row['elements']):,} elements"
+
+
+def report(rows: Iterable[Row]) -> str:
+    """Losses, worst first, and a line for each family."""
+    by_family: dict[str, list[Row]] = {}
+    for row in rows:
+        by_family.setdefault(row["family"], []).append(row)
+    every = [row for of_family in by_family.values() for row in of_family]
+    losses = sorted((row for row in every if float(row["ratio"]) < LOSS), key=lambda row: float(row["ratio"]))
+    lines = [f"{len(losses)} of {len(every)} cases are slower than torch:"]
+    lines += [f"  {float(row['ratio']):5.2f}  {row['family']:<20} {label(row)} ({row['rival']})" for row in losses]
+    lines.append(f"{'':<34} {'min':>6} {'25 %':>6} {'median':>6}  losses")
+    for family, of_family in sorted(by_family.items(), key=lambda item: min(float(row["ratio"]) for row in item[1])):
+        low, quarter, middle = timing.percentiles([float(row["ratio"]) for row in of_family], 0, 0.25, 0.5)
+        count = sum(float(row["ratio"]) < LOSS for row in of_family)
+        lines.append(f"{family:<34} {low:6.2f} {quarter:6.2f} {middle:6.2f}  {count} of {len(of_family)}")
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("families", nargs="*", metavar="operation")
+    parser.add_argument("--full", action="store_true", help="all cases, also against torch.compile")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases whose names contain all words")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--csv", type=Path, help="merge the rows into this file")
+    parser.add_argument("--save", action="store_true", help=f"merge the rows into {PATH.name}")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    chosen = selected(options.families, options.only, options.full)
+    if not chosen:
+        sys.exit("no case has such a name")
+    origin = results.origin(torch.device("cpu"), options.threads) | {
+        "machine": results.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+    origin.pop("device")
+    rows = []
+    for case in chosen:
+        rows.append(rounded(measure_twice(case, options.full)) | origin)
+        if rows[-1]["ratio"] < LOSS:
+            print(f"{rows[-1]['ratio']:5.2f}  {case.family:<20} {label(rows[-1])} ({rows[-1]['rival']})", flush=True)
+        torch.compiler.reset()
+    for path in filter(None, (options.csv, PATH if options.save else None)):
+        results.merge(path, rows, KEY, COLUMNS)
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()
