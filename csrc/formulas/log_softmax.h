@@ -26,13 +26,13 @@ struct Lse {
   }
 };
 
-// The lse of a row, in double. The sum of m and l = ln s is split without error.
+// The lse of a row. The sum of m and ln s is split without error.
 template <class T>
 C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all) {
-  const double m = all.max, l = ::log(static_cast<double>(all.sum)) + (m - m);
-  const double sum = m + l, back = sum - m, rest = (m - (sum - back)) + (l - back);
-  const T high = static_cast<T>(sum);
-  return {high, static_cast<T>((sum - static_cast<double>(high)) + rest)};
+  const Split<T> l = split_log(all.sum);
+  const T m = all.max, high = m + l.high, back = high - m;
+  const T rest = (m - (high - back)) + (l.high - back);
+  return {high, rest + l.low};
 }
 
 // The sum of g over the row.

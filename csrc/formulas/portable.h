@@ -3,6 +3,7 @@
 //   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a
 //   exp_nonpositive(x) = e^x, add_exp_nonpositive(s, x) = s + e^x, and log1p_exp(x) = log(1 + e^x), for x <= 0
 //   widen(x): x in double precision, a Wide<T>, which supports +, * and fma
+//   split_log(x) = ln x, not rounded to T but a Split<T>, for normal x > 0; otherwise NaN somewhere in it
 //   fma(a, b, c) = a b + c, rounded once if the processor can, and the operators + - * / < <= > >=
 //   max_lane(v) and sum_of_lanes(v), for SIMD vectors only
 // Comparing vectors gives a mask of lanes, comparing scalars a bool; `where` accepts either. The side not chosen has no
@@ -13,6 +14,16 @@
 
 #include <cmath>
 #include <utility>
+
+namespace torchnotes {
+
+// A number as a sum of two, of which the second is less than a rounding error of the first.
+template <class T>
+struct Split {
+  T high, low;
+};
+
+}  // namespace torchnotes
 
 #ifndef TORCHNOTES_SCALAR_ONLY  // defined for CUDA sources, which have no SIMD vectors
 #include "formulas/vector_math.h"
@@ -54,6 +65,16 @@ C10_HOST_DEVICE inline double widen(double x) { return x; }
 
 template <class T>
 using Wide = decltype(widen(std::declval<T>()));
+
+C10_HOST_DEVICE inline Split<float> split_log(float x) {
+  const double l = ::log(static_cast<double>(x));
+  const float high = static_cast<float>(l);
+  return {high, static_cast<float>(l - high)};
+}
+C10_HOST_DEVICE inline Split<double> split_log(double x) {
+  const double l = ::log(x);
+  return {l, l - l};
+}
 
 template <class T>
 C10_HOST_DEVICE inline T where(bool condition, T a, T b) {

@@ -93,8 +93,8 @@ struct Normalizer {
 
 template <class T>
 C10_HOST_DEVICE inline Normalizer<T> normalizer(const LogSumExp<T>& all) {
-  const double s = all.sum, nan_for_infinity = all.max - all.max;
-  return {all.max, static_cast<T>(1 / s + nan_for_infinity)};
+  const T nan_for_infinity = all.max - all.max;
+  return {all.max, T(1) / all.sum + nan_for_infinity};
 }
 
 // The g.y of a row.

@@ -100,6 +100,7 @@ struct LogitRows {
 // `massed`: whether other classes than the target may have a mass.
 template <class T, Cap cap, bool massed>
 struct LossOfRows : LogitRows<T, cap> {
+  static constexpr bool kShortRows = true;
   static constexpr bool kWidened = cap != Cap::kNone && massed;
   static constexpr bool kMixesTypes = massed;
 
@@ -124,8 +125,8 @@ struct LossOfRows : LogitRows<T, cap> {
     prescan.add(x);
   }
   // Capping preserves the order.
-  template <class V>
-  StateGivenMax<V> start(int64_t, Maximum<T> max) const {
+  template <class V, class Scalar>
+  StateGivenMax<V> start(int64_t, Maximum<Scalar> max) const {
     return StateGivenMax<V>::start(Maximum<V>{this->softcap(V(max.value))});
   }
   template <class Any, class V, class... Q>
@@ -186,6 +187,7 @@ struct ReduceLosses {
 
 template <class T, Cap cap, bool massed>
 struct GradientOfRows : LogitRows<T, cap> {
+  static constexpr bool kShortRows = true;
   static constexpr bool kWidened = cap != Cap::kNone && massed;
   static constexpr bool kMixesTypes = massed;
 

@@ -11,6 +11,9 @@ namespace {
 
 // The first pass over logits.
 struct LogSumExpOfRows {
+  static constexpr bool kShortRows = true;
+  static constexpr bool kIgnoresRow = true;
+
   template <class T>
   C10_HOST_DEVICE LogSumExp<T> start(int64_t) const {
     return LogSumExp<T>::start();
@@ -34,6 +37,18 @@ struct LogSumExpOfRows {
 };
 
 struct SoftmaxOfRows : LogSumExpOfRows {
+  static constexpr bool kKeeps = true;
+
+  template <class V>
+  V kept_add(LogSumExpGivenMax<V>& state, V x) const {
+    const V e = exp_nonpositive(x - state.max);
+    state.sum = state.sum + e;
+    return e;
+  }
+  template <class V>
+  V kept_value(const Normalizer<V>& normalizer, V e) const {
+    return e * normalizer.inverse;
+  }
   template <class T>
   C10_HOST_DEVICE Normalizer<T> finish(int64_t, const LogSumExp<T>& all) const {
     return normalizer(all);
@@ -58,6 +73,9 @@ struct LogSoftmaxOfRows : LogSumExpOfRows {
 // The sum is an InnerProduct or a SumOfGradient.
 template <template <class> class Sum>
 struct BackwardOfRows {
+  static constexpr bool kShortRows = true;
+  static constexpr bool kIgnoresRow = true;
+
   template <class T>
   C10_HOST_DEVICE Sum<T> start(int64_t) const {
     return {T(0)};

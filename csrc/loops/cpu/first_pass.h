@@ -24,6 +24,16 @@ concept Prescans = requires(const Op& op) { op.template prescan<float>(); };
 template <class Op>
 concept HasPartial = requires(const Op& op) { op.template partial<float>(); };
 
+// Operations on rows without stages or constants.
+template <class Op>
+concept TakesShortRows = Op::kShortRows;
+// start() and finish() do not depend on the row, and finish() also takes a State of vectors, of one row per lane.
+template <class Op>
+concept IgnoresRow = Op::kIgnoresRow;
+// The first pass leaves something to the second: V kept_add(State<V>&, x...) and V kept_value(Formula<V>, V kept).
+template <class Op>
+concept Keeps = Op::kKeeps;
+
 template <class T, class Op, class Indices>
 struct FirstPass;
 

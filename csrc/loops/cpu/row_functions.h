@@ -40,6 +40,21 @@ struct LaneRun : Inputs<T> {
   int64_t n;
 };
 
+// Rows of `length` contiguous elements, at least a vector, of which `together` are processed at a time. `buffer` has
+// room for these if they have 16 bits.
+template <class T>
+struct ShortRows : Inputs<T> {
+  int64_t rows, length, together;
+  T* buffer;
+};
+
+// Neighboring rows of `length` elements that interleave, at least a vector of them; `stride` elements from one element
+// of a row to the next.
+template <class T>
+struct InterleavedRows : Inputs<T> {
+  int64_t rows, length;
+};
+
 // `length` elements of neighboring columns, `stride` elements from one to the next.
 template <class T>
 struct Panel : Inputs<T> {
@@ -121,6 +136,10 @@ struct RowFunctions {
   void (*add_columns)(const void* op, const Panel<T>& panel, void* sums, const void* constants);
   void (*merge_columns)(int64_t vectors, void* sums, const void* others);
   void (*finish_columns)(const void* op, int64_t columns, const void* sums, StateMemory* formulas);
+
+  // All passes over rows from `row` on, or null.
+  void (*short_rows)(const void* op, int64_t row, const ShortRows<T>& rows, const Output& out);
+  void (*interleaved_rows)(const void* op, int64_t row, const InterleavedRows<T>& rows, const Output& out);
 
   // The second pass.
   size_t formula_bytes;                                                            // of vectors

@@ -15,14 +15,18 @@
 namespace torchnotes {
 namespace {
 
-constexpr int64_t kPiece = 32768;        // elements; large enough that merging the lanes costs nothing
-constexpr int64_t kPrescanned = 4096;    // elements; small enough to stay in L1
-constexpr int64_t kCached = 1 << 19;     // bytes that one core still finds in its cache for the second pass
-constexpr int64_t kScattered = 512;      // elements of a segment
-constexpr int64_t kInOrderPiece = 1024;  // elements of a row with many segments
-constexpr int64_t kFetched = 1024;       // elements
-constexpr int64_t kGathered = 128;       // elements; shorter segments are gathered, so that they fill the vectors
-constexpr int64_t kShort = 48;           // elements; the crossover point: longer rows are faster one by one
+constexpr int64_t kPiece = 32768;              // elements; large enough that merging the lanes costs nothing
+constexpr int64_t kPrescanned = 4096;          // elements; small enough to stay in L1
+constexpr int64_t kCached = 1 << 19;           // bytes that one core still finds in its cache for the second pass
+constexpr int64_t kScattered = 512;            // elements of a segment
+constexpr int64_t kInOrderPiece = 1024;        // elements of a row with many segments
+constexpr int64_t kFetched = 1024;             // elements
+constexpr int64_t kGathered = 128;             // elements; shorter segments are gathered, so that they fill the vectors
+constexpr int64_t kShort = 48;                 // elements; the crossover point: longer rows are faster one by one
+constexpr int64_t kLongestShort = 4096;        // elements of a row that is processed together with others
+constexpr int64_t kNeighbors = 64;             // interleaved rows that one thread processes at a time
+constexpr int64_t kLongestInterleaved = 2048;  // elements of a row that stays in L2 together with its neighbors
+constexpr int64_t kRowsTogether = 8192;  // elements of rows that are processed together: all stay in L1 or close to it
 constexpr int64_t kLaneTile = 64;        // elements of interleaved rows that are copied at a time
 
 // Calls f(segment, offset, n) for the contiguous parts of the elements [begin, end) of a row.
@@ -39,10 +43,6 @@ void for_segments(const RowShape& shape, int64_t begin, int64_t end, const F& f)
     ++segment;
     offset = 0;
   }
-}
-
-bool one_row_per_lane(const RowShape& shape) {
-  return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
 }
 
 // Calls f(row) for every row, in parallel.
@@ -73,7 +73,15 @@ class Rows {
   }
 
   void reduce() const {
-    if (one_row_per_lane(shape)) {
+    if (are_short()) {
+      for_short_rows();
+      return;
+    }
+    if (are_neighbors()) {
+      for_interleaved_rows();
+      return;
+    }
+    if (one_row_per_lane()) {
       for_lanes([&](Lanes& lanes) { lanes.reduce(); });
       return;
     }
@@ -92,7 +100,15 @@ class Rows {
   }
 
   void map() const {
-    if (one_row_per_lane(shape)) {
+    if (are_short()) {
+      for_short_rows();
+      return;
+    }
+    if (are_neighbors()) {
+      for_interleaved_rows();
+      return;
+    }
+    if (one_row_per_lane()) {
       for_lanes([&](Lanes& lanes) {
         lanes.find_formulas();
         lanes.map();
@@ -105,7 +121,15 @@ class Rows {
   }
 
   void transform() const {
-    if (one_row_per_lane(shape)) {
+    if (are_short()) {
+      for_short_rows();
+      return;
+    }
+    if (are_neighbors()) {
+      for_interleaved_rows();
+      return;
+    }
+    if (one_row_per_lane()) {
       for_lanes([&](Lanes& lanes) {
         lanes.reduce();
         lanes.map();
@@ -129,6 +153,67 @@ class Rows {
   using Buffers = std::array<TileBuffer<T>, kMaxInputs>;
 
   int64_t elements() const { return shape.elements(); }
+
+  // ---- short rows, some at a time ----
+
+  bool are_short() const {
+    return functions.short_rows != nullptr && shape.segments == 1 && shape.interleaved == 1 && shape.length >= kSize &&
+           shape.length <= kLongestShort && direct_ && (out.data == nullptr || maps_in_place_);
+  }
+
+  void for_short_rows() const {
+    ShortRows<T> all;
+    all.type = type_;
+    all.length = shape.length;
+    all.together = std::clamp<int64_t>(kRowsTogether / shape.length, 1, kSize);
+    const int64_t groups = at::ceil_div(shape.rows, all.together);
+    at::parallel_for(0, groups, grain_of(all.together * shape.length), [&](int64_t begin, int64_t end) {
+      std::vector<T> buffer(type_ == kTypeOf<T> ? 0 : all.together * shape.length);
+      ShortRows<T> rows = all;
+      const int64_t row = begin * all.together;
+      rows.buffer = buffer.data();
+      rows.rows = std::min(end * all.together, shape.rows) - row;
+      for (int k = 0; k < inputs; ++k) {
+        rows.in[k] = {element_at(in[k].data, type_, in[k].offset(row, 0)), in[k].row_stride};
+      }
+      functions.short_rows(op, row, rows, {element_at(out.data, out.type, out.offset(row, 0)), out.row_stride});
+    });
+  }
+
+  // ---- interleaved rows where they are ----
+
+  bool are_neighbors() const {
+    bool in_place = functions.interleaved_rows != nullptr && direct_ && shape.interleaved >= kSize &&
+                    shape.length <= kLongestInterleaved;
+    const bool overlaps = shape.interleaved % kSize != 0;  // and so reads again what it may have written
+    for (int k = 0; k < inputs; ++k) {
+      in_place = in_place && in[k].interleaved > 1 && !(overlaps && in[k].data == out.data);
+    }
+    return in_place && (out.data == nullptr || (out.interleaved > 1 && maps_in_place_));
+  }
+
+  void for_interleaved_rows() const {
+    const int64_t per_outer = std::max<int64_t>(1, shape.interleaved / kNeighbors);
+    const int64_t outer = shape.rows / shape.interleaved;
+    at::parallel_for(0, outer * per_outer, grain_of(kNeighbors * shape.length), [&](int64_t begin, int64_t end) {
+      InterleavedRows<T> rows;
+      rows.type = type_;
+      rows.length = shape.length;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i % per_outer * kNeighbors, row = i / per_outer * shape.interleaved + first;
+        rows.rows = i % per_outer == per_outer - 1 ? shape.interleaved - first : kNeighbors;
+        for (int k = 0; k < inputs; ++k) {
+          rows.in[k] = {element_at(in[k].data, type_, in[k].first(row)), in[k].interleaved};
+        }
+        void* const to = out.data == nullptr ? nullptr : element_at(out.data, out.type, out.first(row));
+        functions.interleaved_rows(op, row, rows, {to, out.interleaved});
+      }
+    });
+  }
+
+  bool one_row_per_lane() const {
+    return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
+  }
 
   // Whether the rows interleave segment by segment.
   bool interleaves_segments() const {

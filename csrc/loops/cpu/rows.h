@@ -7,7 +7,9 @@
 #include <array>
 
 #include "loops/cpu/first_pass.h"
+#include "loops/cpu/interleaved_rows.h"
 #include "loops/cpu/second_pass.h"
+#include "loops/cpu/short_rows.h"
 
 namespace torchnotes {
 
@@ -67,6 +69,11 @@ constexpr RowFunctions<T> functions() {
         f.patch = F::patch;
       }
     }
+  }
+  if constexpr (TakesShortRows<Op> && !columns) {
+    constexpr bool kReduces = passes != Passes::kSecond, kMaps = passes != Passes::kFirst;
+    f.short_rows = ShortRowsPass<T, Op, kReduces, kMaps, Indices>::apply;
+    f.interleaved_rows = InterleavedRowsPass<T, Op, kReduces, kMaps, Indices>::apply;
   }
   return f;
 }

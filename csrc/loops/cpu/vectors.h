@@ -32,13 +32,31 @@ struct NumberIn<Struct, T, std::void_t<typename Struct::Number>> {
   using type = typename Struct::Number;
 };
 
-// The members of a struct.
+// The members of a struct, and the struct of given members. Vectors are copied one by one: compilers copy a struct of
+// them in smaller pieces, which stalls whoever reads the vectors next.
 template <class Number, class Struct>
 inline auto members_of(const Struct& x) {
   std::array<Number, sizeof(Struct) / sizeof(Number)> members;
   static_assert(std::is_trivially_copyable_v<Struct> && sizeof(members) == sizeof(Struct), "members of one type");
-  std::memcpy(static_cast<void*>(&members), &x, sizeof(Struct));
+  if constexpr (std::is_arithmetic_v<Number>) {
+    std::memcpy(static_cast<void*>(&members), &x, sizeof(Struct));
+  } else {
+    for (size_t k = 0; k < members.size(); ++k) {
+      members[k] = Number::loadu(reinterpret_cast<const char*>(&x) + k * sizeof(Number));
+    }
+  }
   return members;
+}
+template <class Struct, class Number, size_t n>
+inline void set_members(Struct& x, const std::array<Number, n>& members) {
+  static_assert(std::is_trivially_copyable_v<Struct> && sizeof(members) == sizeof(Struct), "members of one type");
+  if constexpr (std::is_arithmetic_v<Number>) {
+    std::memcpy(static_cast<void*>(&x), &members, sizeof(Struct));
+  } else {
+    for (size_t k = 0; k < n; ++k) {
+      members[k].store(reinterpret_cast<char*>(&x) + k * sizeof(Number));
+    }
+  }
 }
 
 template <class Vectors, class V, class Scalars>
@@ -46,15 +64,20 @@ inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
   using T = typename NumberIn<Scalars, typename V::value_type>::type;
   constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
   static_assert(sizeof(Vectors) == kMembers * V::size() * sizeof(T));
-  std::array<std::array<T, V::size()>, kMembers> members;
+  alignas(64) std::array<std::array<T, V::size()>, kMembers> members;
   for (int lane = 0; lane < V::size(); ++lane) {
     const auto one = members_of<T>(lanes[lane]);
     for (size_t i = 0; i < kMembers; ++i) {
       members[i][lane] = one[i];
     }
   }
+  using Part = Vectorized<T>;
+  std::array<Part, sizeof(Vectors) / sizeof(Part)> parts;
+  for (size_t k = 0; k < parts.size(); ++k) {
+    parts[k] = Part::loadu(members[0].data() + k * Part::size());
+  }
   Vectors result;
-  std::memcpy(static_cast<void*>(&result), &members, sizeof(result));
+  set_members(result, parts);
   return result;
 }
 
@@ -62,15 +85,17 @@ template <class V, class Scalars, class Vectors>
 inline void to_scalars(const Vectors& vectors, Scalars* lanes) {
   using T = typename NumberIn<Scalars, typename V::value_type>::type;
   constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
-  std::array<std::array<T, V::size()>, kMembers> members;
-  static_assert(sizeof(Vectors) == sizeof(members) && std::is_trivially_copyable_v<Vectors>);
-  std::memcpy(&members, &vectors, sizeof(vectors));
+  alignas(64) std::array<std::array<T, V::size()>, kMembers> members;
+  const auto parts = members_of<Vectorized<T>>(vectors);
+  for (size_t k = 0; k < parts.size(); ++k) {
+    parts[k].store(members[0].data() + k * Vectorized<T>::size());
+  }
   for (int lane = 0; lane < V::size(); ++lane) {
     std::array<T, kMembers> one;
     for (size_t i = 0; i < kMembers; ++i) {
       one[i] = members[i][lane];
     }
-    std::memcpy(static_cast<void*>(&lanes[lane]), &one, sizeof(one));
+    set_members(lanes[lane], one);
   }
 }
 
@@ -88,7 +113,7 @@ inline S<V> broadcast(const S<T>& one) {
     vectors[i] = V(members[i]);
   }
   S<V> result;
-  std::memcpy(static_cast<void*>(&result), &vectors, sizeof(result));
+  set_members(result, vectors);
   return result;
 }
 
@@ -104,7 +129,20 @@ inline State blend_lanes(const State& old, const State& added, int64_t n) {
     x[i] = Number::blendv(x[i], y[i], Number::arange(0, 1) < first);
   }
   State result = old;
-  std::memcpy(static_cast<void*>(&result), &x, sizeof(State));
+  set_members(result, x);
+  return result;
+}
+
+// The lanes of `added` that a mask chooses, and the other lanes of `old`, for States whose members are Vs.
+template <class V, class State>
+inline State blend_lanes(const State& old, const State& added, const V& mask) {
+  auto x = members_of<V>(old);
+  const auto y = members_of<V>(added);
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = V::blendv(x[i], y[i], mask);
+  }
+  State result = old;
+  set_members(result, x);
   return result;
 }
 

@@ -1,0 +1,293 @@
+// All passes over a few short rows of contiguous elements at a time, for one operation. Each row is read as whole
+// vectors; the last one overlaps the one before if the length is not a multiple of the vector size, so that nothing is
+// loaded or stored in parts. The rows are merged together (merge_rows.h). Measured in docs/decisions/short-rows.md.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <utility>
+
+#include "loops/cpu/first_pass.h"
+#include "loops/cpu/memory.h"
+#include "loops/cpu/merge_rows.h"
+
+namespace torchnotes {
+namespace detail {
+
+// Memory for vectors that are written before they are read: clearing it first would take as long as the rest.
+template <class Vectors>
+union Uninitialized {
+  Uninitialized() {}
+  Vectors value;
+};
+
+// A struct of vectors whose lanes are read one by one.
+template <class V, class Vectors>
+class Lanes {
+  using T = typename V::value_type;
+
+ public:
+  explicit Lanes(const Vectors& vectors) {
+    const auto members = members_of<V>(vectors);
+    for (size_t k = 0; k < kMembers; ++k) {
+      members[k].store(numbers_[k]);
+    }
+  }
+
+  // Lane i, in all lanes.
+  Vectors broadcast(int64_t i) const {
+    std::array<V, kMembers> members;
+    for (size_t k = 0; k < kMembers; ++k) {
+      members[k] = V(numbers_[k][i]);
+    }
+    Vectors result;
+    set_members(result, members);
+    return result;
+  }
+  template <class Scalars>
+  Scalars scalar(int64_t i) const {
+    static_assert(sizeof(Scalars) == kMembers * sizeof(T));
+    std::array<T, kMembers> members;
+    for (size_t k = 0; k < kMembers; ++k) {
+      members[k] = numbers_[k][i];
+    }
+    Scalars result;
+    set_members(result, members);
+    return result;
+  }
+
+ private:
+  static constexpr size_t kMembers = sizeof(Vectors) / sizeof(V);
+  alignas(64) T numbers_[kMembers][V::size()];
+};
+
+template <class T, class Op, bool reduces, bool maps, class Indices>
+struct ShortRowsPass;
+
+template <class T, class Op, bool reduces, bool maps, size_t... I>
+struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
+  using V = Vectorized<T>;
+  static constexpr int64_t kSize = V::size();
+  using Formula = FormulaOf<Op, T>;
+  template <class State>
+  using Chains = std::array<State, kChains>;
+
+  // How a row divides into vectors.
+  struct Length {
+    explicit Length(int64_t n)
+        : whole(n / kSize * kSize),
+          chained(whole >= kWorthMerging * kSize ? whole / (kChains * kSize) * (kChains * kSize) : 0),
+          last(n - kSize),
+          overlaps(n > whole),
+          added(V::arange(0, 1) >= V(static_cast<T>(whole - last))) {}
+
+    int64_t whole, chained;  // elements in whole vectors, and in vectors that take turns
+    int64_t last;            // where the last vector begins
+    bool overlaps;           // whether it overlaps the one before
+    V added;                 // a mask of the lanes that it does not share with it
+  };
+
+  // The inputs of one row.
+  template <class Load>
+  struct Row {
+    Load load;
+    std::array<const typename Load::Element*, sizeof...(I)> x;
+
+    // Calls f(x...) with the vectors from element j on.
+    template <class F>
+    auto at(int64_t j, const F& f) const {
+      return f(load(x[I] + j)...);
+    }
+  };
+
+  // Adds all elements of a row with add(state, j), which adds the vectors from element j on.
+  template <class State, class F>
+  static State add_all(const State& start, const Length& length, const F& add) {
+    int64_t j = 0;
+    State all = start;
+    if (length.chained > 0) {
+      Chains<State> states;
+      states.fill(start);
+      for (; j < length.chained; j += kChains * kSize) {
+        unrolled<kChains>([&](auto k) { add(states[k], j + k * kSize); });
+      }
+      merge_all(states);
+      all = states[0];
+    }
+    for (; j < length.whole; j += kSize) {
+      add(all, j);
+    }
+    if (length.overlaps) {
+      State added = all;
+      add(added, length.last);
+      all = blend_lanes(all, added, length.added);
+    }
+    return all;
+  }
+
+  // The prescans of all rows, one per lane.
+  template <class RowAt>
+  static auto prescanned(const Op& op, int64_t rows, const Length& length, const RowAt& row_at) {
+    Uninitialized<std::array<decltype(op.template prescan<V>()), V::size()>> memory;
+    auto& scans = memory.value;
+    for (int64_t i = 0; i < rows; ++i) {
+      const auto row = row_at(i);
+      scans[i] = add_all(op.template prescan<V>(), length, [&](auto& state, int64_t j) {
+        row.at(j, [&](const auto&... x) { op.scan(state, x...); });
+      });
+    }
+    std::fill(scans.begin() + rows, scans.end(), scans[0]);
+    return merge_rows<V>(scans);
+  }
+
+  // Adds a row, and writes what is kept for the second pass to `kept`.
+  template <class State, class Load>
+  static State add_row(const Op& op, const State& start, const Length& length, const Row<Load>& row, T* kept) {
+    return add_all(start, length, [&](auto& state, int64_t j) {
+      row.at(j, [&](const auto&... x) {
+        if constexpr (Keeps<Op>) {
+          op.kept_add(state, x...).store(kept + j);
+        } else {
+          op.add(state, x...);
+        }
+      });
+    });
+  }
+
+  // The States of all rows, one per lane.
+  template <class RowAt, class KeptAt>
+  static StateOf<Op, V> reduced(
+      const Op& op, int64_t first, int64_t rows, const Length& length, const RowAt& row_at, const KeptAt& kept_at
+  ) {
+    const auto merged = [&](const auto& start) {
+      Uninitialized<std::array<std::remove_cvref_t<decltype(start(0))>, V::size()>> memory;
+      auto& states = memory.value;
+      for (int64_t i = 0; i < rows; ++i) {
+        states[i] = add_row(op, start(i), length, row_at(i), kept_at(i));
+      }
+      std::fill(states.begin() + rows, states.end(), states[0]);
+      return merge_rows<V>(states);
+    };
+    if constexpr (Prescans<Op>) {
+      const auto prescans = prescanned(op, rows, length, row_at);
+      const Lanes<V, std::remove_const_t<decltype(prescans)>> lanes(prescans);
+      auto all = op.template start<V>(first, prescans);
+      all.merge(merged([&](int64_t i) {
+        return op.template start<V>(first + i, lanes.template scalar<decltype(op.template prescan<T>())>(i));
+      }));
+      return all;
+    } else {
+      return merged([&](int64_t i) { return op.template start<V>(first + i); });
+    }
+  }
+
+  // Calls map(i, formula of row i, in vectors) for all rows.
+  template <class F>
+  static void finish(const Op& op, int64_t first, int64_t rows, const StateOf<Op, V>& all, const F& map) {
+    if constexpr (IgnoresRow<Op>) {
+      const auto formulas = op.finish(first, all);
+      const Lanes<V, std::remove_const_t<decltype(formulas)>> lanes(formulas);
+      for (int64_t i = 0; i < rows; ++i) {
+        map(i, lanes.broadcast(i));
+      }
+    } else {
+      const Lanes<V, StateOf<Op, V>> lanes(all);
+      for (int64_t i = 0; i < rows; ++i) {
+        const auto state = lanes.template scalar<StateOf<Op, T>>(i);
+        if constexpr (maps) {
+          const Formula formula = op.finish(first + i, state);
+          map(i, broadcast<V>(formula));
+          patch_target(op, first + i, formula, 0);
+        } else {
+          op.finish(first + i, state);
+        }
+      }
+    }
+  }
+
+  // Writes a row. value(j) is the vector from element j on. The overlapping vector is computed before its inputs may be
+  // overwritten, and stored last.
+  template <class Load, class F>
+  static void write(const Load load, const Length& length, typename Load::Element* y, const F& value) {
+    V rest;
+    if (length.overlaps) {
+      rest = value(length.last);
+    }
+    int64_t j = 0;
+    if constexpr (Load::kNarrow) {
+      for (; j + 2 * kSize <= length.whole; j += 2 * kSize) {
+        const V a = value(j), b = value(j + kSize);
+        load.store_pair(y + j, a, b, false);
+      }
+    }
+    for (; j < length.whole; j += kSize) {
+      load.store(y + j, value(j));
+    }
+    if (length.overlaps) {
+      load.store(y + length.last, rest);
+    }
+  }
+
+  // What the first pass keeps lies where the second writes, unless that has 16 bits.
+  static T* kept_in(T* y, T*) { return y; }
+  static T* kept_in(uint16_t*, T* buffer) { return buffer; }
+
+  TORCHNOTES_FLATTEN static void apply(const void* op_, int64_t first, const ShortRows<T>& of, const Output& out_) {
+    const Op op = *static_cast<const Op*>(op_);
+    const ShortRows<T> rows = of;  // in registers: a store may alias them
+    const Output out = out_;
+    const Length length(rows.length);
+    with_load_of_rows<T, Op>(rows.type, [&](const auto load_) {
+      with_narrow_type(load_, [&](const auto load) {
+        for (int64_t begin = 0; begin < rows.rows; begin += rows.together) {
+          apply_together(op, load, first, begin, std::min(rows.together, rows.rows - begin), length, rows, out);
+        }
+      });
+    });
+  }
+
+ private:
+  // Processes n rows, from the one at `begin` on.
+  template <class Load>
+  static void apply_together(
+      const Op& op,
+      const Load load,
+      int64_t first,
+      int64_t begin,
+      int64_t n,
+      const Length& length,
+      const ShortRows<T>& rows,
+      const Output& out
+  ) {
+    using Element = typename Load::Element;
+    const auto row_at = [&](int64_t i) {
+      return Row<Load>{load, {static_cast<const Element*>(rows.in[I].data) + (begin + i) * rows.in[I].stride...}};
+    };
+    const auto y_at = [&](int64_t i) { return static_cast<Element*>(out.data) + (begin + i) * out.stride; };
+    const auto kept_at = [&](int64_t i) { return kept_in(y_at(i), rows.buffer + i * rows.length); };
+    const auto map = [&](int64_t i, const auto& formula) {
+      const auto row = row_at(i);
+      const T* const kept = kept_at(i);
+      write(load, length, y_at(i), [&](int64_t j) {
+        if constexpr (Keeps<Op>) {
+          return op.kept_value(formula, V::loadu(kept + j));
+        } else {
+          return row.at(j, [&](const auto&... x) { return op.value(formula, x...); });
+        }
+      });
+    };
+    if constexpr (reduces) {
+      finish(op, first + begin, n, reduced(op, first + begin, n, length, row_at, kept_at), map);
+    } else {
+      for (int64_t i = 0; i < n; ++i) {
+        const Formula formula = op.formula(first + begin + i);
+        map(i, broadcast<V>(formula));
+        patch_target(op, first + begin + i, formula, 0);
+      }
+    }
+  }
+};
+
+}  // namespace detail
+}  // namespace torchnotes
