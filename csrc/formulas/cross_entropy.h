@@ -128,20 +128,32 @@ struct MassedLogSumExpGivenMax {
   }
 };
 
+// A row of which only the target has a mass.
+template <class T>
+C10_HOST_DEVICE inline MassedLogSumExp<T> with_mass(const LogSumExp<T>& all) {
+  return {all, T(0), T(0)};
+}
+template <class T>
+C10_HOST_DEVICE inline MassedLogSumExp<T> with_mass(const MassedLogSumExp<T>& all) {
+  return all;
+}
+
 // The loss of a row, in double: there is little to compute and much to cancel.
-C10_HOST_DEVICE inline double cross_entropy_of_row(
-    double m, double s, double mass, double shifted_sum, double a_t, double u_t, double z
-) {
-  const double l = ::log(s) + (m - m);
-  const double regular = z == 0 ? 0 : z * (a_t + mass) * (m + l) * (m + l);
-  const double at_target = a_t == 0 ? 0 : a_t * ((m - u_t) + l);
-  return at_target + (mass * l - shifted_sum) + regular;
+template <class T>
+C10_HOST_DEVICE inline Wide<T> cross_entropy_of_row(const MassedLogSumExp<T>& all, T a_t, T u_t, double z) {
+  using W = Wide<T>;
+  const W m = widen(all.logits.max), l = wide_log(all.logits.sum) + (m - m), a = widen(a_t), mass = widen(all.mass);
+  const W at_target = where(a == W(0), W(0), a * ((m - widen(u_t)) + l));
+  const W loss = at_target + (mass * l - widen(all.shifted_sum));
+  return z == 0 ? loss : loss + W(z) * (a + mass) * (m + l) * (m + l);
 }
 
 // k, from the saved statistics of a row.
 template <class T>
 C10_HOST_DEVICE inline T total_mass(const Normalizer<T>& row, T m, double z) {
-  return z == 0 ? m : static_cast<T>(m * (1 + 2 * z * (row.max - ::log(static_cast<double>(row.inverse)))));
+  using W = Wide<T>;
+  const auto lse = [&] { return widen(row.max) - wide_log(row.inverse); };
+  return z == 0 ? m : narrow<T>(widen(m) * (W(1) + W(2 * z) * lse()));
 }
 
 // What the gradient of a row needs.
@@ -149,7 +161,7 @@ template <class T>
 struct GradientOfRow {
   Normalizer<T> scaled;  // scaled so that its softmax is g k p
   T g;
-  T x_t;  // the logit at the target, which the gradient may overwrite
+  T x_t, a_t;  // the logit, which the gradient may overwrite, and the mass at the target
 
   template <class V>
   C10_HOST_DEVICE V operator()(V u, V a) const {

@@ -29,10 +29,10 @@ struct Lse {
 // The lse of a row. The sum of m and ln s is split without error.
 template <class T>
 C10_HOST_DEVICE inline Lse<T> lse(const LogSumExp<T>& all) {
-  const Split<T> l = split_log(all.sum);
-  const T m = all.max, high = m + l.high, back = high - m;
-  const T rest = (m - (high - back)) + (l.high - back);
-  return {high, rest + l.low};
+  const Wide<T> m = widen(all.max), l = wide_log(all.sum) + (m - m);
+  const Wide<T> sum = m + l, back = sum - m, rest = (m - (sum - back)) + (l - back);
+  const T high = narrow<T>(sum);
+  return {high, narrow<T>((sum - widen(high)) + rest)};
 }
 
 // The sum of g over the row.

@@ -2,8 +2,8 @@
 //   logistic(z) = 1 / (1 + e^-z)   tanh(z)   sqrt(x)   abs(x)   where(condition, a, b)
 //   at_least(a, low) = low where a < low, else a   at_most(a, high) = high where a > high, else a
 //   exp_nonpositive(x) = e^x, add_exp_nonpositive(s, x) = s + e^x, and log1p_exp(x) = log(1 + e^x), for x <= 0
-//   widen(x): x in double precision, a Wide<T>, which supports +, * and fma
-//   split_log(x) = ln x, not rounded to T but a Split<T>, for normal x > 0; otherwise NaN somewhere in it
+//   widen(x): x in double precision, a Wide<T>, which supports + - *, fma, == and where; narrow<T>(wide) rounds it
+//   wide_log(x) = ln x as a Wide<T>, for normal x > 0; otherwise it is not finite
 //   fma(a, b, c) = a b + c, rounded once if the processor can, and the operators + - * / < <= > >=
 //   max_lane(v) and sum_of_lanes(v), for SIMD vectors only
 // Comparing vectors gives a mask of lanes, comparing scalars a bool; `where` accepts either. The side not chosen has no
@@ -14,16 +14,6 @@
 
 #include <cmath>
 #include <utility>
-
-namespace torchnotes {
-
-// A number as a sum of two, of which the second is less than a rounding error of the first.
-template <class T>
-struct Split {
-  T high, low;
-};
-
-}  // namespace torchnotes
 
 #ifndef TORCHNOTES_SCALAR_ONLY  // defined for CUDA sources, which have no SIMD vectors
 #include "formulas/vector_math.h"
@@ -62,19 +52,14 @@ C10_HOST_DEVICE inline float add_exp_nonpositive(float sum, float x) { return su
 C10_HOST_DEVICE inline double add_exp_nonpositive(double sum, double x) { return sum + ::exp(x); }
 
 C10_HOST_DEVICE inline double widen(double x) { return x; }
+template <class T>
+C10_HOST_DEVICE inline T narrow(double x) {
+  return static_cast<T>(x);
+}
+C10_HOST_DEVICE inline double wide_log(double x) { return ::log(x); }
 
 template <class T>
 using Wide = decltype(widen(std::declval<T>()));
-
-C10_HOST_DEVICE inline Split<float> split_log(float x) {
-  const double l = ::log(static_cast<double>(x));
-  const float high = static_cast<float>(l);
-  return {high, static_cast<float>(l - high)};
-}
-C10_HOST_DEVICE inline Split<double> split_log(double x) {
-  const double l = ::log(x);
-  return {l, l - l};
-}
 
 template <class T>
 C10_HOST_DEVICE inline T where(bool condition, T a, T b) {

@@ -56,7 +56,18 @@ inline WideFloat widen(const Vectorized<float>& x) {
 }
 inline Vectorized<double> widen(const Vectorized<double>& x) { return x; }
 
-inline Vectorized<float> narrow(const WideFloat& x) { return at::vec::convert<float, 1, double, 2>(x); }
+template <class T>
+inline T narrow(const WideFloat& x) {
+  return at::vec::convert<float, 1, double, 2>(x);
+}
+template <class T>
+inline T narrow(const Vectorized<double>& x) {
+  return x;
+}
+
+inline WideFloat where(const WideFloat& mask, const WideFloat& a, const WideFloat& b) {
+  return WideFloat::blendv(b, a, mask);
+}
 
 inline WideFloat fma(const WideFloat& a, const WideFloat& b, const WideFloat& c) { return at::vec::fmadd(a, b, c); }
 
@@ -167,9 +178,10 @@ C10_ALWAYS_INLINE Vectorized<float> log1p_exp(const Vectorized<float>& z) {
 }
 inline Vectorized<double> log1p_exp(const Vectorized<double>& z) { return z.exp().log1p(); }
 
-// ln x = n ln 2 + 2 artanh t with t = (y - 1) / (y + 1), where x = 2^n y and sqrt(1/2) <= y < sqrt(2), so that |t| < 0.18;
-// artanh t = t + t^3 Q(t^2), in double precision. Q interpolates at Chebyshev's points, with a relative error of 2^-35.
-inline Split<Vectorized<float>> split_log(const Vectorized<float>& x) {
+// ln x = n ln 2 + 2 artanh t with t = (y - 1) / (y + 1), where x = 2^n y and sqrt(1/2) <= y < sqrt(2), so that |t| <
+// 0.18; artanh t = t + t^3 Q(t^2), in double precision. Q interpolates at Chebyshev's points, with a relative error of
+// 2^-35.
+inline WideFloat wide_log(const Vectorized<float>& x) {
   using V = Vectorized<float>;
   using Int = Vectorized<int32_t>;
   constexpr int32_t kSqrtHalf = 0x3f3504f3;  // its bits
@@ -183,13 +195,9 @@ inline Split<Vectorized<float>> split_log(const Vectorized<float>& x) {
   q = fma(q, u, constant(0.200000609384860007));
   q = fma(q, u, constant(0.333333332772258232));
   const WideFloat l = fma(n, constant(0.69314718055994531), (t + t) * fma(q, u, constant(1)));
-  const V nan_for_zero = where(x > V(0.0f), V(0.0f), V(NAN)), high = narrow(l);
-  return {high, narrow(l - widen(high)) + nan_for_zero};
+  return l + widen(where(x > V(0.0f), V(0.0f), V(NAN)));
 }
-inline Split<Vectorized<double>> split_log(const Vectorized<double>& x) {
-  const Vectorized<double> l = x.log();
-  return {l, l - l};
-}
+inline Vectorized<double> wide_log(const Vectorized<double>& x) { return x.log(); }
 
 namespace detail {
 

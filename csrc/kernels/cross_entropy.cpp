@@ -1,5 +1,6 @@
 #include "formulas/cross_entropy.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "formulas/weighted.h"
@@ -22,25 +23,35 @@ struct Targets {
   bool sharded;
 
   C10_HOST_DEVICE bool counts(int64_t row) const { return !index || index[row] != ignore_index; }
-  C10_HOST_DEVICE bool has_class(int64_t row) const {
-    return index && counts(row) && index[row] >= 0 && index[row] < classes;
+  // The class of a row, or -1.
+  C10_HOST_DEVICE int64_t class_of(int64_t row) const {
+    const bool valid = index && counts(row) && index[row] >= 0 && index[row] < classes;
+    return valid ? index[row] : -1;
   }
+  C10_HOST_DEVICE bool has_class(int64_t row) const { return class_of(row) >= 0; }
   // The weight of a row in the mean. An invalid class that was not refused before makes the row NaN.
-  C10_HOST_DEVICE T weight_of(int64_t row) const {
+  C10_HOST_DEVICE T weight_of(int64_t row, int64_t class_of_row) const {
     if (!index || !counts(row)) {
-      return counts(row) ? T(1) : T(0);
+      return T(counts(row));
     }
-    if (!has_class(row)) {
-      return sharded ? T(0) : T(NAN);
-    }
-    return weight ? weight[index[row]] : T(1);
+    const T invalid = sharded ? T(0) : T(NAN);
+    return class_of_row < 0 ? invalid : weight ? weight[class_of_row] : T(1);
   }
-  // (1 - eps) w_t
-  C10_HOST_DEVICE T mass(int64_t row) const { return index ? share * weight_of(row) : T(0); }
-
+  C10_HOST_DEVICE T weight_of(int64_t row) const { return weight_of(row, class_of(row)); }
   C10_HOST_DEVICE T at(const RowOperand& x, int64_t row) const {
     return has_class(row) ? x.read<T>(row, index[row]) : T(0);
   }
+  // (1 - eps) w_t
+  template <class V>
+  C10_HOST_DEVICE V mass(V w_t) const {
+    return index ? V(share) * w_t : V(0);
+  }
+};
+
+// What depends on the target of a row: whether the row counts (1 or 0), its weight, and the logit at the target.
+template <class T>
+struct Target {
+  T counts, weight, x_t;
 };
 
 // What every pass over the rows knows. The mass that a class has whatever the class index is
@@ -84,23 +95,44 @@ struct LogitRows {
     const V a = probable ? fma(V(targets.share), q, V(uniform)) : V(uniform);
     return weighted ? w * a : a;
   }
-  // a_t
+  // a_t, or 0 without a class index
   C10_HOST_DEVICE T mass_at_target(int64_t row) const {
+    if (!targets.has_class(row)) {
+      return T(0);
+    }
     const T w = targets.weight ? targets.weight[targets.index[row]] : T(1);
-    return w * uniform + targets.mass(row);
+    return w * uniform + targets.mass(w);
   }
   C10_HOST_DEVICE Normalizer<T> normalizer_of(int64_t row) const {
     return {statistics[row * columns], statistics[row * columns + 1]};
   }
   C10_HOST_DEVICE T mass_of(int64_t row) const {
-    return columns == 3 ? statistics[row * columns + 2] : targets.mass(row);
+    return columns == 3 ? statistics[row * columns + 2] : targets.mass(targets.weight_of(row));
+  }
+
+  C10_HOST_DEVICE Target<T> target_of(int64_t row) const {
+    return {T(targets.counts(row)), targets.weight_of(row), targets.at(x, row)};
+  }
+  // The targets of n neighboring rows.
+  template <class V>
+  Target<V> targets_of(int64_t row, int64_t n) const {
+    alignas(64) T counts[V::size()] = {}, weight[V::size()] = {}, x_t[V::size()] = {};
+    int64_t classes[V::size()];
+    for (int64_t i = 0; i < n; ++i) {
+      classes[i] = targets.class_of(row + i);
+      counts[i] = T(targets.counts(row + i));
+      weight[i] = targets.weight_of(row + i, classes[i]);
+    }
+    const auto class_at = [&](int64_t i) { return classes[i]; };
+    for_elements_of_neighbors(x, row, n, class_at, [&](int64_t i, const auto& at) { x_t[i] = static_cast<T>(at); });
+    return {V::loadu(counts), V::loadu(weight), V::loadu(x_t)};
   }
 };
 
 // `massed`: whether other classes than the target may have a mass.
 template <class T, Cap cap, bool massed>
 struct LossOfRows : LogitRows<T, cap> {
-  static constexpr bool kShortRows = true;
+  static constexpr bool kShortRows = cap == Cap::kNone;
   static constexpr bool kWidened = cap != Cap::kNone && massed;
   static constexpr bool kMixesTypes = massed;
 
@@ -137,26 +169,65 @@ struct LossOfRows : LogitRows<T, cap> {
       state.add(this->softcap(x));
     }
   }
-  C10_HOST_DEVICE void finish(int64_t row, const LogSumExp<T>& all) const { write(row, all, 0, 0); }
-  C10_HOST_DEVICE void finish(int64_t row, const MassedLogSumExp<T>& all) const {
-    write(row, all.logits, all.mass, all.shifted_sum);
+  C10_HOST_DEVICE void finish(int64_t row, const State<T>& all) const {
+    const Results<T> of_row = results(with_mass(all), this->target_of(row));
+    write_statistics(row, of_row);
+    losses.write(row, 0, of_row.loss);
+    if (weights) {
+      weights[row] = of_row.weight;
+    }
+  }
+  template <class V>
+  void finish_lanes(int64_t row, int64_t n, const LogSumExp<V>& all) const {
+    finish_lanes(row, n, with_mass(all));
+  }
+  template <class V>
+  C10_NOINLINE void finish_lanes(int64_t row, int64_t n, const MassedLogSumExp<V>& all) const {
+    const Results<V> of_rows = results(all, this->template targets_of<V>(row, n));
+    if (this->columns == 2 && n == V::size()) {
+      T* const statistics = this->statistics + row * 2;
+      const auto [low, high] = interleave2(of_rows.row.max, of_rows.row.inverse);
+      low.store(statistics);
+      high.store(statistics + V::size());
+    } else {
+      Results<T> lanes[V::size()];
+      to_scalars<V>(of_rows, lanes);
+      for (int64_t i = 0; i < n; ++i) {
+        write_statistics(row + i, lanes[i]);
+      }
+    }
+    T loss[V::size()];
+    of_rows.loss.store(loss);
+    for_elements_of_neighbors(
+        losses,
+        row,
+        n,
+        [](int64_t) { return 0; },
+        [&](int64_t i, auto& to) { to = static_cast<std::remove_cvref_t<decltype(to)>>(loss[i]); }
+    );
+    if (weights) {
+      of_rows.weight.store(weights + row, n);
+    }
   }
 
  private:
-  C10_HOST_DEVICE void write(int64_t row, const LogSumExp<T>& logits, T mass, T shifted_sum) const {
-    const Targets<T>& targets = this->targets;
-    const Normalizer<T> of_row = normalizer(logits);
+  template <class V>
+  struct Results {
+    Normalizer<V> row;
+    V mass, loss, weight;
+  };
+  template <class V>
+  C10_HOST_DEVICE Results<V> results(const MassedLogSumExp<V>& all, const Target<V>& target) const {
+    const V a_t = this->targets.mass(target.weight);
+    const V loss = narrow<V>(cross_entropy_of_row(all, a_t, this->softcap(target.x_t), this->z));
+    return {normalizer(all.logits), all.mass + a_t, where(target.counts == V(0), V(0), loss), target.weight};
+  }
+  C10_HOST_DEVICE void write_statistics(int64_t row, const Results<T>& of_row) const {
     T* const statistics = this->statistics + row * this->columns;
-    const T a_t = targets.mass(row), u_t = this->softcap(targets.at(this->x, row));
-    statistics[0] = of_row.max;
-    statistics[1] = of_row.inverse;
+    statistics[0] = of_row.row.max;
+    statistics[1] = of_row.row.inverse;
     if (this->columns == 3) {
-      statistics[2] = mass + a_t;
-    }
-    const double nll = cross_entropy_of_row(logits.max, logits.sum, mass, shifted_sum, a_t, u_t, this->z);
-    losses.write(row, 0, targets.counts(row) ? static_cast<T>(nll) : T(0));
-    if (weights) {
-      weights[row] = targets.weight_of(row);
+      statistics[2] = of_row.mass;
     }
   }
 };
@@ -187,7 +258,7 @@ struct ReduceLosses {
 
 template <class T, Cap cap, bool massed>
 struct GradientOfRows : LogitRows<T, cap> {
-  static constexpr bool kShortRows = true;
+  static constexpr bool kShortRows = cap == Cap::kNone;
   static constexpr bool kWidened = cap != Cap::kNone && massed;
   static constexpr bool kMixesTypes = massed;
 
@@ -195,10 +266,27 @@ struct GradientOfRows : LogitRows<T, cap> {
   const T* scale;  // or null
 
   C10_HOST_DEVICE GradientOfRow<T> formula(int64_t row) const {
-    const Normalizer<T> normalizer = this->normalizer_of(row);
-    const T g = this->targets.counts(row) ? grad.template read<T>(row, 0) * (scale ? *scale : T(1)) : T(0);
-    const T k = total_mass(normalizer, this->mass_of(row), this->z);
-    return {{normalizer.max, g * k * normalizer.inverse}, g, this->targets.at(this->x, row)};
+    return formula(this->normalizer_of(row), this->mass_of(row), this->target_of(row), grad.template read<T>(row, 0));
+  }
+  template <class V>
+  C10_NOINLINE GradientOfRow<V> formula_lanes(int64_t row, int64_t n) const {
+    alignas(64) T max[V::size()] = {}, inverse[V::size()] = {}, m[V::size()] = {}, g[V::size()] = {};
+    const bool shared = grad.row_stride == 0;  // by all rows
+    std::fill_n(g, V::size(), shared ? grad.template read<T>(row, 0) : T(0));
+    for (int64_t i = 0; i < n; ++i) {
+      const Normalizer<T> normalizer = this->normalizer_of(row + i);
+      max[i] = normalizer.max;
+      inverse[i] = normalizer.inverse;
+      if (this->columns == 3) {
+        m[i] = this->mass_of(row + i);
+      }
+      if (!shared) {
+        g[i] = grad.template read<T>(row + i, 0);
+      }
+    }
+    const Target<V> target = this->template targets_of<V>(row, n);
+    const V mass = this->columns == 3 ? V::loadu(m) : this->targets.mass(target.weight);
+    return formula(Normalizer<V>{V::loadu(max), V::loadu(inverse)}, mass, target, V::loadu(g));
   }
   template <class F, class V, class... Q>
   C10_HOST_DEVICE V value(const F& f, V x, Q... q) const {
@@ -210,11 +298,26 @@ struct GradientOfRows : LogitRows<T, cap> {
   }
   C10_HOST_DEVICE void patch_target(int64_t row, const GradientOfRow<T>& f) const {
     if (this->targets.has_class(row)) {
-      out.write(row, this->targets.index[row], gradient(f, f.x_t, this->mass_at_target(row)));
+      out.write(row, this->targets.index[row], gradient(f, f.x_t, f.a_t));
     }
+  }
+  template <class V>
+  C10_NOINLINE void patch_lanes(int64_t row, int64_t n, const GradientOfRow<V>& f) const {
+    T at_targets[V::size()];
+    gradient(f, f.x_t, f.a_t).store(at_targets);
+    const auto class_at = [&](int64_t i) { return this->targets.class_of(row + i); };
+    for_elements_of_neighbors(out, row, n, class_at, [&](int64_t i, auto& to) {
+      to = static_cast<std::remove_cvref_t<decltype(to)>>(at_targets[i]);
+    });
   }
 
  private:
+  template <class V>
+  C10_HOST_DEVICE GradientOfRow<V> formula(const Normalizer<V>& row, V m, const Target<V>& target, V grad) const {
+    const V g = where(target.counts == V(0), V(0), grad * V(scale ? *scale : T(1)));
+    const V a_t = target.weight * V(this->uniform) + this->targets.mass(target.weight);
+    return {{row.max, g * total_mass(row, m, this->z) * row.inverse}, g, target.x_t, a_t};
+  }
   template <class F, class V, class... A>
   C10_HOST_DEVICE V gradient(const F& f, V x, A... mass) const {
     if (this->softcap.caps()) {
@@ -253,7 +356,7 @@ struct CurvatureOfRows : LogitRows<T, cap> {
     const T k = total_mass(all.row, m, this->z);
     const T x_t = this->targets.at(this->x, row), v_t = this->targets.at(v, row);
     const T c_t = this->softcap.caps() ? this->softcap.with_slopes(x_t).c : T(1);
-    const T at_target = this->targets.mass(row) * c_t * v_t;
+    const T at_target = this->targets.mass(this->targets.weight_of(row)) * c_t * v_t;
     along_grad.write(row, 0, counts ? k * all.dot_p - (all.dot_a + at_target) : T(0));
     const T d = g * (k - static_cast<T>(2 * this->z) * m) * all.dot_p;
     return {all.row.max, g * k * all.row.inverse, d * all.row.inverse, g, x_t, v_t};

@@ -12,7 +12,6 @@ namespace {
 // The first pass over logits.
 struct LogSumExpOfRows {
   static constexpr bool kShortRows = true;
-  static constexpr bool kIgnoresRow = true;
 
   template <class T>
   C10_HOST_DEVICE LogSumExp<T> start(int64_t) const {
@@ -53,6 +52,10 @@ struct SoftmaxOfRows : LogSumExpOfRows {
   C10_HOST_DEVICE Normalizer<T> finish(int64_t, const LogSumExp<T>& all) const {
     return normalizer(all);
   }
+  template <class V>
+  Normalizer<V> finish_lanes(int64_t, int64_t, const LogSumExp<V>& all) const {
+    return normalizer(all);
+  }
   template <class T, class V>
   C10_HOST_DEVICE V value(const Normalizer<T>& normalizer, V x) const {
     return normalizer.softmax(x);
@@ -62,6 +65,10 @@ struct SoftmaxOfRows : LogSumExpOfRows {
 struct LogSoftmaxOfRows : LogSumExpOfRows {
   template <class T>
   C10_HOST_DEVICE Lse<T> finish(int64_t, const LogSumExp<T>& all) const {
+    return lse(all);
+  }
+  template <class V>
+  Lse<V> finish_lanes(int64_t, int64_t, const LogSumExp<V>& all) const {
     return lse(all);
   }
   template <class T, class V>
@@ -74,7 +81,6 @@ struct LogSoftmaxOfRows : LogSumExpOfRows {
 template <template <class> class Sum>
 struct BackwardOfRows {
   static constexpr bool kShortRows = true;
-  static constexpr bool kIgnoresRow = true;
 
   template <class T>
   C10_HOST_DEVICE Sum<T> start(int64_t) const {
@@ -86,6 +92,10 @@ struct BackwardOfRows {
   }
   template <class T>
   C10_HOST_DEVICE Sum<T> finish(int64_t, const Sum<T>& all) const {
+    return all;
+  }
+  template <class V>
+  Sum<V> finish_lanes(int64_t, int64_t, const Sum<V>& all) const {
     return all;
   }
   template <class T, class V>

@@ -27,6 +27,20 @@
 //   scan(Prescan<T>&, T x...)              one element of each input
 //   Known<T> start<T>(row, Prescan<T>)     a State to which these elements are added; it converts to State<T>
 //
+// An operation on rows of one segment, without constants, can also be compiled for several short or neighboring rows at
+// a time, with n rows in the lanes of a vector (on the CPU only; the lanes from n on are ignored). Its start() does not
+// depend on the row:
+//
+//   static constexpr bool kShortRows = true
+//   Formula<V> finish_lanes(row, n, State<V>)      or Formula<V> formula_lanes<V>(row, n)
+//   patch_lanes(row, n, Formula<V>)                if there is patch_target()
+//
+// Its first pass may leave numbers to the second where the output goes, which must not alias an input then:
+//
+//   static constexpr bool kKeeps = true
+//   T kept_add(Known<T>&, T x...)          instead of add(), returns what is kept
+//   T kept_value(Formula<T>, T kept)       instead of value(Formula<T>, T x...)
+//
 // If adding to a State is expensive, some dozens of 16-bit numbers can be added to a lighter one first (on the CPU
 // only):
 //
@@ -113,6 +127,22 @@ struct RowOperand {
     });
   }
 };
+
+// One element of each of n neighboring rows, from `row` on: element j(i) of the i-th, or none if j(i) is negative.
+// f(i, element) is called with a reference to it.
+template <class J, class F>
+inline void for_elements_of_neighbors(const RowOperand& x, int64_t row, int64_t n, const J& j, const F& f) {
+  const int64_t across = x.interleaved == 1 ? x.row_stride : 1;
+  with_element_type(x.type, [&](auto zero) {
+    auto* const first = static_cast<decltype(zero)*>(x.data) + x.first(row);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t at = j(i);
+      if (at >= 0) {
+        f(i, first[i * across + at * x.interleaved]);
+      }
+    }
+  });
+}
 
 struct RowShape {
   int64_t rows, segments, length, interleaved = 1;

@@ -24,13 +24,9 @@ concept Prescans = requires(const Op& op) { op.template prescan<float>(); };
 template <class Op>
 concept HasPartial = requires(const Op& op) { op.template partial<float>(); };
 
-// Operations on rows without stages or constants.
+// See row_shape.h.
 template <class Op>
 concept TakesShortRows = Op::kShortRows;
-// start() and finish() do not depend on the row, and finish() also takes a State of vectors, of one row per lane.
-template <class Op>
-concept IgnoresRow = Op::kIgnoresRow;
-// The first pass leaves something to the second: V kept_add(State<V>&, x...) and V kept_value(Formula<V>, V kept).
 template <class Op>
 concept Keeps = Op::kKeeps;
 
@@ -307,12 +303,16 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     const Op& op = of(op_);
     using State = StateOf<Op, V>;
     Sums<State> sums;
-    std::array<StateOf<Op, T>, V::size()> lanes;
     if (step.first) {
-      for (int64_t lane = 0; lane < kSize; ++lane) {
-        lanes[lane] = op.template start<T>(row + std::min(lane, n - 1));
+      if constexpr (TakesShortRows<Op>) {
+        sums.states.fill(op.template start<V>(row));
+      } else {
+        std::array<StateOf<Op, T>, V::size()> lanes;
+        for (int64_t lane = 0; lane < kSize; ++lane) {
+          lanes[lane] = op.template start<T>(row + std::min(lane, n - 1));
+        }
+        sums.states.fill(to_vectors<State, V>(lanes));
       }
-      sums.states.fill(to_vectors<State, V>(lanes));
       sums.constants = constants_of_lanes(op, row, n);
       sums.chained = false;
     } else {
@@ -337,17 +337,31 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       return;
     }
     merge_chains(sums.states, sums.chained);
-    to_scalars<V>(sums.states[0], lanes.data());
-    if constexpr (kMaps) {
-      std::array<Formula, V::size()> of_lanes;
-      for (int64_t lane = 0; lane < kSize; ++lane) {
-        of_lanes[lane] = lane < n ? op.finish(row + lane, lanes[lane]) : of_lanes[0];
-        put(formulas[lane], of_lanes[lane]);
-      }
-      put(packed, torchnotes::packed<V>(of_lanes));
+    finish_lanes(op, row, n, sums.states[0], formulas, packed);
+  }
+
+  // Finishes n rows, one per lane.
+  static void finish_lanes(
+      const Op& op, int64_t row, int64_t n, const StateOf<Op, V>& all, StateMemory* formulas, VectorMemory& packed
+  ) {
+    if constexpr (TakesShortRows<Op> && kMaps) {
+      put(packed, op.finish_lanes(row, n, all));
+    } else if constexpr (TakesShortRows<Op>) {
+      op.finish_lanes(row, n, all);
     } else {
-      for (int64_t lane = 0; lane < n; ++lane) {
-        op.finish(row + lane, lanes[lane]);
+      std::array<StateOf<Op, T>, V::size()> lanes;
+      to_scalars<V>(all, lanes.data());
+      if constexpr (kMaps) {
+        std::array<Formula, V::size()> of_lanes;
+        for (int64_t lane = 0; lane < kSize; ++lane) {
+          of_lanes[lane] = lane < n ? op.finish(row + lane, lanes[lane]) : of_lanes[0];
+          put(formulas[lane], of_lanes[lane]);
+        }
+        put(packed, torchnotes::packed<V>(of_lanes));
+      } else {
+        for (int64_t lane = 0; lane < n; ++lane) {
+          op.finish(row + lane, lanes[lane]);
+        }
       }
     }
   }

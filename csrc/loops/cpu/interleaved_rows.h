@@ -23,7 +23,6 @@ template <class T, class Op, bool reduces, bool maps, size_t... I>
 struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
   using V = Vectorized<T>;
   static constexpr int64_t kSize = V::size();
-  using Formula = FormulaOf<Op, T>;
   template <int n, class State>
   using Together = std::array<State, n>;
 
@@ -59,7 +58,7 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
 
   // The States of n vectors of rows. What is kept for the second pass goes to `y`.
   template <int n, class Load, class Pointers>
-  static Together<n, StateOf<Op, V>> reduced(
+  static auto reduced(
       const Op& op,
       int64_t first,
       const Load load,
@@ -87,40 +86,39 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
       add_all<n>(load, x, rows, states, add);
       unrolled<n>([&](auto k) { all[k] = states[k]; });
     } else {
-      unrolled<n>([&](auto k) { all[k] = start(op, first + k * kSize); });
+      all.fill(op.template start<V>(first));
       add_all<n>(load, x, rows, all, add);
     }
     return all;
   }
 
-  static StateOf<Op, V> start(const Op& op, int64_t first) {
-    if constexpr (IgnoresRow<Op>) {
-      return op.template start<V>(first);
-    } else {
-      std::array<StateOf<Op, T>, V::size()> lanes;
-      for (int64_t lane = 0; lane < kSize; ++lane) {
-        lanes[lane] = op.template start<T>(first + lane);
-      }
-      return to_vectors<StateOf<Op, V>, V>(lanes);
-    }
-  }
-
   template <class Load>
   static constexpr bool kKept = Keeps<Op> && !Load::kNarrow;
 
-  // The Formulas of a vector of rows, also one by one.
-  struct Formulas {
-    std::array<Formula, V::size()> lanes;
-    auto vectors() const { return packed<V>(lanes); }
-  };
-  static Formulas formulas(const Op& op, int64_t first, const StateOf<Op, V>& all) {
-    std::array<StateOf<Op, T>, V::size()> states;
-    to_scalars<V>(all, states.data());
-    Formulas result;
-    for (int64_t lane = 0; lane < kSize; ++lane) {
-      result.lanes[lane] = op.finish(first + lane, states[lane]);
+  template <int n, class Load, class Pointers, class Formulas>
+  static void map(
+      const Op& op,
+      const Load load,
+      int64_t first,
+      const Pointers& x,
+      const InterleavedRows<T>& rows,
+      typename Load::Element* y,
+      int64_t stride,
+      const Formulas& formulas
+  ) {
+    for_vectors<n>(load, x, rows, 0, rows.length, [&](auto k, int64_t j, const auto&... of) {
+      auto* const to = y + j * stride + k * kSize;
+      if constexpr (reduces && kKept<Load>) {
+        load.store(to, op.kept_value(formulas[k], load(to)));
+      } else {
+        load.store(to, op.value(formulas[k], of...));
+      }
+    });
+    if constexpr (PatchesTarget<Op>) {
+      for (int k = 0; k < n; ++k) {
+        op.patch_lanes(first + k * kSize, kSize, formulas[k]);
+      }
     }
-    return result;
   }
 
   template <int n, class Load>
@@ -130,51 +128,25 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     using Element = typename Load::Element;
     const std::array<const Element*, sizeof...(I)> x{static_cast<const Element*>(rows.in[I].data) + at...};
     Element* const y = static_cast<Element*>(out.data) + at;
-    const auto map = [&](const auto& formulas) {
-      for_vectors<n>(load, x, rows, 0, rows.length, [&](auto k, int64_t j, const auto&... of) {
-        Element* const to = y + j * out.stride + k * kSize;
-        if constexpr (reduces && kKept<Load>) {
-          load.store(to, op.kept_value(formulas[k], load(to)));
-        } else {
-          load.store(to, op.value(formulas[k], of...));
-        }
-      });
-    };
-    if constexpr (reduces) {
-      const auto all = reduced<n>(op, first, load, x, rows, y, out.stride);
-      if constexpr (IgnoresRow<Op>) {
-        Together<n, decltype(op.finish(first, all[0]))> of;
-        unrolled<n>([&](auto k) { of[k] = op.finish(first, all[k]); });
-        map(of);
-      } else if constexpr (maps) {
-        Together<n, Formulas> of;
-        unrolled<n>([&](auto k) { of[k] = formulas(op, first + k * kSize, all[k]); });
-        map_and_patch<n>(op, first, of, map);
-      } else {
-        unrolled<n>([&](auto k) {
-          std::array<StateOf<Op, T>, V::size()> states;
-          to_scalars<V>(all[k], states.data());
-          for (int64_t lane = 0; lane < kSize; ++lane) {
-            op.finish(first + k * kSize + lane, states[lane]);
-          }
-        });
+    if constexpr (!reduces) {
+      Together<n, decltype(op.template formula_lanes<V>(first, kSize))> formulas;
+      for (int k = 0; k < n; ++k) {
+        formulas[k] = op.template formula_lanes<V>(first + k * kSize, kSize);
       }
+      map<n>(op, load, first, x, rows, y, out.stride, formulas);
     } else {
-      Together<n, Formulas> of;
-      for (int64_t i = 0; i < n * kSize; ++i) {
-        of[i / kSize].lanes[i % kSize] = op.formula(first + i);
+      const auto all = reduced<n>(op, first, load, x, rows, y, out.stride);
+      if constexpr (maps) {
+        Together<n, decltype(op.finish_lanes(first, kSize, all[0]))> formulas;
+        for (int k = 0; k < n; ++k) {
+          formulas[k] = op.finish_lanes(first + k * kSize, kSize, all[k]);
+        }
+        map<n>(op, load, first, x, rows, y, out.stride, formulas);
+      } else {
+        for (int k = 0; k < n; ++k) {
+          op.finish_lanes(first + k * kSize, kSize, all[k]);
+        }
       }
-      map_and_patch<n>(op, first, of, map);
-    }
-  }
-
-  template <int n, class F>
-  static void map_and_patch(const Op& op, int64_t first, const Together<n, Formulas>& of, const F& map) {
-    Together<n, decltype(of[0].vectors())> vectors;
-    unrolled<n>([&](auto k) { vectors[k] = of[k].vectors(); });
-    map(vectors);
-    for (int64_t i = 0; i < n * kSize; ++i) {
-      patch_target(op, first + i, of[i / kSize].lanes[i % kSize], 0);
     }
   }
 
@@ -182,18 +154,16 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     const Op op = *static_cast<const Op*>(op_);
     const InterleavedRows<T> rows = of;  // in registers: a store may alias them
     const Output out = out_;
-    with_load_of_rows<T, Op>(rows.type, [&](const auto load_) {
-      with_narrow_type(load_, [&](const auto load) {
-        constexpr int64_t kMost = kTogether * kSize;
-        int64_t i = 0;
-        for (; i + kMost <= rows.rows; i += kMost) {
-          apply_together<kTogether>(op, load, row + i, i, rows, out);
-        }
-        for (; i < rows.rows; i += kSize) {
-          const int64_t at = std::min(i, rows.rows - kSize);
-          apply_together<1>(op, load, row + at, at, rows, out);
-        }
-      });
+    with_load_of_rows<T, Op>(rows.type, [&](const auto load) {
+      constexpr int64_t kMost = kTogether * kSize;
+      int64_t i = 0;
+      for (; i + kMost <= rows.rows; i += kMost) {
+        apply_together<kTogether>(op, load, row + i, i, rows, out);
+      }
+      for (; i < rows.rows; i += kSize) {
+        const int64_t at = std::min(i, rows.rows - kSize);
+        apply_together<1>(op, load, row + at, at, rows, out);
+      }
     });
   }
 };

@@ -38,6 +38,9 @@ inline void put(Memory& memory, const Struct& x) {
 }
 
 template <class Op>
+concept PatchesTarget = requires { &Op::patch_target; };
+
+template <class Op>
 concept Reduces = requires(const Op& op) { op.template start<float>(0); };
 
 // The Formula of an operation, or void if it has no second pass.

@@ -137,10 +137,6 @@ struct RowFunctions {
   void (*merge_columns)(int64_t vectors, void* sums, const void* others);
   void (*finish_columns)(const void* op, int64_t columns, const void* sums, StateMemory* formulas);
 
-  // All passes over rows from `row` on, or null.
-  void (*short_rows)(const void* op, int64_t row, const ShortRows<T>& rows, const Output& out);
-  void (*interleaved_rows)(const void* op, int64_t row, const InterleavedRows<T>& rows, const Output& out);
-
   // The second pass.
   size_t formula_bytes;                                                            // of vectors
   void (*formula)(const void* op, int64_t row, int64_t n, StateMemory* formulas);  // of n rows from `row` on, or null
@@ -149,6 +145,13 @@ struct RowFunctions {
   void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
   void (*map_columns)(const void* op, const void* formulas, const Panel<T>& panel, const Output& out);
   void (*patch)(const void* op, int64_t row, int64_t n, const StateMemory* formulas);  // n rows from `row` on, or null
+
+  // For operations on short rows, otherwise null: all passes over rows from `row` on, and formula() and patch() of n
+  // rows, one per lane.
+  void (*short_rows)(const void* op, int64_t row, const ShortRows<T>& rows, const Output& out);
+  void (*interleaved_rows)(const void* op, int64_t row, const InterleavedRows<T>& rows, const Output& out);
+  void (*formula_lanes)(const void* op, int64_t row, int64_t n, void* packed);
+  void (*patch_lanes)(const void* op, int64_t row, int64_t n, const void* packed);
 };
 
 }  // namespace torchnotes

@@ -536,6 +536,10 @@ class Rows {
     }
 
     void find_formulas() {
+      if (rows_.functions.formula_lanes != nullptr) {
+        rows_.functions.formula_lanes(rows_.op, row_, n_, &vectors_);
+        return;
+      }
       rows_.functions.formula(rows_.op, row_, n_, formulas_.data());
       std::fill(formulas_.begin() + n_, formulas_.end(), formulas_[0]);
       rows_.functions.pack(formulas_.data(), /*same=*/false, &vectors_, 0);
@@ -554,7 +558,9 @@ class Rows {
           store(j);
         }
       });
-      if (rows_.functions.patch != nullptr) {
+      if (rows_.functions.patch_lanes != nullptr) {
+        rows_.functions.patch_lanes(rows_.op, row_, n_, &vectors_);
+      } else if (rows_.functions.patch != nullptr) {
         rows_.functions.patch(rows_.op, row_, n_, formulas_.data());
       }
     }

@@ -65,7 +65,7 @@ constexpr RowFunctions<T> functions() {
     } else {
       f.map = F::map;
       f.map_lanes = F::map_lanes;
-      if constexpr (requires(const Op& op, const typename F::Formula& formula) { op.patch_target(0, formula); }) {
+      if constexpr (PatchesTarget<Op>) {
         f.patch = F::patch;
       }
     }
@@ -74,6 +74,12 @@ constexpr RowFunctions<T> functions() {
     constexpr bool kReduces = passes != Passes::kSecond, kMaps = passes != Passes::kFirst;
     f.short_rows = ShortRowsPass<T, Op, kReduces, kMaps, Indices>::apply;
     f.interleaved_rows = InterleavedRowsPass<T, Op, kReduces, kMaps, Indices>::apply;
+    if constexpr (!kReduces) {
+      f.formula_lanes = SecondPass<T, Op, Indices>::formula_lanes;
+    }
+    if constexpr (PatchesTarget<Op>) {
+      f.patch_lanes = SecondPass<T, Op, Indices>::patch_lanes;
+    }
   }
   return f;
 }

@@ -176,6 +176,13 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
       op.patch_target(row + i, as<Formula>(formulas[i]));
     }
   }
+
+  static void formula_lanes(const void* op, int64_t row, int64_t n, void* packed) {
+    new (packed) Vectors(of(op).template formula_lanes<V>(row, n));
+  }
+  static void patch_lanes(const void* op, int64_t row, int64_t n, const void* packed) {
+    of(op).patch_lanes(row, n, *static_cast<const Vectors*>(packed));
+  }
 };
 
 }  // namespace detail

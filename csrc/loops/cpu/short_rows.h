@@ -45,17 +45,6 @@ class Lanes {
     set_members(result, members);
     return result;
   }
-  template <class Scalars>
-  Scalars scalar(int64_t i) const {
-    static_assert(sizeof(Scalars) == kMembers * sizeof(T));
-    std::array<T, kMembers> members;
-    for (size_t k = 0; k < kMembers; ++k) {
-      members[k] = numbers_[k][i];
-    }
-    Scalars result;
-    set_members(result, members);
-    return result;
-  }
 
  private:
   static constexpr size_t kMembers = sizeof(Vectors) / sizeof(V);
@@ -157,7 +146,7 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
 
   // The States of all rows, one per lane.
   template <class RowAt, class KeptAt>
-  static StateOf<Op, V> reduced(
+  static auto reduced(
       const Op& op, int64_t first, int64_t rows, const Length& length, const RowAt& row_at, const KeptAt& kept_at
   ) {
     const auto merged = [&](const auto& start) {
@@ -173,36 +162,10 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
       const auto prescans = prescanned(op, rows, length, row_at);
       const Lanes<V, std::remove_const_t<decltype(prescans)>> lanes(prescans);
       auto all = op.template start<V>(first, prescans);
-      all.merge(merged([&](int64_t i) {
-        return op.template start<V>(first + i, lanes.template scalar<decltype(op.template prescan<T>())>(i));
-      }));
-      return all;
+      all.merge(merged([&](int64_t i) { return op.template start<V>(first + i, lanes.broadcast(i)); }));
+      return StateOf<Op, V>(all);
     } else {
       return merged([&](int64_t i) { return op.template start<V>(first + i); });
-    }
-  }
-
-  // Calls map(i, formula of row i, in vectors) for all rows.
-  template <class F>
-  static void finish(const Op& op, int64_t first, int64_t rows, const StateOf<Op, V>& all, const F& map) {
-    if constexpr (IgnoresRow<Op>) {
-      const auto formulas = op.finish(first, all);
-      const Lanes<V, std::remove_const_t<decltype(formulas)>> lanes(formulas);
-      for (int64_t i = 0; i < rows; ++i) {
-        map(i, lanes.broadcast(i));
-      }
-    } else {
-      const Lanes<V, StateOf<Op, V>> lanes(all);
-      for (int64_t i = 0; i < rows; ++i) {
-        const auto state = lanes.template scalar<StateOf<Op, T>>(i);
-        if constexpr (maps) {
-          const Formula formula = op.finish(first + i, state);
-          map(i, broadcast<V>(formula));
-          patch_target(op, first + i, formula, 0);
-        } else {
-          op.finish(first + i, state);
-        }
-      }
     }
   }
 
@@ -238,17 +201,22 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     const ShortRows<T> rows = of;  // in registers: a store may alias them
     const Output out = out_;
     const Length length(rows.length);
-    with_load_of_rows<T, Op>(rows.type, [&](const auto load_) {
-      with_narrow_type(load_, [&](const auto load) {
-        for (int64_t begin = 0; begin < rows.rows; begin += rows.together) {
-          apply_together(op, load, first, begin, std::min(rows.together, rows.rows - begin), length, rows, out);
-        }
-      });
+    const auto apply_all = [&](const auto load) {
+      for (int64_t begin = 0; begin < rows.rows; begin += rows.together) {
+        apply_together(op, load, first + begin, begin, std::min(rows.together, rows.rows - begin), length, rows, out);
+      }
+    };
+    with_load_of_rows<T, Op>(rows.type, [&](const auto load) {
+      if constexpr (maps) {
+        with_narrow_type(load, apply_all);
+      } else {
+        apply_all(load);
+      }
     });
   }
 
  private:
-  // Processes n rows, from the one at `begin` on.
+  // Processes n rows: the rows from `begin` on of the given ones, which are the rows from `first` on of all.
   template <class Load>
   static void apply_together(
       const Op& op,
@@ -267,24 +235,33 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     const auto y_at = [&](int64_t i) { return static_cast<Element*>(out.data) + (begin + i) * out.stride; };
     const auto kept_at = [&](int64_t i) { return kept_in(y_at(i), rows.buffer + i * rows.length); };
     const auto map = [&](int64_t i, const auto& formula) {
-      const auto row = row_at(i);
-      const T* const kept = kept_at(i);
-      write(load, length, y_at(i), [&](int64_t j) {
-        if constexpr (Keeps<Op>) {
-          return op.kept_value(formula, V::loadu(kept + j));
-        } else {
-          return row.at(j, [&](const auto&... x) { return op.value(formula, x...); });
-        }
-      });
-    };
-    if constexpr (reduces) {
-      finish(op, first + begin, n, reduced(op, first + begin, n, length, row_at, kept_at), map);
-    } else {
-      for (int64_t i = 0; i < n; ++i) {
-        const Formula formula = op.formula(first + begin + i);
-        map(i, broadcast<V>(formula));
-        patch_target(op, first + begin + i, formula, 0);
+      if constexpr (maps) {
+        const auto row = row_at(i);
+        const T* const kept = kept_at(i);
+        write(load, length, y_at(i), [&](int64_t j) {
+          if constexpr (Keeps<Op>) {
+            return op.kept_value(formula, V::loadu(kept + j));
+          } else {
+            return row.at(j, [&](const auto&... x) { return op.value(formula, x...); });
+          }
+        });
       }
+    };
+    const auto map_all = [&](const auto& formulas) {
+      const Lanes<V, std::remove_cvref_t<decltype(formulas)>> lanes(formulas);
+      for (int64_t i = 0; i < n; ++i) {
+        map(i, lanes.broadcast(i));
+      }
+      if constexpr (PatchesTarget<Op>) {
+        op.patch_lanes(first, n, formulas);
+      }
+    };
+    if constexpr (!reduces) {
+      map_all(op.template formula_lanes<V>(first, n));
+    } else if constexpr (!maps) {
+      op.finish_lanes(first, n, reduced(op, first, n, length, row_at, kept_at));
+    } else {
+      map_all(op.finish_lanes(first, n, reduced(op, first, n, length, row_at, kept_at)));
     }
   }
 };

@@ -59,14 +59,16 @@ inline void set_members(Struct& x, const std::array<Number, n>& members) {
   }
 }
 
-template <class Vectors, class V, class Scalars>
-inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
+// A struct of vectors whose lanes are the structs scalars_at(lane).
+template <class Vectors, class V, class F>
+inline Vectors vectors_from(const F& scalars_at) {
+  using Scalars = std::remove_cvref_t<decltype(scalars_at(0))>;
   using T = typename NumberIn<Scalars, typename V::value_type>::type;
   constexpr size_t kMembers = sizeof(Scalars) / sizeof(T);
   static_assert(sizeof(Vectors) == kMembers * V::size() * sizeof(T));
   alignas(64) std::array<std::array<T, V::size()>, kMembers> members;
   for (int lane = 0; lane < V::size(); ++lane) {
-    const auto one = members_of<T>(lanes[lane]);
+    const auto one = members_of<T>(scalars_at(lane));
     for (size_t i = 0; i < kMembers; ++i) {
       members[i][lane] = one[i];
     }
@@ -79,6 +81,10 @@ inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
   Vectors result;
   set_members(result, parts);
   return result;
+}
+template <class Vectors, class V, class Scalars>
+inline Vectors to_vectors(const std::array<Scalars, V::size()>& lanes) {
+  return vectors_from<Vectors, V>([&](int lane) -> const Scalars& { return lanes[lane]; });
 }
 
 template <class V, class Scalars, class Vectors>
