@@ -44,6 +44,10 @@ struct PartialChannelSums {
     sum_a = sum_a + a;
     sum_ab = fma(a, b, sum_ab);
   }
+  C10_HOST_DEVICE void merge(const PartialChannelSums& other) {
+    sum_a = sum_a + other.sum_a;
+    sum_ab = sum_ab + other.sum_ab;
+  }
 };
 
 // The sums over a channel: sum a and sum a b, for a = b = x - k, or for a = dL/dz and b = x - m.

@@ -27,19 +27,25 @@ void map_and_reduce_columns(const RowPass<double>& pass, const TileMap<double>& 
 template <class T, class Op, class... In>
 void reduce_columns(c10::Device, const RowShape& shape, const Op& op, const In&... in) {
   constexpr int n = sizeof...(In);
-  reduce_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kFirst, true>, &op, {in...}, n});
+  reduce_columns(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kFirst, detail::Layout::kColumns>, &op, {in...}, n}
+  );
 }
 
 template <class T, class Op, class... In>
 void map_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
-  map_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kSecond, true>, &op, {in...}, n, out});
+  map_columns(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kSecond, detail::Layout::kColumns>, &op, {in...}, n, out}
+  );
 }
 
 template <class T, class Op, class... In>
 void transform_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
-  transform_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, true>, &op, {in...}, n, out});
+  transform_columns(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, detail::Layout::kColumns>, &op, {in...}, n, out}
+  );
 }
 
 template <class T, class Op>
@@ -50,7 +56,8 @@ void map_and_reduce_columns(
     static_cast<const Op*>(of)->map_tile(n, x, y, to);
   };
   map_and_reduce_columns(
-      RowPass<T>{shape, kFunctions<T, Op, 1, detail::Passes::kFirst, true>, &op, {a, b}, 2, out}, {map_tile, &op}
+      RowPass<T>{shape, kFunctions<T, Op, 1, detail::Passes::kFirst, detail::Layout::kColumns>, &op, {a, b}, 2, out},
+      {map_tile, &op}
   );
 }
 

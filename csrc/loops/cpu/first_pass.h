@@ -350,6 +350,113 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     finish_one(of(op), row, as<StateOf<Op, T>>(state), formula);
   }
 
+  static void start_segments(const void* op_, int64_t row, int64_t rows, void* sums, StateMemory* constants) {
+    const Op& op = of(op_);
+    static_assert(sizeof(StateOf<Op, V>) <= sizeof(VectorMemory));
+    for (int64_t i = 0; i < rows; ++i) {
+      new (static_cast<StateOf<Op, V>*>(sums) + i) StateOf<Op, V>(op.template start<V>(row + i));
+      put(constants[i], op.row_constants(row + i));
+    }
+  }
+
+  // Adds n vectors to two States that take turns.
+  template <class Load, class F, class State>
+  static void add_in_turn(
+      const Load load, const F& add, State& first, State& second, const Pointers<Load>& x, int64_t n, int64_t ahead
+  ) {
+    int64_t i = 0;
+    for (; i + 2 * kSize <= n * kSize; i += 2 * kSize) {
+      (__builtin_prefetch(x[I] + i + ahead), ...);
+      add(first, load(x[I] + i)...);
+      (__builtin_prefetch(x[I] + i + kSize + ahead), ...);
+      add(second, load(x[I] + i + kSize)...);
+    }
+    if (i < n * kSize) {
+      (__builtin_prefetch(x[I] + i + ahead), ...);
+      add(first, load(x[I] + i)...);
+    }
+  }
+
+  // Adds a vector of `tail` elements after n vectors: as the end of a whole vector, if there is one.
+  template <class Load, class F, class State>
+  static void add_end(const Load load, const F& add, State& state, const Pointers<Load>& x, int64_t n, int64_t tail) {
+    State added = state;
+    if (n > 0) {
+      add(added, load(x[I] + (n - 1) * kSize + tail)...);
+      state = blend_lanes<V>(added, state, kSize - tail);
+    } else {
+      add(added, load(x[I], tail)...);
+      state = blend_lanes<V>(state, added, tail);
+    }
+  }
+
+  template <class Load, class RowConstants>
+  static void add_segment(
+      const Op& op,
+      const Load load,
+      StateOf<Op, V>& sum,
+      const RowConstants& constants,
+      const Pointers<Load>& x,
+      const Run<T>& run
+  ) {
+    const auto add = [&](auto& state, const auto&... values) { add_elements(op, state, constants, values...); };
+    if constexpr (HasPartial<Op> && Load::kNarrow) {
+      int64_t n = run.n;
+      auto at = x;
+      do {
+        const int64_t some = std::min(n, 2 * kPartial);
+        auto first = op.template partial<V>(), second = first;
+        add_in_turn(load, add, first, second, at, some, run.ahead);
+        n -= some;
+        if (n == 0 && run.tail > 0) {
+          add_end(load, add, first, at, some, run.tail);
+        }
+        first.merge(second);
+        sum.merge(first);
+        ((at[I] += some * kSize), ...);
+      } while (n > 0);
+    } else {
+      auto first = sum, second = op.template start<V>(0);
+      add_in_turn(load, add, first, second, x, run.n, run.ahead);
+      if (run.tail > 0) {
+        add_end(load, add, first, x, run.n, run.tail);
+      }
+      first.merge(second);
+      sum = first;
+    }
+  }
+
+  TORCHNOTES_FLATTEN static void add_segments(
+      const void* op_, const Run<T>& run_, void* sums, const StateMemory* constants
+  ) {
+    using Scalars = decltype(of(op_).row_constants(0));
+    const Op op = of(op_);
+    const Run<T> run = run_;
+    auto* const states = static_cast<StateOf<Op, V>*>(sums);
+    const Strides jump = strides(run);
+    with_load<T>(run.type, [&](const auto any) {
+      with_narrow_type(any, [&](const auto load) {
+        for (int64_t i = 0; i < run.segments; ++i) {
+          const auto of_row = broadcast<V>(as<Scalars>(constants[i]));
+          const auto x = pointers(load, run, jump, i);
+          if constexpr (Stages<Op>) {
+            add_staged(op, load, states[i], of_row, x, kContiguous, run.n, run.tail);
+          } else {
+            add_segment(op, load, states[i], of_row, x, run);
+          }
+        }
+      });
+    });
+  }
+
+  static void merge_segments(const void* op_, int64_t row, int64_t rows, const void* sums, StateMemory* states) {
+    for (int64_t i = 0; i < rows; ++i) {
+      auto all = of(op_).template start<T>(row + i);
+      merge_lanes<V>(static_cast<const StateOf<Op, V>*>(sums)[i], all);
+      put(states[i], all);
+    }
+  }
+
   static void column_constants(const void* op, int64_t columns, void* constants) {
     for (int64_t i = 0; i < columns; i += kSize) {
       new (static_cast<Constants*>(constants) + i / kSize)

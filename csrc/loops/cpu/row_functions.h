@@ -122,11 +122,18 @@ struct RowFunctions {
   void (*merge_columns)(int64_t vectors, void* sums, const void* others);
   void (*finish_columns)(const void* op, int64_t columns, const void* sums, StateMemory* formulas);
 
+  // The first pass over segments of neighboring rows: run.segments of them, one of each row. `sums` holds a State of
+  // vectors for each row.
+  void (*start_segments)(const void* op, int64_t row, int64_t rows, void* sums, StateMemory* constants);
+  void (*add_segments)(const void* op, const Run<T>& run, void* sums, const StateMemory* constants);
+  void (*merge_segments)(const void* op, int64_t row, int64_t rows, const void* sums, StateMemory* states);
+
   // The second pass.
   size_t formula_bytes;                                                            // of vectors
   void (*formula)(const void* op, int64_t row, int64_t n, StateMemory* formulas);  // of n rows from `row` on, or null
   void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);   // as the i-th of an array
   void (*map)(const void* op, const void* formula, const Run<T>& run, const Output& out);
+  void (*map_segments)(const void* op, const StateMemory* formulas, const Run<T>& run, const Output& out);
   void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
   void (*map_columns)(const void* op, const void* formulas, const Panel<T>& panel, const Output& out);
   void (*patch)(const void* op, int64_t row, int64_t n, const StateMemory* formulas);  // n rows from `row` on, or null

@@ -13,8 +13,9 @@ namespace torchnotes {
 
 namespace detail {
 
-// What a pass over rows or over columns needs of an operation.
+// What a traversal needs of an operation.
 enum class Passes { kFirst, kSecond, kBoth };
+enum class Layout { kRows, kSegments, kColumns };
 
 // An operation may share its first pass with others: a base class, at the same address.
 template <class Op>
@@ -27,7 +28,7 @@ struct FirstPassOf<Op> {
   using type = typename Op::First;
 };
 
-template <class T, class Op, int inputs, Passes passes, bool columns>
+template <class T, class Op, int inputs, Passes passes, Layout layout>
 constexpr RowFunctions<T> functions() {
   using Indices = std::make_index_sequence<inputs>;
   RowFunctions<T> f{};
@@ -36,7 +37,13 @@ constexpr RowFunctions<T> functions() {
     using First = typename FirstPassOf<Op>::type;
     using F = FirstPass<T, First, Indices>;
     f.prescans = Prescans<First>;
-    if constexpr (columns) {
+    if constexpr (layout == Layout::kSegments) {
+      f.merge = F::merge;
+      f.finish = F::finish;
+      f.start_segments = F::start_segments;
+      f.add_segments = F::add_segments;
+      f.merge_segments = F::merge_segments;
+    } else if constexpr (layout == Layout::kColumns) {
       f.state_bytes = sizeof(StateOf<First, typename F::V>);
       f.constants_bytes = sizeof(typename F::Constants);
       f.column_constants = F::column_constants;
@@ -58,7 +65,9 @@ constexpr RowFunctions<T> functions() {
       f.formula = F::formula;
     }
     f.formula_bytes = sizeof(typename F::Vectors);
-    if constexpr (columns) {
+    if constexpr (layout == Layout::kSegments) {
+      f.map_segments = F::map_segments;
+    } else if constexpr (layout == Layout::kColumns) {
       f.map_columns = F::map_columns;
     } else {
       f.map = F::map;
@@ -73,8 +82,8 @@ constexpr RowFunctions<T> functions() {
 
 }  // namespace detail
 
-template <class T, class Op, int inputs, detail::Passes passes, bool columns>
-inline constexpr RowFunctions<T> kFunctions = detail::functions<T, Op, inputs, passes, columns>();
+template <class T, class Op, int inputs, detail::Passes passes, detail::Layout layout>
+inline constexpr RowFunctions<T> kFunctions = detail::functions<T, Op, inputs, passes, layout>();
 
 // One traversal: of an operation, its inputs and, for a second pass, an output.
 template <class T>
@@ -97,19 +106,23 @@ void transform_rows(const RowPass<double>& pass);
 template <class T, class Op, class... In>
 void reduce_rows(c10::Device, const RowShape& shape, const Op& op, const In&... in) {
   constexpr int n = sizeof...(In);
-  reduce_rows(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kFirst, false>, &op, {in...}, n});
+  reduce_rows(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kFirst, detail::Layout::kRows>, &op, {in...}, n});
 }
 
 template <class T, class Op, class... In>
 void map_rows(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
-  map_rows(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kSecond, false>, &op, {in...}, n, out});
+  map_rows(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kSecond, detail::Layout::kRows>, &op, {in...}, n, out}
+  );
 }
 
 template <class T, class Op, class... In>
 void transform_rows(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
-  transform_rows(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, false>, &op, {in...}, n, out});
+  transform_rows(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, detail::Layout::kRows>, &op, {in...}, n, out}
+  );
 }
 
 }  // namespace torchnotes

@@ -135,6 +135,49 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
+  // The last vector is written as a whole one that overlaps the one before, and loaded first, because `y` may be an
+  // input.
+  template <class Load>
+  static void map_segment(
+      const Op& op,
+      const Vectors& f,
+      const Load load,
+      const Pointers<Load>& x,
+      int64_t n,
+      typename Load::Element* y,
+      bool streamed
+  ) {
+    const auto formula = [&](int64_t) -> const Vectors& { return f; };
+    if constexpr (!Stages<Op>) {
+      if (n % kSize > 0 && n > kSize) {
+        const V last = op.value(f, load(x[I] + n - kSize)...);
+        map_contiguous(op, formula, load, x, n / kSize * kSize, y, streamed);
+        load.store(y + n - kSize, last);
+        return;
+      }
+    }
+    map_contiguous(op, formula, load, x, n, y, streamed);
+  }
+
+  // A segment of each of run.segments neighboring rows.
+  TORCHNOTES_FLATTEN static void map_segments(
+      const void* op_, const StateMemory* formulas, const Run<T>& run_, const Output& out_
+  ) {
+    const Op op = of(op_);
+    const Run<T> run = run_;
+    const Output out = out_;
+    with_load<T>(run.type, [&](const auto any) {
+      with_narrow_type(any, [&](const auto load) {
+        auto* y = static_cast<typename decltype(load)::Element*>(out.data);
+        for (int64_t i = 0; i < run.segments; ++i) {
+          const Vectors f = broadcast<V>(as<Formula>(formulas[i]));
+          map_segment(op, f, load, pointers(load, run, i), run.n * kSize + run.tail, y, out.streamed);
+          y += out.stride;
+        }
+      });
+    });
+  }
+
   TORCHNOTES_FLATTEN static void map_lanes(
       const void* op_, const void* formula, const LaneRun<T>& run, const Output& out
   ) {
