@@ -252,8 +252,9 @@ void run_backward(c10::Device device, const BatchNormBackward& a, const Op& op) 
   } else if (a.passes == BatchNormPasses::kSecond) {
     a.channels.columns ? map_columns<T>(device, shape, op, a.out, a.g, a.r)
                        : map_segments<T>(device, shape, op, a.out, a.g, a.r);
-  } else if (a.inverse_n == 0 && !a.channels.columns) {
-    reduce_and_map_segments<T>(device, shape, op, a.out, a.g, a.r);
+  } else if (a.inverse_n == 0) {
+    a.channels.columns ? reduce_and_map_columns<T>(device, shape, op, a.out, a.g, a.r)
+                       : reduce_and_map_segments<T>(device, shape, op, a.out, a.g, a.r);
   } else {
     a.channels.columns ? transform_columns<T>(device, shape, op, a.out, a.g, a.r)
                        : transform_segments<T>(device, shape, op, a.out, a.g, a.r);

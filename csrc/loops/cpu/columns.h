@@ -14,6 +14,9 @@ void map_columns(const RowPass<float>& pass);
 void map_columns(const RowPass<double>& pass);
 void transform_columns(const RowPass<float>& pass);
 void transform_columns(const RowPass<double>& pass);
+// Both passes at once, for an operation whose formula(row) is what finish(row, ...) returns.
+void reduce_and_map_columns(const RowPass<float>& pass);
+void reduce_and_map_columns(const RowPass<double>& pass);
 
 // Writes op.map_tile(n, in..., out) and reduces what was written in the same pass.
 template <class T>
@@ -46,6 +49,13 @@ void transform_columns(c10::Device, const RowShape& shape, const Op& op, const R
   transform_columns(
       RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, detail::Layout::kColumns>, &op, {in...}, n, out}
   );
+}
+
+template <class T, class Op, class... In>
+void reduce_and_map_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
+  constexpr int n = sizeof...(In);
+  constexpr auto& functions = kFunctions<T, Op, n, detail::Passes::kAtOnce, detail::Layout::kColumns>;
+  reduce_and_map_columns(RowPass<T>{shape, functions, &op, {in...}, n, out});
 }
 
 template <class T, class Op>

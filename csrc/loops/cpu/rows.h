@@ -6,15 +6,14 @@
 
 #include <array>
 
-#include "loops/cpu/first_pass.h"
-#include "loops/cpu/second_pass.h"
+#include "loops/cpu/both_passes.h"
 
 namespace torchnotes {
 
 namespace detail {
 
 // What a traversal needs of an operation.
-enum class Passes { kFirst, kSecond, kBoth };
+enum class Passes { kFirst, kSecond, kBoth, kAtOnce };
 enum class Layout { kRows, kSegments, kColumns };
 
 // An operation may share its first pass with others: a base class, at the same address.
@@ -41,14 +40,18 @@ constexpr RowFunctions<T> functions() {
       f.merge = F::merge;
       f.finish = F::finish;
       f.start_segments = F::start_segments;
-      f.add_segments = F::add_segments;
+      if constexpr (passes != Passes::kAtOnce) {
+        f.add_segments = F::add_segments;
+      }
       f.merge_segments = F::merge_segments;
     } else if constexpr (layout == Layout::kColumns) {
       f.state_bytes = sizeof(StateOf<First, typename F::V>);
       f.constants_bytes = sizeof(typename F::Constants);
       f.column_constants = F::column_constants;
       f.start_columns = F::start_columns;
-      f.add_columns = F::add_columns;
+      if constexpr (passes != Passes::kAtOnce) {
+        f.add_columns = F::add_columns;
+      }
       f.merge_columns = F::merge_columns;
       f.finish_columns = F::finish_columns;
     } else {
@@ -58,7 +61,18 @@ constexpr RowFunctions<T> functions() {
       f.reduce_lanes = F::reduce_lanes;
     }
   }
-  if constexpr (passes != Passes::kFirst) {
+  if constexpr (passes == Passes::kAtOnce) {
+    using F = BothPasses<T, Op, Indices>;
+    using Second = SecondPass<T, Op, Indices>;
+    f.formula_bytes = sizeof(typename Second::Vectors);
+    if constexpr (layout == Layout::kSegments) {
+      f.formula = Second::formula;
+      f.add_and_map_segments = F::add_and_map_segments;
+    } else {
+      f.column_formulas = Second::column_formulas;
+      f.add_and_map_columns = F::add_and_map_columns;
+    }
+  } else if constexpr (passes != Passes::kFirst) {
     using F = SecondPass<T, Op, Indices>;
     f.pack = F::pack;
     if constexpr (requires(const Op& op) { op.formula(0); }) {
@@ -68,6 +82,9 @@ constexpr RowFunctions<T> functions() {
     if constexpr (layout == Layout::kSegments) {
       f.map_segments = F::map_segments;
     } else if constexpr (layout == Layout::kColumns) {
+      if constexpr (requires(const Op& op) { op.formula(0); }) {
+        f.column_formulas = F::column_formulas;
+      }
       f.map_columns = F::map_columns;
     } else {
       f.map = F::map;

@@ -13,6 +13,9 @@
 namespace torchnotes {
 namespace detail {
 
+constexpr int kRowsTogether = 4;  // of a panel
+constexpr int64_t kInL1 = 12288;  // bytes of formulas that stay in L1 from one row to the next
+
 template <class T, class Op, class Indices>
 struct SecondPass;
 
@@ -196,19 +199,73 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     });
   }
 
+  static void column_formulas(const void* op, int64_t columns, void* formulas) {
+    for (int64_t i = 0; i < columns; i += kSize) {
+      std::array<Formula, V::size()> lanes;
+      for (int64_t lane = 0; lane < kSize; ++lane) {
+        lanes[lane] = i + lane < columns ? of(op).formula(i + lane) : lanes[0];
+      }
+      new (static_cast<Vectors*>(formulas) + i / kSize) Vectors(packed<V>(lanes));
+    }
+  }
+
+  // Maps `rows` rows of a panel, from row j on, that share the formulas in registers.
+  template <int rows, class Load>
+  static void map_together(
+      const Op& op, const Vectors* formulas, const Load load, const Panel<T>& panel, int64_t j, const Output& out
+  ) {
+    const int64_t n = panel.columns;
+    const Strides stride{panel.in[I].stride...};
+    const auto x = pointers(load, panel, j);
+    auto* const y = static_cast<typename Load::Element*>(out.data) + j * out.stride;
+    int64_t i = 0;
+    if constexpr (Load::kNarrow) {
+      for (; i + 2 * kSize <= n; i += 2 * kSize) {
+        const Vectors f = formulas[i / kSize], next = formulas[i / kSize + 1];
+        unrolled<rows>([&](auto k) {
+          const V value = op.value(f, load(x[I] + k * stride[I] + i)...);
+          const V after = op.value(next, load(x[I] + k * stride[I] + i + kSize)...);
+          load.store_pair(y + k * out.stride + i, value, after, out.streamed);
+        });
+      }
+    }
+    for (; i + kSize <= n; i += kSize) {
+      const Vectors f = formulas[i / kSize];
+      unrolled<rows>([&](auto k) {
+        load.store(y + k * out.stride + i, op.value(f, load(x[I] + k * stride[I] + i)...), out.streamed);
+      });
+    }
+    if (i < n) {
+      const Vectors f = formulas[i / kSize];
+      unrolled<rows>([&](auto k) {
+        load.store_some(y + k * out.stride + i, op.value(f, load(x[I] + k * stride[I] + i, n - i)...), n - i);
+      });
+    }
+  }
+
   TORCHNOTES_FLATTEN static void map_columns(
       const void* op_, const void* all, const Panel<T>& panel_, const Output& out_
   ) {
-    const Op& op = of(op_);
+    const Op op = of(op_);
     const auto* const formulas = static_cast<const Vectors*>(all);
     const Panel<T> panel = panel_;  // in registers: a store may alias them
     const Output out = out_;
     with_load<T>(panel.type, [&](const auto load) {
-      for (int64_t j = 0; j < panel.length; ++j) {
-        const auto x = pointers(load, panel, j);
-        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + j * out.stride;
-        const auto formula = [&](int64_t i) -> const Vectors& { return formulas[i]; };
-        map_contiguous(op, formula, load, x, panel.columns, y, out.streamed);
+      int64_t j = 0;
+      if constexpr (Stages<Op>) {
+        for (; j < panel.length; ++j) {
+          auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + j * out.stride;
+          const auto formula = [&](int64_t i) -> const Vectors& { return formulas[i]; };
+          map_staged(op, formula, load, pointers(load, panel, j), panel.columns, y);
+        }
+      } else {
+        const bool in_l1 = panel.columns * sizeof(Vectors) / kSize <= kInL1;
+        for (; !in_l1 && j + kRowsTogether <= panel.length; j += kRowsTogether) {
+          map_together<kRowsTogether>(op, formulas, load, panel, j, out);
+        }
+        for (; j < panel.length; ++j) {
+          map_together<1>(op, formulas, load, panel, j, out);
+        }
       }
     });
   }

@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kPiece = 32768;         // elements of a row; large enough that merging the lanes costs nothing
 constexpr int64_t kBlockElements = 2048;  // enough for the processor to prefetch the rest of a block
 constexpr int64_t kBlockRows = 32;
+constexpr int64_t kFetched = 1024;    // elements ahead in a longer block
 constexpr int64_t kCached = 1 << 19;  // bytes that one core still finds in its cache for the second pass
 
 // Some neighboring rows: sums and constants of the current piece, the merged State and the Formula of each row.
@@ -87,16 +88,15 @@ class Segments : RowPass<T> {
     run.n = length / kSize;
     run.tail = length % kSize;
     run.segments = rows;
-    run.ahead = shape.rows * shape.length;
+    run.ahead = rows * length <= kBlockElements ? shape.rows * shape.length : kFetched;
     for (int k = 0; k < inputs; ++k) {
       run.in[k] = {element_at(in[k].data, in[k].type, in[k].offset(row, segment) + offset), in[k].row_stride};
     }
     return run;
   }
 
-  void map_run(int64_t row, int64_t segment, int64_t offset, const Run<T>& run, const StateMemory* formulas) const {
-    void* const to = element_at(out.data, out.type, out.offset(row, segment) + offset);
-    functions.map_segments(op, formulas, run, {to, out.row_stride, streams_});
+  Output output_at(int64_t row, int64_t segment, int64_t offset) const {
+    return {element_at(out.data, out.type, out.offset(row, segment) + offset), out.row_stride, streams_};
   }
 
   // The State of a piece of each row.
@@ -104,9 +104,11 @@ class Segments : RowPass<T> {
     functions.start_segments(op, rows.first, rows.count, rows.sums.data(), rows.constants.data());
     for (int64_t i = piece.segment; i < piece.segment + piece.segments; ++i) {
       const Run<T> run = run_at(rows.first, rows.count, i, piece.offset, piece.length);
-      functions.add_segments(op, run, rows.sums.data(), rows.constants.data());
       if (maps) {
-        map_run(rows.first, i, piece.offset, run, rows.formulas.data());
+        const Output to = output_at(rows.first, i, piece.offset);
+        functions.add_and_map_segments(op, run, rows.sums.data(), rows.constants.data(), rows.formulas.data(), to);
+      } else {
+        functions.add_segments(op, run, rows.sums.data(), rows.constants.data());
       }
     }
     functions.merge_segments(op, rows.first, rows.count, rows.sums.data(), states);
@@ -149,7 +151,8 @@ class Segments : RowPass<T> {
     }
     if (passes == kTransform) {
       for (int64_t i = 0; i < shape.segments; ++i) {
-        map_run(rows.first, i, 0, run_at(rows.first, rows.count, i, 0, shape.length), rows.formulas.data());
+        const Run<T> run = run_at(rows.first, rows.count, i, 0, shape.length);
+        functions.map_segments(op, rows.formulas.data(), run, output_at(rows.first, i, 0));
       }
     }
   }
@@ -192,7 +195,7 @@ class Segments : RowPass<T> {
         const int64_t row = i / parts % blocks_ * block_, rows = std::min(block_, shape.rows - row);
         const int64_t segment = i / parts / blocks_, offset = i % parts * length;
         const Run<T> run = run_at(row, rows, segment, offset, std::min(length, shape.length - offset));
-        map_run(row, segment, offset, run, formulas + row);
+        functions.map_segments(op, formulas + row, run, output_at(row, segment, offset));
       }
       stream_fence();
     });

@@ -42,7 +42,7 @@ void transform_segments(c10::Device, const RowShape& shape, const Op& op, const 
 template <class T, class Op, class... In>
 void reduce_and_map_segments(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
-  constexpr auto& functions = kFunctions<T, Op, n, detail::Passes::kBoth, detail::Layout::kSegments>;
+  constexpr auto& functions = kFunctions<T, Op, n, detail::Passes::kAtOnce, detail::Layout::kSegments>;
   reduce_and_map_segments(RowPass<T>{shape, functions, &op, {in...}, n, out});
 }
 
