@@ -27,10 +27,10 @@
 //   scan(Prescan<T>&, T x...)              one element of each input
 //   Known<T> start<T>(row, Prescan<T>)     a State to which these elements are added; it converts to State<T>
 //
-// If adding to a State is expensive, some dozens of 16-bit numbers can be added to a lighter one first (on the CPU
-// only):
+// If adding to a State is expensive, some dozens of 16-bit numbers, or some floats, can be added to a lighter one first
+// (on the CPU only):
 //
-//   Partial<T> partial<T>()        the light state before the first element
+//   Partial<T> partial<T>()        the light state before the first element; merged like a State
 //   add(Partial<T>&, T x...)       as for a State
 //   State<T>::merge(Partial<T>)
 //

@@ -55,9 +55,7 @@ struct BothPasses<T, Op, std::index_sequence<I...>> {
     Pointers<Load> x{static_cast<const typename Load::Element*>(panel.in[I].data) + j * stride[I] + first...};
     auto* y = static_cast<typename Load::Element*>(out.data) + j * out.stride + first;
     for (int64_t i = 0; i < length; ++i) {
-      if (panel.next != 0) {
-        (__builtin_prefetch(x[I] + panel.next), ...);
-      }
+      (__builtin_prefetch(x[I] + panel.next), ...);
       if constexpr (n == 2) {
         const V a = add_and_map(op, states[0], constants[0], formulas[0], {load(x[I])...});
         const V b = add_and_map(op, states[1], constants[1], formulas[1], {load(x[I] + kSize)...});

@@ -15,9 +15,10 @@ namespace torchnotes {
 namespace {
 
 constexpr int64_t kChunks = 64;
-constexpr int64_t kPanel = 32;        // elements of each column
-constexpr int64_t kPanelWidth = 512;  // columns of a panel that is added and mapped at once
-constexpr int64_t kPanelBytes = 32;   // of each of its columns, as few as the sums in single precision are worth
+constexpr int64_t kPanel = 32;  // elements of each column
+// Of panels that are added and mapped at once, measured on Zen 4 with AVX2.
+constexpr int64_t kPanelWidth = 512;  // columns
+constexpr int64_t kPanelBytes = 32;   // of each column: 8 floats, which are added up in single precision
 constexpr int64_t kWidth = 128;       // columns of a panel of 16-bit numbers, which is widened
 
 template <class T>
@@ -138,7 +139,7 @@ class Columns : RowPass<T> {
     });
   }
 
-  // Few rows at a time, which the processor prefetches by itself unless they come from memory.
+  // Few rows at a time, while the next ones are prefetched.
   void add_and_map_chunk(
       int64_t begin, int64_t end, bool streamed, void* sums, const void* constants, const void* formulas
   ) const {
@@ -147,7 +148,7 @@ class Columns : RowPass<T> {
       for (int64_t first = 0; first < columns_; first += kPanelWidth) {
         Panel<T> panel = panel_at(j, std::min(length, end - j), first);
         panel.columns = std::min(kPanelWidth, columns_ - first);
-        panel.next = streamed ? length * columns_ : 0;
+        panel.next = length * columns_;
         const int64_t i = first / kSize;
         functions.add_and_map_columns(
             op,

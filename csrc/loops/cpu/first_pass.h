@@ -106,35 +106,6 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  // The same, by way of lighter states if the numbers have 16 bits.
-  template <bool fetches, class Load, class F>
-  static void add_by_parts(
-      const Op& op,
-      const Load load,
-      const F& add,
-      Chains<StateOf<Op, V>>& states,
-      bool& chained,
-      Pointers<Load> x,
-      const Strides& stride,
-      int64_t n,
-      int64_t ahead
-  ) {
-    if constexpr (HasPartial<Op> && Load::kNarrow) {
-      for (int64_t j = 0; j < n; j += kPartial * kChains) {
-        const int64_t some = std::min(n - j, kPartial * kChains);
-        Chains<decltype(op.template partial<V>())> few;
-        few.fill(op.template partial<V>());
-        add_vectors<fetches>(load, add, few, chained, x, stride, some, ahead);
-        for (int k = 0; k < kChains; ++k) {
-          states[k].merge(few[k]);
-        }
-        ((x[I] += some * stride[I]), ...);
-      }
-    } else {
-      add_vectors<fetches>(load, add, states, chained, x, stride, n, ahead);
-    }
-  }
-
   template <class Load, class F, class State>
   static void add_tail(const Load load, const F& add, State& state, const Pointers<Load>& x, int64_t tail) {
     if (tail > 0) {
@@ -159,21 +130,15 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
 
   template <class Load>
   static void add_run(const Op& op, const Load load, const Run<T>& run, Sums<StateOf<Op, V>>& sums) {
-    const Strides jump = strides(run);
+    auto x = pointers(load, run, kContiguous, 0);
     if constexpr (Stages<Op>) {
-      for (int64_t segment = 0; segment < run.segments; ++segment) {
-        const auto x = pointers(load, run, jump, segment);
-        add_staged(op, load, sums.states[0], sums.constants, x, kContiguous, run.n, run.tail);
-      }
+      add_staged(op, load, sums.states[0], sums.constants, x, kContiguous, run.n, run.tail);
     } else {
       auto states = sums.states;  // a copy that nothing can alias stays in registers
-      const auto add = [&](auto& state, const auto&... x) { add_elements(op, state, sums.constants, x...); };
-      for (int64_t segment = 0; segment < run.segments; ++segment) {
-        auto x = pointers(load, run, jump, segment);
-        add_by_parts<true>(op, load, add, states, sums.chained, x, kContiguous, run.n, run.ahead);
-        ((x[I] += run.n * kSize), ...);
-        add_tail(load, add, states[0], x, run.tail);
-      }
+      const auto add = [&](auto& state, const auto&... values) { add_elements(op, state, sums.constants, values...); };
+      add_vectors<true>(load, add, states, sums.chained, x, kContiguous, run.n, run.ahead);
+      ((x[I] += run.n * kSize), ...);
+      add_tail(load, add, states[0], x, run.tail);
       sums.states = states;
     }
   }
@@ -329,7 +294,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
           add_elements(op, state, sums.constants, values...);
         };
         auto states = sums.states;
-        add_by_parts<false>(op, load, add, states, sums.chained, x, stride, run.n, 0);
+        add_vectors<false>(load, add, states, sums.chained, x, stride, run.n, 0);
         sums.states = states;
       }
     });

@@ -27,8 +27,8 @@ struct Inputs {
   c10::ScalarType type = kTypeOf<T>;  // T, or a type of 16 bits
 };
 
-// Contiguous elements of a row: n vectors, and a vector of `tail` elements after them, in each of some segments that
-// are `stride` elements apart.
+// Contiguous elements of a row: n vectors, and a vector of `tail` elements after them. Of several rows that take turns:
+// a segment of each, `stride` elements apart.
 template <class T>
 struct Run : Inputs<T> {
   int64_t n, tail, segments = 1;

@@ -125,11 +125,10 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     const Output out = out_;
     const int64_t n = run.n * kSize + run.tail;
     const auto map_all = [&](const auto load) {
-      for (int64_t segment = 0; segment < run.segments; ++segment) {
-        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + segment * out.stride;
-        const auto x = pointers(load, run, segment);
-        map_contiguous(op, [&](int64_t) -> const Vectors& { return f; }, load, x, n, y, out.streamed);
-      }
+      auto* const y = static_cast<typename decltype(load)::Element*>(out.data);
+      map_contiguous(
+          op, [&](int64_t) -> const Vectors& { return f; }, load, pointers(load, run, 0), n, y, out.streamed
+      );
     };
     if constexpr (Stages<Op>) {
       with_load<T>(run.type, map_all);
