@@ -7,7 +7,7 @@
 #include "loops/columns.h"
 #include "loops/fused_activation.h"
 #include "loops/precision.h"
-#include "loops/rows.h"
+#include "loops/segments.h"
 
 namespace torchnotes {
 namespace {
@@ -88,14 +88,21 @@ struct Statistics : SumsOfChannel<T> {
     channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(moments.variance + eps);
     update(running_mean, row, moments.mean);
     update(running_var, row, moments.variance * unbiased);
-    return formula(row);
+    return FromInput::channel_map<T>(channels.at(row));
   }
   C10_HOST_DEVICE void update(T* running, int64_t row, double of_batch) const {
     if (running) {
       running[row] = static_cast<T>((1 - momentum) * static_cast<double>(running[row]) + momentum * of_batch);
     }
   }
-  C10_HOST_DEVICE ChannelMap<T> formula(int64_t row) const { return FromInput::channel_map<T>(channels.at(row)); }
+  C10_HOST_DEVICE ChannelMap<T> formula(int64_t row) const {
+    if (running_mean) {
+      channels.statistics[row] = running_mean[row];
+      channels.statistics[channels.count + row] =
+          center_only ? 1.0 : 1 / ::sqrt(static_cast<double>(running_var[row]) + eps);
+    }
+    return FromInput::channel_map<T>(channels.at(row));
+  }
 };
 
 template <class T, class Activation>
@@ -190,8 +197,9 @@ struct Backward {
     return channel_gradient<Reference, T>(channel, sums, inverse_n, center_only);
   }
   C10_HOST_DEVICE ChannelGradient<T> formula(int64_t row) const {
-    const ChannelTotals means{totals[row], totals[channels.count + row]};
-    return channel_gradient<Reference, T>(channels.at(row), means, 1, center_only);
+    const bool given = passes == BatchNormPasses::kSecond;
+    const ChannelTotals means = given ? ChannelTotals{totals[row], totals[channels.count + row]} : ChannelTotals{0, 0};
+    return channel_gradient<Reference, T>(channels.at(row), means, given ? 1 : 0, center_only);
   }
 };
 
@@ -219,9 +227,9 @@ void forward(c10::Device device, const BatchNormForward& a) {
       } else if (c.columns) {
         map_columns<T>(device, c.shape, op, a.out, a.x);
       } else if (a.training) {
-        transform_rows<T>(device, c.shape, op, a.out, a.x);
+        transform_segments<T>(device, c.shape, op, a.out, a.x);
       } else {
-        map_rows<T>(device, c.shape, op, a.out, a.x);
+        map_segments<T>(device, c.shape, op, a.out, a.x);
       }
     });
   });
@@ -231,7 +239,7 @@ void moments_of_channels(c10::Device device, const BatchNormMoments& a) {
   with_precision(a.x.type, [&](auto zero) {
     using T = decltype(zero);
     const MomentsOfChannel<T> op{{a.x, inverse_size(a.shape)}, a.results, a.shape.rows};
-    a.columns ? reduce_columns<T>(device, a.shape, op, a.x) : reduce_rows<T>(device, a.shape, op, a.x);
+    a.columns ? reduce_columns<T>(device, a.shape, op, a.x) : reduce_segments<T>(device, a.shape, op, a.x);
   });
 }
 
@@ -239,13 +247,17 @@ template <class T, class Op>
 void run_backward(c10::Device device, const BatchNormBackward& a, const Op& op) {
   const RowShape& shape = a.channels.shape;
   if (a.passes == BatchNormPasses::kTotals) {
-    a.channels.columns ? reduce_columns<T>(device, shape, op, a.g, a.r) : reduce_rows<T>(device, shape, op, a.g, a.r);
+    a.channels.columns ? reduce_columns<T>(device, shape, op, a.g, a.r)
+                       : reduce_segments<T>(device, shape, op, a.g, a.r);
   } else if (a.passes == BatchNormPasses::kSecond) {
     a.channels.columns ? map_columns<T>(device, shape, op, a.out, a.g, a.r)
-                       : map_rows<T>(device, shape, op, a.out, a.g, a.r);
+                       : map_segments<T>(device, shape, op, a.out, a.g, a.r);
+  } else if (a.inverse_n == 0) {
+    a.channels.columns ? reduce_and_map_columns<T>(device, shape, op, a.out, a.g, a.r)
+                       : reduce_and_map_segments<T>(device, shape, op, a.out, a.g, a.r);
   } else {
     a.channels.columns ? transform_columns<T>(device, shape, op, a.out, a.g, a.r)
-                       : transform_rows<T>(device, shape, op, a.out, a.g, a.r);
+                       : transform_segments<T>(device, shape, op, a.out, a.g, a.r);
   }
 }
 

@@ -23,7 +23,8 @@ struct BatchNormForward {
   RowOperand x, out;
   bool training;  // whether to compute the statistics
   double eps;
-  void *running_mean, *running_var;  // updated in training, or null; the variance is unbiased
+  // Updated in training, otherwise the statistics to compute with, or null. The variance is unbiased.
+  void *running_mean, *running_var;
   double momentum;
 };
 

@@ -41,10 +41,10 @@
 //   T kept_add(Known<T>&, T x...)          instead of add(), returns what is kept
 //   T kept_value(Formula<T>, T kept)       instead of value(Formula<T>, T x...)
 //
-// If adding to a State is expensive, some dozens of 16-bit numbers can be added to a lighter one first (on the CPU
-// only):
+// If adding to a State is expensive, some dozens of 16-bit numbers, or some floats, can be added to a lighter one first
+// (on the CPU only):
 //
-//   Partial<T> partial<T>()        the light state before the first element
+//   Partial<T> partial<T>()        the light state before the first element; merged like a State
 //   add(Partial<T>&, T x...)       as for a State
 //   State<T>::merge(Partial<T>)
 //

@@ -1,10 +1,6 @@
 // Batch normalization of tensors. What is computed: formulas/batch_norm.h.
 #include <ATen/MemoryOverlap.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/ones_like.h>
-#include <ATen/ops/rsqrt.h>
-#include <ATen/ops/stack.h>
 
 #include <optional>
 #include <tuple>
@@ -53,11 +49,11 @@ BatchNormChannels channels_of(
   };
 }
 
-// Running statistics that a kernel updates in memory of its own if they have other types or strides.
-class Updated {
+// Running statistics, which a kernel updates in memory of its own if they have other types or strides.
+class Running {
  public:
-  Updated(const Tensor& x, const OptionalTensor& running, std::optional<double> momentum)
-      : running_(momentum ? running : std::nullopt), numbers_(precise_numbers(x, running_)) {
+  Running(const Tensor& x, const OptionalTensor& running, bool updated)
+      : running_(updated ? running : std::nullopt), numbers_(precise_numbers(x, running)) {
     if (running_) {
       at::assert_no_internal_overlap(*running_);
     }
@@ -75,13 +71,6 @@ class Updated {
   OptionalTensor running_;
   Tensor numbers_;
 };
-
-Tensor running_statistics(const Tensor& mean, const OptionalTensor& variance, const NormOptions& options) {
-  const Tensor wide = mean.to(at::kDouble);
-  return at::stack(
-      {wide, options.center_only ? at::ones_like(wide) : (variance->to(at::kDouble) + options.eps).rsqrt()}
-  );
-}
 
 // Checks mu and r, or any other pair of numbers per channel.
 Tensor checked_pairs(const Tensor& x, const char* name, const Tensor& pairs) {
@@ -114,10 +103,12 @@ Tensor normalize(
 ) {
   const Tensor& x = in.dense();
   const Tensor gamma = precise_numbers(x, weight), beta = precise_numbers(x, bias);
-  const Updated mean(x, running_mean, momentum), variance(x, running_var, momentum);
-  const Tensor statistics = options.training   ? at::empty({2, in.count()}, x.options().dtype(at::kDouble))
-                            : given_statistics ? checked_pairs(x, "statistics", *given_statistics).clone()
-                                               : running_statistics(*running_mean, running_var, options);
+  const bool runs = options.training ? momentum.has_value() : !given_statistics;
+  const OptionalTensor none;
+  const Running mean(x, runs ? running_mean : none, options.training),
+      variance(x, runs ? running_var : none, options.training);
+  const Tensor statistics = given_statistics ? checked_pairs(x, "statistics", *given_statistics).clone()
+                                             : at::empty({2, in.count()}, x.options().dtype(at::kDouble));
   run(x.device(),
       BatchNormForward{
           channels_of(in, gamma, beta, statistics, options),

@@ -14,6 +14,9 @@ void map_columns(const RowPass<float>& pass);
 void map_columns(const RowPass<double>& pass);
 void transform_columns(const RowPass<float>& pass);
 void transform_columns(const RowPass<double>& pass);
+// Both passes at once, for an operation whose formula(row) is what finish(row, ...) returns.
+void reduce_and_map_columns(const RowPass<float>& pass);
+void reduce_and_map_columns(const RowPass<double>& pass);
 
 // Writes op.map_tile(n, in..., out) and reduces what was written in the same pass.
 template <class T>
@@ -27,19 +30,32 @@ void map_and_reduce_columns(const RowPass<double>& pass, const TileMap<double>& 
 template <class T, class Op, class... In>
 void reduce_columns(c10::Device, const RowShape& shape, const Op& op, const In&... in) {
   constexpr int n = sizeof...(In);
-  reduce_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kFirst, true>, &op, {in...}, n});
+  reduce_columns(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kFirst, detail::Layout::kColumns>, &op, {in...}, n}
+  );
 }
 
 template <class T, class Op, class... In>
 void map_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
-  map_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kSecond, true>, &op, {in...}, n, out});
+  map_columns(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kSecond, detail::Layout::kColumns>, &op, {in...}, n, out}
+  );
 }
 
 template <class T, class Op, class... In>
 void transform_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
   constexpr int n = sizeof...(In);
-  transform_columns(RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, true>, &op, {in...}, n, out});
+  transform_columns(
+      RowPass<T>{shape, kFunctions<T, Op, n, detail::Passes::kBoth, detail::Layout::kColumns>, &op, {in...}, n, out}
+  );
+}
+
+template <class T, class Op, class... In>
+void reduce_and_map_columns(c10::Device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in) {
+  constexpr int n = sizeof...(In);
+  constexpr auto& functions = kFunctions<T, Op, n, detail::Passes::kAtOnce, detail::Layout::kColumns>;
+  reduce_and_map_columns(RowPass<T>{shape, functions, &op, {in...}, n, out});
 }
 
 template <class T, class Op>
@@ -50,7 +66,8 @@ void map_and_reduce_columns(
     static_cast<const Op*>(of)->map_tile(n, x, y, to);
   };
   map_and_reduce_columns(
-      RowPass<T>{shape, kFunctions<T, Op, 1, detail::Passes::kFirst, true>, &op, {a, b}, 2, out}, {map_tile, &op}
+      RowPass<T>{shape, kFunctions<T, Op, 1, detail::Passes::kFirst, detail::Layout::kColumns>, &op, {a, b}, 2, out},
+      {map_tile, &op}
   );
 }
 

@@ -17,12 +17,23 @@ namespace detail {
 constexpr int kChains = 4;            // States that take turns, so that an addition need not wait for the one before
 constexpr int64_t kWorthMerging = 8;  // vectors
 constexpr int64_t kPartial = 32;      // vectors that are added to a lighter state
-constexpr int kTogether = 4;          // vectors of columns
+constexpr int64_t kPartialFew = 8;    // the same, of numbers in the precision of the arithmetic
+constexpr size_t kLine = 64;          // bytes of a cache line
+constexpr size_t kFetched = 512;      // bytes of each row of a panel that are prefetched
+#if defined(CPU_CAPABILITY_AVX512)
+constexpr size_t kStateRegisters = 16;  // of 32: those for the States of columns
+#else
+constexpr size_t kStateRegisters = 8;  // of 16
+#endif
 
 template <class Op>
 concept Prescans = requires(const Op& op) { op.template prescan<float>(); };
 template <class Op>
 concept HasPartial = requires(const Op& op) { op.template partial<float>(); };
+template <class Op, class Load>
+concept AddsByParts = HasPartial<Op> && sizeof(typename Load::Element) < sizeof(double);
+template <class Load>
+constexpr int64_t kPart = Load::kNarrow ? kPartial : kPartialFew;
 
 // See row_shape.h.
 template <class Op>
@@ -101,35 +112,6 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  // The same, by way of lighter states if the numbers have 16 bits.
-  template <bool fetches, class Load, class F>
-  static void add_by_parts(
-      const Op& op,
-      const Load load,
-      const F& add,
-      Chains<StateOf<Op, V>>& states,
-      bool& chained,
-      Pointers<Load> x,
-      const Strides& stride,
-      int64_t n,
-      int64_t ahead
-  ) {
-    if constexpr (HasPartial<Op> && Load::kNarrow) {
-      for (int64_t j = 0; j < n; j += kPartial * kChains) {
-        const int64_t some = std::min(n - j, kPartial * kChains);
-        Chains<decltype(op.template partial<V>())> few;
-        few.fill(op.template partial<V>());
-        add_vectors<fetches>(load, add, few, chained, x, stride, some, ahead);
-        for (int k = 0; k < kChains; ++k) {
-          states[k].merge(few[k]);
-        }
-        ((x[I] += some * stride[I]), ...);
-      }
-    } else {
-      add_vectors<fetches>(load, add, states, chained, x, stride, n, ahead);
-    }
-  }
-
   template <class Load, class F, class State>
   static void add_tail(const Load load, const F& add, State& state, const Pointers<Load>& x, int64_t tail) {
     if (tail > 0) {
@@ -154,21 +136,15 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
 
   template <class Load>
   static void add_run(const Op& op, const Load load, const Run<T>& run, Sums<StateOf<Op, V>>& sums) {
-    const Strides jump = strides(run);
+    auto x = pointers(load, run, kContiguous, 0);
     if constexpr (Stages<Op>) {
-      for (int64_t segment = 0; segment < run.segments; ++segment) {
-        const auto x = pointers(load, run, jump, segment);
-        add_staged(op, load, sums.states[0], sums.constants, x, kContiguous, run.n, run.tail);
-      }
+      add_staged(op, load, sums.states[0], sums.constants, x, kContiguous, run.n, run.tail);
     } else {
       auto states = sums.states;  // a copy that nothing can alias stays in registers
-      const auto add = [&](auto& state, const auto&... x) { add_elements(op, state, sums.constants, x...); };
-      for (int64_t segment = 0; segment < run.segments; ++segment) {
-        auto x = pointers(load, run, jump, segment);
-        add_by_parts<true>(op, load, add, states, sums.chained, x, kContiguous, run.n, run.ahead);
-        ((x[I] += run.n * kSize), ...);
-        add_tail(load, add, states[0], x, run.tail);
-      }
+      const auto add = [&](auto& state, const auto&... values) { add_elements(op, state, sums.constants, values...); };
+      add_vectors<true>(load, add, states, sums.chained, x, kContiguous, run.n, run.ahead);
+      ((x[I] += run.n * kSize), ...);
+      add_tail(load, add, states[0], x, run.tail);
       sums.states = states;
     }
   }
@@ -328,7 +304,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
           add_elements(op, state, sums.constants, values...);
         };
         auto states = sums.states;
-        add_by_parts<false>(op, load, add, states, sums.chained, x, stride, run.n, 0);
+        add_vectors<false>(load, add, states, sums.chained, x, stride, run.n, 0);
         sums.states = states;
       }
     });
@@ -374,6 +350,122 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     finish_one(of(op), row, as<StateOf<Op, T>>(state), formula);
   }
 
+  static void start_segments(const void* op_, int64_t row, int64_t rows, void* sums, StateMemory* constants) {
+    const Op& op = of(op_);
+    static_assert(sizeof(StateOf<Op, V>) <= sizeof(VectorMemory));
+    for (int64_t i = 0; i < rows; ++i) {
+      new (static_cast<StateOf<Op, V>*>(sums) + i) StateOf<Op, V>(op.template start<V>(row + i));
+      put(constants[i], op.row_constants(row + i));
+    }
+  }
+
+  template <class Load>
+  static constexpr int64_t kPerLine =
+      std::max<int64_t>(1, kLine / (kSize * sizeof(typename Load::Element)));  // vectors
+
+  // Adds n vectors to two States that take turns.
+  template <class Load, class F, class State>
+  static void add_in_turn(
+      const Load load, const F& add, State& first, State& second, const Pointers<Load>& x, int64_t n, int64_t ahead
+  ) {
+    int64_t i = 0;
+    for (; i + 2 * kSize <= n * kSize; i += 2 * kSize) {
+      (__builtin_prefetch(x[I] + i + ahead), ...);
+      add(first, load(x[I] + i)...);
+      if constexpr (kPerLine<Load> == 1) {
+        (__builtin_prefetch(x[I] + i + kSize + ahead), ...);
+      }
+      add(second, load(x[I] + i + kSize)...);
+    }
+    if (i < n * kSize) {
+      add(first, load(x[I] + i)...);
+    }
+  }
+
+  // Adds a vector of `tail` elements after n vectors: as the end of a whole vector, if there is one.
+  template <class Load, class F, class State>
+  static void add_end(const Load load, const F& add, State& state, const Pointers<Load>& x, int64_t n, int64_t tail) {
+    State added = state;
+    if (n > 0) {
+      add(added, load(x[I] + (n - 1) * kSize + tail)...);
+      state = blend_lanes<V>(added, state, kSize - tail);
+    } else {
+      add(added, load(x[I], tail)...);
+      state = blend_lanes<V>(state, added, tail);
+    }
+  }
+
+  template <class Load, class RowConstants>
+  static void add_segment(
+      const Op& op,
+      const Load load,
+      StateOf<Op, V>& sum,
+      const RowConstants& constants,
+      const Pointers<Load>& x,
+      const Run<T>& run
+  ) {
+    const auto add = [&](auto& state, const auto&... values) { add_elements(op, state, constants, values...); };
+    if constexpr (AddsByParts<Op, Load>) {
+      int64_t n = run.n;
+      auto at = x;
+      do {
+        const int64_t some = std::min(n, 2 * kPart<Load>);
+        auto first = op.template partial<V>(), second = first;
+        add_in_turn(load, add, first, second, at, some, run.ahead);
+        n -= some;
+        if (n == 0 && run.tail > 0) {
+          add_end(load, add, first, at, some, run.tail);
+        }
+        first.merge(second);
+        sum.merge(first);
+        ((at[I] += some * kSize), ...);
+      } while (n > 0);
+    } else {
+      auto first = sum, second = op.template start<V>(0);
+      add_in_turn(load, add, first, second, x, run.n, run.ahead);
+      if (run.tail > 0) {
+        add_end(load, add, first, x, run.n, run.tail);
+      }
+      first.merge(second);
+      sum = first;
+    }
+  }
+
+  static Constants constants_in(const StateMemory& memory) {
+    using Scalars = decltype(std::declval<const Op&>().row_constants(0));
+    return broadcast<V>(as<Scalars>(memory));
+  }
+
+  TORCHNOTES_FLATTEN static void add_segments(
+      const void* op_, const Run<T>& run_, void* sums, const StateMemory* constants
+  ) {
+    const Op op = of(op_);
+    const Run<T> run = run_;
+    auto* const states = static_cast<StateOf<Op, V>*>(sums);
+    const Strides jump = strides(run);
+    with_load<T>(run.type, [&](const auto any) {
+      with_narrow_type(any, [&](const auto load) {
+        for (int64_t i = 0; i < run.segments; ++i) {
+          const Constants of_row = constants_in(constants[i]);
+          const auto x = pointers(load, run, jump, i);
+          if constexpr (Stages<Op>) {
+            add_staged(op, load, states[i], of_row, x, kContiguous, run.n, run.tail);
+          } else {
+            add_segment(op, load, states[i], of_row, x, run);
+          }
+        }
+      });
+    });
+  }
+
+  static void merge_segments(const void* op_, int64_t row, int64_t rows, const void* sums, StateMemory* states) {
+    for (int64_t i = 0; i < rows; ++i) {
+      auto all = of(op_).template start<T>(row + i);
+      merge_lanes<V>(static_cast<const StateOf<Op, V>*>(sums)[i], all);
+      put(states[i], all);
+    }
+  }
+
   static void column_constants(const void* op, int64_t columns, void* constants) {
     for (int64_t i = 0; i < columns; i += kSize) {
       new (static_cast<Constants*>(constants) + i / kSize)
@@ -387,9 +479,41 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  // Adds a panel of n vectors of columns, the last of which may have fewer `lanes`.
+  // How many vectors of columns to add at once, so that their States are in registers.
+  template <class State>
+  static constexpr int kTogether = std::clamp<int>(kStateRegisters * sizeof(V) / sizeof(State), 1, 4);
+
+  // Adds `length` elements of n vectors of columns, the last of which may have fewer `lanes`.
+  template <int n, class Load, class State>
+  static void add_together(
+      const Load load,
+      const Op& op,
+      Pointers<Load>& x,
+      const Strides& stride,
+      int64_t length,
+      int64_t lanes,
+      int64_t ahead,
+      std::array<State, n>& states,
+      const Constants* of_columns
+  ) {
+    for (int64_t j = 0; j < length; ++j) {
+      unrolled<n>([&](auto k) {
+        if constexpr (k % kPerLine<Load> == 0) {
+          (__builtin_prefetch(x[I] + k * kSize + ahead), ...);
+        }
+        if (n > 1 || lanes == kSize) {
+          add_elements(op, states[k], of_columns[k], load(x[I] + k * kSize)...);
+        } else {
+          add_elements(op, states[k], of_columns[k], load(x[I] + k * kSize, lanes)...);
+        }
+      });
+      ((x[I] += stride[I]), ...);
+    }
+  }
+
+  // The same for a panel, by way of states in registers.
   template <int n, class Load>
-  TORCHNOTES_FLATTEN static void add_together(
+  TORCHNOTES_FLATTEN static void add_strip(
       const Load load,
       const Op& op,
       const Panel<T>& panel,
@@ -399,39 +523,58 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       StateOf<Op, V>* sums,
       const Constants* constants
   ) {
-    using Element = typename Load::Element;
-    const auto add_all = [&](auto& states) {
-      std::array<const Element*, sizeof...(I)> x{static_cast<const Element*>(panel.in[I].data) + first...};
-      for (int64_t j = 0; j < panel.length; ++j) {
-        unrolled<n>([&](auto k) {
-          (__builtin_prefetch(x[I] + k * kSize + ahead), ...);
-          if (n > 1 || lanes == kSize) {
-            add_elements(op, states[k], constants[k], load(x[I] + k * kSize)...);
-          } else {
-            add_elements(op, states[k], constants[k], load(x[I] + k * kSize, lanes)...);
-          }
-        });
-        ((x[I] += panel.in[I].stride), ...);
+    const Strides stride = strides(panel);
+    auto x = pointers(load, panel, stride, 0);
+    ((x[I] += first), ...);
+    if constexpr (AddsByParts<Op, Load>) {
+      for (int64_t j = 0; j < panel.length; j += kPart<Load>) {
+        std::array<decltype(op.template partial<V>()), n> few;
+        unrolled<n>([&](auto k) { few[k] = op.template partial<V>(); });
+        const int64_t length = std::min(kPart<Load>, panel.length - j);
+        add_together<n>(load, op, x, stride, length, lanes, ahead, few, constants);
+        unrolled<n>([&](auto k) { sums[k].merge(few[k]); });
       }
-    };
-    if constexpr (HasPartial<Op> && Load::kNarrow) {
-      std::array<decltype(op.template partial<V>()), n> few;
-      few.fill(op.template partial<V>());
-      add_all(few);
-      unrolled<n>([&](auto k) { sums[k].merge(few[k]); });
     } else {
       std::array<StateOf<Op, V>, n> states;
-      std::copy_n(sums, n, states.begin());
-      add_all(states);
-      std::copy_n(states.begin(), n, sums);
+      unrolled<n>([&](auto k) { states[k] = sums[k]; });
+      add_together<n>(load, op, x, stride, panel.length, lanes, ahead, states, constants);
+      unrolled<n>([&](auto k) { sums[k] = states[k]; });
+    }
+  }
+
+  // What to prefetch at column i: the columns that follow, or those of the next panel.
+  template <class Load>
+  static int64_t ahead_of(const Load, const Panel<T>& panel, int64_t i) {
+    const int64_t fetched = std::min<int64_t>(kFetched / sizeof(typename Load::Element), panel.columns);
+    return i + fetched < panel.columns ? fetched : panel.next + fetched - panel.columns;
+  }
+
+  template <class Load>
+  static void add_strips(
+      const Load load, const Op& op, const Panel<T>& panel, StateOf<Op, V>* sums, const Constants* constants
+  ) {
+    constexpr int n = [] {
+      if constexpr (AddsByParts<Op, Load>) {
+        return kTogether<decltype(std::declval<Op>().template partial<V>())>;
+      } else {
+        return kTogether<StateOf<Op, V>>;
+      }
+    }();
+    constexpr int64_t kWidth = n * kSize;
+    int64_t i = 0;
+    for (; i + kWidth <= panel.columns; i += kWidth) {
+      const int64_t ahead = ahead_of(load, panel, i);
+      add_strip<n>(load, op, panel, i, kSize, ahead, sums + i / kSize, constants + i / kSize);
+    }
+    for (; i < panel.columns; i += kSize) {
+      const int64_t lanes = std::min(kSize, panel.columns - i);
+      add_strip<1>(load, op, panel, i, lanes, ahead_of(load, panel, i), sums + i / kSize, constants + i / kSize);
     }
   }
 
   static void add_columns(const void* op, const Panel<T>& panel, void* sums_, const void* constants_) {
     auto* sums = static_cast<StateOf<Op, V>*>(sums_);
     const auto* constants = static_cast<const Constants*>(constants_);
-    constexpr int64_t kWidth = kTogether * kSize;
-    const int64_t next_panel = panel.length * panel.in[0].stride;
     with_load<T>(panel.type, [&](const auto load) {
       if constexpr (Stages<Op>) {
         for (int64_t i = 0; i < panel.columns; i += kSize, ++sums, ++constants) {
@@ -441,15 +584,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
           add_staged(of(op), some, *sums, *constants, x, strides(panel), panel.length, 0);
         }
       } else {
-        int64_t i = 0;
-        for (; i + kWidth <= panel.columns; i += kWidth) {
-          const int64_t ahead = i + 2 * kWidth <= panel.columns ? kWidth : next_panel - i;
-          add_together<kTogether>(load, of(op), panel, i, kSize, ahead, sums + i / kSize, constants + i / kSize);
-        }
-        for (; i < panel.columns; i += kSize) {
-          const int64_t lanes = std::min(kSize, panel.columns - i);
-          add_together<1>(load, of(op), panel, i, lanes, next_panel, sums + i / kSize, constants + i / kSize);
-        }
+        with_narrow_type(load, [&](const auto one_type) { add_strips(one_type, of(op), panel, sums, constants); });
       }
     });
   }
@@ -460,12 +595,24 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  static void finish_columns(const void* op, int64_t columns, const void* sums, StateMemory* formulas) {
+  static void finish_columns(const void* op, int64_t columns, const void* sums, void* formulas) {
     for (int64_t i = 0; i < columns; i += kSize) {
       std::array<StateOf<Op, T>, V::size()> lanes;
       to_scalars<V>(static_cast<const StateOf<Op, V>*>(sums)[i / kSize], lanes.data());
-      for (int64_t lane = 0; lane < std::min(kSize, columns - i); ++lane) {
-        finish_one(of(op), i + lane, lanes[lane], formulas[i + lane]);
+      const int64_t n = std::min(kSize, columns - i);
+      if constexpr (kMaps) {
+        std::array<Formula, V::size()> of_lanes;
+        for (int64_t lane = 0; lane < kSize; ++lane) {
+          of_lanes[lane] = lane < n ? of(op).finish(i + lane, lanes[lane]) : of_lanes[0];
+        }
+        if (formulas != nullptr) {
+          using Vectors = decltype(packed<V>(of_lanes));
+          new (static_cast<Vectors*>(formulas) + i / kSize) Vectors(packed<V>(of_lanes));
+        }
+      } else {
+        for (int64_t lane = 0; lane < n; ++lane) {
+          of(op).finish(i + lane, lanes[lane]);
+        }
       }
     }
   }

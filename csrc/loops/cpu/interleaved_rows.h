@@ -14,6 +14,7 @@
 namespace torchnotes {
 namespace detail {
 
+constexpr int kNeighborVectors = 4;     // vectors of rows that are processed together
 constexpr int64_t kAddedTogether = 16;  // elements of a row that are added to one state; their sums are merged
 
 template <class T, class Op, bool reduces, bool maps, class Indices>
@@ -155,10 +156,10 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     const InterleavedRows<T> rows = of;  // in registers: a store may alias them
     const Output out = out_;
     with_load_of_rows<T, Op>(rows.type, [&](const auto load) {
-      constexpr int64_t kMost = kTogether * kSize;
+      constexpr int64_t kMost = kNeighborVectors * kSize;
       int64_t i = 0;
       for (; i + kMost <= rows.rows; i += kMost) {
-        apply_together<kTogether>(op, load, row + i, i, rows, out);
+        apply_together<kNeighborVectors>(op, load, row + i, i, rows, out);
       }
       for (; i < rows.rows; i += kSize) {
         const int64_t at = std::min(i, rows.rows - kSize);

@@ -27,6 +27,10 @@ struct LoadAsIs {
   V operator()(const T* p, int64_t n) const { return V::loadu(p, n); }
   void store(T* p, const V& x, bool streamed = false) const { streamed ? stream(p, x) : x.store(p); }
   void store_some(T* p, const V& x, int64_t n) const { x.store(p, static_cast<int>(n)); }
+  void store_pair(T* p, const V& a, const V& b, bool streamed) const {
+    store(p, a, streamed);
+    store(p + V::size(), b, streamed);
+  }
 };
 
 // One compiled loop serves both types of 16 bits: the branch is the same for all elements.

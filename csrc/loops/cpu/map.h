@@ -33,7 +33,7 @@ struct MapOf {
 
 template <class T, class F, int inputs>
 inline constexpr const RowFunctions<T>& kMapFunctions =
-    kFunctions<T, MapOf<T, F>, inputs, detail::Passes::kSecond, false>;
+    kFunctions<T, MapOf<T, F>, inputs, detail::Passes::kSecond, detail::Layout::kRows>;
 
 void map(const RowFunctions<float>& functions, const void* op, int inputs, const MapOperands& operands);
 void map(const RowFunctions<double>& functions, const void* op, int inputs, const MapOperands& operands);

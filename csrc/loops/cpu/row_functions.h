@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "loops/cpu/load.h"
@@ -26,8 +27,8 @@ struct Inputs {
   c10::ScalarType type = kTypeOf<T>;  // T, or a type of 16 bits
 };
 
-// Contiguous elements of a row: n vectors, and a vector of `tail` elements after them, in each of some segments that
-// are `stride` elements apart.
+// Contiguous elements of a row: n vectors, and a vector of `tail` elements after them. Of several rows that take turns:
+// a segment of each, `stride` elements apart.
 template <class T>
 struct Run : Inputs<T> {
   int64_t n, tail, segments = 1;
@@ -59,6 +60,7 @@ struct InterleavedRows : Inputs<T> {
 template <class T>
 struct Panel : Inputs<T> {
   int64_t columns, length;
+  int64_t next;  // elements from this panel to the next one, to prefetch it
 };
 
 // Where a second pass writes: `stride` elements from one segment, vector or row to the next, past the caches or not.
@@ -82,16 +84,18 @@ struct alignas(64) AccumulatorMemory {
 // An array of structs of vectors, whose type only the operation knows.
 class VectorArray {
  public:
-  VectorArray(int64_t count, size_t bytes) : bytes_(bytes), lines_((count * bytes + sizeof(Line) - 1) / sizeof(Line)) {}
-  void* data() { return lines_.data(); }
-  void* operator[](int64_t i) { return reinterpret_cast<std::byte*>(lines_.data()) + i * bytes_; }
+  VectorArray(int64_t count, size_t bytes)
+      : bytes_(bytes),
+        lines_(std::make_unique_for_overwrite<Line[]>((count * bytes + sizeof(Line) - 1) / sizeof(Line))) {}
+  void* data() { return lines_.get(); }
+  void* operator[](int64_t i) { return reinterpret_cast<std::byte*>(lines_.get()) + i * bytes_; }
 
  private:
   struct alignas(64) Line {
     std::byte bytes[64];
   };
   size_t bytes_;
-  std::vector<Line> lines_;
+  std::unique_ptr<Line[]> lines_;
 };
 
 // Where a run is in a row, and whether to call finish() after the last.
@@ -135,15 +139,37 @@ struct RowFunctions {
   void (*start_columns)(const void* op, int64_t columns, void* sums);
   void (*add_columns)(const void* op, const Panel<T>& panel, void* sums, const void* constants);
   void (*merge_columns)(int64_t vectors, void* sums, const void* others);
-  void (*finish_columns)(const void* op, int64_t columns, const void* sums, StateMemory* formulas);
+  void (*finish_columns)(const void* op, int64_t columns, const void* sums, void* formulas);  // of vectors, or null
+
+  // The first pass over segments of neighboring rows: run.segments of them, one of each row. `sums` holds a State of
+  // vectors for each row.
+  void (*start_segments)(const void* op, int64_t row, int64_t rows, void* sums, StateMemory* constants);
+  void (*add_segments)(const void* op, const Run<T>& run, void* sums, const StateMemory* constants);
+  void (*merge_segments)(const void* op, int64_t row, int64_t rows, const void* sums, StateMemory* states);
 
   // The second pass.
   size_t formula_bytes;                                                            // of vectors
   void (*formula)(const void* op, int64_t row, int64_t n, StateMemory* formulas);  // of n rows from `row` on, or null
   void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);   // as the i-th of an array
+  void (*column_formulas)(const void* op, int64_t columns, void* formulas);        // of vectors
   void (*map)(const void* op, const void* formula, const Run<T>& run, const Output& out);
+  void (*map_segments)(const void* op, const StateMemory* formulas, const Run<T>& run, const Output& out);
   void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
   void (*map_columns)(const void* op, const void* formulas, const Panel<T>& panel, const Output& out);
+
+  // Both passes at once.
+  void (*add_and_map_segments)(
+      const void* op,
+      const Run<T>& run,
+      void* sums,
+      const StateMemory* constants,
+      const StateMemory* formulas,
+      const Output& out
+  );
+  void (*add_and_map_columns)(
+      const void* op, const Panel<T>& panel, void* sums, const void* constants, const void* formulas, const Output& out
+  );
+
   void (*patch)(const void* op, int64_t row, int64_t n, const StateMemory* formulas);  // n rows from `row` on, or null
 
   // For operations on short rows, otherwise null: all passes over rows from `row` on, and formula() and patch() of n

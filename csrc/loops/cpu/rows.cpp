@@ -1,15 +1,12 @@
 // Each lane of a vector is a State of its own. Rows are reduced in pieces of a fixed size: whole rows go to the
 // threads, or pieces if there are fewer rows than threads, with the same result. Interleaved and short rows use one row
-// per lane instead (docs/decisions/short-rows.md). The order in which memory is read is measured in
-// docs/decisions/batch-norm-traversal.md.
+// per lane instead (docs/decisions/short-rows.md).
 #include "loops/cpu/rows.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "loops/cpu/parallel.h"
-#include "loops/cpu/stream.h"
 #include "loops/cpu/tile.h"
 
 namespace torchnotes {
@@ -17,33 +14,13 @@ namespace {
 
 constexpr int64_t kPiece = 32768;              // elements; large enough that merging the lanes costs nothing
 constexpr int64_t kPrescanned = 4096;          // elements; small enough to stay in L1
-constexpr int64_t kCached = 1 << 19;           // bytes that one core still finds in its cache for the second pass
-constexpr int64_t kScattered = 512;            // elements of a segment
-constexpr int64_t kInOrderPiece = 1024;        // elements of a row with many segments
 constexpr int64_t kFetched = 1024;             // elements
-constexpr int64_t kGathered = 128;             // elements; shorter segments are gathered, so that they fill the vectors
 constexpr int64_t kShort = 48;                 // elements; the crossover point: longer rows are faster one by one
 constexpr int64_t kLongestShort = 4096;        // elements of a row that is processed together with others
 constexpr int64_t kNeighbors = 64;             // interleaved rows that one thread processes at a time
 constexpr int64_t kLongestInterleaved = 2048;  // elements of a row that stays in L2 together with its neighbors
 constexpr int64_t kRowsTogether = 8192;  // elements of rows that are processed together: all stay in L1 or close to it
 constexpr int64_t kLaneTile = 64;        // elements of interleaved rows that are copied at a time
-
-// Calls f(segment, offset, n) for the contiguous parts of the elements [begin, end) of a row.
-template <class F>
-void for_segments(const RowShape& shape, int64_t begin, int64_t end, const F& f) {
-  if (begin == end) {
-    return;  // the length may be 0
-  }
-  int64_t segment = begin / shape.length, offset = begin % shape.length;
-  while (begin < end) {
-    const int64_t n = std::min(end - begin, shape.length - offset);
-    f(segment, offset, n);
-    begin += n;
-    ++segment;
-    offset = 0;
-  }
-}
 
 // Calls f(row) for every row, in parallel.
 template <class F>
@@ -53,7 +30,6 @@ void for_rows(const RowShape& shape, const F& f) {
     for (int64_t row = begin; row < end; ++row) {
       f(row);
     }
-    stream_fence();
   });
 }
 
@@ -66,7 +42,6 @@ class Rows {
       : shape(pass.shape), functions(pass.functions), op(pass.op), in(pass.in), inputs(pass.inputs), out(pass.out) {
     for (int k = 0; k < inputs; ++k) {
       direct_ = direct_ && in[k].type == (functions.widened ? kTypeOf<T> : in[0].type);
-      bytes_ += element_bytes(in[k].type);
     }
     maps_in_place_ = direct_ && out.type == in[0].type;
     type_ = direct_ ? in[0].type : kTypeOf<T>;
@@ -115,9 +90,7 @@ class Rows {
       });
       return;
     }
-    map_by(interleaves_segments() || split(), [&](int64_t row, StateMemory& formula) {
-      functions.formula(op, row, 1, &formula);
-    });
+    map_by(split(), [&](int64_t row, StateMemory& formula) { functions.formula(op, row, 1, &formula); });
   }
 
   void transform() const {
@@ -157,7 +130,7 @@ class Rows {
   // ---- short rows, some at a time ----
 
   bool are_short() const {
-    return functions.short_rows != nullptr && shape.segments == 1 && shape.interleaved == 1 && shape.length >= kSize &&
+    return functions.short_rows != nullptr && shape.interleaved == 1 && shape.length >= kSize &&
            shape.length <= kLongestShort && direct_ && (out.data == nullptr || maps_in_place_);
   }
 
@@ -211,38 +184,19 @@ class Rows {
     });
   }
 
-  bool one_row_per_lane() const {
-    return shape.interleaved > 1 || (shape.segments == 1 && shape.length <= kShort && shape.rows > 1);
-  }
+  bool one_row_per_lane() const { return shape.interleaved > 1 || (shape.length <= kShort && shape.rows > 1); }
 
-  // Whether the rows interleave segment by segment.
-  bool interleaves_segments() const {
-    return shape.segments > 1 && shape.rows > 1 && shape.length > 0 && shape.length < kPiece;
-  }
+  int64_t pieces() const { return at::ceil_div(elements(), kPiece); }
 
-  // Whether the first pass over such rows follows the memory order: if a row does not stay in the cache of one core
-  // until the second pass, or is scattered in short segments.
-  bool in_order() const {
-    return interleaves_segments() && (elements() * bytes_ > kCached || shape.length < kScattered);
-  }
-
-  int64_t piece_length() const {
-    return in_order() ? std::max<int64_t>(1, kInOrderPiece / shape.length) * shape.length : kPiece;
-  }
-  int64_t pieces() const { return at::ceil_div(elements(), piece_length()); }
-
-  // Whether the pieces of a row go to different threads: if there are more threads than rows, or to follow the memory
-  // order.
-  bool split() const { return pieces() > 1 && (in_order() || shape.rows < at::get_num_threads()); }
+  // Whether the pieces of a row go to different threads: if there are more threads than rows.
+  bool split() const { return pieces() > 1 && shape.rows < at::get_num_threads(); }
 
   // ---- one row in all lanes ----
 
   int64_t longest_run() const { return functions.prescans ? kPrescanned : kPiece; }
 
   // Whether a row is a single run, which is worth a path without any detours.
-  bool is_one_run() const {
-    return direct_ && shape.segments == 1 && shape.length <= longest_run() && !split() && shape.length > 0;
-  }
+  bool is_one_run() const { return direct_ && shape.length <= longest_run() && !split() && shape.length > 0; }
 
   // Calls f(row, run) for every row, in parallel.
   template <class F>
@@ -290,57 +244,25 @@ class Rows {
         run.in[k] = {buffers[k].data, 0};
       }
       call(0, true);
-    } else if (shape.segments > 1 && shape.length < kGathered) {
-      run.type = type_;
-      for (int64_t i = begin; i < end; i += kTile) {
-        const int64_t n = std::min(kTile, end - i);
-        for (int k = 0; k < inputs; ++k) {
-          gather(in[k], row, i, n, buffers[k]);
-          run.in[k] = {buffers[k].data, 0};
-        }
-        call(n, i + n == end);
-      }
     } else {
-      const int64_t next = shape.segments > 1 ? shape.rows * shape.length : kFetched;
-      const int64_t ahead = in_order() ? shape.length : next;  // to the next row, or in this row
       const int64_t limit = direct_ ? longest_run() : kTile;
-      const bool joins = direct_ && !functions.prescans && shape.length <= limit;
-      int64_t i = begin;
-      while (i < end) {
-        const int64_t segment = i / shape.length, offset = i % shape.length;
-        const int64_t n = std::min({limit, end - i, shape.length - offset});
-        run.segments = joins && offset == 0 ? std::max<int64_t>(1, (end - i) / shape.length) : 1;
-        load(row, segment, offset, n, direct_, buffers, run);
-        run.ahead = !direct_ ? 0 : functions.prescans ? n : ahead;
-        i += n * run.segments;
-        call(n, i == end);
+      for (int64_t i = begin; i < end; i += limit) {
+        const int64_t n = std::min(limit, end - i);
+        load(row, i, n, direct_, buffers, run);
+        run.ahead = !direct_ ? 0 : functions.prescans ? n : kFetched;
+        call(n, i + n == end);
       }
     }
   }
 
   // The inputs of a run, where they are or as widened copies.
-  void load(int64_t row, int64_t segment, int64_t offset, int64_t n, bool direct, Buffers& buffers, Run<T>& run) const {
+  void load(int64_t row, int64_t offset, int64_t n, bool direct, Buffers& buffers, Run<T>& run) const {
     run.type = direct ? type_ : kTypeOf<T>;
     for (int k = 0; k < inputs; ++k) {
-      const int64_t at = in[k].offset(row, segment) + offset;
-      run.in[k].stride = in[k].segment_stride;
+      const int64_t at = in[k].offset(row, 0) + offset;
       run.in[k].data =
           direct ? element_at(in[k].data, in[k].type, at) : load_tile(in[k].data, in[k].type, at, n, buffers[k].data);
     }
-  }
-
-  // Copies the elements [begin, begin + n) of a row, and widens them if the inputs have several types.
-  void gather(const RowOperand& x, int64_t row, int64_t begin, int64_t n, TileBuffer<T>& buffer) const {
-    int64_t done = 0;
-    for_segments(shape, begin, begin + n, [&](int64_t segment, int64_t offset, int64_t m) {
-      const int64_t at = x.offset(row, segment) + offset;
-      if (x.type == type_) {
-        std::memcpy(element_at(buffer.data, type_, done), element_at(x.data, x.type, at), m * element_bytes(type_));
-      } else {
-        load_tile(x.data, x.type, at, m, buffer.data + done);
-      }
-      done += m;
-    });
   }
 
   void reduce_piece(int64_t row, int64_t begin, int64_t end, bool finishes, StateMemory& result) const {
@@ -353,19 +275,14 @@ class Rows {
     });
   }
 
-  // Calls f(row, i, begin, end) for the i-th part of every row, each of `length` elements, in parallel. Rows that
-  // interleave by segment take turns.
+  // Calls f(row, i, begin, end) for the i-th piece of every row, in parallel.
   template <class F>
-  void for_parts_of_rows(int64_t length, const F& f) const {
-    const int64_t per_row = at::ceil_div(elements(), length);
-    const int64_t grain = grain_of(length);
-    at::parallel_for(0, shape.rows * per_row, grain, [&](int64_t first, int64_t last) {
+  void for_pieces(const F& f) const {
+    at::parallel_for(0, shape.rows * pieces(), grain_of(kPiece), [&](int64_t first, int64_t last) {
       for (int64_t at = first; at < last; ++at) {
-        const int64_t row = interleaves_segments() ? at % shape.rows : at / per_row;
-        const int64_t i = interleaves_segments() ? at / shape.rows : at % per_row;
-        f(row, i, i * length, std::min((i + 1) * length, elements()));
+        const int64_t row = at / pieces(), i = at % pieces();
+        f(row, i, i * kPiece, std::min((i + 1) * kPiece, elements()));
       }
-      stream_fence();
     });
   }
 
@@ -374,7 +291,7 @@ class Rows {
     std::vector<StateMemory> parts;
     if (split()) {
       parts.resize(shape.rows * pieces());
-      for_parts_of_rows(piece_length(), [&](int64_t row, int64_t i, int64_t begin, int64_t end) {
+      for_pieces([&](int64_t row, int64_t i, int64_t begin, int64_t end) {
         reduce_piece(row, begin, end, /*finishes=*/false, parts[row * pieces() + i]);
       });
     }
@@ -382,7 +299,6 @@ class Rows {
   }
 
   void finish_row(int64_t row, const std::vector<StateMemory>& parts, StateMemory& formula) const {
-    const int64_t length = piece_length();
     if (pieces() <= 1) {
       reduce_piece(row, 0, elements(), /*finishes=*/true, formula);
       return;
@@ -392,7 +308,7 @@ class Rows {
         return parts[row * pieces() + i];
       }
       StateMemory state;
-      reduce_piece(row, i * length, std::min((i + 1) * length, elements()), /*finishes=*/false, state);
+      reduce_piece(row, i * kPiece, std::min((i + 1) * kPiece, elements()), /*finishes=*/false, state);
       return state;
     };
     StateMemory all = part(0);
@@ -402,58 +318,24 @@ class Rows {
     functions.finish(op, row, all, formula);
   }
 
-  // Whether to write past the caches: rows that interleave are not read again while they are there.
-  bool streams(void* to) const {
-    return interleaves_segments() && should_stream(to, shape.rows * elements() * element_bytes(out.type));
-  }
-
   void map_piece(const void* vectors, int64_t row, int64_t begin, int64_t end) const {
     Buffers buffers;
     TileBuffer<T> result;
     Run<T> run;
     const int64_t limit = maps_in_place_ ? kPiece : kTile;
-    int64_t i = begin;
-    while (i < end) {
-      const int64_t segment = i / shape.length, offset = i % shape.length;
-      const int64_t n = std::min({limit, end - i, shape.length - offset});
-      const bool joins = maps_in_place_ && n == shape.length;
-      run.segments = joins ? (end - i) / shape.length : 1;
-      load(row, segment, offset, n, maps_in_place_, buffers, run);
+    for (int64_t i = begin; i < end; i += limit) {
+      const int64_t n = std::min(limit, end - i);
+      load(row, i, n, maps_in_place_, buffers, run);
       run.n = n / kSize;
       run.tail = n % kSize;
-      void* const to = element_at(out.data, out.type, out.offset(row, segment) + offset);
+      void* const to = element_at(out.data, out.type, out.offset(row, 0) + i);
       if (maps_in_place_) {
-        const bool aligned = run.segments == 1 || shape.length * element_bytes(out.type) % 64 == 0;
-        functions.map(op, vectors, run, {to, out.segment_stride, aligned && streams(to)});
+        functions.map(op, vectors, run, {to, 0});
       } else {
         functions.map(op, vectors, run, {result.data, 0});
         store_tile(result.data, n, out.type, to);
       }
-      i += n * run.segments;
     }
-  }
-
-  // Segment by segment, in the order of memory.
-  void map_segments(VectorArray& vectors) const {
-    at::parallel_for(0, shape.rows * shape.segments, grain_of(shape.length), [&](int64_t begin, int64_t end) {
-      Run<T> run;
-      run.type = type_;
-      run.n = shape.length / kSize;
-      run.tail = shape.length % kSize;
-      int64_t row = begin % shape.rows, segment = begin / shape.rows;
-      for (int64_t i = begin; i < end; ++i) {
-        for (int k = 0; k < inputs; ++k) {
-          run.in[k] = {element_at(in[k].data, type_, in[k].offset(row, segment)), 0};
-        }
-        void* const to = element_at(out.data, type_, out.offset(row, segment));
-        functions.map(op, vectors[row], run, {to, 0, streams(to)});
-        if (++row == shape.rows) {
-          row = 0;
-          ++segment;
-        }
-      }
-      stream_fence();
-    });
   }
 
   // formula_of(row, formula) obtains the Formula that the second pass over a row needs.
@@ -476,14 +358,7 @@ class Rows {
       formula_of(row, formulas[row]);
       functions.pack(&formulas[row], /*same=*/true, vectors.data(), row);
     }
-    if (interleaves_segments() && maps_in_place_) {
-      map_segments(vectors);
-    } else {
-      const int64_t length = interleaves_segments() ? shape.length : kPiece;
-      for_parts_of_rows(length, [&](int64_t row, int64_t, int64_t begin, int64_t end) {
-        map_piece(vectors[row], row, begin, end);
-      });
-    }
+    for_pieces([&](int64_t row, int64_t, int64_t begin, int64_t end) { map_piece(vectors[row], row, begin, end); });
     for (int64_t row = 0; row < shape.rows; ++row) {
       patch(row, formulas[row]);
     }
@@ -687,7 +562,6 @@ class Rows {
   const RowOperand& out;
   bool direct_ = true, maps_in_place_;  // whether all inputs have one type, and the output as well
   c10::ScalarType type_;                // that type, or T
-  int64_t bytes_ = 0;                   // of one element of all inputs
 };
 
 }  // namespace

@@ -13,6 +13,9 @@
 namespace torchnotes {
 namespace detail {
 
+constexpr int kRowsTogether = 4;  // of a panel
+constexpr int64_t kInL1 = 12288;  // bytes of formulas that stay in L1 from one row to the next
+
 template <class T, class Op, class Indices>
 struct SecondPass;
 
@@ -122,17 +125,59 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     const Output out = out_;
     const int64_t n = run.n * kSize + run.tail;
     const auto map_all = [&](const auto load) {
-      for (int64_t segment = 0; segment < run.segments; ++segment) {
-        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + segment * out.stride;
-        const auto x = pointers(load, run, segment);
-        map_contiguous(op, [&](int64_t) -> const Vectors& { return f; }, load, x, n, y, out.streamed);
-      }
+      auto* const y = static_cast<typename decltype(load)::Element*>(out.data);
+      map_contiguous(
+          op, [&](int64_t) -> const Vectors& { return f; }, load, pointers(load, run, 0), n, y, out.streamed
+      );
     };
     if constexpr (Stages<Op>) {
       with_load<T>(run.type, map_all);
     } else {
       with_load_of_rows<T, Op>(run.type, [&](const auto load) { with_narrow_type(load, map_all); });
     }
+  }
+
+  // The last vector is written as a whole one that overlaps the one before, and loaded first, because `y` may be an
+  // input.
+  template <class Load>
+  static void map_segment(
+      const Op& op,
+      const Vectors& f,
+      const Load load,
+      const Pointers<Load>& x,
+      int64_t n,
+      typename Load::Element* y,
+      bool streamed
+  ) {
+    const auto formula = [&](int64_t) -> const Vectors& { return f; };
+    if constexpr (!Stages<Op>) {
+      if (n % kSize > 0 && n > kSize) {
+        const V last = op.value(f, load(x[I] + n - kSize)...);
+        map_contiguous(op, formula, load, x, n / kSize * kSize, y, streamed);
+        load.store(y + n - kSize, last);
+        return;
+      }
+    }
+    map_contiguous(op, formula, load, x, n, y, streamed);
+  }
+
+  // A segment of each of run.segments neighboring rows.
+  TORCHNOTES_FLATTEN static void map_segments(
+      const void* op_, const StateMemory* formulas, const Run<T>& run_, const Output& out_
+  ) {
+    const Op op = of(op_);
+    const Run<T> run = run_;
+    const Output out = out_;
+    with_load<T>(run.type, [&](const auto any) {
+      with_narrow_type(any, [&](const auto load) {
+        auto* y = static_cast<typename decltype(load)::Element*>(out.data);
+        for (int64_t i = 0; i < run.segments; ++i) {
+          const Vectors f = broadcast<V>(as<Formula>(formulas[i]));
+          map_segment(op, f, load, pointers(load, run, i), run.n * kSize + run.tail, y, out.streamed);
+          y += out.stride;
+        }
+      });
+    });
   }
 
   TORCHNOTES_FLATTEN static void map_lanes(
@@ -153,19 +198,73 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     });
   }
 
+  static void column_formulas(const void* op, int64_t columns, void* formulas) {
+    for (int64_t i = 0; i < columns; i += kSize) {
+      std::array<Formula, V::size()> lanes;
+      for (int64_t lane = 0; lane < kSize; ++lane) {
+        lanes[lane] = i + lane < columns ? of(op).formula(i + lane) : lanes[0];
+      }
+      new (static_cast<Vectors*>(formulas) + i / kSize) Vectors(packed<V>(lanes));
+    }
+  }
+
+  // Maps `rows` rows of a panel, from row j on, that share the formulas in registers.
+  template <int rows, class Load>
+  static void map_together(
+      const Op& op, const Vectors* formulas, const Load load, const Panel<T>& panel, int64_t j, const Output& out
+  ) {
+    const int64_t n = panel.columns;
+    const Strides stride{panel.in[I].stride...};
+    const auto x = pointers(load, panel, j);
+    auto* const y = static_cast<typename Load::Element*>(out.data) + j * out.stride;
+    int64_t i = 0;
+    if constexpr (Load::kNarrow) {
+      for (; i + 2 * kSize <= n; i += 2 * kSize) {
+        const Vectors f = formulas[i / kSize], next = formulas[i / kSize + 1];
+        unrolled<rows>([&](auto k) {
+          const V value = op.value(f, load(x[I] + k * stride[I] + i)...);
+          const V after = op.value(next, load(x[I] + k * stride[I] + i + kSize)...);
+          load.store_pair(y + k * out.stride + i, value, after, out.streamed);
+        });
+      }
+    }
+    for (; i + kSize <= n; i += kSize) {
+      const Vectors f = formulas[i / kSize];
+      unrolled<rows>([&](auto k) {
+        load.store(y + k * out.stride + i, op.value(f, load(x[I] + k * stride[I] + i)...), out.streamed);
+      });
+    }
+    if (i < n) {
+      const Vectors f = formulas[i / kSize];
+      unrolled<rows>([&](auto k) {
+        load.store_some(y + k * out.stride + i, op.value(f, load(x[I] + k * stride[I] + i, n - i)...), n - i);
+      });
+    }
+  }
+
   TORCHNOTES_FLATTEN static void map_columns(
       const void* op_, const void* all, const Panel<T>& panel_, const Output& out_
   ) {
-    const Op& op = of(op_);
+    const Op op = of(op_);
     const auto* const formulas = static_cast<const Vectors*>(all);
     const Panel<T> panel = panel_;  // in registers: a store may alias them
     const Output out = out_;
     with_load<T>(panel.type, [&](const auto load) {
-      for (int64_t j = 0; j < panel.length; ++j) {
-        const auto x = pointers(load, panel, j);
-        auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + j * out.stride;
-        const auto formula = [&](int64_t i) -> const Vectors& { return formulas[i]; };
-        map_contiguous(op, formula, load, x, panel.columns, y, out.streamed);
+      int64_t j = 0;
+      if constexpr (Stages<Op>) {
+        for (; j < panel.length; ++j) {
+          auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + j * out.stride;
+          const auto formula = [&](int64_t i) -> const Vectors& { return formulas[i]; };
+          map_staged(op, formula, load, pointers(load, panel, j), panel.columns, y);
+        }
+      } else {
+        const bool in_l1 = panel.columns * sizeof(Vectors) / kSize <= kInL1;
+        for (; !in_l1 && j + kRowsTogether <= panel.length; j += kRowsTogether) {
+          map_together<kRowsTogether>(op, formulas, load, panel, j, out);
+        }
+        for (; j < panel.length; ++j) {
+          map_together<1>(op, formulas, load, panel, j, out);
+        }
       }
     });
   }

@@ -216,4 +216,11 @@ void transform_columns(
   map_columns_by<T>(device, shape, chunks, op, FormulaIn<Formula>{formulas.data()}, out, inputs...);
 }
 
+template <class T, class Op, class... In>
+void reduce_and_map_columns(
+    c10::Device device, const RowShape& shape, const Op& op, const RowOperand& out, const In&... in
+) {
+  transform_columns<T>(device, shape, op, out, in...);
+}
+
 }  // namespace torchnotes

@@ -1,0 +1,240 @@
+// The inner loops of both passes at once, for one operation whose Formula does not depend on the State: what is loaded
+// is added and mapped.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <utility>
+
+#include "loops/cpu/first_pass.h"
+#include "loops/cpu/second_pass.h"
+
+namespace torchnotes {
+namespace detail {
+
+template <class T, class Op, class Indices>
+struct BothPasses;
+
+template <class T, class Op, size_t... I>
+struct BothPasses<T, Op, std::index_sequence<I...>> {
+  using First = FirstPass<T, Op, std::index_sequence<I...>>;
+  using Second = SecondPass<T, Op, std::index_sequence<I...>>;
+  using V = Vectorized<T>;
+  static constexpr int64_t kSize = V::size();
+  using State = StateOf<Op, V>;
+  using Constants = typename First::Constants;
+  using Vectors = typename Second::Vectors;
+  template <class Load>
+  using Pointers = std::array<const typename Load::Element*, sizeof...(I)>;
+  using Strides = std::array<int64_t, sizeof...(I)>;
+  using Loaded = std::array<V, sizeof...(I)>;
+
+  template <class S>
+  static V add_and_map(const Op& op, S& state, const Constants& constants, const Vectors& f, const Loaded& x) {
+    add_elements(op, state, constants, x[I]...);
+    return op.value(f, x[I]...);
+  }
+
+  // n vectors of columns, in each row of a panel from row j on.
+  template <int n, class Load, class S>
+  static void map_strip(
+      const Op& op,
+      const Load load,
+      const Panel<T>& panel,
+      const Output& out,
+      int64_t first,
+      int64_t lanes,
+      int64_t j,
+      int64_t length,
+      std::array<S, n>& states,
+      const Constants* constants,
+      const Vectors* formulas
+  ) {
+    const Strides stride{panel.in[I].stride...};
+    Pointers<Load> x{static_cast<const typename Load::Element*>(panel.in[I].data) + j * stride[I] + first...};
+    auto* y = static_cast<typename Load::Element*>(out.data) + j * out.stride + first;
+    for (int64_t i = 0; i < length; ++i) {
+      (__builtin_prefetch(x[I] + panel.next), ...);
+      if constexpr (n == 2) {
+        const V a = add_and_map(op, states[0], constants[0], formulas[0], {load(x[I])...});
+        const V b = add_and_map(op, states[1], constants[1], formulas[1], {load(x[I] + kSize)...});
+        load.store_pair(y, a, b, out.streamed);
+      } else if (lanes == kSize) {
+        load.store(y, add_and_map(op, states[0], constants[0], formulas[0], {load(x[I])...}), out.streamed);
+      } else {
+        const V a = add_and_map(op, states[0], constants[0], formulas[0], {load(x[I], lanes)...});
+        load.store_some(y, a, lanes);
+      }
+      ((x[I] += stride[I]), ...);
+      y += out.stride;
+    }
+  }
+
+  template <int n, class Load>
+  TORCHNOTES_FLATTEN static void add_and_map_strip(
+      const Op op,
+      const Load load,
+      const Panel<T>& panel,
+      const Output& out,
+      int64_t first,
+      int64_t lanes,
+      State* sums,
+      const Constants* of_columns,
+      const Vectors* all_formulas
+  ) {
+    std::array<Constants, n> constants;  // copies, which a store cannot alias
+    std::array<Vectors, n> formulas;
+    unrolled<n>([&](auto k) {
+      constants[k] = of_columns[first / kSize + k];
+      formulas[k] = all_formulas[first / kSize + k];
+    });
+    sums += first / kSize;
+    const auto map = [&](auto& states, int64_t j, int64_t length) {
+      map_strip<n>(op, load, panel, out, first, lanes, j, length, states, constants.data(), formulas.data());
+    };
+    if constexpr (AddsByParts<Op, Load>) {
+      for (int64_t j = 0; j < panel.length; j += kPart<Load>) {
+        std::array<decltype(op.template partial<V>()), n> few;
+        unrolled<n>([&](auto k) { few[k] = op.template partial<V>(); });
+        map(few, j, std::min(kPart<Load>, panel.length - j));
+        unrolled<n>([&](auto k) { sums[k].merge(few[k]); });
+      }
+    } else {
+      std::array<State, n> states;
+      unrolled<n>([&](auto k) { states[k] = sums[k]; });
+      map(states, 0, panel.length);
+      unrolled<n>([&](auto k) { sums[k] = states[k]; });
+    }
+  }
+
+  static void add_and_map_columns(
+      const void* op_,
+      const Panel<T>& panel,
+      void* sums_,
+      const void* constants_,
+      const void* formulas_,
+      const Output& out
+  ) {
+    if constexpr (Stages<Op>) {
+      First::add_columns(op_, panel, sums_, constants_);
+      Second::map_columns(op_, formulas_, panel, out);
+    } else {
+      const Op& op = *static_cast<const Op*>(op_);
+      auto* const sums = static_cast<State*>(sums_);
+      const auto* const constants = static_cast<const Constants*>(constants_);
+      const auto* const formulas = static_cast<const Vectors*>(formulas_);
+      with_load<T>(panel.type, [&](const auto any) {
+        with_narrow_type(any, [&](const auto load) {
+          int64_t i = 0;
+          for (; i + 2 * kSize <= panel.columns; i += 2 * kSize) {
+            add_and_map_strip<2>(op, load, panel, out, i, kSize, sums, constants, formulas);
+          }
+          for (; i < panel.columns; i += kSize) {
+            const int64_t lanes = std::min(kSize, panel.columns - i);
+            add_and_map_strip<1>(op, load, panel, out, i, lanes, sums, constants, formulas);
+          }
+        });
+      });
+    }
+  }
+
+  // Two States take turns. The last vector, which may overlap the one before, is loaded first and written last,
+  // because `y` may be an input.
+  template <class Load>
+  static void add_and_map_segment(
+      const Op& op,
+      const Load load,
+      State& sum,
+      const Constants& constants,
+      const Vectors& f,
+      const Pointers<Load>& x,
+      const Run<T>& run,
+      typename Load::Element* y,
+      bool streamed
+  ) {
+    const auto one = [&](auto& state, int64_t i) { return add_and_map(op, state, constants, f, {load(x[I] + i)...}); };
+    const auto pairs = [&](auto& first, auto& second, int64_t begin, int64_t end) {
+      int64_t i = begin;
+      for (; i + 2 * kSize <= end; i += 2 * kSize) {
+        (__builtin_prefetch(x[I] + i + run.ahead), ...);
+        const V a = one(first, i), b = one(second, i + kSize);
+        load.store_pair(y + i, a, b, streamed);
+      }
+      if (i < end) {
+        load.store(y + i, one(first, i), streamed);
+      }
+    };
+    const int64_t n = run.n * kSize, at = n + run.tail - kSize;
+    const bool overlaps = run.n > 0 && run.tail > 0;
+    V last{};
+    const auto add_end = [&](auto& state) {
+      auto added = state;
+      if (overlaps) {
+        last = one(added, at);
+        state = blend_lanes<V>(added, state, kSize - run.tail);
+      } else if (run.tail > 0) {
+        last = add_and_map(op, added, constants, f, {load(x[I], run.tail)...});
+        state = blend_lanes<V>(state, added, run.tail);
+      }
+    };
+    if constexpr (AddsByParts<Op, Load>) {
+      constexpr int64_t kMost = 2 * kPart<Load> * kSize;
+      auto first = op.template partial<V>(), second = first;
+      add_end(first);
+      pairs(first, second, 0, std::min(n, kMost));
+      first.merge(second);
+      sum.merge(first);
+      for (int64_t i = kMost; i < n; i += kMost) {
+        first = second = op.template partial<V>();
+        pairs(first, second, i, std::min(n, i + kMost));
+        first.merge(second);
+        sum.merge(first);
+      }
+    } else {
+      auto first = sum, second = op.template start<V>(0);
+      add_end(first);
+      pairs(first, second, 0, n);
+      first.merge(second);
+      sum = first;
+    }
+    if (overlaps) {
+      load.store(y + at, last);
+    } else if (run.tail > 0) {
+      load.store_some(y, last, run.tail);
+    }
+  }
+
+  TORCHNOTES_FLATTEN static void add_and_map_segments(
+      const void* op_,
+      const Run<T>& run_,
+      void* sums,
+      const StateMemory* constants,
+      const StateMemory* formulas,
+      const Output& out_
+  ) {
+    if constexpr (Stages<Op>) {
+      First::add_segments(op_, run_, sums, constants);
+      Second::map_segments(op_, formulas, run_, out_);
+    } else {
+      const Op op = *static_cast<const Op*>(op_);
+      const Run<T> run = run_;
+      const Output out = out_;
+      auto* const states = static_cast<State*>(sums);
+      with_load<T>(run.type, [&](const auto any) {
+        with_narrow_type(any, [&](const auto load) {
+          auto* y = static_cast<typename decltype(load)::Element*>(out.data);
+          for (int64_t i = 0; i < run.segments; ++i) {
+            const Constants of_row = First::constants_in(constants[i]);
+            const Vectors f = broadcast<V>(as<typename Second::Formula>(formulas[i]));
+            add_and_map_segment(op, load, states[i], of_row, f, Second::pointers(load, run, i), run, y, out.streamed);
+            y += out.stride;
+          }
+        });
+      });
+    }
+  }
+};
+
+}  // namespace detail
+}  // namespace torchnotes
