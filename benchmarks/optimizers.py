@@ -63,7 +63,9 @@ def stepped(
         "foreach": stepper(theirs, start, grads, options | {"foreach": True}),
         "compile": stepper(theirs, start, grads, options, torch.compile),
     }
-    if theirs is not torch.optim.RMSprop:  # which torch has no fused version of
+    # torch has no fused RMSprop, and its fused SGD leaves vectors of 16-bit parameters as they are (pytorch #191763).
+    skips = theirs is torch.optim.SGD and dtype.itemsize == 2 and device.type == "cpu"
+    if theirs is not torch.optim.RMSprop and not skips:
         contenders["fused"] = stepper(theirs, start, grads, options | {"fused": True})
     exact = stepper(theirs, [x.double() for x in start], [g.double() for g in grads], options)
     return Problem(contenders, exact, streams * size * dtype.itemsize)

@@ -46,7 +46,8 @@ constexpr std::initializer_list<const char*> kSchemas = {
     "int activation, float negative_slope, bool from_output=False) -> Tensor",
     "batch_norm_gradient(Tensor grad, Tensor reference, Tensor? weight, Tensor? bias, Tensor statistics, "
     "Tensor means, int activation, float negative_slope, bool center_only, bool from_output=False) -> Tensor",
-    "linear(Tensor input, Tensor weight, Tensor? bias, int activation, float negative_slope) -> (Tensor output)",
+    "linear(Tensor input, Tensor weight, Tensor? bias, int activation, float negative_slope, bool widens=False) "
+    "-> (Tensor output)",
     "linear_backward(Tensor grad, Tensor? input, Tensor? weight, Tensor? output, int activation, "
     "float negative_slope, bool[3] output_mask) -> (Tensor, Tensor, Tensor)",
     "cross_entropy(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index, "

@@ -26,11 +26,12 @@ C10_HOST_DEVICE inline T bits_as(const auto& x) {
   return y;
 }
 
-// x rounded up or down to a bfloat16 value.
-C10_HOST_DEVICE inline float rounded(float x, uint32_t word, c10::BFloat16) {
-  const auto bits = bits_as<uint32_t>(x);
-  const auto carried = bits_as<float>((bits + (word >> 16)) & 0xffff0000u);
-  return (bits & 0x7f800000u) == 0x7f800000u ? x : carried;  // infinity and NaN stay
+// x rounded up or down to a bfloat16 value; both may be vectors.
+template <class X, class Word>
+C10_HOST_DEVICE inline X rounded(const X& x, const Word& word, c10::BFloat16) {
+  const auto bits = bits_as<Word>(x);
+  const Word carried = (bits + (word >> 16)) & 0xffff0000u;
+  return bits_as<X>((bits & 0x7f800000u) == 0x7f800000u ? bits : carried);  // infinity and NaN stay
 }
 
 // The same for half, whose last place is 2^-24 below 2^-14: there x is split into a multiple of it and a remainder.

@@ -15,6 +15,7 @@
 #include "ops/activations.h"
 #include "ops/register.h"
 #include "tensors/allocate.h"
+#include "tensors/convert.h"
 #include "tensors/map.h"
 #include "tensors/operands.h"
 #include "tensors/product.h"
@@ -59,10 +60,22 @@ void add_bias_and_activate(Tensor& y, const Tensor& bias, int64_t activation, do
   run(y.device(), BiasAndActivation{shape, elements, elements, b.const_data_ptr(), activation, negative_slope});
 }
 
+// If it `widens`, 16-bit factors give a result in float32.
 Tensor linear(
-    const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int64_t activation, double negative_slope
+    const Tensor& input,
+    const Tensor& weight,
+    const OptionalTensor& bias,
+    int64_t activation,
+    double negative_slope,
+    bool widens
 ) {
   check_activation(activation);
+  if (widens && input.element_size() < 4) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const auto wide = [](const Tensor& x) { return converted(x, at::kFloat); };
+    const OptionalTensor b = bias ? wide(*bias) : OptionalTensor();
+    return linear(wide(input), wide(weight), b, activation, negative_slope, false);
+  }
   const Tensor transposed = weight.t();
   check_factors(input, transposed);
   const Tensor b = bias.value_or(Tensor());
@@ -147,16 +160,19 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
       of_bias = output_mask[2] ? at::sum(delta, {0}) : of_bias;
     }
   }
+  // delta is wider than the factors if the layer has widened them.
+  const auto product = [](const Tensor& delta, const Tensor& factor) {
+    const Tensor wide = converted(factor, delta.scalar_type());
+    check_factors(delta, wide);
+    return converted(multiply(delta, wide), factor.scalar_type());
+  };
   if (output_mask[0]) {
     TORCH_CHECK(weight, "linear_backward: the gradient of the input requires the weight");
-    check_factors(delta, *weight);
-    of_input = multiply(delta, *weight);
+    of_input = product(delta, *weight);
   }
   if (output_mask[1]) {
     TORCH_CHECK(input, "linear_backward: the gradient of the weight requires the input");
-    const Tensor transposed = delta.t();
-    check_factors(transposed, *input);
-    of_weight = multiply(transposed, *input);
+    of_weight = product(delta.t(), *input);
   }
   return {of_input, of_weight, of_bias};
 }

@@ -6,6 +6,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
@@ -29,6 +30,33 @@ inline bool is_traced() {
   return (TorchDispatchModeTLS::any_modes_set() &&
           TorchDispatchModeTLS::get_mode(c10::impl::TorchDispatchModeKey::PROXY).has_value()) ||
          torch::jit::tracer::isTracing();
+}
+
+// Whether torch.func.functionalize is among the active transforms, which rejects autograd Functions.
+inline bool functionalizes() {
+  if (!in_torch_func()) {
+    return false;
+  }
+  const auto functorch = pybind11::module_::import("torch._C._functorch");
+  const auto functionalize = functorch.attr("TransformType").attr("Functionalize");
+  for (const auto level : functorch.attr("get_interpreter_stack")()) {
+    if (level.attr("key")().equal(functionalize)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether the call must consist of torch's own operations.
+inline bool is_recorded() {
+  constexpr c10::DispatchKeySet kMayBe(
+      {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchDynamicLayerFrontMode, c10::DispatchKey::Tracer}
+  );
+  if (!c10::impl::tls_local_dispatch_key_set().included_.has_any(kMayBe)) {
+    return false;  // the common case, decided by a single check
+  }
+  const bool differentiates = at::GradMode::is_enabled() || transforming();
+  return (is_traced() && (differentiates || torch::jit::tracer::isTracing())) || functionalizes();
 }
 
 // Whether a TorchFunctionMode must see the call before any kernel runs.

@@ -1,6 +1,6 @@
 // torchnotes._C: what Python needs from C++. Build information, differentiable operators (node.cpp),
-// optimizer steps (optimizers.cpp), and checks made on every call, which in Python would cost more than the kernel on a
-// small tensor. Importing it also registers the schemas (schemas.cpp).
+// optimizer steps (optimizers.cpp), random fills (random.cpp), and checks made on every call, which in Python would
+// cost more than the kernel on a small tensor. Importing it also registers the schemas (schemas.cpp).
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/MemoryOverlap.h>
 #include <pybind11/pybind11.h>
@@ -17,6 +17,7 @@
 #include "python/is_supported.h"
 #include "python/node.h"
 #include "python/optimizers.h"
+#include "python/random.h"
 #include "tensors/run.h"
 #include "tensors/written.h"
 
@@ -28,47 +29,11 @@ PyObject* raised() {
   return nullptr;
 }
 
-// Whether torch.func.functionalize is among the active transforms, which rejects autograd Functions.
-bool functionalizes() {
-  if (!torchnotes::in_torch_func()) {
-    return false;
-  }
-  const auto functorch = pybind11::module_::import("torch._C._functorch");
-  const auto functionalize = functorch.attr("TransformType").attr("Functionalize");
-  for (const auto level : functorch.attr("get_interpreter_stack")()) {
-    if (level.attr("key")().equal(functionalize)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-// Whether the call must consist of torch's own operations.
-bool is_recorded() {
-  constexpr c10::DispatchKeySet kMayBe(
-      {c10::DispatchKey::Python, c10::DispatchKey::FuncTorchDynamicLayerFrontMode, c10::DispatchKey::Tracer}
-  );
-  if (!c10::impl::tls_local_dispatch_key_set().included_.has_any(kMayBe)) {
-    return false;  // the common case, decided by a single check
-  }
-  const bool differentiates = at::GradMode::is_enabled() || torchnotes::transforming();
-  return (torchnotes::is_traced() && (differentiates || torch::jit::tracer::isTracing())) || functionalizes();
-}
-
-bool is_supported(PyObject* object) {
-  if (!torchnotes::is_plain_tensor(object) || torchnotes::is_watched() || is_recorded()) {
-    return false;
-  }
-  const at::Tensor& x = THPVariable_Unpack(object);
-  return torchnotes::is_supported_dtype(x.scalar_type()) && torchnotes::is_dense(x) &&
-         (x.is_cpu() || x.is_cuda() || x.is_meta());
-}
-
 // dense_float(x): whether our kernels support x, a plain tensor (no subclass), in this call. Calls recorded by
 // torch.jit.trace, or by torch.fx unless gradients are disabled, must consist of torch's operations: these have
 // derivatives in the recorded graph, while our Functions are gone. The same holds for functionalized calls.
 PyObject* dense_float(PyObject*, PyObject* x) try {
-  return PyBool_FromLong(is_supported(x));
+  return PyBool_FromLong(torchnotes::is_supported(x));
 } catch (const std::exception&) {
   return raised();
 }
@@ -76,6 +41,7 @@ PyObject* dense_float(PyObject*, PyObject* x) try {
 // fits_layer(x, W, b): whether our kernels support x W^T + b: dense_float for each, one dtype and device, and matching
 // sizes. b may be None.
 PyObject* fits_layer(PyObject*, PyObject* const* args, Py_ssize_t n) try {
+  using torchnotes::is_supported;
   if (n != 3 || !is_supported(args[0]) || !is_supported(args[1]) || (args[2] != Py_None && !is_supported(args[2]))) {
     Py_RETURN_FALSE;
   }
@@ -133,7 +99,7 @@ enum Mode : long { kDirect, kGraph, kTransform };
 
 // call_mode(*args): what a call with these arguments needs (call_mode.h).
 PyObject* call_mode(PyObject*, PyObject* const* args, Py_ssize_t n) try {
-  Mode mode = torchnotes::transforming() || is_recorded() ? kTransform : kDirect;
+  Mode mode = torchnotes::transforming() || torchnotes::is_recorded() ? kTransform : kDirect;
   for (Py_ssize_t i = 0; i < n && mode != kTransform; ++i) {
     if (!THPVariable_Check(args[i])) {
       continue;
@@ -166,7 +132,9 @@ PyObject* check_in_place(PyObject*, PyObject* x) {
 PyObject* is_watched(PyObject*, PyObject*) { return PyBool_FromLong(torchnotes::is_watched()); }
 
 // is_recorded(): whether the call must consist of torch's operations because it is recorded or functionalized.
-PyObject* recorded(PyObject*, PyObject*) try { return PyBool_FromLong(is_recorded()); } catch (const std::exception&) {
+PyObject* recorded(PyObject*, PyObject*) try {
+  return PyBool_FromLong(torchnotes::is_recorded());
+} catch (const std::exception&) {
   return raised();
 }
 
@@ -200,6 +168,7 @@ PyMethodDef kFunctions[] = {
     {"norm_of_gradients", torchnotes::norm_of_gradients, METH_O, nullptr},
     {"update_parameters", fast(torchnotes::update_parameters), METH_FASTCALL, nullptr},
     {"differentiable", torchnotes::differentiable, METH_VARARGS, nullptr},
+    {"filling", torchnotes::filling, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

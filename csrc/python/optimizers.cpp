@@ -33,7 +33,7 @@ struct Bundle {
 
 constexpr const char* kBundle = "torchnotes.bundle";
 
-bool is_supported(PyObject* object) {
+bool is_supported_parameter(PyObject* object) {
   if (!is_plain_tensor(object)) {
     return false;
   }
@@ -315,7 +315,7 @@ PyObject* collect_parameters(PyObject*, PyObject* const* args, Py_ssize_t n) {
       continue;
     }
     const auto gradient = checked(THPVariable_Wrap(grad));
-    if (!is_supported(parameter) || !is_supported(gradient.ptr())) {
+    if (!is_supported_parameter(parameter) || !is_supported_parameter(gradient.ptr())) {
       Py_RETURN_NONE;
     }
     const auto& of_parameter = names[at::isReducedFloatingType(w.scalar_type()) ? 1 : 0];

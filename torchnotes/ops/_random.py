@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.compiler import is_compiling
 
-from .._native import dense_float, is_recorded
+from .._native import _C, dense_float, is_recorded
 from ..autograd.function import Function, batched, differentiable, recorded, show, traceable, watched
 from ..distributed.random import (
     ShardPosition,
@@ -177,7 +177,11 @@ def filling(
         make_sure(tensor, operator, random_key=key, numbers=numbers)
         return change_parts_(tensor, filled)
 
+    fill_directly = _C.filling(f"torchnotes::{operator}")
+
     def call(tensor: Tensor, generator: Generator, *numbers: float) -> Tensor:
+        if generator is None and check is None and not is_compiling() and fill_directly(tensor, *numbers):
+            return tensor
         if not (fills_natively(tensor) and all(isinstance(x, (float, int)) for x in numbers)):
             if watched():
                 return show(call, tensor, generator, *numbers)

@@ -26,19 +26,27 @@ from .activations import BY_NUMBER, checked_activation
 _forward, _backward = kernel("linear"), kernel("linear_backward")
 
 
-def _fake(x: Tensor, W: Tensor, b: Any, activation: int, a: float) -> Tensor:
-    return x @ W.t()
+def _fake(x: Tensor, W: Tensor, b: Any, activation: int, a: float, widens: bool = False) -> Tensor:
+    return _wide(x @ W.t()) if widens else x @ W.t()
 
 
-def _fake_backward(
+def _plain_backward(
     g: Tensor, x: Any, W: Any, y: Any, activation: int, a: float, output_mask: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     of_x, of_W, of_b = output_mask
-    return g @ W if of_x else None, g.t() @ x if of_W else None, g.sum(0) if of_b else None
+    return _product(g, W) if of_x else None, _product(g.t(), x) if of_W else None, g.sum(0) if of_b else None
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _product(delta: Tensor, factor: Tensor) -> Tensor:
+    return (delta @ factor.to(delta.dtype)).to(factor.dtype)
 
 
 register_fake("torchnotes::linear", _fake)
-register_fake("torchnotes::linear_backward", _fake_backward)
+register_fake("torchnotes::linear_backward", _plain_backward)
 
 
 @register_flop_formula(torch.ops.torchnotes.linear)
@@ -192,11 +200,24 @@ def _fallback(x: Tensor, *rest: Any) -> Tensor:
 _IDENTITY = checked_activation(None)
 _call = functools.partial(
     differentiable,
-    *("Linear", "linear", "linear_backward", _fallback, LinearBackward.apply),
+    *("Linear", "linear", "linear_backward"),
     respects_autocast=True,
     only_for={"input": 1, "weight": 0},
 )
-_sums, _activated = _call(output=None), _call()
+_activated = _call(_fallback, LinearBackward.apply)
+_sums = _call(_fallback, LinearBackward.apply, output=None)
+
+
+def _plain_wide(x: Tensor, W: Tensor, b: Tensor | None, *_: Any) -> Tensor:
+    return builtin(_wide(x), _wide(W), None if b is None else _wide(b))
+
+
+_wide_sums = _call(_plain_wide, _plain_backward, output=None)
+
+
+def wide_linear(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    """x W^T + b, in float32 for 16-bit operands, which must be two-dimensional and fit (`fits_layer`)."""
+    return _wide_sums(x, W, b, _IDENTITY, 0.0, True)
 
 
 def linear(

@@ -6,6 +6,7 @@
 
 #include <c10/core/Device.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <new>
 #include <type_traits>
@@ -41,7 +42,7 @@ void update_all(const UpdateFunctions& functions, const void* rule, const Update
 
 namespace detail {
 
-// How a vector of elements is loaded and stored.
+// How the numbers of one or two vectors are loaded and stored.
 template <class T>
 struct WholeNumbers {
   using Element = T;
@@ -49,16 +50,8 @@ struct WholeNumbers {
   static constexpr bool kNarrow = false;
   using Numbers = std::array<Vectorized<T>, kVectors>;
 
-  // n: the number of elements, if the vector is not full.
-  template <class... N>
-  Numbers load(const T* p, N... n) const {
-    return {Vectorized<T>::loadu(p, n...)};
-  }
-  template <class... N>
-  void store(T* p, const Numbers& x, N... n) const {
-    x[0].store(p, n...);
-  }
-  Numbers nearest(const Numbers& x) const { return x; }
+  Numbers load(const T* p, int64_t n) const { return {Vectorized<T>::loadu(p, n)}; }
+  void store(T* p, const Numbers& x, int64_t n) const { x[0].store(p, static_cast<int>(n)); }
 };
 
 // 16-bit numbers. One loop for both types, with a branch, takes 12 % longer.
@@ -71,71 +64,73 @@ struct NarrowNumbers {
   using Element = T;
   using V = Vectorized<float>;
   typedef uint32_t Bits __attribute__((vector_size(sizeof(V))));
+  typedef uint16_t Halves __attribute__((vector_size(sizeof(V))));
   static constexpr int kVectors = 2;
   static constexpr bool kNarrow = true, kHalf = std::is_same_v<T, c10::Half>;
   using Numbers = std::array<V, kVectors>;
 
-  // The index of the element in this lane of the k-th vector.
-  int lane_index(int k, int lane) const { return kHalf ? k * V::size() + lane : 2 * lane + k; }
-
-  template <class... N>
-  Numbers load(const T* p, N... n) const {
-    const auto x = Vectorized<T>::loadu(p, n...);
+  Numbers load(const T* p, int64_t n) const {
+    const auto x = Vectorized<T>::loadu(p, n);
     if constexpr (kHalf) {
       const auto [a, b] = at::vec::convert_to_float<T>(x);
       return {a, b};
     } else {
       const auto both = bits_as<Bits>(x);
-      return {number(both << 16), number(both & 0xffff0000)};
+      return {bits_as<V>(both << 16), bits_as<V>(both & kUpper)};
     }
   }
 
-  // `x` comes from nearest().
-  template <class... N>
-  void store(T* p, const Numbers& x, N... n) const {
+  // Stores the nearest numbers of 16 bits.
+  void store(T* p, const Numbers& x, int64_t n) const {
     if constexpr (kHalf) {
-      at::vec::convert_from_float<T>(x[0], x[1]).store(p, n...);
+      at::vec::convert_from_float<T>(x[0], x[1]).store(p, static_cast<int>(n));
     } else {
-      const Bits both = bits_as<Bits>(x[0]) >> 16 | bits_as<Bits>(x[1]);
-      bits_as<Vectorized<T>>(both).store(p, n...);
+      const auto even = bits_as<Halves>(nearest(x[0]) >> 16), odd = bits_as<Halves>(nearest(x[1]));
+      const auto upper = bits_as<Halves>(Bits{} + kUpper);
+      bits_as<Vectorized<T>>(upper ? odd : even).store(p, static_cast<int>(n));
     }
   }
 
-  // What store() expects, and what memory will hold then.
-  Numbers nearest(const Numbers& x) const { return kHalf ? x : Numbers{nearest(x[0]), nearest(x[1])}; }
+  // What memory will hold after store().
   Numbers stored(const Numbers& x) const {
     if constexpr (kHalf) {
       const auto [a, b] = at::vec::convert_to_float<T>(at::vec::convert_from_float<T>(x[0], x[1]));
       return {a, b};
     } else {
-      return x;
+      return {bits_as<V>(nearest(x[0]) & kUpper), bits_as<V>(nearest(x[1]) & kUpper)};
     }
   }
 
   // x rounded up or down by the random words of its elements.
   Numbers rounded_by(const uint32_t* words, const Numbers& x) const {
-    Numbers result;
-    for (int k = 0; k < kVectors; ++k) {
-      alignas(64) float lanes[V::size()];
-      x[k].store(lanes);
-      for (int i = 0; i < V::size(); ++i) {
-        lanes[i] = rounded(lanes[i], words[lane_index(k, i)], T());
+    if constexpr (kHalf) {
+      alignas(64) float lanes[2 * V::size()];
+      x[0].store(lanes);
+      x[1].store(lanes + V::size());
+      for (int i = 0; i < 2 * V::size(); ++i) {  // long enough for compilers to vectorize it
+        lanes[i] = rounded(lanes[i], words[i], T());
       }
-      result[k] = V::loadu(lanes);
+      return {V::loadu(lanes), V::loadu(lanes + V::size())};
+    } else {
+      const auto [even, odd] = at::vec::deinterleave2(V::loadu(words), V::loadu(words + V::size()));
+      return {rounded(x[0], bits_as<Bits>(even), T()), rounded(x[1], bits_as<Bits>(odd), T())};
     }
-    return result;
   }
 
  private:
-  static V number(const Bits& bits) { return bits_as<V>(bits); }
-  static V nearest(const V& x) {
+  static constexpr uint32_t kUpper = 0xffff0000;
+
+  // The upper halves are the numbers of bfloat16 that are nearest to x.
+  static Bits nearest(const V& x) {
     const auto bits = bits_as<Bits>(x);
-    return number((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+    return bits + 0x7fff + (bits >> 16 & 1);
   }
 };
 
-template <class Rule, class As>
-inline void update_elements(
+// Updates the elements [begin, end), or as many of them as fill vectors, and returns where it stopped. Without options,
+// constants stay in registers and nothing is tested: up to twice the speed (docs/decisions/sixteen-bit-parameters.md).
+template <bool kOptions, class Rule, class As>
+inline int64_t update_elements(
     const Rule rule,
     const As as,
     const ParameterSlot& slot,
@@ -147,25 +142,29 @@ inline void update_elements(
   using Element = typename As::Element;
   using Numbers = typename As::Numbers;
   using V = typename Numbers::value_type;
+  constexpr int64_t kSize = As::kVectors * V::size();
   const auto elements = [](void* p) { return static_cast<Element*>(p); };
   // In registers: a store may alias the slot.
   Element *const w_data = elements(slot.w), *const grad_data = elements(slot.grad);
-  Element* const compensation = As::kNarrow ? elements(slot.compensation) : nullptr;
+  Element* const compensation = kOptions && As::kNarrow ? elements(slot.compensation) : nullptr;
+  const bool scaled = kOptions && gradient.scaled;
   std::array<Element*, Rule::kStates> state_data;
   for (int k = 0; k < Rule::kStates; ++k) {
     state_data[k] = elements(slot.states[k]);
   }
-  const auto update_at = [&](int64_t i, auto... n) {
-    Numbers w = as.load(w_data + i, n...), g = as.load(grad_data + i, n...), c{};
+  int64_t i = begin;
+  for (; i < (kOptions ? end : end - kSize + 1); i += kSize) {
+    const int64_t n = kOptions ? std::min(kSize, end - i) : kSize;
+    Numbers w = as.load(w_data + i, n), g = as.load(grad_data + i, n), c{};
     std::array<Numbers, Rule::kStates> states;
     for (int k = 0; k < Rule::kStates; ++k) {
-      states[k] = as.load(state_data[k] + i, n...);
+      states[k] = as.load(state_data[k] + i, n);
     }
     if (compensation != nullptr) {
-      c = as.load(compensation + i, n...);
+      c = as.load(compensation + i, n);
     }
     for (int j = 0; j < As::kVectors; ++j) {
-      if (gradient.scaled) {
+      if (scaled) {
         g[j] = gradient.unscaled(g[j]);
       }
       if (compensation != nullptr) {
@@ -182,31 +181,26 @@ inline void update_elements(
     }
     if constexpr (As::kNarrow) {
       const Numbers exact = w;
-      w = words != nullptr ? as.rounded_by(words + (i - begin), w) : as.nearest(w);
+      if (kOptions && words != nullptr) {
+        w = as.rounded_by(words + (i - begin), w);
+      }
       if (compensation != nullptr) {
         const Numbers stored = as.stored(w);
         for (int j = 0; j < As::kVectors; ++j) {
           c[j] = exact[j] - stored[j];
         }
-        as.store(compensation + i, as.nearest(c), n...);
+        as.store(compensation + i, c, n);
       }
     }
-    as.store(w_data + i, w, n...);
+    as.store(w_data + i, w, n);
     for (int k = 0; k < Rule::kStates; ++k) {
-      as.store(state_data[k] + i, as.nearest(states[k]), n...);
+      as.store(state_data[k] + i, states[k], n);
     }
-    if (gradient.scaled) {
-      as.store(grad_data + i, as.nearest(g), n...);
+    if (scaled) {
+      as.store(grad_data + i, g, n);
     }
-  };
-  constexpr int64_t kSize = As::kVectors * V::size();
-  int64_t i = begin;
-  for (; i + kSize <= end; i += kSize) {
-    update_at(i);
   }
-  if (i < end) {
-    update_at(i, end - i);
-  }
+  return i;
 }
 
 template <class Rule>
@@ -231,15 +225,21 @@ void update_any(
     const uint32_t* words
 ) {
   const auto& rule = as_rule<Rule>(memory);
+  const auto update_as = [&](const auto as) {
+    if (!gradient.scaled && slot.compensation == nullptr && words == nullptr) {
+      begin = update_elements<false>(rule, as, slot, gradient, begin, end, words);
+    }
+    update_elements<true>(rule, as, slot, gradient, begin, end, words);
+  };
   switch (type) {
     case c10::ScalarType::Float:
-      return update_elements(rule, WholeNumbers<float>(), slot, gradient, begin, end, words);
+      return update_as(WholeNumbers<float>());
     case c10::ScalarType::Double:
-      return update_elements(rule, WholeNumbers<double>(), slot, gradient, begin, end, words);
+      return update_as(WholeNumbers<double>());
     case c10::ScalarType::Half:
-      return update_elements(rule, NarrowNumbers<c10::Half>(), slot, gradient, begin, end, words);
+      return update_as(NarrowNumbers<c10::Half>());
     default:
-      return update_elements(rule, NarrowNumbers<c10::BFloat16>(), slot, gradient, begin, end, words);
+      return update_as(NarrowNumbers<c10::BFloat16>());
   }
 }
 

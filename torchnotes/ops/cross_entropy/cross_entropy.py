@@ -344,7 +344,7 @@ def _differentiable_backward(
     return CrossEntropyBackward.apply(g.expand(rows.shape), input, target, weight, statistics, *options)
 
 
-_call, _call_and_give_up_the_logits = (
+native_loss, _call_and_give_up_the_logits = (
     differentiable(
         "CrossEntropy", "cross_entropy", backward, _by_rows, _differentiable_backward, respects_autocast=True
     )
@@ -438,7 +438,7 @@ def cross_entropy(
         smoothing, z = (0.0 if x == 0 else x for x in (label_smoothing, z_loss))
         return _by_rows(input, target, weight, number, ignore_index, smoothing, z, *options[4:])
     try:
-        return (_call_and_give_up_the_logits if inplace_backward else _call)(input, target, weight, *options)
+        return (_call_and_give_up_the_logits if inplace_backward else native_loss)(input, target, weight, *options)
     except NotImplementedError:
         if target.layout == torch.strided or z_loss or cap or empty != "nan" or inplace_backward:
             raise
