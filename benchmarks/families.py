@@ -6,8 +6,9 @@ language models, and powers of two in between; none was chosen because it was tu
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as torch_F
@@ -80,7 +81,8 @@ def elementwise(
 
 def activations() -> Iterator[SweepCase]:
     for name, operation in ACTIVATIONS.items():
-        setup = partial(elementwise, operation.function, getattr(torch, name, operation.builtin))
+        builtin: Any = getattr(torch, name, operation.builtin)
+        setup = partial(elementwise, operation.function, builtin)
 
         def case(
             size: int,
@@ -314,26 +316,22 @@ def linear_cross_entropies() -> Iterator[SweepCase]:
 # ---- random numbers ----
 
 
+def noisy(ours: Function, eager: Function, size: int, dtype: torch.dtype) -> Problem:
+    problem = noise.forward_backward(against(ours, eager), size, dtype, CPU)
+    # Moments of few numbers are a matter of chance.
+    return problem if size >= 2**14 else replace(problem, statistics=lambda results: torch.zeros(()))
+
+
 def noises() -> Iterator[SweepCase]:
-    functions = {
+    functions: dict[str, tuple[Function, Function]] = {
         "dropout": (F.dropout, torch_F.dropout),
         "gaussian_dropout": (partial(F.gaussian_dropout, sigma=noise.SIGMA), noise.composed),
     }
     for name, (ours, eager) in functions.items():
         for dtype, sizes in ((F32, SIZES), (BF16, SIZES[2:-1:2]), (F64, (2**14, 2**20))):
             for size in sizes:
-                # moments of few numbers are a matter of chance
-                each = partial(noise.forward_backward, {}, size, dtype, CPU)
-
-                def setup(
-                    ours: Function = ours, eager: Function = eager, each: Setup = each, size: int = size
-                ) -> Problem:
-                    problem = each.func(against(ours, eager), *each.args[1:])
-                    unchecked = {"statistics": lambda results: torch.zeros(())} if size < 2**14 else {}
-                    return Problem(**{**vars(problem), **unchecked})
-
-                quick = size in QUICK_SIZES and dtype != F64
-                yield SweepCase(name, "training", size, dtype, setup, quick)
+                setup = partial(noisy, ours, eager, size, dtype)
+                yield SweepCase(name, "training", size, dtype, setup, size in QUICK_SIZES and dtype != F64)
 
 
 def fills() -> Iterator[SweepCase]:
@@ -346,17 +344,20 @@ def fills() -> Iterator[SweepCase]:
 
 def filled(name: str, size: int, dtype: torch.dtype) -> Problem:
     weight = torch.empty(size, dtype=dtype)
-    functions = {timing.OURS: getattr(init, name), "eager": getattr(torch.nn.init, name)}
-    calls = {each: partial(lambda f: (f(weight),), function) for each, function in functions.items()}
+
+    def call(function: Function) -> timing.Contender:
+        return lambda: (function(weight),)
+
+    calls = {timing.OURS: call(getattr(init, name)), "eager": call(getattr(torch.nn.init, name))}
     return Problem(calls, calls["eager"], weight.nbytes, 1.0, lambda results: torch.zeros(()))
 
 
 # ---- optimizers ----
 
-LISTS: dict[str, tuple[Shape, ...]] = {
+LISTS: dict[str, Sequence[Shape]] = {
     "1 tensor of 16": ((16,),),
     "4 tensors of two layers": optimizers.PERCEPTRON,
-    "200 small tensors": tuple(optimizers.SMALL),
+    "200 small tensors": optimizers.SMALL,
     "1000 tensors of 10": ((10,),) * 1000,
     "1 tensor of 4M": ((2**22,),),
     "64 tensors of 64k": ((2**16,),) * 64,
