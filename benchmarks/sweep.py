@@ -37,12 +37,12 @@ COLUMNS = (*KEY, *FIGURES, *results.ORIGIN)
 PATH = results.RESULTS / "sweep.csv"
 
 
-def measure(case: SweepCase, full: bool, patience: int = 1) -> Row:
+def measure(case: SweepCase, compiled: bool, patience: int = 1) -> Row:
     """The medians of torchnotes and of the fastest rival."""
     torch.manual_seed(0)
     problem = case.setup()
     contenders = dict(problem.contenders)
-    if not full or case.elements < COMPILED_FROM:
+    if not compiled or case.elements < COMPILED_FROM:
         contenders.pop("compile", None)
     if case.elements <= CHECKED_TO:
         allowed = ALLOWED[case.dtype] if problem.allowed is None else problem.allowed
@@ -74,9 +74,9 @@ def measure(case: SweepCase, full: bool, patience: int = 1) -> Row:
     }
 
 
-def measure_twice(case: SweepCase, full: bool) -> Row:
-    row = measure(case, full)
-    return row if row["ratio"] >= 1 else measure(case, full, patience=3)
+def measure_twice(case: SweepCase, compiled: bool) -> Row:
+    row = measure(case, compiled)
+    return row if row["ratio"] >= 1 else measure(case, compiled, patience=3)
 
 
 def selected(families: Sequence[str], words: Sequence[str], full: bool) -> list[SweepCase]:
@@ -116,6 +116,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("families", nargs="*", metavar="operation")
     parser.add_argument("--full", action="store_true", help="all cases, also against torch.compile")
+    parser.add_argument("--eager", action="store_true", help="no torch.compile")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases whose names contain all words")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--csv", type=Path, help="merge the rows into this file")
@@ -136,7 +137,7 @@ def main() -> None:
     origin.pop("device")
     rows = []
     for case in chosen:
-        rows.append(rounded(measure_twice(case, options.full)) | origin)
+        rows.append(rounded(measure_twice(case, options.full and not options.eager)) | origin)
         if rows[-1]["ratio"] < LOSS:
             print(f"{rows[-1]['ratio']:5.2f}  {case.family:<20} {label(rows[-1])} ({rows[-1]['rival']})", flush=True)
         torch.compiler.reset()

@@ -4,6 +4,7 @@
 #include "loops/cpu/rows.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "loops/cpu/parallel.h"
@@ -19,8 +20,10 @@ constexpr int64_t kShort = 48;                 // elements; the crossover point:
 constexpr int64_t kLongestShort = 4096;        // elements of a row that is processed together with others
 constexpr int64_t kNeighbors = 64;             // interleaved rows that one thread processes at a time
 constexpr int64_t kLongestInterleaved = 2048;  // elements of a row that stays in L2 together with its neighbors
-constexpr int64_t kRowsTogether = 8192;  // elements of rows that are processed together: all stay in L1 or close to it
-constexpr int64_t kLaneTile = 64;        // elements of interleaved rows that are copied at a time
+// Elements of short rows that are processed together (docs/decisions/short-rows.md). Passes that are limited by
+// arithmetic share what follows a row; others read one row after the other, as the processor's prefetcher expects.
+constexpr int64_t kSharedRows = 4096, kRowByRow = 512;
+constexpr int64_t kLaneTile = 64;  // elements of interleaved rows that are copied at a time
 
 // Calls f(row) for every row, in parallel.
 template <class F>
@@ -138,7 +141,7 @@ class Rows {
     ShortRows<T> all;
     all.type = type_;
     all.length = shape.length;
-    all.together = std::clamp<int64_t>(kRowsTogether / shape.length, 1, kSize);
+    all.together = std::clamp<int64_t>((functions.prescans ? kSharedRows : kRowByRow) / shape.length, 1, kSize);
     const int64_t groups = at::ceil_div(shape.rows, all.together);
     at::parallel_for(0, groups, grain_of(all.together * shape.length), [&](int64_t begin, int64_t end) {
       std::vector<T> buffer(type_ == kTypeOf<T> ? 0 : all.together * shape.length);
@@ -401,6 +404,9 @@ class Rows {
       row_ = row;
       n_ = n;
       loaded_ = -1;
+      if (n < kSize) {
+        std::memset(buffers_, 0, sizeof(buffers_));  // the other lanes
+      }
     }
 
     void reduce() {
@@ -501,17 +507,17 @@ class Rows {
               std::fill_n(buffers_[k] + i * kSize, kSize, static_cast<T>(data[j + i]));
             }
           } else if (x.interleaved == 1) {
-            for (int64_t lane = 0; lane < kSize; ++lane) {
-              const scalar_t* const from = data + x.offset(row_ + std::min(lane, n_ - 1), 0) + j;
+            for (int64_t lane = 0; lane < n_; ++lane) {
+              const scalar_t* const from = data + x.offset(row_ + lane, 0) + j;
               for (int64_t i = 0; i < run_.n; ++i) {
                 buffers_[k][i * kSize + lane] = static_cast<T>(from[i]);
               }
             }
           } else {
-            for (int64_t i = 0; i < run_.n; ++i) {
-              const scalar_t* const from = data + x.first(row_) + (j + i) * x.interleaved;
-              for (int64_t lane = 0; lane < kSize; ++lane) {
-                buffers_[k][i * kSize + lane] = static_cast<T>(from[std::min(lane, n_ - 1)]);
+            const scalar_t* from = data + x.first(row_) + j * x.interleaved;
+            for (int64_t i = 0; i < run_.n; ++i, from += x.interleaved) {
+              for (int64_t lane = 0; lane < n_; ++lane) {
+                buffers_[k][i * kSize + lane] = static_cast<T>(from[lane]);
               }
             }
           }

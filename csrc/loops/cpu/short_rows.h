@@ -130,10 +130,16 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     return merge_rows<V>(scans);
   }
 
-  // Adds a row, and writes what is kept for the second pass to `kept`.
+  // Adds a row, and writes what is kept for the second pass to `kept`. Prefetches the row that is `ahead` elements
+  // ahead.
   template <class State, class Load>
-  static State add_row(const Op& op, const State& start, const Length& length, const Row<Load>& row, T* kept) {
+  static State add_row(
+      const Op& op, const State& start, const Length& length, const Row<Load>& row, int64_t ahead, T* kept
+  ) {
     return add_all(start, length, [&](auto& state, int64_t j) {
+      if constexpr (Prescans<Op>) {
+        (__builtin_prefetch(row.x[I] + j + ahead), ...);
+      }
       row.at(j, [&](const auto&... x) {
         if constexpr (Keeps<Op>) {
           op.kept_add(state, x...).store(kept + j);
@@ -147,13 +153,19 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
   // The States of all rows, one per lane.
   template <class RowAt, class KeptAt>
   static auto reduced(
-      const Op& op, int64_t first, int64_t rows, const Length& length, const RowAt& row_at, const KeptAt& kept_at
+      const Op& op,
+      int64_t first,
+      int64_t rows,
+      const Length& length,
+      int64_t ahead,
+      const RowAt& row_at,
+      const KeptAt& kept_at
   ) {
     const auto merged = [&](const auto& start) {
       Uninitialized<std::array<std::remove_cvref_t<decltype(start(0))>, V::size()>> memory;
       auto& states = memory.value;
       for (int64_t i = 0; i < rows; ++i) {
-        states[i] = add_row(op, start(i), length, row_at(i), kept_at(i));
+        states[i] = add_row(op, start(i), length, row_at(i), ahead, kept_at(i));
       }
       std::fill(states.begin() + rows, states.end(), states[0]);
       return merge_rows<V>(states);
@@ -247,6 +259,7 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
         });
       }
     };
+    const int64_t ahead = rows.together * rows.length;
     const auto map_all = [&](const auto& formulas) {
       const Lanes<V, std::remove_cvref_t<decltype(formulas)>> lanes(formulas);
       for (int64_t i = 0; i < n; ++i) {
@@ -259,9 +272,9 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     if constexpr (!reduces) {
       map_all(op.template formula_lanes<V>(first, n));
     } else if constexpr (!maps) {
-      op.finish_lanes(first, n, reduced(op, first, n, length, row_at, kept_at));
+      op.finish_lanes(first, n, reduced(op, first, n, length, ahead, row_at, kept_at));
     } else {
-      map_all(op.finish_lanes(first, n, reduced(op, first, n, length, row_at, kept_at)));
+      map_all(op.finish_lanes(first, n, reduced(op, first, n, length, ahead, row_at, kept_at)));
     }
   }
 };
