@@ -1,15 +1,14 @@
 """Rewrites figures and tables in the documents from results/*.csv.
 
-results/README.md has all results, README.md one line per operation, and docs/howto/processes.md the cost of several
-processes.
+results/README.md has all results, README.md a line for each operation of the sweep, and docs/howto/processes.md the cost
+of several processes.
 """
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
 
-from . import plot, results, scaling, scaling_page
+from . import plot, results, scaling, scaling_page, sweep, sweep_page
 from .results import Row
 from .timing import COPY, OURS
 
@@ -30,6 +29,9 @@ def main() -> None:
         speed = path.with_suffix(".png")
         pictures = [ratios.name, speed.name] if plot.draw(rows, speed) else [ratios.name]
         sections.append(section(rows, pictures, path.name))
+    swept = results.read(sweep.PATH)
+    sweep_page.draw(swept, sweep.PATH.with_suffix(".png"))
+    sections.insert(0, f"\n{sweep_page.section(swept, table, sweep.PATH.with_suffix('.png').name)}")
     DETAILS.write_text(f"# Results\n\n{ABOUT}\n{''.join(sections)}")
     put(README, summary())
     if scaling.PATH.exists():
@@ -41,7 +43,7 @@ def main() -> None:
 
 def machines() -> list[Path]:
     """The files of results, one per machine."""
-    return sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH})
+    return sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH, sweep.PATH})
 
 
 def put(path: Path, written: str) -> None:
@@ -54,19 +56,8 @@ def put(path: Path, written: str) -> None:
 
 
 def summary() -> str:
-    """The median and the worst ratio of each operation, on every machine."""
-    measured = [results.read(path) for path in machines()]
-    ratios = [plot.ratios_of(rows) for rows in measured]
-
-    def cell(values: list[float] | None) -> str:
-        if not values:
-            return ""
-        middle, worst = (judged(f"{x:.2f}", round(x, 2) < 1) for x in (median(values), min(values)))
-        return f"{middle} ({worst})"
-
-    header = ["median (worst)", *(rows[0]["machine"] for rows in measured)]
-    names = dict.fromkeys(name for of_machine in ratios for name in of_machine)
-    return table(header, ([name, *(cell(of_machine.get(name)) for of_machine in ratios)] for name in names))
+    """What the README shows of the sweep."""
+    return sweep_page.summary(results.read(sweep.PATH), table)
 
 
 def section(rows: list[Row], pictures: list[str], source: str) -> str:

@@ -93,20 +93,24 @@ def label(row: Row) -> str:
     return f"{row['case']}, {row['dtype']}, {int(row['elements']):,} elements"
 
 
-def report(rows: Iterable[Row]) -> str:
+def quartiles(rows: Iterable[Row], column: str = "ratio") -> list[float]:
+    """The minimum, the lower quartile and the median."""
+    return timing.percentiles([float(row[column]) for row in rows], 0, 0.25, 0.5)
+
+
+def report(rows: Sequence[Row]) -> str:
     """Losses, worst first, and a line for each family."""
     by_family: dict[str, list[Row]] = {}
     for row in rows:
         by_family.setdefault(row["family"], []).append(row)
-    every = [row for of_family in by_family.values() for row in of_family]
-    losses = sorted((row for row in every if float(row["ratio"]) < LOSS), key=lambda row: float(row["ratio"]))
-    lines = [f"{len(losses)} of {len(every)} cases are slower than torch:"]
-    lines += [f"  {float(row['ratio']):5.2f}  {row['family']:<20} {label(row)} ({row['rival']})" for row in losses]
+    losses = sorted((row for row in rows if row["ratio"] < LOSS), key=lambda row: row["ratio"])
+    lines = [f"{len(losses)} of {len(rows)} cases are slower than torch:"]
+    lines += [f"  {row['ratio']:5.2f}  {row['family']:<20} {label(row)} ({row['rival']})" for row in losses]
     lines.append(f"{'':<34} {'min':>6} {'25 %':>6} {'median':>6}  losses")
-    for family, of_family in sorted(by_family.items(), key=lambda item: min(float(row["ratio"]) for row in item[1])):
-        low, quarter, middle = timing.percentiles([float(row["ratio"]) for row in of_family], 0, 0.25, 0.5)
-        count = sum(float(row["ratio"]) < LOSS for row in of_family)
-        lines.append(f"{family:<34} {low:6.2f} {quarter:6.2f} {middle:6.2f}  {count} of {len(of_family)}")
+    for family, of_family in sorted(by_family.items(), key=lambda item: quartiles(item[1])):
+        least, quarter, middle = quartiles(of_family)
+        count = sum(row["ratio"] < LOSS for row in of_family)
+        lines.append(f"{family:<34} {least:6.2f} {quarter:6.2f} {middle:6.2f}  {count} of {len(of_family)}")
     return "\n".join(lines)
 
 

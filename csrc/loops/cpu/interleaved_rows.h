@@ -1,20 +1,24 @@
 // All passes over neighboring rows that interleave, for one operation: each lane of a vector is a row, and some vectors
-// are processed together, so that lines of cache are read as a whole. The last vector overlaps the one before if the
-// number of rows is not a multiple of the vector size. Measured in docs/decisions/short-rows.md.
+// are processed together, so that lines of cache are read as a whole. The first pass over them copies them, because
+// elements that are a power of two apart evict each other from the cache. The last vector overlaps the one before if
+// the number of rows is not a multiple of the vector size. Measured in docs/decisions/short-rows.md.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "loops/cpu/first_pass.h"
 #include "loops/cpu/memory.h"
 
 namespace torchnotes {
+
+constexpr int kNeighborVectors = 4;  // vectors of rows that are processed together
+
 namespace detail {
 
-constexpr int kNeighborVectors = 4;     // vectors of rows that are processed together
 constexpr int64_t kAddedTogether = 16;  // elements of a row that are added to one state; their sums are merged
 
 template <class T, class Op, bool reduces, bool maps, class Indices>
@@ -27,92 +31,107 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
   template <int n, class State>
   using Together = std::array<State, n>;
 
-  // Calls f(k, j, x...) with vector k of n of element j, for the elements [begin, end).
-  template <int n, class Load, class Pointers, class F>
-  static void for_vectors(
-      const Load load, const Pointers& x, const InterleavedRows<T>& rows, int64_t begin, int64_t end, const F& f
-  ) {
+  // Sources of vectors. at(j, k, f) calls f(x...) with vector k of element j.
+  template <class Load>
+  struct InPlace {
+    Load load;
+    std::array<const typename Load::Element*, sizeof...(I)> x;
+    std::array<int64_t, sizeof...(I)> stride;
+
+    template <class F>
+    void at(int64_t j, int64_t k, const F& f) const {
+      f(load(x[I] + j * stride[I] + k * kSize)...);
+    }
+  };
+  struct Copy {
+    std::array<T*, sizeof...(I)> x;
+    int64_t stride;
+
+    template <class F>
+    void at(int64_t j, int64_t k, const F& f) const {
+      f(V::loadu(x[I] + j * stride + k * kSize)...);
+    }
+    void store(int64_t j, int64_t k, const V& value) const { value.store(x[0] + j * stride + k * kSize); }
+  };
+  template <class Load>
+  struct Copying {
+    InPlace<Load> from;
+    Copy to;
+
+    template <class F>
+    void at(int64_t j, int64_t k, const F& f) const {
+      from.at(j, k, [&](const auto&... values) {
+        (values.store(to.x[I] + j * to.stride + k * kSize), ...);
+        f(values...);
+      });
+    }
+  };
+
+  // Calls f(k, j, x...) with the n vectors of the elements [begin, end).
+  template <int n, class Source, class F>
+  static void for_vectors(const Source& source, int64_t begin, int64_t end, const F& f) {
     for (int64_t j = begin; j < end; ++j) {
-      unrolled<n>([&](auto k) { f(k, j, load(x[I] + j * rows.in[I].stride + k * kSize)...); });
+      unrolled<n>([&](auto k) { source.at(j, k, [&](const auto&... x) { f(k, j, x...); }); });
     }
   }
 
-  // Adds all elements to states, some at a time. add(state, k, j, x...) adds those of vector k.
-  template <int n, class Load, class Pointers, class State, class F>
+  // Adds all elements to states, some at a time. What is kept for the second pass replaces the first input of `copy`.
+  template <int n, class Source, class State>
   static void add_all(
-      const Load load, const Pointers& x, const InterleavedRows<T>& rows, Together<n, State>& states, const F& add
+      const Op& op, const Source& source, const Copy& copy, int64_t length, Together<n, State>& states
   ) {
     const Together<n, State> start = states;
-    for (int64_t begin = 0; begin < rows.length; begin += kAddedTogether) {
+    for (int64_t begin = 0; begin < length; begin += kAddedTogether) {
       Together<n, State> some = start;
-      for_vectors<n>(
-          load,
-          x,
-          rows,
-          begin,
-          std::min(begin + kAddedTogether, rows.length),
-          [&](auto k, int64_t j, const auto&... of) { add(some[k], k, j, of...); }
-      );
+      const int64_t end = std::min(begin + kAddedTogether, length);
+      for_vectors<n>(source, begin, end, [&](auto k, int64_t j, const auto&... x) {
+        if constexpr (Keeps<Op>) {
+          copy.store(j, k, op.kept_add(some[k], x...));
+        } else {
+          op.add(some[k], x...);
+        }
+      });
       unrolled<n>([&](auto k) { states[k].merge(some[k]); });
     }
   }
 
-  // The States of n vectors of rows. What is kept for the second pass goes to `y`.
-  template <int n, class Load, class Pointers>
-  static auto reduced(
-      const Op& op,
-      int64_t first,
-      const Load load,
-      const Pointers& x,
-      const InterleavedRows<T>& rows,
-      typename Load::Element* y,
-      int64_t stride
-  ) {
-    const auto add = [&](auto& state, auto k, int64_t j, const auto&... of) {
-      if constexpr (kKept<Load>) {
-        op.kept_add(state, of...).store(y + j * stride + k * kSize);
-      } else {
-        op.add(state, of...);
-      }
-    };
+  // The States of n vectors of rows, which are copied.
+  template <int n, class Load>
+  static auto reduced(const Op& op, int64_t first, const InPlace<Load>& rows, const Copy& copy, int64_t length) {
+    const Copying<Load> copying{rows, copy};
     Together<n, StateOf<Op, V>> all;
     if constexpr (Prescans<Op>) {
       Together<n, decltype(op.template prescan<V>())> scans;
       scans.fill(op.template prescan<V>());
-      for_vectors<n>(load, x, rows, 0, rows.length, [&](auto k, int64_t, const auto&... of) {
-        op.scan(scans[k], of...);
-      });
+      for_vectors<n>(copying, 0, length, [&](auto k, int64_t, const auto&... x) { op.scan(scans[k], x...); });
       Together<n, std::remove_cvref_t<decltype(op.template start<V>(first, scans[0]))>> states;
       unrolled<n>([&](auto k) { states[k] = op.template start<V>(first, scans[k]); });
-      add_all<n>(load, x, rows, states, add);
+      add_all<n>(op, copy, copy, length, states);
       unrolled<n>([&](auto k) { all[k] = states[k]; });
     } else {
       all.fill(op.template start<V>(first));
-      add_all<n>(load, x, rows, all, add);
+      add_all<n>(op, copying, copy, length, all);
     }
     return all;
   }
 
-  template <class Load>
-  static constexpr bool kKept = Keeps<Op> && !Load::kNarrow;
-
-  template <int n, class Load, class Pointers, class Formulas>
+  template <int n, class Load, class Source, class Formulas>
   static void map(
       const Op& op,
       const Load load,
       int64_t first,
-      const Pointers& x,
-      const InterleavedRows<T>& rows,
+      const Source& source,
+      int64_t length,
+      const Formulas& formulas,
       typename Load::Element* y,
-      int64_t stride,
-      const Formulas& formulas
+      int64_t stride
   ) {
-    for_vectors<n>(load, x, rows, 0, rows.length, [&](auto k, int64_t j, const auto&... of) {
+    for_vectors<n>(source, 0, length, [&](auto k, int64_t j, const auto&... x) {
       auto* const to = y + j * stride + k * kSize;
-      if constexpr (reduces && kKept<Load>) {
-        load.store(to, op.kept_value(formulas[k], load(to)));
+      if constexpr (reduces && Keeps<Op>) {
+        load.store(to, op.kept_value(formulas[k], x...));
       } else {
-        load.store(to, op.value(formulas[k], of...));
+        load.store(to, op.value(formulas[k], x...));
       }
     });
     if constexpr (PatchesTarget<Op>) {
@@ -122,27 +141,31 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     }
   }
 
+  // Processes n vectors of rows, from the one at `begin` on of the given ones: the rows from `first` on of all.
   template <int n, class Load>
   static void apply_together(
-      const Op& op, const Load load, int64_t first, int64_t at, const InterleavedRows<T>& rows, const Output& out
+      const Op& op, const Load load, int64_t first, int64_t begin, const InterleavedRows<T>& rows, const Output& out
   ) {
     using Element = typename Load::Element;
-    const std::array<const Element*, sizeof...(I)> x{static_cast<const Element*>(rows.in[I].data) + at...};
-    Element* const y = static_cast<Element*>(out.data) + at;
+    const InPlace<Load> in_place{
+        load, {static_cast<const Element*>(rows.in[I].data) + begin...}, {rows.in[I].stride...}
+    };
+    const Copy copy{{rows.buffer + I * rows.length * n * kSize...}, n * kSize};
+    Element* const y = static_cast<Element*>(out.data) + begin;
     if constexpr (!reduces) {
       Together<n, decltype(op.template formula_lanes<V>(first, kSize))> formulas;
       for (int k = 0; k < n; ++k) {
         formulas[k] = op.template formula_lanes<V>(first + k * kSize, kSize);
       }
-      map<n>(op, load, first, x, rows, y, out.stride, formulas);
+      map<n>(op, load, first, in_place, rows.length, formulas, y, out.stride);
     } else {
-      const auto all = reduced<n>(op, first, load, x, rows, y, out.stride);
+      const auto all = reduced<n>(op, first, in_place, copy, rows.length);
       if constexpr (maps) {
         Together<n, decltype(op.finish_lanes(first, kSize, all[0]))> formulas;
         for (int k = 0; k < n; ++k) {
           formulas[k] = op.finish_lanes(first + k * kSize, kSize, all[k]);
         }
-        map<n>(op, load, first, x, rows, y, out.stride, formulas);
+        map<n>(op, load, first, copy, rows.length, formulas, y, out.stride);
       } else {
         for (int k = 0; k < n; ++k) {
           op.finish_lanes(first + k * kSize, kSize, all[k]);
@@ -162,8 +185,8 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
         apply_together<kNeighborVectors>(op, load, row + i, i, rows, out);
       }
       for (; i < rows.rows; i += kSize) {
-        const int64_t at = std::min(i, rows.rows - kSize);
-        apply_together<1>(op, load, row + at, at, rows, out);
+        const int64_t begin = std::min(i, rows.rows - kSize);
+        apply_together<1>(op, load, row + begin, begin, rows, out);
       }
     });
   }

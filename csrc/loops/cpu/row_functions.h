@@ -50,10 +50,11 @@ struct ShortRows : Inputs<T> {
 };
 
 // Neighboring rows of `length` elements that interleave, at least a vector of them; `stride` elements from one element
-// of a row to the next.
+// of a row to the next. `buffer` has room for kNeighborVectors vectors of rows of each input.
 template <class T>
 struct InterleavedRows : Inputs<T> {
   int64_t rows, length;
+  T* buffer;
 };
 
 // `length` elements of neighboring columns, `stride` elements from one to the next.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "loops/cpu/parallel.h"
@@ -144,10 +145,10 @@ class Rows {
     all.together = std::clamp<int64_t>((functions.prescans ? kSharedRows : kRowByRow) / shape.length, 1, kSize);
     const int64_t groups = at::ceil_div(shape.rows, all.together);
     at::parallel_for(0, groups, grain_of(all.together * shape.length), [&](int64_t begin, int64_t end) {
-      std::vector<T> buffer(type_ == kTypeOf<T> ? 0 : all.together * shape.length);
+      const auto buffer = std::make_unique_for_overwrite<T[]>(all.together * shape.length);
       ShortRows<T> rows = all;
       const int64_t row = begin * all.together;
-      rows.buffer = buffer.data();
+      rows.buffer = buffer.get();
       rows.rows = std::min(end * all.together, shape.rows) - row;
       for (int k = 0; k < inputs; ++k) {
         rows.in[k] = {element_at(in[k].data, type_, in[k].offset(row, 0)), in[k].row_stride};
@@ -172,9 +173,11 @@ class Rows {
     const int64_t per_outer = std::max<int64_t>(1, shape.interleaved / kNeighbors);
     const int64_t outer = shape.rows / shape.interleaved;
     at::parallel_for(0, outer * per_outer, grain_of(kNeighbors * shape.length), [&](int64_t begin, int64_t end) {
+      const auto buffer = std::make_unique_for_overwrite<T[]>(inputs * shape.length * kNeighborVectors * kSize);
       InterleavedRows<T> rows;
       rows.type = type_;
       rows.length = shape.length;
+      rows.buffer = buffer.get();
       for (int64_t i = begin; i < end; ++i) {
         const int64_t first = i % per_outer * kNeighbors, row = i / per_outer * shape.interleaved + first;
         rows.rows = i % per_outer == per_outer - 1 ? shape.interleaved - first : kNeighbors;
