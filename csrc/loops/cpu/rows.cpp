@@ -409,6 +409,7 @@ class Rows {
       loaded_ = -1;
       if (n < kSize) {
         std::memset(buffers_, 0, sizeof(buffers_));  // the other lanes
+        broadcast_.fill(-1);
       }
     }
 

@@ -93,26 +93,32 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
   // Adds all elements of a row with add(state, j), which adds the vectors from element j on.
   template <class State, class F>
   static State add_all(const State& start, const Length& length, const F& add) {
+    Chains<State> states;
+    states.fill(start);
     int64_t j = 0;
-    State all = start;
-    if (length.chained > 0) {
-      Chains<State> states;
-      states.fill(start);
-      for (; j < length.chained; j += kChains * kSize) {
-        unrolled<kChains>([&](auto k) { add(states[k], j + k * kSize); });
-      }
-      merge_all(states);
-      all = states[0];
+    for (; j < length.chained; j += kChains * kSize) {
+      unrolled<kChains>([&](auto k) { add(states[k], j + k * kSize); });
+    }
+    if (length.chained > 0) {  // the others take turns, too, so that no state adds more than another
+      unrolled<kChains - 1>([&](auto k) {
+        if (j < length.whole) {
+          add(states[k + 1], j);
+          j += kSize;
+        }
+      });
     }
     for (; j < length.whole; j += kSize) {
-      add(all, j);
+      add(states[0], j);
     }
     if (length.overlaps) {
-      State added = all;
+      State added = states[0];
       add(added, length.last);
-      all = blend_lanes(all, added, length.added);
+      states[0] = blend_lanes(states[0], added, length.added);
     }
-    return all;
+    if (length.chained > 0) {
+      merge_all(states);
+    }
+    return states[0];
   }
 
   // The prescans of all rows, one per lane.
