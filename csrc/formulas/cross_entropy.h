@@ -171,6 +171,11 @@ struct GradientOfRow {
   C10_HOST_DEVICE V operator()(V u) const {
     return scaled.softmax(u);
   }
+  // At the target, whose logit is u_t. The rounding error of g a_t would be the same in all rows.
+  C10_HOST_DEVICE T at_target(T u_t) const {
+    using W = Wide<T>;
+    return narrow<T>(fma(W(0) - widen(g), widen(a_t), widen(scaled.softmax(u_t))));
+  }
 };
 
 // d, and sum a_j c_j v_j without what the class index adds.

@@ -298,13 +298,13 @@ struct GradientOfRows : LogitRows<T, cap> {
   }
   C10_HOST_DEVICE void patch_target(int64_t row, const GradientOfRow<T>& f) const {
     if (this->targets.has_class(row)) {
-      out.write(row, this->targets.index[row], gradient(f, f.x_t, f.a_t));
+      out.write(row, this->targets.index[row], at_target(f));
     }
   }
   template <class V>
   C10_NOINLINE void patch_lanes(int64_t row, int64_t n, const GradientOfRow<V>& f) const {
     T at_targets[V::size()];
-    gradient(f, f.x_t, f.a_t).store(at_targets);
+    at_target(f).store(at_targets);
     const auto class_at = [&](int64_t i) { return this->targets.class_of(row + i); };
     for_elements_of_neighbors(out, row, n, class_at, [&](int64_t i, auto& to) {
       to = static_cast<std::remove_cvref_t<decltype(to)>>(at_targets[i]);
@@ -317,6 +317,14 @@ struct GradientOfRows : LogitRows<T, cap> {
     const V g = where(target.counts == V(0), V(0), grad * V(scale ? *scale : T(1)));
     const V a_t = target.weight * V(this->uniform) + this->targets.mass(target.weight);
     return {{row.max, g * total_mass(row, m, this->z) * row.inverse}, g, target.x_t, a_t};
+  }
+  template <class V>
+  C10_HOST_DEVICE V at_target(const GradientOfRow<V>& f) const {
+    if (this->softcap.caps()) {
+      const CappedLogit<V> of = this->softcap.with_slopes(f.x_t);
+      return f.at_target(of.u) * of.c;
+    }
+    return f.at_target(f.x_t);
   }
   template <class F, class V, class... A>
   C10_HOST_DEVICE V gradient(const F& f, V x, A... mass) const {
