@@ -1,7 +1,7 @@
 """Rewrites figures and tables in the documents from results/*.csv.
 
-results/README.md has all results, README.md a line for each operation of the sweep, and docs/howto/processes.md the cost
-of several processes.
+results/README.md has all results, README.md a line for each operation of the sweep, and docs/howto/processes.md the
+cost of several processes.
 """
 
 import re

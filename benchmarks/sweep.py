@@ -21,7 +21,7 @@ import torch
 from . import results, timing
 from .families import ALLOWED, SweepCase, cases
 from .results import Row, rounded
-from .timing import COPY, OURS
+from .timing import COPY, OURS, Problem
 
 LOSS = 0.97  # below this ratio a difference is not noise
 COMPILED_FROM = 2**16  # elements
@@ -37,17 +37,22 @@ COLUMNS = (*KEY, *FIGURES, *results.ORIGIN)
 PATH = results.RESULTS / "sweep.csv"
 
 
-def measure(case: SweepCase, compiled: bool, patience: int = 1) -> Row:
-    """The medians of torchnotes and of the fastest rival."""
+def prepared(case: SweepCase, compiled: bool) -> Problem:
+    """The problem of a case, after a check of all contenders."""
     torch.manual_seed(0)
     problem = case.setup()
-    contenders = dict(problem.contenders)
-    if not compiled or case.elements < COMPILED_FROM:
-        contenders.pop("compile", None)
+    chosen = {name: call for name, call in problem.contenders.items() if compiled or name != "compile"}
+    allowed = ALLOWED[case.dtype] if problem.allowed is None else problem.allowed
+    problem = replace(problem, contenders=chosen, allowed=allowed)
     if case.elements <= CHECKED_TO:
-        allowed = ALLOWED[case.dtype] if problem.allowed is None else problem.allowed
-        timing.check(replace(problem, contenders=contenders, allowed=allowed))
-    copied = 0
+        timing.check(problem)
+    return problem
+
+
+def measure(case: SweepCase, compiled: bool, patience: int = 1) -> Row:
+    """The medians of torchnotes and of the fastest rival."""
+    problem = prepared(case, compiled and case.elements >= COMPILED_FROM)
+    contenders, copied = dict(problem.contenders), 0
     if case.elements >= LIMITED_FROM:
         contenders[COPY], copied = timing.copy_contender(case.elements, case.dtype, torch.device("cpu"))
     device = torch.device("cpu")

@@ -70,8 +70,8 @@ def section(rows: list[Row], table: Table, plot: str) -> str:
             f"{':' if losses else '.'}\n\n{listed}\n{limits(of_column, table)}"
         )
     return (
-        "## The sweep\n\nEvery operation over its shapes, layouts, types and modes (`benchmarks/families.py`): the time\n"
-        "of the fastest rival, torch eager or torch.compile, divided by that of torchnotes.\n\n"
+        "## The sweep\n\nEvery operation over its shapes, layouts, types and modes (`benchmarks/families.py`): the\n"
+        "time of the fastest rival, torch eager or torch.compile, divided by that of torchnotes.\n\n"
         f"{summary(rows, table)}\n![Ratio against size]({plot})\n\n{''.join(parts)}"
     )
 
