@@ -20,8 +20,8 @@
 //   mu = k + sum (x_i - k) / n,   n v = sum (x_i - k)^2 - (sum (x_i - k))^2 / n
 //
 // In the worst case, if only k differs from the rest, (k - mu)^2 = n v, and as many of 16 digits are lost as n has. A
-// constant channel has v = 0 exactly. The sums of the backward pass lose nothing to cancellation, so a few numbers are
-// added up in single precision first. mu and r are saved in double precision. With m for mu rounded to the
+// constant channel has v = 0 exactly. The sums of the backward pass lose nothing to cancellation, so a few 16-bit
+// numbers are added up in single precision first. mu and r are saved in double precision. With m for mu rounded to the
 // precision of the arithmetic, x - mu is computed as (x - m) - (mu - m), so that a large mean costs no precision.
 //
 // In place, if f is piecewise linear with positive slopes and gamma is not too small (may_invert), y overwrites x and

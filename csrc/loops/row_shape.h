@@ -41,7 +41,7 @@
 //   T kept_add(Known<T>&, T x...)          instead of add(), returns what is kept
 //   T kept_value(Formula<T>, T kept)       instead of value(Formula<T>, T x...)
 //
-// If adding to a State is expensive, some dozens of 16-bit numbers, or some floats, can be added to a lighter one first
+// If adding to a State is expensive, some dozens of 16-bit numbers can be added to a lighter one first
 // (on the CPU only):
 //
 //   Partial<T> partial<T>()        the light state before the first element; merged like a State

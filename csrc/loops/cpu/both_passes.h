@@ -1,5 +1,5 @@
-// The inner loops of both passes at once, for one operation whose Formula does not depend on the State: what is loaded
-// is added and mapped.
+// The inner loops of both passes at once over segments, for one operation whose Formula does not depend on the State:
+// what is loaded is added and mapped.
 #pragma once
 
 #include <algorithm>
@@ -27,116 +27,12 @@ struct BothPasses<T, Op, std::index_sequence<I...>> {
   using Vectors = typename Second::Vectors;
   template <class Load>
   using Pointers = std::array<const typename Load::Element*, sizeof...(I)>;
-  using Strides = std::array<int64_t, sizeof...(I)>;
   using Loaded = std::array<V, sizeof...(I)>;
 
   template <class S>
   static V add_and_map(const Op& op, S& state, const Constants& constants, const Vectors& f, const Loaded& x) {
     add_elements(op, state, constants, x[I]...);
     return op.value(f, x[I]...);
-  }
-
-  // n vectors of columns, in each row of a panel from row j on.
-  template <int n, class Load, class S>
-  static void map_strip(
-      const Op& op,
-      const Load load,
-      const Panel<T>& panel,
-      const Output& out,
-      int64_t first,
-      int64_t lanes,
-      int64_t j,
-      int64_t length,
-      std::array<S, n>& states,
-      const Constants* constants,
-      const Vectors* formulas
-  ) {
-    const Strides stride{panel.in[I].stride...};
-    Pointers<Load> x{static_cast<const typename Load::Element*>(panel.in[I].data) + j * stride[I] + first...};
-    auto* y = static_cast<typename Load::Element*>(out.data) + j * out.stride + first;
-    for (int64_t i = 0; i < length; ++i) {
-      (__builtin_prefetch(x[I] + panel.next), ...);
-      if constexpr (n == 2) {
-        const V a = add_and_map(op, states[0], constants[0], formulas[0], {load(x[I])...});
-        const V b = add_and_map(op, states[1], constants[1], formulas[1], {load(x[I] + kSize)...});
-        load.store_pair(y, a, b, out.streamed);
-      } else if (lanes == kSize) {
-        load.store(y, add_and_map(op, states[0], constants[0], formulas[0], {load(x[I])...}), out.streamed);
-      } else {
-        const V a = add_and_map(op, states[0], constants[0], formulas[0], {load(x[I], lanes)...});
-        load.store_some(y, a, lanes);
-      }
-      ((x[I] += stride[I]), ...);
-      y += out.stride;
-    }
-  }
-
-  template <int n, class Load>
-  TORCHNOTES_FLATTEN static void add_and_map_strip(
-      const Op op,
-      const Load load,
-      const Panel<T>& panel,
-      const Output& out,
-      int64_t first,
-      int64_t lanes,
-      State* sums,
-      const Constants* of_columns,
-      const Vectors* all_formulas
-  ) {
-    std::array<Constants, n> constants;  // copies, which a store cannot alias
-    std::array<Vectors, n> formulas;
-    unrolled<n>([&](auto k) {
-      constants[k] = of_columns[first / kSize + k];
-      formulas[k] = all_formulas[first / kSize + k];
-    });
-    sums += first / kSize;
-    const auto map = [&](auto& states, int64_t j, int64_t length) {
-      map_strip<n>(op, load, panel, out, first, lanes, j, length, states, constants.data(), formulas.data());
-    };
-    if constexpr (AddsByParts<Op, Load>) {
-      for (int64_t j = 0; j < panel.length; j += kPart<Load>) {
-        std::array<decltype(op.template partial<V>()), n> few;
-        unrolled<n>([&](auto k) { few[k] = op.template partial<V>(); });
-        map(few, j, std::min(kPart<Load>, panel.length - j));
-        unrolled<n>([&](auto k) { sums[k].merge(few[k]); });
-      }
-    } else {
-      std::array<State, n> states;
-      unrolled<n>([&](auto k) { states[k] = sums[k]; });
-      map(states, 0, panel.length);
-      unrolled<n>([&](auto k) { sums[k] = states[k]; });
-    }
-  }
-
-  static void add_and_map_columns(
-      const void* op_,
-      const Panel<T>& panel,
-      void* sums_,
-      const void* constants_,
-      const void* formulas_,
-      const Output& out
-  ) {
-    if constexpr (Stages<Op>) {
-      First::add_columns(op_, panel, sums_, constants_);
-      Second::map_columns(op_, formulas_, panel, out);
-    } else {
-      const Op& op = *static_cast<const Op*>(op_);
-      auto* const sums = static_cast<State*>(sums_);
-      const auto* const constants = static_cast<const Constants*>(constants_);
-      const auto* const formulas = static_cast<const Vectors*>(formulas_);
-      with_load<T>(panel.type, [&](const auto any) {
-        with_narrow_type(any, [&](const auto load) {
-          int64_t i = 0;
-          for (; i + 2 * kSize <= panel.columns; i += 2 * kSize) {
-            add_and_map_strip<2>(op, load, panel, out, i, kSize, sums, constants, formulas);
-          }
-          for (; i < panel.columns; i += kSize) {
-            const int64_t lanes = std::min(kSize, panel.columns - i);
-            add_and_map_strip<1>(op, load, panel, out, i, lanes, sums, constants, formulas);
-          }
-        });
-      });
-    }
   }
 
   // Two States take turns. The last vector, which may overlap the one before, is loaded first and written last,
@@ -179,7 +75,7 @@ struct BothPasses<T, Op, std::index_sequence<I...>> {
       }
     };
     if constexpr (AddsByParts<Op, Load>) {
-      constexpr int64_t kMost = 2 * kPart<Load> * kSize;
+      constexpr int64_t kMost = 2 * kPartial * kSize;
       auto first = op.template partial<V>(), second = first;
       add_end(first);
       pairs(first, second, 0, std::min(n, kMost));

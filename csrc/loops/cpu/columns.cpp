@@ -1,10 +1,10 @@
-// The matrix is read in memory order, with one column per lane. Threads reduce chunks of consecutive elements of all
-// columns. A chunk is processed in panels that stay in cache, while a few vectors of columns at a time pass through the
-// registers. Measured in docs/decisions/batch-norm-traversal.md.
+// The matrix is read in memory order, with one column per lane, a few rows at a time. If rows are short, or not whole
+// vectors, several of them are read as one: the lanes of a column are merged in the end. Threads reduce blocks of rows
+// and columns, whose States stay in L1. Measured in docs/decisions/batch-norm-traversal.md.
 #include "loops/cpu/columns.h"
 
 #include <algorithm>
-#include <utility>
+#include <numeric>
 #include <vector>
 
 #include "loops/cpu/parallel.h"
@@ -15,11 +15,12 @@ namespace torchnotes {
 namespace {
 
 constexpr int64_t kChunks = 64;
-constexpr int64_t kPanel = 32;  // elements of each column
-// Of panels that are added and mapped at once, measured on Zen 4 with AVX2.
-constexpr int64_t kPanelWidth = 512;  // columns
-constexpr int64_t kPanelBytes = 32;   // of each column: 8 floats, which are added up in single precision
-constexpr int64_t kWidth = 128;       // columns of a panel of 16-bit numbers, which is widened
+constexpr int64_t kBlock = 32768;        // elements that are worth a thread
+constexpr int64_t kRowBytes = 1024;      // shorter rows are read several at a time,
+constexpr int64_t kFewRows = 64;         // unless they are few
+constexpr int64_t kPadding = 3;          // vectors between arrays, which would compete for a set of the L1 cache
+constexpr int64_t kPanelBytes = 131072;  // of each input, which are added and then mapped
+constexpr int64_t kBlockColumns = 1024;  // whose States stay in L1
 
 template <class T>
 class Columns : RowPass<T> {
@@ -33,166 +34,172 @@ class Columns : RowPass<T> {
   static constexpr int64_t kSize = Vectorized<T>::size();
 
  public:
-  explicit Columns(const RowPass<T>& pass)
-      : RowPass<T>(pass), columns_(shape.rows), vectors_(at::ceil_div(columns_, kSize)) {
-    for (int k = 0; k < inputs; ++k) {
-      direct_ = direct_ && in[k].type == in[0].type;
+  explicit Columns(const RowPass<T>& pass) : RowPass<T>(pass) {
+    const int64_t unit = in[0].type == kTypeOf<T> ? kSize : 2 * kSize;  // as LoadNarrow::store_pair() writes
+    int64_t together = unit / std::gcd(unit, shape.rows);
+    while (together * shape.rows * element_bytes(in[0].type) < kRowBytes && shape.length / together >= kFewRows) {
+      together *= 2;
     }
+    width_ = shape.rows * together;
+    rows_ = at::ceil_div(shape.length, together);
+    rest_ = shape.length % together * shape.rows;
+    vectors_ = width_ / kSize;
   }
 
   void reduce() const { reduce(nullptr); }
 
   void map_and_reduce(const TileMap<T>& map) const {
-    reduce_by(nullptr, [&](int64_t begin, int64_t end, void* sums, const void* constants) {
-      map_and_add_chunk(map, begin, end, sums, constants);
-    });
+    reduce_by(
+        std::max<int64_t>(1, width_),
+        nullptr,
+        [&](int64_t begin, int64_t end, int64_t, void* sums, const void* constants) {
+          for_panels(begin, end, 0, width_, [&](const Panel<T>& panel, int64_t j) {
+            map_and_add(map, panel, j, sums, constants);
+          });
+        }
+    );
   }
 
-  void map() const { map(given_formulas().data()); }
+  void map() const {
+    VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
+    const ColumnFormulas<T> formulas = formulas_in(memory);
+    functions.column_formulas(op, shape.rows, width_, formulas);
+    map(formulas);
+  }
 
   void transform() const {
-    VectorArray formulas(vectors_, functions.formula_bytes);
-    reduce(formulas.data());
-    map(formulas.data());
+    VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
+    const ColumnFormulas<T> formulas = formulas_in(memory);
+    reduce(&formulas);
+    map(formulas);
   }
 
   void reduce_and_map() const {
-    VectorArray formulas = given_formulas();
+    VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
+    const ColumnFormulas<T> formulas = formulas_in(memory);
+    functions.column_formulas(op, shape.rows, width_, formulas);
     const bool streamed = streams();
-    reduce_by(nullptr, [&](int64_t begin, int64_t end, void* sums, const void* constants) {
-      add_and_map_chunk(begin, end, streamed, sums, constants, formulas.data());
+    const int64_t row_bytes = std::min(kBlockColumns, width_) * element_bytes(in[0].type);
+    const int64_t length = at::ceil_div<int64_t>(kPanelBytes, row_bytes * kRowsTogether) * kRowsTogether;
+    const auto add_and_map = [&](int64_t begin, int64_t end, int64_t first, void* sums, const void* constants) {
+      for (int64_t i = begin; i < end; i += length) {
+        for_panels(i, std::min(i + length, end), first, kBlockColumns, [&](const Panel<T>& panel, int64_t j) {
+          functions.add_columns(op, panel, sums, constants);
+          functions.map_columns(op, from_column(formulas, first), panel, output_at(j, first, streamed));
+        });
+      }
       stream_fence();
-    });
+    };
+    reduce_by(kBlockColumns, nullptr, add_and_map);
   }
 
  private:
-  VectorArray given_formulas() const {
-    VectorArray formulas(vectors_, functions.formula_bytes);
-    functions.column_formulas(op, columns_, formulas.data());
-    return formulas;
+  ColumnFormulas<T> formulas_in(VectorArray& memory) const {
+    return {static_cast<T*>(memory.data()), (vectors_ + kPadding) * kSize};
+  }
+  static ColumnFormulas<T> from_column(const ColumnFormulas<T>& formulas, int64_t first) {
+    return {formulas.members + first, formulas.stride};
   }
 
   bool streams() const {
-    const int64_t row_bytes = columns_ * element_bytes(out.type);
-    return should_stream(out.data, shape.length * row_bytes, row_bytes);
+    const int64_t row_bytes = width_ * element_bytes(out.type);
+    return should_stream(out.data, rows_ * row_bytes, row_bytes);
   }
 
-  void reduce(void* formulas) const {
-    reduce_by(formulas, [this](int64_t begin, int64_t end, void* sums, const void* constants) {
-      add_chunk(begin, end, sums, constants);
-    });
+  void reduce(const ColumnFormulas<T>* formulas) const {
+    const auto add = [&](int64_t begin, int64_t end, int64_t first, void* sums, const void* constants) {
+      for_panels(begin, end, first, kBlockColumns, [&](const Panel<T>& panel, int64_t) {
+        functions.add_columns(op, panel, sums, constants);
+      });
+    };
+    reduce_by(kBlockColumns, formulas, add);
   }
 
-  void map(void* formulas) const {
+  void map(const ColumnFormulas<T>& formulas) const {
     const bool streamed = streams();
-    at::parallel_for(0, shape.length, grain_of(columns_), [&](int64_t begin, int64_t end) {
-      map_range(begin, end, streamed, formulas);
+    at::parallel_for(0, rows_, grain_of(width_), [&](int64_t begin, int64_t end) {
+      for (int64_t first = 0; first < width_; first += kBlockColumns) {
+        for_panels(begin, end, first, kBlockColumns, [&](const Panel<T>& panel, int64_t j) {
+          functions.map_columns(op, from_column(formulas, first), panel, output_at(j, first, streamed));
+        });
+      }
       stream_fence();
     });
   }
 
-  // add(begin, end, sums, constants) adds the elements [begin, end) of all columns.
+  // add(begin, end, first, sums, constants) adds the rows [begin, end) of a block of columns, the first of which is
+  // `first`.
   template <class Add>
-  void reduce_by(void* formulas, const Add& add) const {
-    const int64_t chunk = std::max(kPanel, at::ceil_div(shape.length, kChunks));
-    const int64_t chunks = std::max<int64_t>(1, at::ceil_div(shape.length, chunk));  // an empty one gives start()
+  void reduce_by(int64_t most_columns, const ColumnFormulas<T>* formulas, const Add& add) const {
+    const int64_t block = std::clamp<int64_t>(width_, 1, most_columns), blocks = at::ceil_div(width_, block);
+    const int64_t least = std::max(at::ceil_div(rows_, kChunks), at::ceil_div(kBlock, block));
+    const int64_t chunk = at::ceil_div<int64_t>(least, kRowsTogether) * kRowsTogether;
+    const int64_t chunks = std::max<int64_t>(1, at::ceil_div(rows_, chunk));  // an empty one gives start()
     VectorArray sums(chunks * vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
-    const auto sums_of = [&](int64_t i) { return sums[i * vectors_]; };
-    functions.column_constants(op, columns_, constants.data());
-    const int64_t grain = grain_of(chunk * columns_);
-    at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
+    functions.column_constants(op, shape.rows, width_, constants.data());
+    at::parallel_for(0, chunks * blocks, grain_of(chunk * block), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        functions.start_columns(op, columns_, sums_of(i));
-        add(i * chunk, std::min((i + 1) * chunk, shape.length), sums_of(i), constants.data());
+        const int64_t row = i / blocks * chunk, first = i % blocks * block;
+        void* const of_block = sums[i / blocks * vectors_ + first / kSize];
+        functions.start_columns(op, std::min(block, width_ - first) / kSize, of_block);
+        add(row, std::min(row + chunk, rows_), first, of_block, constants[first / kSize]);
       }
     });
     for (int64_t i = 1; i < chunks; ++i) {
-      functions.merge_columns(vectors_, sums_of(0), sums_of(i));
+      functions.merge_columns(vectors_, sums.data(), sums[i * vectors_]);
     }
-    functions.finish_columns(op, columns_, sums.data(), formulas);
+    functions.finish_columns(op, shape.rows, width_, sums.data(), formulas);
   }
 
-  using Buffers = std::array<TileBuffer<T>, kMaxInputs>;
+  // Calls f(panel, j) for the rows [begin, end) of a block of columns: for whole rows, and for the rest after them.
+  template <class F>
+  void for_panels(int64_t begin, int64_t end, int64_t first, int64_t block, const F& f) const {
+    const int64_t columns = std::min(block, width_ - first);
+    const int64_t whole = std::min(end, rest_ > 0 ? rows_ - 1 : rows_);
+    if (begin < whole && columns > 0) {
+      f(panel_at(begin, whole - begin, first, columns), begin);
+    }
+    if (whole < end && first < rest_) {
+      f(panel_at(whole, 1, first, std::min(columns, rest_ - first)), whole);
+    }
+  }
 
-  Panel<T> panel_at(int64_t j, int64_t length, int64_t first = 0) const {
+  Panel<T> panel_at(int64_t j, int64_t length, int64_t first, int64_t columns) const {
     Panel<T> panel;
     panel.type = in[0].type;
-    panel.columns = columns_;
+    panel.columns = columns;
     panel.length = length;
-    panel.next = length * columns_;
+    panel.contiguous = columns == width_;
     for (int k = 0; k < inputs; ++k) {
-      panel.in[k] = {element_at(in[k].data, in[k].type, j * columns_ + first), columns_};
+      panel.in[k] = {element_at(in[k].data, in[k].type, j * width_ + first), width_};
     }
     return panel;
   }
 
-  // Adds the elements [begin, end) of all columns.
-  void add_chunk(int64_t begin, int64_t end, void* sums, const void* constants) const {
-    if (direct_) {
-      for (int64_t j = begin; j < end; j += kPanel) {
-        functions.add_columns(op, panel_at(j, std::min(kPanel, end - j)), sums, constants);
-      }
-      return;
-    }
-    for_widened(begin, end, [&](const Panel<T>& panel, int64_t, int64_t first) {
-      add_panel(panel, first, sums, constants);
-    });
+  Output output_at(int64_t j, int64_t first, bool streamed) const {
+    return {element_at(out.data, out.type, j * width_ + first), width_, streamed};
   }
 
-  // Few rows at a time, while the next ones are prefetched.
-  void add_and_map_chunk(
-      int64_t begin, int64_t end, bool streamed, void* sums, const void* constants, const void* formulas
-  ) const {
-    const int64_t length = kPanelBytes / element_bytes(in[0].type);
-    for (int64_t j = begin; j < end; j += length) {
-      for (int64_t first = 0; first < columns_; first += kPanelWidth) {
-        Panel<T> panel = panel_at(j, std::min(length, end - j), first);
-        panel.columns = std::min(kPanelWidth, columns_ - first);
-        panel.next = length * columns_;
-        const int64_t i = first / kSize;
-        functions.add_and_map_columns(
-            op,
-            panel,
-            static_cast<char*>(sums) + i * functions.state_bytes,
-            static_cast<const char*>(constants) + i * functions.constants_bytes,
-            static_cast<const char*>(formulas) + i * functions.formula_bytes,
-            {element_at(out.data, out.type, j * columns_ + first), columns_, streamed}
-        );
-      }
-    }
-  }
-
-  // Adds a panel whose first column is `first`.
-  void add_panel(const Panel<T>& panel, int64_t first, void* sums, const void* constants) const {
-    functions.add_columns(
-        op,
-        panel,
-        static_cast<char*>(sums) + first / kSize * functions.state_bytes,
-        static_cast<const char*>(constants) + first / kSize * functions.constants_bytes
-    );
-  }
-
-  // Elements of whole rows of the matrix are contiguous. They are mapped tile by tile and added panel by panel.
-  void map_and_add_chunk(const TileMap<T>& map, int64_t begin, int64_t end, void* sums, const void* constants) const {
-    const bool direct = direct_ && in[0].type == kTypeOf<T>;
-    const int64_t length = direct ? kPanel : std::max<int64_t>(1, kTile / std::max<int64_t>(1, columns_));
-    std::vector<T> written(direct ? 0 : length * columns_ + kTilePadding);
-    Buffers buffers;
-    for (int64_t j = begin; j < end; j += length) {
-      Panel<T> panel;
-      panel.columns = columns_;
-      panel.length = std::min(length, end - j);
-      panel.next = 0;
-      void* const to = element_at(out.data, out.type, j * columns_);
+  // Whole rows are contiguous. They are mapped tile by tile and added a few rows at a time.
+  void map_and_add(const TileMap<T>& map, const Panel<T>& all, int64_t j, void* sums, const void* constants) const {
+    const bool direct = in[0].type == kTypeOf<T>;
+    const int64_t length = std::max<int64_t>(kRowsTogether, kTile / width_);
+    std::vector<T> written(direct ? 0 : length * width_ + kTilePadding);
+    std::array<TileBuffer<T>, 2> buffers;
+    Panel<T> panel = all;
+    panel.type = kTypeOf<T>;
+    for (int64_t begin = j, end = j + all.length; begin < end; begin += length) {
+      panel.length = std::min(length, end - begin);
+      void* const to = element_at(out.data, out.type, begin * width_);
       T* const y = direct ? static_cast<T*>(to) : written.data();
-      const int64_t n = panel.length * columns_;
+      const int64_t n = (panel.length - 1) * width_ + panel.columns;
       for (int64_t i = 0; i < n; i += kTile) {
-        const int64_t m = std::min(kTile, n - i), at = j * columns_ + i;
+        const int64_t m = std::min(kTile, n - i), at = begin * width_ + i;
         const T* const a = load_tile(in[0].data, in[0].type, at, m, buffers[0].data);
         const T* const b = load_tile(in[1].data, in[1].type, at, m, buffers[1].data);
         map.function(map.op, m, a, b, y + i);
       }
-      panel.in[0] = {y, columns_};
+      panel.in[0] = {y, width_};
       functions.add_columns(op, panel, sums, constants);
       if (!direct) {
         store_tile(y, n, out.type, to);
@@ -200,61 +207,9 @@ class Columns : RowPass<T> {
     }
   }
 
-  // Calls f(panel, j, first) for panels of at most kTile widened elements, the first of which is element j of column
-  // `first`. A panel has whole vectors of columns, unless it has the last column.
-  template <class F>
-  void for_widened(int64_t begin, int64_t end, const F& f) const {
-    Buffers buffers;
-    Panel<T> panel;
-    const int64_t width = std::clamp<int64_t>(columns_, 1, kWidth),
-                  length = std::max<int64_t>(1, (kTile - kWidth) / width);
-    for (int64_t j = begin; j < end; j += length) {
-      panel.length = std::min(length, end - j);
-      for (int64_t first = 0; first < columns_; first += width) {
-        panel.columns = std::min(width, columns_ - first);
-        panel.next = 0;
-        for (int k = 0; k < inputs; ++k) {
-          panel.in[k] = widened(in[k], j, first, panel, buffers[k]);
-        }
-        f(panel, j, first);
-      }
-    }
-  }
-
-  typename Inputs<T>::Input widened(
-      const RowOperand& x, int64_t j, int64_t first, const Panel<T>& panel, TileBuffer<T>& buffer
-  ) const {
-    if (x.type == kTypeOf<T>) {
-      return {element_at(x.data, x.type, j * columns_ + first), columns_};
-    }
-    if (panel.columns == columns_) {
-      return {load_tile(x.data, x.type, j * columns_, panel.length * columns_, buffer.data), columns_};
-    }
-    for (int64_t i = 0; i < panel.length; ++i) {
-      load_tile(x.data, x.type, (j + i) * columns_ + first, panel.columns, buffer.data + i * panel.columns);
-    }
-    return {buffer.data, panel.columns};
-  }
-
-  void map_range(int64_t begin, int64_t end, bool streamed, void* formulas) const {
-    if (direct_ && out.type == in[0].type) {
-      void* const to = element_at(out.data, out.type, begin * columns_);
-      functions.map_columns(op, formulas, panel_at(begin, end - begin), {to, columns_, streamed});
-      return;
-    }
-    TileBuffer<T> result;
-    for_widened(begin, end, [&](const Panel<T>& panel, int64_t j, int64_t first) {
-      const char* const of_columns = static_cast<char*>(formulas) + first / kSize * functions.formula_bytes;
-      functions.map_columns(op, of_columns, panel, {result.data, panel.columns});
-      for (int64_t i = 0; i < panel.length; ++i) {
-        void* const to = element_at(out.data, out.type, (j + i) * columns_ + first);
-        store_tile(result.data + i * panel.columns, panel.columns, out.type, to);
-      }
-    });
-  }
-
-  int64_t columns_, vectors_;
-  bool direct_ = true;  // whether all inputs have one type
+  // The matrix, with several rows as one if a row is not whole vectors.
+  int64_t width_, vectors_, rows_;
+  int64_t rest_;  // elements of the last row, if it is shorter than the others
 };
 
 }  // namespace

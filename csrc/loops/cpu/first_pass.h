@@ -17,23 +17,15 @@ namespace detail {
 constexpr int kChains = 4;            // States that take turns, so that an addition need not wait for the one before
 constexpr int64_t kWorthMerging = 8;  // vectors
 constexpr int64_t kPartial = 32;      // vectors that are added to a lighter state
-constexpr int64_t kPartialFew = 8;    // the same, of numbers in the precision of the arithmetic
-constexpr size_t kLine = 64;          // bytes of a cache line
-constexpr size_t kFetched = 512;      // bytes of each row of a panel that are prefetched
-#if defined(CPU_CAPABILITY_AVX512)
-constexpr size_t kStateRegisters = 16;  // of 32: those for the States of columns
-#else
-constexpr size_t kStateRegisters = 8;  // of 16
-#endif
+constexpr int64_t kLine = 64;         // bytes of a cache line
+constexpr int64_t kAhead = 4096;      // bytes from where a panel is read to where it is prefetched
 
 template <class Op>
 concept Prescans = requires(const Op& op) { op.template prescan<float>(); };
 template <class Op>
 concept HasPartial = requires(const Op& op) { op.template partial<float>(); };
 template <class Op, class Load>
-concept AddsByParts = HasPartial<Op> && sizeof(typename Load::Element) < sizeof(double);
-template <class Load>
-constexpr int64_t kPart = Load::kNarrow ? kPartial : kPartialFew;
+concept AddsByParts = HasPartial<Op> && Load::kNarrow;
 
 // See row_shape.h.
 template <class Op>
@@ -409,7 +401,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
       int64_t n = run.n;
       auto at = x;
       do {
-        const int64_t some = std::min(n, 2 * kPart<Load>);
+        const int64_t some = std::min(n, 2 * kPartial);
         auto first = op.template partial<V>(), second = first;
         add_in_turn(load, add, first, second, at, some, run.ahead);
         n -= some;
@@ -466,109 +458,93 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  static void column_constants(const void* op, int64_t columns, void* constants) {
-    for (int64_t i = 0; i < columns; i += kSize) {
-      new (static_cast<Constants*>(constants) + i / kSize)
-          Constants(constants_of_lanes(of(op), i, std::min(kSize, columns - i)));
-    }
-  }
-
-  static void start_columns(const void* op, int64_t columns, void* sums) {
-    for (int64_t i = 0; i < columns; i += kSize) {
-      new (static_cast<StateOf<Op, V>*>(sums) + i / kSize) StateOf<Op, V>(of(op).template start<V>(i));
-    }
-  }
-
-  // How many vectors of columns to add at once, so that their States are in registers.
-  template <class State>
-  static constexpr int kTogether = std::clamp<int>(kStateRegisters * sizeof(V) / sizeof(State), 1, 4);
-
-  // Adds `length` elements of n vectors of columns, the last of which may have fewer `lanes`.
-  template <int n, class Load, class State>
-  static void add_together(
-      const Load load,
-      const Op& op,
-      Pointers<Load>& x,
-      const Strides& stride,
-      int64_t length,
-      int64_t lanes,
-      int64_t ahead,
-      std::array<State, n>& states,
-      const Constants* of_columns
-  ) {
-    for (int64_t j = 0; j < length; ++j) {
-      unrolled<n>([&](auto k) {
-        if constexpr (k % kPerLine<Load> == 0) {
-          (__builtin_prefetch(x[I] + k * kSize + ahead), ...);
-        }
-        if (n > 1 || lanes == kSize) {
-          add_elements(op, states[k], of_columns[k], load(x[I] + k * kSize)...);
-        } else {
-          add_elements(op, states[k], of_columns[k], load(x[I] + k * kSize, lanes)...);
-        }
+  // A Constants<V> for each vector of `width` columns, which are `columns` different ones in turn.
+  static void column_constants(const void* op, int64_t columns, int64_t width, void* constants) {
+    if constexpr (has_row_constants<Op>) {
+      for_columns<V>(columns, width, [&](int64_t i, int lane, int64_t column) {
+        set_lane<V>(static_cast<Constants*>(constants)[i], lane, of(op).row_constants(column));
       });
-      ((x[I] += stride[I]), ...);
     }
   }
 
-  // The same for a panel, by way of states in registers.
+  static void start_columns(const void* op, int64_t vectors, void* sums) {
+    for (int64_t i = 0; i < vectors; ++i) {
+      new (static_cast<StateOf<Op, V>*>(sums) + i) StateOf<Op, V>(of(op).template start<V>(0));
+    }
+  }
+
+  // Adds n rows of one vector of columns.
   template <int n, class Load>
-  TORCHNOTES_FLATTEN static void add_strip(
+  static void add_rows(
       const Load load,
       const Op& op,
-      const Panel<T>& panel,
-      int64_t first,
-      int64_t lanes,
-      int64_t ahead,
-      StateOf<Op, V>* sums,
-      const Constants* constants
+      const Pointers<Load>& x,
+      const Strides& stride,
+      StateOf<Op, V>& sum,
+      const Constants& constants
+  ) {
+    const auto add = [&](auto& state) {
+      unrolled<n>([&](auto k) { add_elements(op, state, constants, load(x[I] + k * stride[I])...); });
+    };
+    if constexpr (AddsByParts<Op, Load>) {
+      auto few = op.template partial<V>();
+      add(few);
+      sum.merge(few);
+    } else {
+      auto state = sum;  // in registers
+      add(state);
+      sum = state;
+    }
+  }
+
+  // Prefetches what follows a panel whose rows are contiguous, in the order of memory, while n rows are read side by
+  // side: as many lines as n rows of the vector of columns at column i have.
+  template <int n, class Load>
+  static void fetch(const Load, const Panel<T>& panel, const Pointers<Load>& rows, int64_t i) {
+    constexpr int64_t kBytes = n * kSize * sizeof(typename Load::Element);
+    const int64_t at = kAhead + i * n * sizeof(typename Load::Element);
+    if (n > 1 && panel.contiguous) {
+      for (int64_t line = 0; line < kBytes; line += kLine) {
+        (__builtin_prefetch(reinterpret_cast<const char*>(rows[I]) + at + line), ...);
+      }
+    }
+  }
+
+  // Adds n rows of a panel, from row j on.
+  template <int n, class Load>
+  static void add_together(
+      const Load load, const Op& op, const Panel<T>& panel, int64_t j, StateOf<Op, V>* sums, const Constants* constants
   ) {
     const Strides stride = strides(panel);
-    auto x = pointers(load, panel, stride, 0);
-    ((x[I] += first), ...);
-    if constexpr (AddsByParts<Op, Load>) {
-      for (int64_t j = 0; j < panel.length; j += kPart<Load>) {
-        std::array<decltype(op.template partial<V>()), n> few;
-        unrolled<n>([&](auto k) { few[k] = op.template partial<V>(); });
-        const int64_t length = std::min(kPart<Load>, panel.length - j);
-        add_together<n>(load, op, x, stride, length, lanes, ahead, few, constants);
-        unrolled<n>([&](auto k) { sums[k].merge(few[k]); });
-      }
-    } else {
-      std::array<StateOf<Op, V>, n> states;
-      unrolled<n>([&](auto k) { states[k] = sums[k]; });
-      add_together<n>(load, op, x, stride, panel.length, lanes, ahead, states, constants);
-      unrolled<n>([&](auto k) { sums[k] = states[k]; });
-    }
-  }
-
-  // What to prefetch at column i: the columns that follow, or those of the next panel.
-  template <class Load>
-  static int64_t ahead_of(const Load, const Panel<T>& panel, int64_t i) {
-    const int64_t fetched = std::min<int64_t>(kFetched / sizeof(typename Load::Element), panel.columns);
-    return i + fetched < panel.columns ? fetched : panel.next + fetched - panel.columns;
-  }
-
-  template <class Load>
-  static void add_strips(
-      const Load load, const Op& op, const Panel<T>& panel, StateOf<Op, V>* sums, const Constants* constants
-  ) {
-    constexpr int n = [] {
-      if constexpr (AddsByParts<Op, Load>) {
-        return kTogether<decltype(std::declval<Op>().template partial<V>())>;
-      } else {
-        return kTogether<StateOf<Op, V>>;
-      }
-    }();
-    constexpr int64_t kWidth = n * kSize;
+    const auto rows = pointers(load, panel, stride, j);
+    auto x = rows;
     int64_t i = 0;
-    for (; i + kWidth <= panel.columns; i += kWidth) {
-      const int64_t ahead = ahead_of(load, panel, i);
-      add_strip<n>(load, op, panel, i, kSize, ahead, sums + i / kSize, constants + i / kSize);
+    for (; i + kSize <= panel.columns; i += kSize, ++sums, ++constants) {
+      fetch<n>(load, panel, rows, i);
+      add_rows<n>(load, op, x, stride, *sums, *constants);
+      ((x[I] += kSize), ...);
     }
-    for (; i < panel.columns; i += kSize) {
-      const int64_t lanes = std::min(kSize, panel.columns - i);
-      add_strip<1>(load, op, panel, i, lanes, ahead_of(load, panel, i), sums + i / kSize, constants + i / kSize);
+    if (i < panel.columns) {
+      const int64_t lanes = panel.columns - i;
+      auto added = *sums;
+      for (int k = 0; k < n; ++k) {
+        add_rows<1>(LoadLanes<Load>{load, lanes}, op, x, stride, added, *constants);
+        ((x[I] += stride[I]), ...);
+      }
+      *sums = blend_lanes<V>(*sums, added, lanes);
+    }
+  }
+
+  template <class Load>
+  TORCHNOTES_FLATTEN static void add_panel(
+      const Load load, const Op op, const Panel<T> panel, StateOf<Op, V>* sums, const Constants* constants
+  ) {
+    int64_t j = 0;
+    for (; j + kRowsTogether <= panel.length; j += kRowsTogether) {
+      add_together<kRowsTogether>(load, op, panel, j, sums, constants);
+    }
+    for (; j < panel.length; ++j) {
+      add_together<1>(load, op, panel, j, sums, constants);
     }
   }
 
@@ -581,10 +557,12 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
           const LoadLanes some{load, std::min(kSize, panel.columns - i)};
           auto x = pointers(some, panel, kContiguous, 0);
           ((x[I] += i), ...);
-          add_staged(of(op), some, *sums, *constants, x, strides(panel), panel.length, 0);
+          auto added = *sums;
+          add_staged(of(op), some, added, *constants, x, strides(panel), panel.length, 0);
+          *sums = some.lanes == kSize ? added : blend_lanes<V>(*sums, added, some.lanes);
         }
       } else {
-        with_narrow_type(load, [&](const auto one_type) { add_strips(one_type, of(op), panel, sums, constants); });
+        with_narrow_type(load, [&](const auto one_type) { add_panel(one_type, of(op), panel, sums, constants); });
       }
     });
   }
@@ -595,24 +573,34 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  static void finish_columns(const void* op, int64_t columns, const void* sums, void* formulas) {
-    for (int64_t i = 0; i < columns; i += kSize) {
+  // Replaces the States of vectors by those of their lanes, in the same memory.
+  static StateOf<Op, T>* scalars_in(void* sums, int64_t vectors) {
+    static_assert(sizeof(StateOf<Op, V>) == kSize * sizeof(StateOf<Op, T>));
+    auto* const scalars = static_cast<StateOf<Op, T>*>(sums);
+    for (int64_t i = 0; i < vectors; ++i) {
       std::array<StateOf<Op, T>, V::size()> lanes;
-      to_scalars<V>(static_cast<const StateOf<Op, V>*>(sums)[i / kSize], lanes.data());
-      const int64_t n = std::min(kSize, columns - i);
+      to_scalars<V>(static_cast<const StateOf<Op, V>*>(sums)[i], lanes.data());
+      std::copy(lanes.begin(), lanes.end(), scalars + i * kSize);
+    }
+    return scalars;
+  }
+
+  static void finish_columns(
+      const void* op, int64_t columns, int64_t width, void* sums, const ColumnFormulas<T>* formulas
+  ) {
+    auto* const all = scalars_in(sums, (width + kSize - 1) / kSize);
+    for (int64_t i = columns, column = 0; i < width; ++i) {
+      all[column].merge(all[i]);
+      column = column + 1 < columns ? column + 1 : 0;
+    }
+    for (int64_t column = 0; column < columns; ++column) {
       if constexpr (kMaps) {
-        std::array<Formula, V::size()> of_lanes;
-        for (int64_t lane = 0; lane < kSize; ++lane) {
-          of_lanes[lane] = lane < n ? of(op).finish(i + lane, lanes[lane]) : of_lanes[0];
-        }
-        if (formulas != nullptr) {
-          using Vectors = decltype(packed<V>(of_lanes));
-          new (static_cast<Vectors*>(formulas) + i / kSize) Vectors(packed<V>(of_lanes));
+        const Formula formula = of(op).finish(column, all[column]);
+        for (int64_t i = column; formulas != nullptr && i < width; i += columns) {
+          set_member_arrays(formulas->members, formulas->stride, i, formula);
         }
       } else {
-        for (int64_t lane = 0; lane < n; ++lane) {
-          of(op).finish(i + lane, lanes[lane]);
-        }
+        of(op).finish(column, all[column]);
       }
     }
   }

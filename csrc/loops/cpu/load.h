@@ -83,6 +83,7 @@ inline void with_narrow_type(const Load load, const F& f) {
 template <class Load>
 struct LoadLanes {
   using Element = typename Load::Element;
+  static constexpr bool kNarrow = Load::kNarrow;
   Load load;
   int64_t lanes;
 

@@ -57,11 +57,23 @@ struct InterleavedRows : Inputs<T> {
   T* buffer;
 };
 
+// How many rows of a matrix are processed together, while their States and Formulas are in registers. The lines of more
+// rows would compete for a set of the L1 cache, if rows are some KiB long.
+constexpr int kRowsTogether = 4;
+
 // `length` elements of neighboring columns, `stride` elements from one to the next.
 template <class T>
 struct Panel : Inputs<T> {
   int64_t columns, length;
-  int64_t next;  // elements from this panel to the next one, to prefetch it
+  bool contiguous;  // from one row to the next
+};
+
+// The Formulas of columns, as an array for each member: `stride` elements from one to the next. An array of structs of
+// vectors makes a pass over cold memory take up to 1.5 times as long.
+template <class T>
+struct ColumnFormulas {
+  T* members;
+  int64_t stride;
 };
 
 // Where a second pass writes: `stride` elements from one segment, vector or row to the next, past the caches or not.
@@ -134,13 +146,15 @@ struct RowFunctions {
       VectorMemory& packed
   );
 
-  // The first pass over columns. `sums` holds a State of vectors for each vector of columns, `constants` likewise.
+  // The first pass over columns. `sums` holds a State of vectors for each vector of columns, `constants` likewise. The
+  // `width` columns of a panel are `columns` different ones in turn.
   size_t state_bytes, constants_bytes;  // of vectors
-  void (*column_constants)(const void* op, int64_t columns, void* constants);
-  void (*start_columns)(const void* op, int64_t columns, void* sums);
+  void (*column_constants)(const void* op, int64_t columns, int64_t width, void* constants);
+  void (*start_columns)(const void* op, int64_t vectors, void* sums);
   void (*add_columns)(const void* op, const Panel<T>& panel, void* sums, const void* constants);
   void (*merge_columns)(int64_t vectors, void* sums, const void* others);
-  void (*finish_columns)(const void* op, int64_t columns, const void* sums, void* formulas);  // of vectors, or null
+  // Overwrites `sums`. `formulas` may be null.
+  void (*finish_columns)(const void* op, int64_t columns, int64_t width, void* sums, const ColumnFormulas<T>* formulas);
 
   // The first pass over segments of neighboring rows: run.segments of them, one of each row. `sums` holds a State of
   // vectors for each row.
@@ -152,13 +166,13 @@ struct RowFunctions {
   size_t formula_bytes;                                                            // of vectors
   void (*formula)(const void* op, int64_t row, int64_t n, StateMemory* formulas);  // of n rows from `row` on, or null
   void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);   // as the i-th of an array
-  void (*column_formulas)(const void* op, int64_t columns, void* formulas);        // of vectors
+  void (*column_formulas)(const void* op, int64_t columns, int64_t width, const ColumnFormulas<T>& formulas);
   void (*map)(const void* op, const void* formula, const Run<T>& run, const Output& out);
   void (*map_segments)(const void* op, const StateMemory* formulas, const Run<T>& run, const Output& out);
   void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
-  void (*map_columns)(const void* op, const void* formulas, const Panel<T>& panel, const Output& out);
+  void (*map_columns)(const void* op, const ColumnFormulas<T>& formulas, const Panel<T>& panel, const Output& out);
 
-  // Both passes at once.
+  // Both passes at once, over segments.
   void (*add_and_map_segments)(
       const void* op,
       const Run<T>& run,
@@ -166,9 +180,6 @@ struct RowFunctions {
       const StateMemory* constants,
       const StateMemory* formulas,
       const Output& out
-  );
-  void (*add_and_map_columns)(
-      const void* op, const Panel<T>& panel, void* sums, const void* constants, const void* formulas, const Output& out
   );
 
   void (*patch)(const void* op, int64_t row, int64_t n, const StateMemory* formulas);  // n rows from `row` on, or null

@@ -51,9 +51,7 @@ constexpr RowFunctions<T> functions() {
       f.constants_bytes = sizeof(typename F::Constants);
       f.column_constants = F::column_constants;
       f.start_columns = F::start_columns;
-      if constexpr (passes != Passes::kAtOnce) {
-        f.add_columns = F::add_columns;
-      }
+      f.add_columns = F::add_columns;
       f.merge_columns = F::merge_columns;
       f.finish_columns = F::finish_columns;
     } else {
@@ -64,15 +62,14 @@ constexpr RowFunctions<T> functions() {
     }
   }
   if constexpr (passes == Passes::kAtOnce) {
-    using F = BothPasses<T, Op, Indices>;
     using Second = SecondPass<T, Op, Indices>;
     f.formula_bytes = sizeof(typename Second::Vectors);
     if constexpr (layout == Layout::kSegments) {
       f.formula = Second::formula;
-      f.add_and_map_segments = F::add_and_map_segments;
+      f.add_and_map_segments = BothPasses<T, Op, Indices>::add_and_map_segments;
     } else {
       f.column_formulas = Second::column_formulas;
-      f.add_and_map_columns = F::add_and_map_columns;
+      f.map_columns = Second::map_columns;
     }
   } else if constexpr (passes != Passes::kFirst) {
     using F = SecondPass<T, Op, Indices>;

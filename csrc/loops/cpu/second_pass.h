@@ -13,7 +13,6 @@
 namespace torchnotes {
 namespace detail {
 
-constexpr int kRowsTogether = 4;  // of a panel
 constexpr int64_t kInL1 = 12288;  // bytes of formulas that stay in L1 from one row to the next
 
 template <class T, class Op, class Indices>
@@ -107,7 +106,7 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
         const auto* const from = x[k] + first + j * kSize;
         return j * kSize < whole ? load(from) : load(from, some - whole);
       };
-      const auto of_vector = [&](int64_t j) -> const Vectors& { return formula(first / kSize + j); };
+      const auto of_vector = [&](int64_t j) -> decltype(auto) { return formula(first / kSize + j); };
       const StagedInputs<T, Op, sizeof...(I)> inputs(op, vectors, load_one, of_vector);
       for (int64_t j = 0; j < vectors; ++j) {
         const V value =
@@ -198,20 +197,29 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     });
   }
 
-  static void column_formulas(const void* op, int64_t columns, void* formulas) {
-    for (int64_t i = 0; i < columns; i += kSize) {
-      std::array<Formula, V::size()> lanes;
-      for (int64_t lane = 0; lane < kSize; ++lane) {
-        lanes[lane] = i + lane < columns ? of(op).formula(i + lane) : lanes[0];
+  // Those of `width` columns, which are `columns` different ones in turn.
+  static void column_formulas(const void* op, int64_t columns, int64_t width, const ColumnFormulas<T>& formulas) {
+    for (int64_t column = 0; column < columns; ++column) {
+      const Formula formula = of(op).formula(column);
+      for (int64_t i = column; i < width; i += columns) {
+        set_member_arrays(formulas.members, formulas.stride, i, formula);
       }
-      new (static_cast<Vectors*>(formulas) + i / kSize) Vectors(packed<V>(lanes));
     }
+  }
+
+  static Vectors formula_at(const ColumnFormulas<T>& formulas, int64_t column) {
+    return vectors_at<Vectors>(formulas.members + column, formulas.stride);
   }
 
   // Maps `rows` rows of a panel, from row j on, that share the formulas in registers.
   template <int rows, class Load>
   static void map_together(
-      const Op& op, const Vectors* formulas, const Load load, const Panel<T>& panel, int64_t j, const Output& out
+      const Op& op,
+      const ColumnFormulas<T>& formulas,
+      const Load load,
+      const Panel<T>& panel,
+      int64_t j,
+      const Output& out
   ) {
     const int64_t n = panel.columns;
     const Strides stride{panel.in[I].stride...};
@@ -220,7 +228,7 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     int64_t i = 0;
     if constexpr (Load::kNarrow) {
       for (; i + 2 * kSize <= n; i += 2 * kSize) {
-        const Vectors f = formulas[i / kSize], next = formulas[i / kSize + 1];
+        const Vectors f = formula_at(formulas, i), next = formula_at(formulas, i + kSize);
         unrolled<rows>([&](auto k) {
           const V value = op.value(f, load(x[I] + k * stride[I] + i)...);
           const V after = op.value(next, load(x[I] + k * stride[I] + i + kSize)...);
@@ -229,13 +237,13 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
       }
     }
     for (; i + kSize <= n; i += kSize) {
-      const Vectors f = formulas[i / kSize];
+      const Vectors f = formula_at(formulas, i);
       unrolled<rows>([&](auto k) {
         load.store(y + k * out.stride + i, op.value(f, load(x[I] + k * stride[I] + i)...), out.streamed);
       });
     }
     if (i < n) {
-      const Vectors f = formulas[i / kSize];
+      const Vectors f = formula_at(formulas, i);
       unrolled<rows>([&](auto k) {
         load.store_some(y + k * out.stride + i, op.value(f, load(x[I] + k * stride[I] + i, n - i)...), n - i);
       });
@@ -243,10 +251,10 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
   }
 
   TORCHNOTES_FLATTEN static void map_columns(
-      const void* op_, const void* all, const Panel<T>& panel_, const Output& out_
+      const void* op_, const ColumnFormulas<T>& formulas_, const Panel<T>& panel_, const Output& out_
   ) {
     const Op op = of(op_);
-    const auto* const formulas = static_cast<const Vectors*>(all);
+    const ColumnFormulas<T> formulas = formulas_;
     const Panel<T> panel = panel_;  // in registers: a store may alias them
     const Output out = out_;
     with_load<T>(panel.type, [&](const auto load) {
@@ -254,7 +262,7 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
       if constexpr (Stages<Op>) {
         for (; j < panel.length; ++j) {
           auto* const y = static_cast<typename decltype(load)::Element*>(out.data) + j * out.stride;
-          const auto formula = [&](int64_t i) -> const Vectors& { return formulas[i]; };
+          const auto formula = [&](int64_t i) { return formula_at(formulas, i * kSize); };
           map_staged(op, formula, load, pointers(load, panel, j), panel.columns, y);
         }
       } else {
