@@ -83,6 +83,7 @@ format: $(VENV)/tools
 
 bench: build
 	$(HERE) $(PY) -m torchnotes bench --save
+	$(HERE) $(PY) -m benchmarks.sweep --full --save
 	$(HERE) $(PY) -m benchmarks.scaling
 	$(HERE) $(PY) -m benchmarks.publish
 

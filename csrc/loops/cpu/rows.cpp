@@ -1,6 +1,6 @@
 // Each lane of a vector is a State of its own. Rows are reduced in pieces of a fixed size: whole rows go to the
-// threads, or pieces if there are fewer rows than threads, with the same result. Interleaved and short rows use one row
-// per lane instead (docs/decisions/short-rows.md).
+// threads, or pieces if there are fewer rows than threads, with the same result. Short and interleaved rows are
+// processed several at a time instead, as vectors of one row or with one row per lane (docs/decisions/short-rows.md).
 #include "loops/cpu/rows.h"
 
 #include <algorithm>

@@ -58,7 +58,6 @@ template <class T, class Op, bool reduces, bool maps, size_t... I>
 struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
   using V = Vectorized<T>;
   static constexpr int64_t kSize = V::size();
-  using Formula = FormulaOf<Op, T>;
   template <class State>
   using Chains = std::array<State, kChains>;
 
