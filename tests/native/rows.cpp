@@ -1,4 +1,4 @@
-// Exposes the traversals of rows and columns as operators.
+// Exposes the traversals of rows, segments and columns as operators.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -9,6 +9,7 @@
 #include "loops/columns.h"
 #include "loops/precision.h"
 #include "loops/rows.h"
+#include "loops/segments.h"
 #include "operations.h"
 
 namespace torchnotes {
@@ -19,6 +20,7 @@ using at::Tensor;
 // In a matrix (R, C) the rows are its rows, in (N, C, L) the channels, in (1, N, C, S) the N S interleaved rows, and in
 // (1, 1, 1, R, C) the C columns.
 bool columns(const Tensor& x) { return x.dim() == 5; }
+bool segments(const Tensor& x) { return x.dim() == 3; }
 
 RowShape shape_of(const Tensor& x) {
   if (columns(x)) {
@@ -45,20 +47,23 @@ RowOperand read_weight(const Tensor& w, const Tensor& x) {
 
 template <class T, class Op, class... Operands>
 void reduce(const Tensor& x, const Op& op, const Operands&... operands) {
-  columns(x) ? reduce_columns<T>(x.device(), shape_of(x), op, operands...)
-             : reduce_rows<T>(x.device(), shape_of(x), op, operands...);
+  columns(x)    ? reduce_columns<T>(x.device(), shape_of(x), op, operands...)
+  : segments(x) ? reduce_segments<T>(x.device(), shape_of(x), op, operands...)
+                : reduce_rows<T>(x.device(), shape_of(x), op, operands...);
 }
 
 template <class T, class Op, class... Operands>
 void map(const Tensor& x, const Op& op, const Operands&... operands) {
-  columns(x) ? map_columns<T>(x.device(), shape_of(x), op, operands...)
-             : map_rows<T>(x.device(), shape_of(x), op, operands...);
+  columns(x)    ? map_columns<T>(x.device(), shape_of(x), op, operands...)
+  : segments(x) ? map_segments<T>(x.device(), shape_of(x), op, operands...)
+                : map_rows<T>(x.device(), shape_of(x), op, operands...);
 }
 
 template <class T, class Op, class... Operands>
 void transform(const Tensor& x, const Op& op, const Operands&... operands) {
-  columns(x) ? transform_columns<T>(x.device(), shape_of(x), op, operands...)
-             : transform_rows<T>(x.device(), shape_of(x), op, operands...);
+  columns(x)    ? transform_columns<T>(x.device(), shape_of(x), op, operands...)
+  : segments(x) ? transform_segments<T>(x.device(), shape_of(x), op, operands...)
+                : transform_rows<T>(x.device(), shape_of(x), op, operands...);
 }
 
 std::tuple<Tensor, Tensor> max_sum(const Tensor& x, bool prescan) {

@@ -347,7 +347,9 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     static_assert(sizeof(StateOf<Op, V>) <= sizeof(VectorMemory));
     for (int64_t i = 0; i < rows; ++i) {
       new (static_cast<StateOf<Op, V>*>(sums) + i) StateOf<Op, V>(op.template start<V>(row + i));
-      put(constants[i], op.row_constants(row + i));
+      if constexpr (has_row_constants<Op>) {
+        put(constants[i], op.row_constants(row + i));
+      }
     }
   }
 
@@ -424,8 +426,11 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
   }
 
   static Constants constants_in(const StateMemory& memory) {
-    using Scalars = decltype(std::declval<const Op&>().row_constants(0));
-    return broadcast<V>(as<Scalars>(memory));
+    if constexpr (has_row_constants<Op>) {
+      return broadcast<V>(as<decltype(std::declval<const Op&>().row_constants(0))>(memory));
+    } else {
+      return NoConstants();
+    }
   }
 
   TORCHNOTES_FLATTEN static void add_segments(

@@ -1,5 +1,5 @@
 // The traversals of rows that take turns segment by segment, such as the channels of contiguous images: R rows of S
-// segments in the order (segment, row, element). All operands have one element type.
+// segments in the order (segment, row, element). All operands have one element type, and none is empty.
 #pragma once
 
 #include <c10/core/Device.h>
