@@ -96,9 +96,10 @@ def draw(rows: list[Row], path: Path) -> None:
     families = sorted(by_family(rows))
     across = 6
     figure = Figure(figsize=(2.6 * across, 1.9 * math.ceil(len(families) / across)), layout="constrained")
-    panels = figure.subplots(math.ceil(len(families) / across), across, sharex=True, sharey=True, squeeze=False).flat
+    panels = list(
+        figure.subplots(math.ceil(len(families) / across), across, sharex=True, sharey=True, squeeze=False).flat
+    )
     colors = [STYLES["compile"]["color"], STYLES[OURS]["color"]]
-    panels = list(panels)
     for axes, family in zip(panels, families, strict=False):
         cases = [row for row in rows if row["family"] == family]
         ratios = [float(row["ratio"]) for row in cases]
