@@ -52,12 +52,7 @@ class Rows {
   }
 
   void reduce() const {
-    if (are_short()) {
-      for_short_rows();
-      return;
-    }
-    if (are_neighbors()) {
-      for_interleaved_rows();
+    if (process_several()) {
       return;
     }
     if (one_row_per_lane()) {
@@ -79,12 +74,7 @@ class Rows {
   }
 
   void map() const {
-    if (are_short()) {
-      for_short_rows();
-      return;
-    }
-    if (are_neighbors()) {
-      for_interleaved_rows();
+    if (process_several()) {
       return;
     }
     if (one_row_per_lane()) {
@@ -98,12 +88,7 @@ class Rows {
   }
 
   void transform() const {
-    if (are_short()) {
-      for_short_rows();
-      return;
-    }
-    if (are_neighbors()) {
-      for_interleaved_rows();
+    if (process_several()) {
       return;
     }
     if (one_row_per_lane()) {
@@ -130,6 +115,19 @@ class Rows {
   using Buffers = std::array<TileBuffer<T>, kMaxInputs>;
 
   int64_t elements() const { return shape.elements(); }
+
+  // Makes all passes over several rows at a time, if the operation and the rows permit it. Returns whether it did.
+  bool process_several() const {
+    if (are_short()) {
+      for_short_rows();
+      return true;
+    }
+    if (are_neighbors()) {
+      for_interleaved_rows();
+      return true;
+    }
+    return false;
+  }
 
   // ---- short rows, some at a time ----
 
