@@ -76,18 +76,21 @@ struct ChannelSums {
   }
 };
 
+// What follows describes channels, one per lane; W = Wide<T>.
+template <class W>
 struct Moments {
-  double mean, variance;
+  W mean, variance;
 };
 
-template <class T>
-C10_HOST_DEVICE inline Moments moments(const ChannelSums<T>& about, double k, double inverse_n) {
-  const double mean = about.sum_a * inverse_n, variance = about.sum_ab * inverse_n - mean * mean;
-  return {k + mean, variance < 0 ? 0.0 : variance};
+template <class T, class W = Wide<T>>
+C10_HOST_DEVICE inline Moments<W> moments(const ChannelSums<T>& about, W k, double inverse_n) {
+  const W mean = about.sum_a * W(inverse_n), variance = about.sum_ab * W(inverse_n) - mean * mean;
+  return {k + mean, where(variance < W(0.0), W(0.0), variance)};
 }
 
+template <class W>
 struct Channel {
-  double mean, rstd, gamma, beta;
+  W mean, rstd, gamma, beta;
 };
 
 // The affine map of a channel. u = base - m, where the base is x, or z = f^-1(y) if only y is available, and z = scale
@@ -106,16 +109,18 @@ struct FromInput {
   C10_HOST_DEVICE V z(const ChannelMap<T>& map, V, V u) const {
     return fma(u, V(map.scale), V(map.offset));
   }
-  template <class T>
-  static C10_HOST_DEVICE double mean_error(const Channel& c) {
-    return c.mean - static_cast<double>(static_cast<T>(c.mean));
+  template <class T, class W>
+  static C10_HOST_DEVICE W mean_error(const Channel<W>& c) {
+    return c.mean - widen(narrow<T>(c.mean));
   }
-  static C10_HOST_DEVICE double x_per_u(const Channel&) { return 1; }
-  template <class T>
-  static C10_HOST_DEVICE ChannelMap<T> channel_map(const Channel& c) {
-    const double scale = c.gamma * c.rstd;
-    const double offset = c.beta - mean_error<T>(c) * scale;
-    return {static_cast<T>(c.mean), static_cast<T>(scale), static_cast<T>(offset)};
+  template <class W>
+  static C10_HOST_DEVICE W x_per_u(const Channel<W>&) {
+    return W(1.0);
+  }
+  template <class T, class W>
+  static C10_HOST_DEVICE ChannelMap<T> channel_map(const Channel<W>& c) {
+    const W scale = c.gamma * c.rstd;
+    return {narrow<T>(c.mean), narrow<T>(scale), narrow<T>(c.beta - mean_error<T>(c) * scale)};
   }
 };
 
@@ -129,14 +134,17 @@ struct FromOutput {
   C10_HOST_DEVICE V z(const ChannelMap<T>&, V y, V) const {
     return y;  // has the sign of z, which determines the slope
   }
-  template <class T>
-  static C10_HOST_DEVICE double mean_error(const Channel&) {
-    return 0;
+  template <class T, class W>
+  static C10_HOST_DEVICE W mean_error(const Channel<W>&) {
+    return W(0.0);
   }
-  static C10_HOST_DEVICE double x_per_u(const Channel& c) { return 1 / (c.gamma * c.rstd); }
-  template <class T>
-  static C10_HOST_DEVICE ChannelMap<T> channel_map(const Channel& c) {
-    return {static_cast<T>(c.beta), T(1), T(0)};
+  template <class W>
+  static C10_HOST_DEVICE W x_per_u(const Channel<W>& c) {
+    return W(1.0) / (c.gamma * c.rstd);
+  }
+  template <class T, class W>
+  static C10_HOST_DEVICE ChannelMap<T> channel_map(const Channel<W>& c) {
+    return {narrow<T>(c.beta), T(1), T(0)};
   }
 };
 
@@ -148,7 +156,10 @@ C10_HOST_DEVICE inline bool may_invert(double gamma, double beta, double most) {
 }
 
 // a - b, but an infinite a stays as it is
-C10_HOST_DEVICE inline double subtract(double a, double b) { return a - a == 0 ? a - b : a; }
+template <class W>
+C10_HOST_DEVICE inline W subtract(W a, W b) {
+  return where(a - a == W(0.0), a - b, a);
+}
 
 // dL/dx = p d + q u + t
 template <class T>
@@ -163,32 +174,31 @@ struct ChannelGradient {
 };
 
 // sum d and sum d x^
+template <class W>
 struct ChannelTotals {
-  double sum_d, sum_dx;
+  W sum_d, sum_dx;
 };
 
 // From the sums of d and d u.
-template <class Reference, class T>
-C10_HOST_DEVICE inline ChannelTotals channel_totals(const Channel& c, const ChannelSums<T>& sums) {
-  const double mean_error = Reference::template mean_error<T>(c);
+template <class Reference, class T, class W>
+C10_HOST_DEVICE inline ChannelTotals<W> channel_totals(const Channel<W>& c, const ChannelSums<T>& sums) {
+  const W mean_error = Reference::template mean_error<T>(c);
   return {sums.sum_a, subtract(sums.sum_ab, mean_error * sums.sum_a) * Reference::x_per_u(c) * c.rstd};
 }
 
 // For n numbers with mean mu; 1/n = 0 if mu and v are given.
-template <class Reference, class T>
+template <class Reference, class T, class W>
 C10_HOST_DEVICE inline ChannelGradient<T> channel_gradient(
-    const Channel& c, ChannelTotals totals, double inverse_n, bool center_only
+    const Channel<W>& c, const ChannelTotals<W>& totals, double inverse_n, bool center_only
 ) {
-  const double p = c.gamma * c.rstd;
-  const double t = inverse_n == 0 ? 0.0 : -p * totals.sum_d * inverse_n;
-  const double q =
-      inverse_n == 0 || center_only ? 0.0 : -p * c.rstd * Reference::x_per_u(c) * totals.sum_dx * inverse_n;
-  const double mean_error = Reference::template mean_error<T>(c);
+  const W p = c.gamma * c.rstd, zero(0.0);
+  const W t = inverse_n == 0 ? zero : p * totals.sum_d * W(-inverse_n);
+  const W q = inverse_n == 0 || center_only ? zero : p * c.rstd * Reference::x_per_u(c) * totals.sum_dx * W(-inverse_n);
   return {
       Reference::template channel_map<T>(c),
-      static_cast<T>(p),
-      static_cast<T>(q),
-      static_cast<T>(subtract(t, q * mean_error))
+      narrow<T>(p),
+      narrow<T>(q),
+      narrow<T>(subtract(t, q * Reference::template mean_error<T>(c)))
   };
 }
 

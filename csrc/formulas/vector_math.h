@@ -5,6 +5,9 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
+#include <cstdint>
+#include <type_traits>
+
 namespace torchnotes {
 
 using at::vec::Vectorized;
@@ -64,6 +67,17 @@ template <class T>
 inline T narrow(const Vectorized<double>& x) {
   return x;
 }
+
+template <class V>
+inline auto load_lanes(const void* p, int64_t n) -> std::enable_if_t<!std::is_arithmetic_v<V>, V> {
+  return n == V::size() ? V::loadu(p) : V::loadu(p, n);
+}
+template <class V>
+inline auto store_lanes(const V& x, void* p, int64_t n) -> std::enable_if_t<!std::is_arithmetic_v<V>> {
+  n == V::size() ? x.store(p) : x.store(p, n);
+}
+
+inline WideFloat sqrt(const WideFloat& x) { return x.sqrt(); }
 
 inline WideFloat where(const WideFloat& mask, const WideFloat& a, const WideFloat& b) {
   return WideFloat::blendv(b, a, mask);

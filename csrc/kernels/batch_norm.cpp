@@ -26,13 +26,21 @@ struct Channels {
         statistics(c.statistics),
         count(c.shape.rows) {}
 
-  C10_HOST_DEVICE Channel at(int64_t row) const {
+  // n channels, one per lane.
+  template <class V>
+  C10_HOST_DEVICE Channel<Wide<V>> at(int64_t row, int64_t n) const {
+    using W = Wide<V>;
     return {
-        statistics[row],
-        statistics[count + row],
-        weight ? static_cast<double>(weight[row]) : 1.0,
-        bias ? static_cast<double>(bias[row]) : 0.0
+        load_lanes<W>(statistics + row, n),
+        load_lanes<W>(statistics + count + row, n),
+        weight ? widen(load_lanes<V>(weight + row, n)) : W(1.0),
+        bias ? widen(load_lanes<V>(bias + row, n)) : W(0.0)
     };
+  }
+  template <class W>
+  C10_HOST_DEVICE void set_statistics(int64_t row, int64_t n, W mean, W rstd) const {
+    store_lanes(mean, statistics + row, n);
+    store_lanes(rstd, statistics + count + row, n);
   }
 };
 
@@ -43,10 +51,15 @@ struct Shift {
 
 template <class T>
 struct SumsOfChannel {
+  static constexpr bool kInLanes = true;
   RowOperand x;
   double inverse_n;
 
-  C10_HOST_DEVICE Shift<T> row_constants(int64_t row) const { return {x.read<T>(row, 0)}; }
+  template <class V>
+  C10_HOST_DEVICE Shift<V> constants_lanes(int64_t row, int64_t n) const {
+    return {first_elements<V>(x, row, n)};
+  }
+  C10_HOST_DEVICE Shift<T> row_constants(int64_t row) const { return constants_lanes<T>(row, 1); }
   template <class V>
   C10_HOST_DEVICE ChannelSums<V> start(int64_t) const {
     return ChannelSums<V>::start();
@@ -56,8 +69,9 @@ struct SumsOfChannel {
     const Wide<V> d = widen(x) - widen(V(shift.k));
     sums.add(d, d);
   }
-  C10_HOST_DEVICE Moments moments_of(int64_t row, const ChannelSums<T>& all) const {
-    return moments(all, row_constants(row).k, inverse_n);
+  template <class V>
+  C10_HOST_DEVICE Moments<Wide<V>> moments_of(int64_t row, int64_t n, const ChannelSums<V>& all) const {
+    return moments(all, widen(constants_lanes<V>(row, n).k), inverse_n);
   }
 };
 
@@ -66,11 +80,13 @@ struct MomentsOfChannel : SumsOfChannel<T> {
   double* results;
   int64_t count;
 
-  C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<T>& all) const {
-    const Moments moments = this->moments_of(row, all);
-    results[row] = moments.mean;
-    results[count + row] = moments.variance;
+  template <class V>
+  C10_HOST_DEVICE void finish_lanes(int64_t row, int64_t n, const ChannelSums<V>& all) const {
+    const auto moments = this->moments_of(row, n, all);
+    store_lanes(moments.mean, results + row, n);
+    store_lanes(moments.variance, results + count + row, n);
   }
+  C10_HOST_DEVICE void finish(int64_t row, const ChannelSums<T>& all) const { finish_lanes(row, 1, all); }
 };
 
 template <class T>
@@ -82,27 +98,42 @@ struct Statistics : SumsOfChannel<T> {
   T* running_var;
   double momentum;
 
-  C10_HOST_DEVICE ChannelMap<T> finish(int64_t row, const ChannelSums<T>& all) const {
-    const Moments moments = this->moments_of(row, all);
-    channels.statistics[row] = moments.mean;
-    channels.statistics[channels.count + row] = center_only ? 1.0 : 1 / ::sqrt(moments.variance + eps);
-    update(running_mean, row, moments.mean);
-    update(running_var, row, moments.variance * unbiased);
-    return FromInput::channel_map<T>(channels.at(row));
+  template <class V>
+  C10_HOST_DEVICE ChannelMap<V> finish_lanes(int64_t row, int64_t n, const ChannelSums<V>& all) const {
+    const auto moments = this->moments_of(row, n, all);
+    update<V>(running_mean, row, n, moments.mean);
+    update<V>(running_var, row, n, moments.variance * Wide<V>(unbiased));
+    return map_lanes<V>(row, n, moments);
   }
-  C10_HOST_DEVICE void update(T* running, int64_t row, double of_batch) const {
+  template <class V>
+  C10_HOST_DEVICE void update(T* running, int64_t row, int64_t n, Wide<V> of_batch) const {
+    using W = Wide<V>;
     if (running) {
-      running[row] = static_cast<T>((1 - momentum) * static_cast<double>(running[row]) + momentum * of_batch);
+      const W old = widen(load_lanes<V>(running + row, n));
+      store_lanes(narrow<V>(W(1 - momentum) * old + W(momentum) * of_batch), running + row, n);
     }
   }
-  C10_HOST_DEVICE ChannelMap<T> formula(int64_t row) const {
+  template <class V>
+  C10_HOST_DEVICE ChannelMap<V> formula_lanes(int64_t row, int64_t n) const {
     if (running_mean) {
-      channels.statistics[row] = running_mean[row];
-      channels.statistics[channels.count + row] =
-          center_only ? 1.0 : 1 / ::sqrt(static_cast<double>(running_var[row]) + eps);
+      return map_lanes<V>(
+          row,
+          n,
+          Moments<Wide<V>>{widen(load_lanes<V>(running_mean + row, n)), widen(load_lanes<V>(running_var + row, n))}
+      );
     }
-    return FromInput::channel_map<T>(channels.at(row));
+    return FromInput::channel_map<V>(channels.template at<V>(row, n));
   }
+  template <class V, class W>
+  C10_HOST_DEVICE ChannelMap<V> map_lanes(int64_t row, int64_t n, const Moments<W>& moments) const {
+    const W rstd = center_only ? W(1.0) : W(1.0) / sqrt(moments.variance + W(eps));
+    channels.set_statistics(row, n, moments.mean, rstd);
+    return FromInput::channel_map<V>(channels.template at<V>(row, n));
+  }
+  C10_HOST_DEVICE ChannelMap<T> finish(int64_t row, const ChannelSums<T>& all) const {
+    return finish_lanes(row, 1, all);
+  }
+  C10_HOST_DEVICE ChannelMap<T> formula(int64_t row) const { return formula_lanes<T>(row, 1); }
 };
 
 template <class T, class Activation>
@@ -128,7 +159,7 @@ struct Normalize : Statistics<T> {
 
 template <class T, class Reference, class Activation>
 struct Backward {
-  static constexpr bool kStaged = kIsStaged<Activation>;
+  static constexpr bool kStaged = kIsStaged<Activation>, kInLanes = true;
   Channels<T> channels;
   Reference from;
   Activation f;
@@ -139,9 +170,11 @@ struct Backward {
   T* grad_bias;
   double* totals;
 
-  C10_HOST_DEVICE ChannelMap<T> row_constants(int64_t row) const {
-    return Reference::template channel_map<T>(channels.at(row));
+  template <class V>
+  C10_HOST_DEVICE ChannelMap<V> constants_lanes(int64_t row, int64_t n) const {
+    return Reference::template channel_map<V>(channels.template at<V>(row, n));
   }
+  C10_HOST_DEVICE ChannelMap<T> row_constants(int64_t row) const { return constants_lanes<T>(row, 1); }
   template <class V>
   C10_HOST_DEVICE ChannelSums<V> start(int64_t) const {
     return ChannelSums<V>::start();
@@ -184,23 +217,33 @@ struct Backward {
     return staged_value(gradient, backward_of_input(f, g, z(gradient.map, r)), r);
   }
 
-  C10_HOST_DEVICE ChannelGradient<T> finish(int64_t row, const ChannelSums<T>& all) const {
-    const Channel channel = channels.at(row);
-    const ChannelTotals sums = channel_totals<Reference>(channel, all);
+  template <class V>
+  C10_HOST_DEVICE ChannelGradient<V> finish_lanes(int64_t row, int64_t n, const ChannelSums<V>& all) const {
+    const auto channel = channels.template at<V>(row, n);
+    const auto sums = channel_totals<Reference>(channel, all);
     if (passes == BatchNormPasses::kTotals) {
-      totals[row] = sums.sum_d;
-      totals[channels.count + row] = sums.sum_dx;
+      store_lanes(sums.sum_d, totals + row, n);
+      store_lanes(sums.sum_dx, totals + channels.count + row, n);
     } else {
-      grad_weight[row] = static_cast<T>(sums.sum_dx);
-      grad_bias[row] = static_cast<T>(sums.sum_d);
+      store_lanes(narrow<V>(sums.sum_dx), grad_weight + row, n);
+      store_lanes(narrow<V>(sums.sum_d), grad_bias + row, n);
     }
-    return channel_gradient<Reference, T>(channel, sums, inverse_n, center_only);
+    return channel_gradient<Reference, V>(channel, sums, inverse_n, center_only);
   }
-  C10_HOST_DEVICE ChannelGradient<T> formula(int64_t row) const {
+  template <class V>
+  C10_HOST_DEVICE ChannelGradient<V> formula_lanes(int64_t row, int64_t n) const {
+    using W = Wide<V>;
+    ChannelTotals<W> means{W(0.0), W(0.0)};
     const bool given = passes == BatchNormPasses::kSecond;
-    const ChannelTotals means = given ? ChannelTotals{totals[row], totals[channels.count + row]} : ChannelTotals{0, 0};
-    return channel_gradient<Reference, T>(channels.at(row), means, given ? 1 : 0, center_only);
+    if (given) {
+      means = {load_lanes<W>(totals + row, n), load_lanes<W>(totals + channels.count + row, n)};
+    }
+    return channel_gradient<Reference, V>(channels.template at<V>(row, n), means, given ? 1 : 0, center_only);
   }
+  C10_HOST_DEVICE ChannelGradient<T> finish(int64_t row, const ChannelSums<T>& all) const {
+    return finish_lanes(row, 1, all);
+  }
+  C10_HOST_DEVICE ChannelGradient<T> formula(int64_t row) const { return formula_lanes<T>(row, 1); }
 };
 
 double inverse_size(const RowShape& shape) { return 1 / static_cast<double>(shape.elements()); }

@@ -41,6 +41,11 @@
 //   T kept_add(Known<T>&, T x...)          instead of add(), returns what is kept
 //   T kept_value(Formula<T>, T kept)       instead of value(Formula<T>, T x...)
 //
+// An operation on columns may do what precedes and follows them for n columns at a time:
+//
+//   static constexpr bool kInLanes = true
+//   Constants<V> constants_lanes<V>(row, n)        and finish_lanes() or formula_lanes() as above
+//
 // If adding to a State is expensive, some dozens of 16-bit numbers can be added to a lighter one first
 // (on the CPU only):
 //
@@ -142,6 +147,20 @@ inline void for_elements_of_neighbors(const RowOperand& x, int64_t row, int64_t 
       }
     }
   });
+}
+
+// The first elements of n rows, one per lane. A scalar is one lane.
+template <class V>
+C10_HOST_DEVICE inline V first_elements(const RowOperand& x, int64_t row, int64_t n) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    return x.read<V>(row, 0);
+  } else {
+    using T = typename V::value_type;
+    T lanes[V::size()] = {};
+    const auto set_lane = [&](int64_t i, const auto& element) { lanes[i] = static_cast<T>(element); };
+    for_elements_of_neighbors(x, row, n, [](int64_t) { return 0; }, set_lane);
+    return V::loadu(lanes);
+  }
 }
 
 struct RowShape {

@@ -52,7 +52,7 @@ class Columns : RowPass<T> {
     reduce_by(
         std::max<int64_t>(1, width_),
         nullptr,
-        [&](int64_t begin, int64_t end, int64_t, void* sums, const void* constants) {
+        [&](int64_t begin, int64_t end, int64_t, void* sums, const ColumnMembers<T>& constants) {
           for_panels(begin, end, 0, width_, [&](const Panel<T>& panel, int64_t j) {
             map_and_add(map, panel, j, sums, constants);
           });
@@ -62,43 +62,41 @@ class Columns : RowPass<T> {
 
   void map() const {
     VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
-    const ColumnFormulas<T> formulas = formulas_in(memory);
+    const ColumnMembers<T> formulas = members_in(memory);
     functions.column_formulas(op, shape.rows, width_, formulas);
     map(formulas);
   }
 
   void transform() const {
     VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
-    const ColumnFormulas<T> formulas = formulas_in(memory);
+    const ColumnMembers<T> formulas = members_in(memory);
     reduce(&formulas);
     map(formulas);
   }
 
   void reduce_and_map() const {
     VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
-    const ColumnFormulas<T> formulas = formulas_in(memory);
+    const ColumnMembers<T> formulas = members_in(memory);
     functions.column_formulas(op, shape.rows, width_, formulas);
     const bool streamed = streams();
     const int64_t row_bytes = std::min(kBlockColumns, width_) * element_bytes(in[0].type);
     const int64_t length = at::ceil_div<int64_t>(kPanelBytes, row_bytes * kRowsTogether) * kRowsTogether;
-    const auto add_and_map = [&](int64_t begin, int64_t end, int64_t first, void* sums, const void* constants) {
-      for (int64_t i = begin; i < end; i += length) {
-        for_panels(i, std::min(i + length, end), first, kBlockColumns, [&](const Panel<T>& panel, int64_t j) {
-          functions.add_columns(op, panel, sums, constants);
-          functions.map_columns(op, from_column(formulas, first), panel, output_at(j, first, streamed));
-        });
-      }
-      stream_fence();
-    };
+    const auto add_and_map =
+        [&](int64_t begin, int64_t end, int64_t first, void* sums, const ColumnMembers<T>& constants) {
+          for (int64_t i = begin; i < end; i += length) {
+            for_panels(i, std::min(i + length, end), first, kBlockColumns, [&](const Panel<T>& panel, int64_t j) {
+              functions.add_columns(op, panel, sums, constants);
+              functions.map_columns(op, formulas.from(first), panel, output_at(j, first, streamed));
+            });
+          }
+          stream_fence();
+        };
     reduce_by(kBlockColumns, nullptr, add_and_map);
   }
 
  private:
-  ColumnFormulas<T> formulas_in(VectorArray& memory) const {
+  ColumnMembers<T> members_in(VectorArray& memory) const {
     return {static_cast<T*>(memory.data()), (vectors_ + kPadding) * kSize};
-  }
-  static ColumnFormulas<T> from_column(const ColumnFormulas<T>& formulas, int64_t first) {
-    return {formulas.members + first, formulas.stride};
   }
 
   bool streams() const {
@@ -106,8 +104,8 @@ class Columns : RowPass<T> {
     return should_stream(out.data, rows_ * row_bytes, row_bytes);
   }
 
-  void reduce(const ColumnFormulas<T>* formulas) const {
-    const auto add = [&](int64_t begin, int64_t end, int64_t first, void* sums, const void* constants) {
+  void reduce(const ColumnMembers<T>* formulas) const {
+    const auto add = [&](int64_t begin, int64_t end, int64_t first, void* sums, const ColumnMembers<T>& constants) {
       for_panels(begin, end, first, kBlockColumns, [&](const Panel<T>& panel, int64_t) {
         functions.add_columns(op, panel, sums, constants);
       });
@@ -115,12 +113,12 @@ class Columns : RowPass<T> {
     reduce_by(kBlockColumns, formulas, add);
   }
 
-  void map(const ColumnFormulas<T>& formulas) const {
+  void map(const ColumnMembers<T>& formulas) const {
     const bool streamed = streams();
     at::parallel_for(0, rows_, grain_of(width_), [&](int64_t begin, int64_t end) {
       for (int64_t first = 0; first < width_; first += kBlockColumns) {
         for_panels(begin, end, first, kBlockColumns, [&](const Panel<T>& panel, int64_t j) {
-          functions.map_columns(op, from_column(formulas, first), panel, output_at(j, first, streamed));
+          functions.map_columns(op, formulas.from(first), panel, output_at(j, first, streamed));
         });
       }
       stream_fence();
@@ -130,19 +128,21 @@ class Columns : RowPass<T> {
   // add(begin, end, first, sums, constants) adds the rows [begin, end) of a block of columns, the first of which is
   // `first`.
   template <class Add>
-  void reduce_by(int64_t most_columns, const ColumnFormulas<T>* formulas, const Add& add) const {
+  void reduce_by(int64_t most_columns, const ColumnMembers<T>* formulas, const Add& add) const {
     const int64_t block = std::clamp<int64_t>(width_, 1, most_columns), blocks = at::ceil_div(width_, block);
     const int64_t least = std::max(at::ceil_div(rows_, kChunks), at::ceil_div(kBlock, block));
     const int64_t chunk = at::ceil_div<int64_t>(least, kRowsTogether) * kRowsTogether;
     const int64_t chunks = std::max<int64_t>(1, at::ceil_div(rows_, chunk));  // an empty one gives start()
-    VectorArray sums(chunks * vectors_, functions.state_bytes), constants(vectors_, functions.constants_bytes);
-    functions.column_constants(op, shape.rows, width_, constants.data());
+    VectorArray sums(chunks * vectors_, functions.state_bytes);
+    VectorArray memory(vectors_ + kPadding, functions.constants_bytes);
+    const ColumnMembers<T> constants = members_in(memory);
+    functions.column_constants(op, shape.rows, width_, constants);
     at::parallel_for(0, chunks * blocks, grain_of(chunk * block), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = i / blocks * chunk, first = i % blocks * block;
         void* const of_block = sums[i / blocks * vectors_ + first / kSize];
         functions.start_columns(op, std::min(block, width_ - first) / kSize, of_block);
-        add(row, std::min(row + chunk, rows_), first, of_block, constants[first / kSize]);
+        add(row, std::min(row + chunk, rows_), first, of_block, constants.from(first));
       }
     });
     for (int64_t i = 1; i < chunks; ++i) {
@@ -181,7 +181,9 @@ class Columns : RowPass<T> {
   }
 
   // Whole rows are contiguous. They are mapped tile by tile and added a few rows at a time.
-  void map_and_add(const TileMap<T>& map, const Panel<T>& all, int64_t j, void* sums, const void* constants) const {
+  void map_and_add(
+      const TileMap<T>& map, const Panel<T>& all, int64_t j, void* sums, const ColumnMembers<T>& constants
+  ) const {
     const bool direct = in[0].type == kTypeOf<T>;
     const int64_t length = std::max<int64_t>(kRowsTogether, kTile / width_);
     std::vector<T> written(direct ? 0 : length * width_ + kTilePadding);

@@ -29,8 +29,6 @@ concept AddsByParts = HasPartial<Op> && Load::kNarrow;
 
 // See row_shape.h.
 template <class Op>
-concept TakesShortRows = Op::kShortRows;
-template <class Op>
 concept Keeps = Op::kKeeps;
 
 template <class T, class Op, class Indices>
@@ -48,7 +46,9 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
   static const Op& of(const void* op) { return *static_cast<const Op*>(op); }
 
   static auto constants_of_lanes(const Op& op, int64_t row, int64_t n) {
-    if constexpr (has_row_constants<Op>) {
+    if constexpr (has_row_constants<Op> && InLanes<Op>) {
+      return op.template constants_lanes<V>(row, n);
+    } else if constexpr (has_row_constants<Op>) {
       std::array<decltype(op.row_constants(row)), V::size()> lanes;
       for (int64_t lane = 0; lane < kSize; ++lane) {
         lanes[lane] = op.row_constants(row + std::min(lane, n - 1));
@@ -308,14 +308,10 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     finish_lanes(op, row, n, sums.states[0], formulas, packed);
   }
 
-  // Finishes n rows, one per lane.
-  static void finish_lanes(
-      const Op& op, int64_t row, int64_t n, const StateOf<Op, V>& all, StateMemory* formulas, VectorMemory& packed
-  ) {
-    if constexpr (TakesShortRows<Op> && kMaps) {
-      put(packed, op.finish_lanes(row, n, all));
-    } else if constexpr (TakesShortRows<Op>) {
-      op.finish_lanes(row, n, all);
+  // The Formulas of n rows, one per lane, or nothing. Those of the single rows go to `formulas`, unless it is null.
+  static auto finished(const Op& op, int64_t row, int64_t n, const StateOf<Op, V>& all, StateMemory* formulas) {
+    if constexpr (InLanes<Op>) {
+      return op.finish_lanes(row, n, all);
     } else {
       std::array<StateOf<Op, T>, V::size()> lanes;
       to_scalars<V>(all, lanes.data());
@@ -323,14 +319,25 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
         std::array<Formula, V::size()> of_lanes;
         for (int64_t lane = 0; lane < kSize; ++lane) {
           of_lanes[lane] = lane < n ? op.finish(row + lane, lanes[lane]) : of_lanes[0];
-          put(formulas[lane], of_lanes[lane]);
+          if (formulas != nullptr) {
+            put(formulas[lane], of_lanes[lane]);
+          }
         }
-        put(packed, torchnotes::packed<V>(of_lanes));
+        return packed<V>(of_lanes);
       } else {
         for (int64_t lane = 0; lane < n; ++lane) {
           op.finish(row + lane, lanes[lane]);
         }
       }
+    }
+  }
+  static void finish_lanes(
+      const Op& op, int64_t row, int64_t n, const StateOf<Op, V>& all, StateMemory* formulas, VectorMemory& packed
+  ) {
+    if constexpr (kMaps) {
+      put(packed, finished(op, row, n, all, formulas));
+    } else {
+      finished(op, row, n, all, formulas);
     }
   }
 
@@ -463,12 +470,16 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  // A Constants<V> for each vector of `width` columns, which are `columns` different ones in turn.
-  static void column_constants(const void* op, int64_t columns, int64_t width, void* constants) {
+  static void column_constants(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& constants) {
     if constexpr (has_row_constants<Op>) {
-      for_columns<V>(columns, width, [&](int64_t i, int lane, int64_t column) {
-        set_lane<V>(static_cast<Constants*>(constants)[i], lane, of(op).row_constants(column));
-      });
+      set_columns<V>(constants, columns, width, [&](int64_t i, int64_t n) { return constants_of_lanes(of(op), i, n); });
+    }
+  }
+  static Constants constants_at(const ColumnMembers<T>& constants, int64_t column) {
+    if constexpr (has_row_constants<Op>) {
+      return vectors_at<Constants>(constants.members + column, constants.stride);
+    } else {
+      return NoConstants();
     }
   }
 
@@ -518,22 +529,27 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
   // Adds n rows of a panel, from row j on.
   template <int n, class Load>
   static void add_together(
-      const Load load, const Op& op, const Panel<T>& panel, int64_t j, StateOf<Op, V>* sums, const Constants* constants
+      const Load load,
+      const Op& op,
+      const Panel<T>& panel,
+      int64_t j,
+      StateOf<Op, V>* sums,
+      const ColumnMembers<T>& constants
   ) {
     const Strides stride = strides(panel);
     const auto rows = pointers(load, panel, stride, j);
     auto x = rows;
     int64_t i = 0;
-    for (; i + kSize <= panel.columns; i += kSize, ++sums, ++constants) {
+    for (; i + kSize <= panel.columns; i += kSize, ++sums) {
       fetch<n>(load, panel, rows, i);
-      add_rows<n>(load, op, x, stride, *sums, *constants);
+      add_rows<n>(load, op, x, stride, *sums, constants_at(constants, i));
       ((x[I] += kSize), ...);
     }
     if (i < panel.columns) {
       const int64_t lanes = panel.columns - i;
       auto added = *sums;
       for (int k = 0; k < n; ++k) {
-        add_rows<1>(LoadLanes<Load>{load, lanes}, op, x, stride, added, *constants);
+        add_rows<1>(LoadLanes<Load>{load, lanes}, op, x, stride, added, constants_at(constants, i));
         ((x[I] += stride[I]), ...);
       }
       *sums = blend_lanes<V>(*sums, added, lanes);
@@ -542,7 +558,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
 
   template <class Load>
   TORCHNOTES_FLATTEN static void add_panel(
-      const Load load, const Op op, const Panel<T> panel, StateOf<Op, V>* sums, const Constants* constants
+      const Load load, const Op op, const Panel<T> panel, StateOf<Op, V>* sums, const ColumnMembers<T> constants
   ) {
     int64_t j = 0;
     for (; j + kRowsTogether <= panel.length; j += kRowsTogether) {
@@ -553,17 +569,16 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  static void add_columns(const void* op, const Panel<T>& panel, void* sums_, const void* constants_) {
+  static void add_columns(const void* op, const Panel<T>& panel, void* sums_, const ColumnMembers<T>& constants) {
     auto* sums = static_cast<StateOf<Op, V>*>(sums_);
-    const auto* constants = static_cast<const Constants*>(constants_);
     with_load<T>(panel.type, [&](const auto load) {
       if constexpr (Stages<Op>) {
-        for (int64_t i = 0; i < panel.columns; i += kSize, ++sums, ++constants) {
+        for (int64_t i = 0; i < panel.columns; i += kSize, ++sums) {
           const LoadLanes some{load, std::min(kSize, panel.columns - i)};
           auto x = pointers(some, panel, kContiguous, 0);
           ((x[I] += i), ...);
           auto added = *sums;
-          add_staged(of(op), some, added, *constants, x, strides(panel), panel.length, 0);
+          add_staged(of(op), some, added, constants_at(constants, i), x, strides(panel), panel.length, 0);
           *sums = some.lanes == kSize ? added : blend_lanes<V>(*sums, added, some.lanes);
         }
       } else {
@@ -591,22 +606,32 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
   }
 
   static void finish_columns(
-      const void* op, int64_t columns, int64_t width, void* sums, const ColumnFormulas<T>* formulas
+      const void* op, int64_t columns, int64_t width, void* sums, const ColumnMembers<T>* formulas
   ) {
-    auto* const all = scalars_in(sums, (width + kSize - 1) / kSize);
-    for (int64_t i = columns, column = 0; i < width; ++i) {
-      all[column].merge(all[i]);
-      column = column + 1 < columns ? column + 1 : 0;
-    }
-    for (int64_t column = 0; column < columns; ++column) {
-      if constexpr (kMaps) {
-        const Formula formula = of(op).finish(column, all[column]);
-        for (int64_t i = column; formulas != nullptr && i < width; i += columns) {
-          set_member_arrays(formulas->members, formulas->stride, i, formula);
-        }
-      } else {
-        of(op).finish(column, all[column]);
+    auto* const vectors = static_cast<StateOf<Op, V>*>(sums);
+    StateOf<Op, T>* all = nullptr;  // if the lanes of a column have to be merged
+    if (width > columns) {
+      all = scalars_in(sums, width / kSize);
+      for (int64_t i = columns, column = 0; i < width; ++i) {
+        all[column].merge(all[i]);
+        column = column + 1 < columns ? column + 1 : 0;
       }
+    }
+    const auto finish = [&](int64_t column, int64_t n) {
+      if (all == nullptr) {
+        return finished(of(op), column, n, vectors[column / kSize], nullptr);
+      }
+      const auto scalars_at = [&](int lane) { return all[column + std::min<int64_t>(lane, n - 1)]; };
+      return finished(of(op), column, n, vectors_from<StateOf<Op, V>, V>(scalars_at), nullptr);
+    };
+    if constexpr (kMaps) {
+      if (formulas != nullptr) {
+        set_columns<V>(*formulas, columns, width, finish);
+        return;
+      }
+    }
+    for (int64_t column = 0; column < columns; column += kSize) {
+      finish(column, std::min(kSize, columns - column));
     }
   }
 };

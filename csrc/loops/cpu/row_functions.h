@@ -68,12 +68,14 @@ struct Panel : Inputs<T> {
   bool contiguous;  // from one row to the next
 };
 
-// The Formulas of columns, as an array for each member: `stride` elements from one to the next. An array of structs of
-// vectors makes a pass over cold memory take up to 1.5 times as long.
+// The Formulas or Constants of columns, as an array for each member: `stride` elements from one to the next. An array
+// of structs of vectors makes a pass over cold memory take up to 1.5 times as long.
 template <class T>
-struct ColumnFormulas {
+struct ColumnMembers {
   T* members;
   int64_t stride;
+
+  ColumnMembers from(int64_t column) const { return {members + column, stride}; }
 };
 
 // Where a second pass writes: `stride` elements from one segment, vector or row to the next, past the caches or not.
@@ -146,15 +148,15 @@ struct RowFunctions {
       VectorMemory& packed
   );
 
-  // The first pass over columns. `sums` holds a State of vectors for each vector of columns, `constants` likewise. The
+  // The first pass over columns. `sums` holds a State of vectors for each vector of columns. The
   // `width` columns of a panel are `columns` different ones in turn.
   size_t state_bytes, constants_bytes;  // of vectors
-  void (*column_constants)(const void* op, int64_t columns, int64_t width, void* constants);
+  void (*column_constants)(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& constants);
   void (*start_columns)(const void* op, int64_t vectors, void* sums);
-  void (*add_columns)(const void* op, const Panel<T>& panel, void* sums, const void* constants);
+  void (*add_columns)(const void* op, const Panel<T>& panel, void* sums, const ColumnMembers<T>& constants);
   void (*merge_columns)(int64_t vectors, void* sums, const void* others);
   // Overwrites `sums`. `formulas` may be null.
-  void (*finish_columns)(const void* op, int64_t columns, int64_t width, void* sums, const ColumnFormulas<T>* formulas);
+  void (*finish_columns)(const void* op, int64_t columns, int64_t width, void* sums, const ColumnMembers<T>* formulas);
 
   // The first pass over segments of neighboring rows: run.segments of them, one of each row. `sums` holds a State of
   // vectors for each row.
@@ -166,11 +168,11 @@ struct RowFunctions {
   size_t formula_bytes;                                                            // of vectors
   void (*formula)(const void* op, int64_t row, int64_t n, StateMemory* formulas);  // of n rows from `row` on, or null
   void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);   // as the i-th of an array
-  void (*column_formulas)(const void* op, int64_t columns, int64_t width, const ColumnFormulas<T>& formulas);
+  void (*column_formulas)(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& formulas);
   void (*map)(const void* op, const void* formula, const Run<T>& run, const Output& out);
   void (*map_segments)(const void* op, const StateMemory* formulas, const Run<T>& run, const Output& out);
   void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
-  void (*map_columns)(const void* op, const ColumnFormulas<T>& formulas, const Panel<T>& panel, const Output& out);
+  void (*map_columns)(const void* op, const ColumnMembers<T>& formulas, const Panel<T>& panel, const Output& out);
 
   // Both passes at once, over segments.
   void (*add_and_map_segments)(

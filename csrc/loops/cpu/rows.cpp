@@ -26,17 +26,6 @@ constexpr int64_t kLongestInterleaved = 2048;  // elements of a row that stays i
 constexpr int64_t kSharedRows = 4096, kRowByRow = 512;
 constexpr int64_t kLaneTile = 64;  // elements of interleaved rows that are copied at a time
 
-// Calls f(row) for every row, in parallel.
-template <class F>
-void for_rows(const RowShape& shape, const F& f) {
-  const int64_t grain = grain_of(shape.elements());
-  at::parallel_for(0, shape.rows, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      f(row);
-    }
-  });
-}
-
 template <class T>
 class Rows {
   static constexpr int64_t kSize = Vectorized<T>::size();
@@ -67,7 +56,7 @@ class Rows {
       return;
     }
     const auto parts = split_parts();
-    for_rows(shape, [&](int64_t row) {
+    for_rows([&](int64_t row) {
       StateMemory formula;
       finish_row(row, parts, formula);
     });
@@ -116,6 +105,21 @@ class Rows {
 
   int64_t elements() const { return shape.elements(); }
 
+  // The least number of tasks of `elements` elements each that are worth a thread.
+  int64_t grain_of(int64_t elements) const {
+    return torchnotes::grain_of(elements, functions.prescans ? kExponentialGrain : kGrain);
+  }
+
+  // Calls f(row) for every row, in parallel.
+  template <class F>
+  void for_rows(const F& f) const {
+    at::parallel_for(0, shape.rows, grain_of(elements()), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        f(row);
+      }
+    });
+  }
+
   // Makes all passes over several rows at a time, if the operation and the rows permit it. Returns whether it did.
   bool process_several() const {
     if (are_short()) {
@@ -141,17 +145,15 @@ class Rows {
     all.type = type_;
     all.length = shape.length;
     all.together = std::clamp<int64_t>((functions.prescans ? kSharedRows : kRowByRow) / shape.length, 1, kSize);
-    const int64_t groups = at::ceil_div(shape.rows, all.together);
-    at::parallel_for(0, groups, grain_of(all.together * shape.length), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, shape.rows, grain_of(shape.length), [&](int64_t begin, int64_t end) {
       const auto buffer = std::make_unique_for_overwrite<T[]>(all.together * shape.length);
       ShortRows<T> rows = all;
-      const int64_t row = begin * all.together;
       rows.buffer = buffer.get();
-      rows.rows = std::min(end * all.together, shape.rows) - row;
+      rows.rows = end - begin;
       for (int k = 0; k < inputs; ++k) {
-        rows.in[k] = {element_at(in[k].data, type_, in[k].offset(row, 0)), in[k].row_stride};
+        rows.in[k] = {element_at(in[k].data, type_, in[k].offset(begin, 0)), in[k].row_stride};
       }
-      functions.short_rows(op, row, rows, {element_at(out.data, out.type, out.offset(row, 0)), out.row_stride});
+      functions.short_rows(op, begin, rows, {element_at(out.data, out.type, out.offset(begin, 0)), out.row_stride});
     });
   }
 
@@ -346,7 +348,7 @@ class Rows {
   template <class FormulaOf>
   void map_by(bool split, const FormulaOf& formula_of) const {
     if (!split) {
-      for_rows(shape, [&](int64_t row) {
+      for_rows([&](int64_t row) {
         StateMemory formula;
         VectorMemory vectors;
         formula_of(row, formula);

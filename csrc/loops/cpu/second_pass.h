@@ -197,17 +197,17 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     });
   }
 
-  // Those of `width` columns, which are `columns` different ones in turn.
-  static void column_formulas(const void* op, int64_t columns, int64_t width, const ColumnFormulas<T>& formulas) {
-    for (int64_t column = 0; column < columns; ++column) {
-      const Formula formula = of(op).formula(column);
-      for (int64_t i = column; i < width; i += columns) {
-        set_member_arrays(formulas.members, formulas.stride, i, formula);
+  static void column_formulas(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& formulas) {
+    set_columns<V>(formulas, columns, width, [&](int64_t column, int64_t n) -> Vectors {
+      if constexpr (InLanes<Op>) {
+        return of(op).template formula_lanes<V>(column, n);
+      } else {
+        return vectors_from<Vectors, V>([&](int64_t lane) { return of(op).formula(column + std::min(lane, n - 1)); });
       }
-    }
+    });
   }
 
-  static Vectors formula_at(const ColumnFormulas<T>& formulas, int64_t column) {
+  static Vectors formula_at(const ColumnMembers<T>& formulas, int64_t column) {
     return vectors_at<Vectors>(formulas.members + column, formulas.stride);
   }
 
@@ -215,7 +215,7 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
   template <int rows, class Load>
   static void map_together(
       const Op& op,
-      const ColumnFormulas<T>& formulas,
+      const ColumnMembers<T>& formulas,
       const Load load,
       const Panel<T>& panel,
       int64_t j,
@@ -251,10 +251,10 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
   }
 
   TORCHNOTES_FLATTEN static void map_columns(
-      const void* op_, const ColumnFormulas<T>& formulas_, const Panel<T>& panel_, const Output& out_
+      const void* op_, const ColumnMembers<T>& formulas_, const Panel<T>& panel_, const Output& out_
   ) {
     const Op op = of(op_);
-    const ColumnFormulas<T> formulas = formulas_;
+    const ColumnMembers<T> formulas = formulas_;
     const Panel<T> panel = panel_;  // in registers: a store may alias them
     const Output out = out_;
     with_load<T>(panel.type, [&](const auto load) {

@@ -105,23 +105,12 @@ inline void to_scalars(const Vectors& vectors, Scalars* lanes) {
   }
 }
 
-// Writes one lane of a struct of vectors in memory.
-template <class V, class Vectors, class Scalars>
-inline void set_lane(Vectors& vectors, int lane, const Scalars& one) {
-  using T = typename NumberIn<Scalars, typename V::value_type>::type;
-  static_assert(sizeof(Vectors) == V::size() * sizeof(Scalars));
-  const auto members = members_of<T>(one);
-  for (size_t i = 0; i < members.size(); ++i) {
-    std::memcpy(reinterpret_cast<char*>(&vectors) + (i * V::size() + lane) * sizeof(T), &members[i], sizeof(T));
-  }
-}
-
-// Element i of arrays of the members of a struct, which are `stride` elements apart, and a vector of elements.
-template <class T, class Struct>
-inline void set_member_arrays(T* members, int64_t stride, int64_t i, const Struct& x) {
-  const auto all = members_of<T>(x);
+// A struct of vectors in arrays of its members, which are `stride` elements apart.
+template <class T, class Vectors>
+inline void set_vectors(T* members, int64_t stride, const Vectors& x) {
+  const auto all = members_of<Vectorized<T>>(x);
   for (size_t k = 0; k < all.size(); ++k) {
-    members[k * stride + i] = all[k];
+    all[k].store(members + k * stride);
   }
 }
 template <class Vectors, class T>
@@ -134,18 +123,6 @@ inline Vectors vectors_at(const T* members, int64_t stride) {
   Vectors result;
   set_members(result, all);
   return result;
-}
-
-// Calls f(i, lane, column) for the lanes of all vectors of `width` columns, which are `columns` different ones in turn.
-template <class V, class F>
-inline void for_columns(int64_t columns, int64_t width, const F& f) {
-  int64_t column = 0;
-  for (int64_t i = 0; i * V::size() < width; ++i) {
-    for (int lane = 0; lane < V::size(); ++lane) {
-      f(i, lane, column);
-      column = column + 1 < columns ? column + 1 : 0;
-    }
-  }
 }
 
 // S<V> from an S<T> per lane, or from one for all lanes.
