@@ -173,6 +173,13 @@ struct ChannelGradient {
   }
 };
 
+// dL/dx = p d, if mu and v are given
+template <class T>
+struct ChannelScale {
+  ChannelMap<T> map;
+  T p;
+};
+
 // sum d and sum d x^
 template <class W>
 struct ChannelTotals {

@@ -246,6 +246,36 @@ struct Backward {
   C10_HOST_DEVICE ChannelGradient<T> formula(int64_t row) const { return formula_lanes<T>(row, 1); }
 };
 
+// The same if mu and v are given, in one pass.
+template <class T, class Reference, class Activation>
+struct BackwardGiven : Backward<T, Reference, Activation> {
+  using First = Backward<T, Reference, Activation>;
+  using First::stage_input, First::staged_value;
+
+  template <class V>
+  C10_HOST_DEVICE V stage_input(const ChannelScale<V>& scale, V, V r) const {
+    return this->z(scale.map, r);
+  }
+  template <class V>
+  C10_HOST_DEVICE V staged_value(const ChannelScale<V>& scale, V d, V) const {
+    return scale.p * d;
+  }
+  template <class V>
+  C10_HOST_DEVICE V value(const ChannelScale<V>& scale, V g, V r) const {
+    return scale.p * backward_of_input(this->f, g, this->z(scale.map, r));
+  }
+  template <class V>
+  C10_HOST_DEVICE ChannelScale<V> formula_lanes(int64_t row, int64_t n) const {
+    const auto channel = this->channels.template at<V>(row, n);
+    return {Reference::template channel_map<V>(channel), narrow<V>(channel.gamma * channel.rstd)};
+  }
+  C10_HOST_DEVICE ChannelScale<T> formula(int64_t row) const { return formula_lanes<T>(row, 1); }
+  C10_HOST_DEVICE ChannelScale<T> finish(int64_t row, const ChannelSums<T>& all) const {
+    First::finish(row, all);
+    return formula(row);
+  }
+};
+
 double inverse_size(const RowShape& shape) { return 1 / static_cast<double>(shape.elements()); }
 
 void forward(c10::Device device, const BatchNormForward& a) {
@@ -286,8 +316,8 @@ void moments_of_channels(c10::Device device, const BatchNormMoments& a) {
   });
 }
 
-template <class T, class Op>
-void run_backward(c10::Device device, const BatchNormBackward& a, const Op& op) {
+template <class T, class Reference, class Activation>
+void run_backward(c10::Device device, const BatchNormBackward& a, const Backward<T, Reference, Activation>& op) {
   const RowShape& shape = a.channels.shape;
   if (a.passes == BatchNormPasses::kTotals) {
     a.channels.columns ? reduce_columns<T>(device, shape, op, a.g, a.r)
@@ -296,8 +326,9 @@ void run_backward(c10::Device device, const BatchNormBackward& a, const Op& op) 
     a.channels.columns ? map_columns<T>(device, shape, op, a.out, a.g, a.r)
                        : map_segments<T>(device, shape, op, a.out, a.g, a.r);
   } else if (a.inverse_n == 0) {
-    a.channels.columns ? reduce_and_map_columns<T>(device, shape, op, a.out, a.g, a.r)
-                       : reduce_and_map_segments<T>(device, shape, op, a.out, a.g, a.r);
+    const BackwardGiven given{op};
+    a.channels.columns ? reduce_and_map_columns<T>(device, shape, given, a.out, a.g, a.r)
+                       : reduce_and_map_segments<T>(device, shape, given, a.out, a.g, a.r);
   } else {
     a.channels.columns ? transform_columns<T>(device, shape, op, a.out, a.g, a.r)
                        : transform_segments<T>(device, shape, op, a.out, a.g, a.r);
@@ -309,7 +340,7 @@ void backward(c10::Device device, const BatchNormBackward& a) {
   with_precision(a.r.type, [&](auto zero) {
     using T = decltype(zero);
     const auto run_with = [&]<class Reference, class Activation>(const Reference& from, const Activation& f) {
-      run_backward<T>(
+      run_backward(
           device,
           a,
           Backward<T, Reference, Activation>{

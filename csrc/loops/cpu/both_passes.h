@@ -1,5 +1,5 @@
-// The inner loops of both passes at once over segments, for one operation whose Formula does not depend on the State:
-// what is loaded is added and mapped.
+// The inner loops of both passes at once over segments or columns, for one operation whose Formula does not depend on
+// the State: what is loaded is added and mapped.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ struct BothPasses;
 
 template <class T, class Op, size_t... I>
 struct BothPasses<T, Op, std::index_sequence<I...>> {
-  using First = FirstPass<T, Op, std::index_sequence<I...>>;
+  using First = FirstPass<T, typename FirstPassOf<Op>::type, std::index_sequence<I...>>;
   using Second = SecondPass<T, Op, std::index_sequence<I...>>;
   using V = Vectorized<T>;
   static constexpr int64_t kSize = V::size();
@@ -125,6 +125,104 @@ struct BothPasses<T, Op, std::index_sequence<I...>> {
             const Vectors f = broadcast<V>(as<typename Second::Formula>(formulas[i]));
             add_and_map_segment(op, load, states[i], of_row, f, Second::pointers(load, run, i), run, y, out.streamed);
             y += out.stride;
+          }
+        });
+      });
+    }
+  }
+
+  template <int n, class Load>
+  static std::array<V, n> add_and_map_rows(
+      const Op& op,
+      const Load load,
+      State& sum,
+      const Constants& constants,
+      const Vectors& f,
+      const Pointers<Load>& x,
+      const typename First::Strides& stride
+  ) {
+    Uninitialized<std::array<V, n>> y;
+    const auto all = [&](auto& state) {
+      unrolled<n>([&](auto k) { y.value[k] = add_and_map(op, state, constants, f, {load(x[I] + k * stride[I])...}); });
+    };
+    if constexpr (AddsByParts<Op, Load>) {
+      auto few = op.template partial<V>();
+      all(few);
+      sum.merge(few);
+    } else {
+      State state = sum;  // in registers
+      all(state);
+      sum = state;
+    }
+    return y.value;
+  }
+
+  // Adds and maps n rows of a panel, from row j on.
+  template <int n, class Load>
+  static void add_and_map_together(
+      const Op& op,
+      const Load load,
+      const Panel<T>& panel,
+      int64_t j,
+      State* sums,
+      const ColumnMembers<T>& constants,
+      const ColumnMembers<T>& formulas,
+      const Output& out
+  ) {
+    const auto stride = First::strides(panel);
+    const auto rows = First::pointers(load, panel, stride, j);
+    auto* const y = static_cast<typename Load::Element*>(out.data) + j * out.stride;
+    const auto values = [&](const auto from, State& sum, int64_t i) {
+      First::template fetch<n>(load, panel, rows, i);
+      const Constants of_columns = First::constants_at(constants, i);
+      return add_and_map_rows<n>(op, from, sum, of_columns, Second::formula_at(formulas, i), {rows[I] + i...}, stride);
+    };
+    int64_t i = 0;
+    if constexpr (Load::kNarrow) {
+      for (; i + 2 * kSize <= panel.columns; i += 2 * kSize) {
+        const auto a = values(load, sums[i / kSize], i), b = values(load, sums[i / kSize + 1], i + kSize);
+        unrolled<n>([&](auto k) { load.store_pair(y + k * out.stride + i, a[k], b[k], out.streamed); });
+      }
+    }
+    for (; i + kSize <= panel.columns; i += kSize) {
+      const auto a = values(load, sums[i / kSize], i);
+      unrolled<n>([&](auto k) { load.store(y + k * out.stride + i, a[k], out.streamed); });
+    }
+    if (i < panel.columns) {
+      const int64_t lanes = panel.columns - i;
+      State& sum = sums[i / kSize];
+      State added = sum;
+      const auto a = values(LoadLanes<Load>{load, lanes}, added, i);
+      sum = blend_lanes<V>(sum, added, lanes);
+      unrolled<n>([&](auto k) { load.store_some(y + k * out.stride + i, a[k], lanes); });
+    }
+  }
+
+  TORCHNOTES_FLATTEN static void add_and_map_columns(
+      const void* op_,
+      const Panel<T>& panel_,
+      void* sums,
+      const ColumnMembers<T>& constants_,
+      const ColumnMembers<T>& formulas_,
+      const Output& out_
+  ) {
+    if constexpr (Stages<Op>) {
+      First::add_columns(op_, panel_, sums, constants_);
+      Second::map_columns(op_, formulas_, panel_, out_);
+    } else {
+      const Op op = *static_cast<const Op*>(op_);
+      const Panel<T> panel = panel_;
+      const ColumnMembers<T> constants = constants_, formulas = formulas_;
+      const Output out = out_;
+      auto* const states = static_cast<State*>(sums);
+      with_load<T>(panel.type, [&](const auto any) {
+        with_narrow_type(any, [&](const auto load) {
+          int64_t j = 0;
+          for (; j + kRowsTogether <= panel.length; j += kRowsTogether) {
+            add_and_map_together<kRowsTogether>(op, load, panel, j, states, constants, formulas, out);
+          }
+          for (; j < panel.length; ++j) {
+            add_and_map_together<1>(op, load, panel, j, states, constants, formulas, out);
           }
         });
       });

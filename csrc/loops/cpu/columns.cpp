@@ -4,6 +4,7 @@
 #include "loops/cpu/columns.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <vector>
 
@@ -15,8 +16,9 @@ namespace torchnotes {
 namespace {
 
 constexpr int64_t kChunks = 64;
-constexpr int64_t kBlock = 32768;        // elements that are worth a thread
-constexpr int64_t kRowBytes = 1024;      // shorter rows are read several at a time,
+constexpr int64_t kBlock = 16384;        // elements that are worth a State for each column
+constexpr int64_t kColumnCost = 8;       // elements that take as long as what precedes and follows a column
+constexpr int64_t kRowBytes = 512;       // shorter rows are read several at a time,
 constexpr int64_t kFewRows = 64;         // unless they are few
 constexpr int64_t kPadding = 3;          // vectors between arrays, which would compete for a set of the L1 cache
 constexpr int64_t kPanelBytes = 131072;  // of each input, which are added and then mapped
@@ -63,7 +65,7 @@ class Columns : RowPass<T> {
   void map() const {
     VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
     const ColumnMembers<T> formulas = members_in(memory);
-    functions.column_formulas(op, shape.rows, width_, formulas);
+    find_formulas(formulas);
     map(formulas);
   }
 
@@ -77,7 +79,7 @@ class Columns : RowPass<T> {
   void reduce_and_map() const {
     VectorArray memory(vectors_ + kPadding, functions.formula_bytes);
     const ColumnMembers<T> formulas = members_in(memory);
-    functions.column_formulas(op, shape.rows, width_, formulas);
+    find_formulas(formulas);
     const bool streamed = streams();
     const int64_t row_bytes = std::min(kBlockColumns, width_) * element_bytes(in[0].type);
     const int64_t length = at::ceil_div<int64_t>(kPanelBytes, row_bytes * kRowsTogether) * kRowsTogether;
@@ -85,8 +87,9 @@ class Columns : RowPass<T> {
         [&](int64_t begin, int64_t end, int64_t first, void* sums, const ColumnMembers<T>& constants) {
           for (int64_t i = begin; i < end; i += length) {
             for_panels(i, std::min(i + length, end), first, kBlockColumns, [&](const Panel<T>& panel, int64_t j) {
-              functions.add_columns(op, panel, sums, constants);
-              functions.map_columns(op, formulas.from(first), panel, output_at(j, first, streamed));
+              functions.add_and_map_columns(
+                  op, panel, sums, constants, formulas.from(first), output_at(j, first, streamed)
+              );
             });
           }
           stream_fence();
@@ -97,6 +100,31 @@ class Columns : RowPass<T> {
  private:
   ColumnMembers<T> members_in(VectorArray& memory) const {
     return {static_cast<T*>(memory.data()), (vectors_ + kPadding) * kSize};
+  }
+
+  // Calls f(begin, end) for vectors of the different columns, in parallel.
+  template <class F>
+  void for_columns(const F& f) const {
+    at::parallel_for(
+        0, at::ceil_div(shape.rows, kSize), grain_of(kSize * kColumnCost), [&](int64_t begin, int64_t end) {
+          f(begin * kSize, std::min(end * kSize, shape.rows));
+        }
+    );
+  }
+
+  // Repeats what belongs to the different columns for all columns of a panel. `bytes`: of vectors
+  void repeat(const ColumnMembers<T>& all, size_t bytes) const {
+    for (size_t k = 0; k < bytes / sizeof(Vectorized<T>); ++k) {
+      T* const member = all.members + k * all.stride;
+      for (int64_t i = shape.rows; i < width_; ++i) {
+        member[i] = member[i - shape.rows];
+      }
+    }
+  }
+
+  void find_formulas(const ColumnMembers<T>& formulas) const {
+    for_columns([&](int64_t begin, int64_t end) { functions.column_formulas(op, begin, end, formulas); });
+    repeat(formulas, functions.formula_bytes);
   }
 
   bool streams() const {
@@ -130,13 +158,14 @@ class Columns : RowPass<T> {
   template <class Add>
   void reduce_by(int64_t most_columns, const ColumnMembers<T>* formulas, const Add& add) const {
     const int64_t block = std::clamp<int64_t>(width_, 1, most_columns), blocks = at::ceil_div(width_, block);
-    const int64_t least = std::max(at::ceil_div(rows_, kChunks), at::ceil_div(kBlock, block));
-    const int64_t chunk = at::ceil_div<int64_t>(least, kRowsTogether) * kRowsTogether;
+    const int64_t most = std::clamp<int64_t>(std::bit_floor<uint64_t>(rows_ * block / kBlock), 1, kChunks);  // even
+    const int64_t chunk = std::max<int64_t>(1, at::ceil_div(rows_, most * kRowsTogether)) * kRowsTogether;
     const int64_t chunks = std::max<int64_t>(1, at::ceil_div(rows_, chunk));  // an empty one gives start()
     VectorArray sums(chunks * vectors_, functions.state_bytes);
     VectorArray memory(vectors_ + kPadding, functions.constants_bytes);
     const ColumnMembers<T> constants = members_in(memory);
-    functions.column_constants(op, shape.rows, width_, constants);
+    for_columns([&](int64_t begin, int64_t end) { functions.column_constants(op, begin, end, constants); });
+    repeat(constants, functions.constants_bytes);
     at::parallel_for(0, chunks * blocks, grain_of(chunk * block), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = i / blocks * chunk, first = i % blocks * block;
@@ -145,10 +174,25 @@ class Columns : RowPass<T> {
         add(row, std::min(row + chunk, rows_), first, of_block, constants.from(first));
       }
     });
-    for (int64_t i = 1; i < chunks; ++i) {
-      functions.merge_columns(vectors_, sums.data(), sums[i * vectors_]);
+    const auto merge = [&](int64_t begin, int64_t end) {
+      for (int64_t i = 1; i < chunks; ++i) {
+        functions.merge_columns(end - begin, sums[begin], sums[i * vectors_ + begin]);
+      }
+    };
+    const bool folds = width_ > shape.rows;
+    if (folds) {
+      merge(0, vectors_);
+      functions.fold_columns(shape.rows, width_, sums.data());
     }
-    functions.finish_columns(op, shape.rows, width_, sums.data(), formulas);
+    for_columns([&](int64_t begin, int64_t end) {
+      if (!folds) {
+        merge(begin / kSize, end / kSize);
+      }
+      functions.finish_columns(op, begin, end, sums.data(), formulas);
+    });
+    if (formulas != nullptr) {
+      repeat(*formulas, functions.formula_bytes);
+    }
   }
 
   // Calls f(panel, j) for the rows [begin, end) of a block of columns: for whole rows, and for the rest after them.

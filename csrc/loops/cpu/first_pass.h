@@ -470,9 +470,9 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  static void column_constants(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& constants) {
+  static void column_constants(const void* op, int64_t begin, int64_t end, const ColumnMembers<T>& constants) {
     if constexpr (has_row_constants<Op>) {
-      set_columns<V>(constants, columns, width, [&](int64_t i, int64_t n) { return constants_of_lanes(of(op), i, n); });
+      set_columns<V>(constants, begin, end, [&](int64_t i, int64_t n) { return constants_of_lanes(of(op), i, n); });
     }
   }
   static Constants constants_at(const ColumnMembers<T>& constants, int64_t column) {
@@ -593,45 +593,39 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  // Replaces the States of vectors by those of their lanes, in the same memory.
-  static StateOf<Op, T>* scalars_in(void* sums, int64_t vectors) {
+  // Merges the lanes of each column and leaves one column per lane, in the same memory.
+  static void fold_columns(int64_t columns, int64_t width, void* sums) {
     static_assert(sizeof(StateOf<Op, V>) == kSize * sizeof(StateOf<Op, T>));
+    auto* const vectors = static_cast<StateOf<Op, V>*>(sums);
     auto* const scalars = static_cast<StateOf<Op, T>*>(sums);
-    for (int64_t i = 0; i < vectors; ++i) {
+    for (int64_t i = 0; i < width; i += kSize) {
       std::array<StateOf<Op, T>, V::size()> lanes;
-      to_scalars<V>(static_cast<const StateOf<Op, V>*>(sums)[i], lanes.data());
-      std::copy(lanes.begin(), lanes.end(), scalars + i * kSize);
+      to_scalars<V>(vectors[i / kSize], lanes.data());
+      std::copy(lanes.begin(), lanes.end(), scalars + i);
     }
-    return scalars;
+    for (int64_t i = columns, column = 0; i < width; ++i) {
+      scalars[column].merge(scalars[i]);
+      column = column + 1 < columns ? column + 1 : 0;
+    }
+    for (int64_t i = 0; i < columns; i += kSize) {
+      vectors[i / kSize] = vectors_from<StateOf<Op, V>, V>([&](int lane) { return scalars[i + lane]; });
+    }
   }
 
   static void finish_columns(
-      const void* op, int64_t columns, int64_t width, void* sums, const ColumnMembers<T>* formulas
+      const void* op, int64_t begin, int64_t end, const void* sums, const ColumnMembers<T>* formulas
   ) {
-    auto* const vectors = static_cast<StateOf<Op, V>*>(sums);
-    StateOf<Op, T>* all = nullptr;  // if the lanes of a column have to be merged
-    if (width > columns) {
-      all = scalars_in(sums, width / kSize);
-      for (int64_t i = columns, column = 0; i < width; ++i) {
-        all[column].merge(all[i]);
-        column = column + 1 < columns ? column + 1 : 0;
-      }
-    }
     const auto finish = [&](int64_t column, int64_t n) {
-      if (all == nullptr) {
-        return finished(of(op), column, n, vectors[column / kSize], nullptr);
-      }
-      const auto scalars_at = [&](int lane) { return all[column + std::min<int64_t>(lane, n - 1)]; };
-      return finished(of(op), column, n, vectors_from<StateOf<Op, V>, V>(scalars_at), nullptr);
+      return finished(of(op), column, n, static_cast<const StateOf<Op, V>*>(sums)[column / kSize], nullptr);
     };
     if constexpr (kMaps) {
       if (formulas != nullptr) {
-        set_columns<V>(*formulas, columns, width, finish);
+        set_columns<V>(*formulas, begin, end, finish);
         return;
       }
     }
-    for (int64_t column = 0; column < columns; column += kSize) {
-      finish(column, std::min(kSize, columns - column));
+    for (int64_t column = begin; column < end; column += kSize) {
+      finish(column, std::min(kSize, end - column));
     }
   }
 };

@@ -56,24 +56,28 @@ constexpr auto formula_type() {
 template <class Op, class T>
 using FormulaOf = typename decltype(formula_type<Op, T>())::type;
 
+// An operation may share its first pass with others: a base class, at the same address.
+template <class Op>
+struct FirstPassOf {
+  using type = Op;
+};
+template <class Op>
+  requires requires { typename Op::First; }
+struct FirstPassOf<Op> {
+  using type = typename Op::First;
+};
+
 // See row_shape.h.
 template <class Op>
 concept TakesShortRows = Op::kShortRows;
 template <class Op>
 concept InLanes = TakesShortRows<Op> || Op::kInLanes;
 
-// Sets what f(column, n) returns for n columns, one per lane. `width` columns are `columns` different ones in turn.
+// Sets what f(column, n) returns for n columns, one per lane, for the columns [begin, end); `begin` starts a vector.
 template <class V, class T, class F>
-inline void set_columns(const ColumnMembers<T>& to, int64_t columns, int64_t width, const F& f) {
-  for (int64_t i = 0; i < columns; i += V::size()) {
-    set_vectors(to.members + i, to.stride, f(i, std::min<int64_t>(V::size(), columns - i)));
-  }
-  constexpr int kMembers = sizeof(f(0, 0)) / sizeof(V);
-  for (int k = 0; k < kMembers; ++k) {
-    T* const all = to.members + k * to.stride;
-    for (int64_t i = columns; i < width; ++i) {
-      all[i] = all[i - columns];
-    }
+inline void set_columns(const ColumnMembers<T>& to, int64_t begin, int64_t end, const F& f) {
+  for (int64_t i = begin; i < end; i += V::size()) {
+    set_vectors(to.members + i, to.stride, f(i, std::min<int64_t>(V::size(), end - i)));
   }
 }
 

@@ -148,15 +148,18 @@ struct RowFunctions {
       VectorMemory& packed
   );
 
-  // The first pass over columns. `sums` holds a State of vectors for each vector of columns. The
-  // `width` columns of a panel are `columns` different ones in turn.
+  // The first pass over columns. `sums` holds a State of vectors for each vector of the columns of a panel, which may
+  // be `columns` different ones in turn; fold_columns() merges those. finish_columns() may be called without
+  // `formulas`.
   size_t state_bytes, constants_bytes;  // of vectors
-  void (*column_constants)(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& constants);
+  void (*column_constants)(const void* op, int64_t begin, int64_t end, const ColumnMembers<T>& constants);
   void (*start_columns)(const void* op, int64_t vectors, void* sums);
   void (*add_columns)(const void* op, const Panel<T>& panel, void* sums, const ColumnMembers<T>& constants);
   void (*merge_columns)(int64_t vectors, void* sums, const void* others);
-  // Overwrites `sums`. `formulas` may be null.
-  void (*finish_columns)(const void* op, int64_t columns, int64_t width, void* sums, const ColumnMembers<T>* formulas);
+  void (*fold_columns)(int64_t columns, int64_t width, void* sums);
+  void (*finish_columns)(
+      const void* op, int64_t begin, int64_t end, const void* sums, const ColumnMembers<T>* formulas
+  );
 
   // The first pass over segments of neighboring rows: run.segments of them, one of each row. `sums` holds a State of
   // vectors for each row.
@@ -168,19 +171,27 @@ struct RowFunctions {
   size_t formula_bytes;                                                            // of vectors
   void (*formula)(const void* op, int64_t row, int64_t n, StateMemory* formulas);  // of n rows from `row` on, or null
   void (*pack)(const StateMemory* formulas, bool same, void* packed, int64_t i);   // as the i-th of an array
-  void (*column_formulas)(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& formulas);
+  void (*column_formulas)(const void* op, int64_t begin, int64_t end, const ColumnMembers<T>& formulas);
   void (*map)(const void* op, const void* formula, const Run<T>& run, const Output& out);
   void (*map_segments)(const void* op, const StateMemory* formulas, const Run<T>& run, const Output& out);
   void (*map_lanes)(const void* op, const void* formula, const LaneRun<T>& run, const Output& out);
   void (*map_columns)(const void* op, const ColumnMembers<T>& formulas, const Panel<T>& panel, const Output& out);
 
-  // Both passes at once, over segments.
+  // Both passes at once, over segments or columns.
   void (*add_and_map_segments)(
       const void* op,
       const Run<T>& run,
       void* sums,
       const StateMemory* constants,
       const StateMemory* formulas,
+      const Output& out
+  );
+  void (*add_and_map_columns)(
+      const void* op,
+      const Panel<T>& panel,
+      void* sums,
+      const ColumnMembers<T>& constants,
+      const ColumnMembers<T>& formulas,
       const Output& out
   );
 

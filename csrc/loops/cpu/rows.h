@@ -18,17 +18,6 @@ namespace detail {
 enum class Passes { kFirst, kSecond, kBoth, kAtOnce };
 enum class Layout { kRows, kSegments, kColumns };
 
-// An operation may share its first pass with others: a base class, at the same address.
-template <class Op>
-struct FirstPassOf {
-  using type = Op;
-};
-template <class Op>
-  requires requires { typename Op::First; }
-struct FirstPassOf<Op> {
-  using type = typename Op::First;
-};
-
 template <class T, class Op, int inputs, Passes passes, Layout layout>
 constexpr RowFunctions<T> functions() {
   using Indices = std::make_index_sequence<inputs>;
@@ -51,8 +40,11 @@ constexpr RowFunctions<T> functions() {
       f.constants_bytes = sizeof(typename F::Constants);
       f.column_constants = F::column_constants;
       f.start_columns = F::start_columns;
-      f.add_columns = F::add_columns;
+      if constexpr (passes != Passes::kAtOnce) {
+        f.add_columns = F::add_columns;
+      }
       f.merge_columns = F::merge_columns;
+      f.fold_columns = F::fold_columns;
       f.finish_columns = F::finish_columns;
     } else {
       f.merge = F::merge;
@@ -69,7 +61,7 @@ constexpr RowFunctions<T> functions() {
       f.add_and_map_segments = BothPasses<T, Op, Indices>::add_and_map_segments;
     } else {
       f.column_formulas = Second::column_formulas;
-      f.map_columns = Second::map_columns;
+      f.add_and_map_columns = BothPasses<T, Op, Indices>::add_and_map_columns;
     }
   } else if constexpr (passes != Passes::kFirst) {
     using F = SecondPass<T, Op, Indices>;

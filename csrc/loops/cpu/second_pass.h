@@ -197,8 +197,8 @@ struct SecondPass<T, Op, std::index_sequence<I...>> {
     });
   }
 
-  static void column_formulas(const void* op, int64_t columns, int64_t width, const ColumnMembers<T>& formulas) {
-    set_columns<V>(formulas, columns, width, [&](int64_t column, int64_t n) -> Vectors {
+  static void column_formulas(const void* op, int64_t begin, int64_t end, const ColumnMembers<T>& formulas) {
+    set_columns<V>(formulas, begin, end, [&](int64_t column, int64_t n) -> Vectors {
       if constexpr (InLanes<Op>) {
         return of(op).template formula_lanes<V>(column, n);
       } else {

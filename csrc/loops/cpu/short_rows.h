@@ -15,13 +15,6 @@
 namespace torchnotes {
 namespace detail {
 
-// Memory for vectors that are written before they are read: clearing it first would take as long as the rest.
-template <class Vectors>
-union Uninitialized {
-  Uninitialized() {}
-  Vectors value;
-};
-
 // A struct of vectors whose lanes are read one by one.
 template <class V, class Vectors>
 class Lanes {

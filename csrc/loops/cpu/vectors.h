@@ -23,6 +23,13 @@ inline void unrolled(const F& f) {
   }(std::make_integer_sequence<int, n>());
 }
 
+// Memory for vectors that are written before they are read: clearing it first would take as long as the rest.
+template <class Vectors>
+union Uninitialized {
+  Uninitialized() {}
+  Vectors value;
+};
+
 template <class Struct, class T, class = void>
 struct NumberIn {
   using type = T;
