@@ -18,7 +18,7 @@ constexpr int kChains = 4;            // States that take turns, so that an addi
 constexpr int64_t kWorthMerging = 8;  // vectors
 constexpr int64_t kPartial = 32;      // vectors that are added to a lighter state
 constexpr int64_t kLine = 64;         // bytes of a cache line
-constexpr int64_t kAhead = 4096;      // bytes from where a panel is read to where it is prefetched
+constexpr int64_t kAhead = 8192;      // bytes from where a panel is read to where it is prefetched
 
 template <class Op>
 concept Prescans = requires(const Op& op) { op.template prescan<float>(); };
@@ -514,14 +514,16 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
   }
 
   // Prefetches what follows a panel whose rows are contiguous, in the order of memory, while n rows are read side by
-  // side: as many lines as n rows of the vector of columns at column i have.
+  // side: as many lines as n rows of the vector of columns at column i have. Two inputs go to L2, because L1 has no room
+  // for both.
   template <int n, class Load>
   static void fetch(const Load, const Panel<T>& panel, const Pointers<Load>& rows, int64_t i) {
     constexpr int64_t kBytes = n * kSize * sizeof(typename Load::Element);
     const int64_t at = kAhead + i * n * sizeof(typename Load::Element);
+    constexpr int kLocality = sizeof...(I) > 1 ? 2 : 3;
     if (n > 1 && panel.contiguous) {
       for (int64_t line = 0; line < kBytes; line += kLine) {
-        (__builtin_prefetch(reinterpret_cast<const char*>(rows[I]) + at + line), ...);
+        (__builtin_prefetch(reinterpret_cast<const char*>(rows[I]) + at + line, 0, kLocality), ...);
       }
     }
   }
