@@ -173,7 +173,8 @@ struct BothPasses<T, Op, std::index_sequence<I...>> {
     const auto rows = First::pointers(load, panel, stride, j);
     auto* const y = static_cast<typename Load::Element*>(out.data) + j * out.stride;
     const auto values = [&](const auto from, State& sum, int64_t i) {
-      First::template fetch<n>(load, panel, rows, i);
+      First::template fetch_inputs<n>(load, panel, rows, i);
+      Second::template fetch_output<n>(panel, out, y, i);
       const Constants of_columns = First::constants_at(constants, i);
       return add_and_map_rows<n>(op, from, sum, of_columns, Second::formula_at(formulas, i), {rows[I] + i...}, stride);
     };

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "loops/cpu/fetch.h"
 #include "loops/cpu/memory.h"
 #include "loops/cpu/staged.h"
 #include "loops/cpu/vectors.h"
@@ -17,8 +18,6 @@ namespace detail {
 constexpr int kChains = 4;            // States that take turns, so that an addition need not wait for the one before
 constexpr int64_t kWorthMerging = 8;  // vectors
 constexpr int64_t kPartial = 32;      // vectors that are added to a lighter state
-constexpr int64_t kLine = 64;         // bytes of a cache line
-constexpr int64_t kAhead = 8192;      // bytes from where a panel is read to where it is prefetched
 
 template <class Op>
 concept Prescans = requires(const Op& op) { op.template prescan<float>(); };
@@ -513,18 +512,13 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     }
   }
 
-  // Prefetches what follows a panel whose rows are contiguous, in the order of memory, while n rows are read side by
-  // side: as many lines as n rows of the vector of columns at column i have. Two inputs go to L2, because L1 has no room
-  // for both.
+  // Prefetches as much of contiguous rows as n vectors have, while n rows are added side by side at column i. Two
+  // inputs go to L2, because L1 has no room for both.
   template <int n, class Load>
-  static void fetch(const Load, const Panel<T>& panel, const Pointers<Load>& rows, int64_t i) {
-    constexpr int64_t kBytes = n * kSize * sizeof(typename Load::Element);
-    const int64_t at = kAhead + i * n * sizeof(typename Load::Element);
-    constexpr int kLocality = sizeof...(I) > 1 ? 2 : 3;
+  C10_ALWAYS_INLINE static void fetch_inputs(const Load, const Panel<T>& panel, const Pointers<Load>& rows, int64_t i) {
+    constexpr Fetched kFetched = sizeof...(I) > 1 ? kIntoL2 : kIntoL1;
     if (n > 1 && panel.contiguous) {
-      for (int64_t line = 0; line < kBytes; line += kLine) {
-        (__builtin_prefetch(reinterpret_cast<const char*>(rows[I]) + at + line, 0, kLocality), ...);
-      }
+      (fetch<n * kSize * sizeof(typename Load::Element), kFetched>(rows[I] + i * n), ...);
     }
   }
 
@@ -543,7 +537,7 @@ struct FirstPass<T, Op, std::index_sequence<I...>> {
     auto x = rows;
     int64_t i = 0;
     for (; i + kSize <= panel.columns; i += kSize, ++sums) {
-      fetch<n>(load, panel, rows, i);
+      fetch_inputs<n>(load, panel, rows, i);
       add_rows<n>(load, op, x, stride, *sums, constants_at(constants, i));
       ((x[I] += kSize), ...);
     }
