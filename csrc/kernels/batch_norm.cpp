@@ -115,12 +115,11 @@ struct Statistics : SumsOfChannel<T> {
   }
   template <class V>
   C10_HOST_DEVICE ChannelMap<V> formula_lanes(int64_t row, int64_t n) const {
+    using W = Wide<V>;
     if (running_mean) {
-      return map_lanes<V>(
-          row,
-          n,
-          Moments<Wide<V>>{widen(load_lanes<V>(running_mean + row, n)), widen(load_lanes<V>(running_var + row, n))}
-      );
+      const W mean = widen(load_lanes<V>(running_mean + row, n));
+      const W variance = running_var ? widen(load_lanes<V>(running_var + row, n)) : W(0.0);
+      return map_lanes<V>(row, n, Moments<W>{mean, variance});
     }
     return FromInput::channel_map<V>(channels.template at<V>(row, n));
   }
