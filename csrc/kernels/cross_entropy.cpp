@@ -25,8 +25,8 @@ struct Targets {
   C10_HOST_DEVICE bool counts(int64_t row) const { return !index || index[row] != ignore_index; }
   // The class of a row, or -1.
   C10_HOST_DEVICE int64_t class_of(int64_t row) const {
-    const bool valid = index && counts(row) && index[row] >= 0 && index[row] < classes;
-    return valid ? index[row] : -1;
+    const int64_t c = index ? index[row] : -1;
+    return c >= 0 && c < classes && c != ignore_index ? c : -1;
   }
   C10_HOST_DEVICE bool has_class(int64_t row) const { return class_of(row) >= 0; }
   // The weight of a row in the mean. An invalid class that was not refused before makes the row NaN.
@@ -116,16 +116,22 @@ struct LogitRows {
   // The targets of n neighboring rows.
   template <class V>
   Target<V> targets_of(int64_t row, int64_t n) const {
-    alignas(64) T counts[V::size()] = {}, weight[V::size()] = {}, x_t[V::size()] = {};
-    int64_t classes[V::size()];
-    for (int64_t i = 0; i < n; ++i) {
-      classes[i] = targets.class_of(row + i);
-      counts[i] = T(targets.counts(row + i));
-      weight[i] = targets.weight_of(row + i, classes[i]);
+    bool alike = targets.weight == nullptr;  // all rows count, and have the weight 1
+    const auto class_at = [&](int64_t i) {
+      const int64_t c = targets.class_of(row + i);
+      alike = alike && c >= 0;
+      return c;
+    };
+    const V x_t = elements_of_neighbors<V>(x, row, n, class_at);
+    if (alike) {
+      return {V(1), V(1), x_t};
     }
-    const auto class_at = [&](int64_t i) { return classes[i]; };
-    for_elements_of_neighbors(x, row, n, class_at, [&](int64_t i, const auto& at) { x_t[i] = static_cast<T>(at); });
-    return {V::loadu(counts), V::loadu(weight), V::loadu(x_t)};
+    T counts[V::size()] = {}, weight[V::size()] = {};
+    for (int64_t i = 0; i < n; ++i) {
+      counts[i] = T(targets.counts(row + i));
+      weight[i] = targets.weight_of(row + i);
+    }
+    return {V::loadu(counts), V::loadu(weight), x_t};
   }
 };
 
@@ -196,15 +202,19 @@ struct LossOfRows : LogitRows<T, cap> {
         write_statistics(row + i, lanes[i]);
       }
     }
-    T loss[V::size()];
-    of_rows.loss.store(loss);
-    for_elements_of_neighbors(
-        losses,
-        row,
-        n,
-        [](int64_t) { return 0; },
-        [&](int64_t i, auto& to) { to = static_cast<std::remove_cvref_t<decltype(to)>>(loss[i]); }
-    );
+    if (losses.type == c10::CppTypeToScalarType<T>::value && losses.row_stride == 1) {
+      of_rows.loss.store(static_cast<T*>(losses.data) + row, n);
+    } else {
+      T loss[V::size()];
+      of_rows.loss.store(loss);
+      for_elements_of_neighbors(
+          losses,
+          row,
+          n,
+          [](int64_t) { return 0; },
+          [&](int64_t i, auto& to) { to = static_cast<std::remove_cvref_t<decltype(to)>>(loss[i]); }
+      );
+    }
     if (weights) {
       of_rows.weight.store(weights + row, n);
     }
@@ -270,23 +280,23 @@ struct GradientOfRows : LogitRows<T, cap> {
   }
   template <class V>
   C10_NOINLINE GradientOfRow<V> formula_lanes(int64_t row, int64_t n) const {
-    alignas(64) T max[V::size()] = {}, inverse[V::size()] = {}, m[V::size()] = {}, g[V::size()] = {};
+    const Target<V> target = this->template targets_of<V>(row, n);
     const bool shared = grad.row_stride == 0;  // by all rows
-    std::fill_n(g, V::size(), shared ? grad.template read<T>(row, 0) : T(0));
+    const V g = shared ? V(grad.template read<T>(row, 0)) : first_elements<V>(grad, row, n);
+    if (this->columns == 2 && n == V::size()) {
+      const T* const statistics = this->statistics + row * 2;
+      const auto [max, inverse] = deinterleave2(V::loadu(statistics), V::loadu(statistics + V::size()));
+      return formula(Normalizer<V>{max, inverse}, this->targets.mass(target.weight), target, g);
+    }
+    alignas(64) T max[V::size()] = {}, inverse[V::size()] = {}, m[V::size()] = {};
     for (int64_t i = 0; i < n; ++i) {
       const Normalizer<T> normalizer = this->normalizer_of(row + i);
       max[i] = normalizer.max;
       inverse[i] = normalizer.inverse;
-      if (this->columns == 3) {
-        m[i] = this->mass_of(row + i);
-      }
-      if (!shared) {
-        g[i] = grad.template read<T>(row + i, 0);
-      }
+      m[i] = this->columns == 3 ? this->mass_of(row + i) : T(0);
     }
-    const Target<V> target = this->template targets_of<V>(row, n);
     const V mass = this->columns == 3 ? V::loadu(m) : this->targets.mass(target.weight);
-    return formula(Normalizer<V>{V::loadu(max), V::loadu(inverse)}, mass, target, V::loadu(g));
+    return formula(Normalizer<V>{V::loadu(max), V::loadu(inverse)}, mass, target, g);
   }
   template <class F, class V, class... Q>
   C10_HOST_DEVICE V value(const F& f, V x, Q... q) const {

@@ -149,17 +149,30 @@ inline void for_elements_of_neighbors(const RowOperand& x, int64_t row, int64_t 
   });
 }
 
+// Element j(i) of the i-th of n neighboring rows from `row` on, one per lane, or 0 if j(i) is negative. The vector is
+// assembled in registers: loading what has just been stored lane by lane would wait for the stores.
+template <class V, class J>
+inline V elements_of_neighbors(const RowOperand& x, int64_t row, int64_t n, const J& j) {
+  using T = typename V::value_type;
+  const int64_t across = x.interleaved == 1 ? x.row_stride : 1;
+  return with_element_type(x.type, [&](auto zero) {
+    const auto* const first = static_cast<const decltype(zero)*>(x.data) + x.first(row);
+    const auto element = [&](int64_t i) {
+      const int64_t at = i < n ? j(i) : -1;
+      return at < 0 ? T(0) : static_cast<T>(first[i * across + at * x.interleaved]);
+    };
+    return
+        [&]<size_t... i>(std::index_sequence<i...>) { return V(element(i)...); }(std::make_index_sequence<V::size()>());
+  });
+}
+
 // The first elements of n rows, one per lane. A scalar is one lane.
 template <class V>
 C10_HOST_DEVICE inline V first_elements(const RowOperand& x, int64_t row, int64_t n) {
   if constexpr (std::is_arithmetic_v<V>) {
     return x.read<V>(row, 0);
   } else {
-    using T = typename V::value_type;
-    T lanes[V::size()] = {};
-    const auto set_lane = [&](int64_t i, const auto& element) { lanes[i] = static_cast<T>(element); };
-    for_elements_of_neighbors(x, row, n, [](int64_t) { return 0; }, set_lane);
-    return V::loadu(lanes);
+    return elements_of_neighbors<V>(x, row, n, [](int64_t) { return int64_t(0); });
   }
 }
 
