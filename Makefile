@@ -84,6 +84,8 @@ format: $(VENV)/tools
 bench: build
 	$(HERE) $(PY) -m torchnotes bench --save
 	$(HERE) $(PY) -m benchmarks.sweep --full --save
+	$(HERE) $(PY) -m benchmarks.sweep --save --threads 1
+	$(HERE) $(PY) -m benchmarks.instructions --save
 	$(HERE) $(PY) -m benchmarks.scaling
 	$(HERE) $(PY) -m benchmarks.publish
 

@@ -322,12 +322,14 @@ def noisy(ours: Function, eager: Function, size: int, dtype: torch.dtype) -> Pro
     return problem if size >= 2**14 else replace(problem, statistics=lambda results: torch.zeros(()))
 
 
+NOISES: dict[str, tuple[Function, Function]] = {
+    "dropout": (F.dropout, torch_F.dropout),
+    "gaussian_dropout": (partial(F.gaussian_dropout, sigma=noise.SIGMA), noise.composed),
+}
+
+
 def noises() -> Iterator[SweepCase]:
-    functions: dict[str, tuple[Function, Function]] = {
-        "dropout": (F.dropout, torch_F.dropout),
-        "gaussian_dropout": (partial(F.gaussian_dropout, sigma=noise.SIGMA), noise.composed),
-    }
-    for name, (ours, eager) in functions.items():
+    for name, (ours, eager) in NOISES.items():
         for dtype, sizes in ((F32, SIZES), (BF16, SIZES[2:-1:2]), (F64, (2**14, 2**20))):
             for size in sizes:
                 setup = partial(noisy, ours, eager, size, dtype)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import plot, results, scaling, scaling_page, sweep, sweep_page
+from . import instructions, plot, results, scaling, scaling_page, sweep, sweep_page
 from .results import Row
 from .timing import COPY, OURS
 
@@ -31,7 +31,8 @@ def main() -> None:
         sections.append(section(rows, pictures, path.name))
     swept = results.read(sweep.PATH)
     sweep_page.draw(swept, sweep.PATH.with_suffix(".png"))
-    sections.insert(0, f"\n{sweep_page.section(swept, table, sweep.PATH.with_suffix('.png').name)}")
+    counts = results.read(instructions.PATH)
+    sections.insert(0, f"\n{sweep_page.section(swept, counts, table, sweep.PATH.with_suffix('.png').name)}")
     DETAILS.write_text(f"# Results\n\n{ABOUT}\n{''.join(sections)}")
     put(README, summary())
     if scaling.PATH.exists():
@@ -43,7 +44,7 @@ def main() -> None:
 
 def machines() -> list[Path]:
     """The files of results, one per machine."""
-    return sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH, sweep.PATH})
+    return sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH, sweep.PATH, instructions.PATH})
 
 
 def put(path: Path, written: str) -> None:

@@ -1,4 +1,4 @@
-"""Presents the results of the sweep: a table for the README, the losses, and a plot of ratio against size."""
+"""Presents the results of the sweep: a table for the README, the losses, how far the hardware limits, and a plot."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from .plot import STYLES
 from .results import Row
 from .sweep import LIMITED_FROM, LOSS, label, quartiles
-from .timing import OURS
+from .timing import OURS, percentiles
 
 Table = Callable[[list[str], Iterable[list[str]]], str]
 Columns = dict[tuple[str, str, str], list[Row]]  # by machine, instruction set and number of threads
 
 LISTED = 40  # losses in the page; the CSV file has all
+SHARED_FROM = 2**16  # elements from which on every operation uses several threads
 
 
 def columns(rows: Iterable[Row]) -> Columns:
@@ -57,8 +58,8 @@ def summary(rows: Iterable[Row], table: Table) -> str:
     return table(header, body)
 
 
-def section(rows: list[Row], table: Table, plot: str) -> str:
-    """What is slower than torch, how close large tensors come to the bandwidth of a copy, and the plot."""
+def section(rows: list[Row], counts: list[Row], table: Table, plot: str) -> str:
+    """What is slower than torch, the plot, and how far the hardware limits. `counts`: of instructions"""
     parts = []
     for column, of_column in columns(rows).items():
         losses = sorted((row for row in of_column if float(row["ratio"]) < LOSS), key=lambda row: float(row["ratio"]))
@@ -72,7 +73,52 @@ def section(rows: list[Row], table: Table, plot: str) -> str:
     return (
         "## The sweep\n\nEvery operation over its shapes, layouts, types and modes (`benchmarks/families.py`): the\n"
         "time of the fastest rival, torch eager or torch.compile, divided by that of torchnotes.\n\n"
-        f"{summary(rows, table)}\n![Ratio against size]({plot})\n\n{''.join(parts)}"
+        f"{summary(rows, table)}\n![Ratio against size]({plot})\n\n{''.join(parts)}{threads(rows, table)}"
+        f"{instructions(counts, table)}"
+    )
+
+
+def threads(rows: Iterable[Row], table: Table) -> str:
+    """How many times as fast several threads are as one."""
+    times: dict[tuple[str, ...], dict[int, Row]] = {}
+    for row in rows:
+        case = tuple(row[name] for name in ("instructions", "machine", "family", "case", "dtype", "elements"))
+        times.setdefault(case, {})[int(row["threads"])] = row
+    gains: dict[tuple[str, int, str], list[tuple[int, float, float]]] = {}
+    for (sets, _, family, *_, elements), found in times.items():
+        for count in found.keys() - {1} if 1 in found else ():
+            ours, rivals = (float(found[1][name]) / float(found[count][name]) for name in ("torchnotes_us", "rival_us"))
+            gains.setdefault((sets, count, family), []).append((int(elements), ours, rivals))
+    if not gains:
+        return ""
+    body = []
+    for (sets, count, family), of_family in sorted(gains.items()):
+        large = [(ours, rival) for elements, ours, rival in of_family if elements >= SHARED_FROM]
+        ours, theirs = (percentiles(list(gain), 0.5)[0] for gain in zip(*large, strict=True))
+        least = min(gain for _, gain, _ in of_family)
+        body.append([family, sets, str(count), f"{ours:.2f}", f"{theirs:.2f}", f"{least:.2f}"])
+    header = ["", "instruction set", "threads", "torchnotes", "fastest rival", "torchnotes, least at any size"]
+    return (
+        "### Threads\n\nThe time of one thread divided by that of several: the median from "
+        f"{SHARED_FROM:,} elements on.\n\n{table(header, body)}\n"
+    )
+
+
+def instructions(counts: Iterable[Row], table: Table) -> str:
+    """Instructions per element of data in cache."""
+    sets = sorted({row["instructions"] for row in counts})
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in counts:
+        found.setdefault((row["operation"], row["case"]), {})[row["instructions"]] = row
+
+    def cell(row: Row | None) -> str:
+        return f"{float(row['torchnotes']):.2f} / {float(row['rival']):.2f}" if row else ""
+
+    body = ([*case, *(cell(rows.get(name)) for name in sets)] for case, rows in found.items())
+    return (
+        "### Instructions\n\nWhat data in cache costs: instructions per float32 element of a call, forward and\n"
+        "backward (`benchmarks/instructions.py`), torchnotes / torch eager or its fused optimizer. An instruction of\n"
+        f"AVX-512 does twice the work of one of AVX2.\n\n{table(['', 'case', *sets], body)}\n"
     )
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from benchmarks import families, publish, sweep, sweep_page
+from benchmarks import families, instructions, publish, sweep, sweep_page
 from benchmarks.families import SweepCase
 from benchmarks.timing import OURS, Problem
 from torchnotes.testing.operations import OPERATIONS
@@ -68,12 +68,32 @@ def test_summary_lists_the_worst_operation_first(rows):
 
 def test_section_lists_losses_and_the_share_of_the_bandwidth(rows, tmp_path):
     rows[3]["copy_fraction"] = "0.9"
-    text = sweep_page.section(rows, publish.table, "plot.png")
+    counts = [{"operation": "relu", "case": "training", "instructions": "AVX2", "torchnotes": "1.5", "rival": "3"}]
+    text = sweep_page.section(rows, counts, publish.table, "plot.png")
     assert "1 of 6 cases are slower" in text
     assert "- 0.50: softmax, case 0, float32, 8 elements (eager)" in text
     assert "| softmax | 0.90 | 0.90 |" in text
+    assert "| relu | training | 1.50 / 3.00 |" in text
     sweep_page.draw(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+def test_section_compares_threads(rows):
+    for row in rows:
+        row |= {"elements": "65536", "torchnotes_us": "10", "rival_us": "20"}
+    alone = [row | {"threads": "1", "torchnotes_us": "18", "rival_us": "30"} for row in rows]
+    text = sweep_page.threads([*rows, *alone], publish.table)
+    assert "| relu | AVX2 | 2 | 1.80 | 1.50 | 1.80 |" in text
+    assert sweep_page.threads(rows, publish.table) == ""
+
+
+def test_single_steps_count_instructions():
+    def loop(n: int):
+        return lambda: sum(range(n))
+
+    few, more = instructions.count(loop(100)), instructions.count(loop(200))
+    assert 100 < more - few < 20_000  # some per iteration
+    assert instructions.count(loop(100)) == pytest.approx(few, rel=0.02)
 
 
 def test_report_lists_losses_first(rows):

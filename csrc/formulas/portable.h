@@ -5,7 +5,6 @@
 //   widen(x): x in double precision, a Wide<T>, which supports + - *, fma, == and where; narrow<T>(wide) rounds it
 //   wide_log(x) = ln x as a Wide<T>, for normal x > 0; otherwise it is not finite
 //   fma(a, b, c) = a b + c, rounded once if the processor can, and the operators + - * / < <= > >=
-//   load_lanes<T>(p, n) and store_lanes(x, p, n): n numbers at p, one per lane; a scalar is one number
 //   max_lane(v) and sum_of_lanes(v), for SIMD vectors only
 // Comparing vectors gives a mask of lanes, comparing scalars a bool; `where` accepts either. The side not chosen has no
 // effect, even if it is NaN or infinite. Comparisons with NaN are false.
@@ -14,8 +13,6 @@
 #include <c10/macros/Macros.h>
 
 #include <cmath>
-#include <cstdint>
-#include <type_traits>
 #include <utility>
 
 #ifndef TORCHNOTES_SCALAR_ONLY  // defined for CUDA sources, which have no SIMD vectors
@@ -60,15 +57,6 @@ C10_HOST_DEVICE inline T narrow(double x) {
   return static_cast<T>(x);
 }
 C10_HOST_DEVICE inline double wide_log(double x) { return ::log(x); }
-
-template <class T, class Number>
-C10_HOST_DEVICE inline auto load_lanes(const Number* p, int64_t) -> std::enable_if_t<std::is_arithmetic_v<T>, T> {
-  return *p;
-}
-template <class T>
-C10_HOST_DEVICE inline auto store_lanes(T x, T* p, int64_t) -> std::enable_if_t<std::is_arithmetic_v<T>> {
-  *p = x;
-}
 
 template <class T>
 using Wide = decltype(widen(std::declval<T>()));

@@ -5,9 +5,6 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
-#include <cstdint>
-#include <type_traits>
-
 namespace torchnotes {
 
 using at::vec::Vectorized;
@@ -66,15 +63,6 @@ inline T narrow(const WideFloat& x) {
 template <class T>
 inline T narrow(const Vectorized<double>& x) {
   return x;
-}
-
-template <class V>
-inline auto load_lanes(const void* p, int64_t n) -> std::enable_if_t<!std::is_arithmetic_v<V>, V> {
-  return n == V::size() ? V::loadu(p) : V::loadu(p, n);
-}
-template <class V>
-inline auto store_lanes(const V& x, void* p, int64_t n) -> std::enable_if_t<!std::is_arithmetic_v<V>> {
-  n == V::size() ? x.store(p) : x.store(p, n);
 }
 
 inline WideFloat sqrt(const WideFloat& x) { return x.sqrt(); }

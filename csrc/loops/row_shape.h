@@ -149,6 +149,24 @@ inline void for_elements_of_neighbors(const RowOperand& x, int64_t row, int64_t 
   });
 }
 
+// n numbers at p, one per lane. A scalar is one lane.
+template <class V, class Number>
+C10_HOST_DEVICE inline V load_lanes(const Number* p, int64_t n) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    return *p;
+  } else {
+    return n == V::size() ? V::loadu(p) : V::loadu(p, n);
+  }
+}
+template <class V, class Number>
+C10_HOST_DEVICE inline void store_lanes(const V& x, Number* p, int64_t n) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    *p = x;
+  } else {
+    n == V::size() ? x.store(p) : x.store(p, static_cast<int>(n));
+  }
+}
+
 // Element j(i) of the i-th of n neighboring rows from `row` on, one per lane, or 0 if j(i) is negative. The vector is
 // assembled in registers: loading what has just been stored lane by lane would wait for the stores.
 template <class V, class J>

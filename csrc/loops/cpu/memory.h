@@ -12,9 +12,9 @@
 
 namespace torchnotes {
 
-// Inlines all calls, so that states live in registers. Not under the sanitizers, whose checks would make it compile for
-// minutes.
-#ifdef __SANITIZE_ADDRESS__
+// Inlines all calls, so that states live in registers. Not where vectors are arrays, whose loops would make it compile
+// for minutes, nor under the sanitizers with their checks.
+#if defined(__SANITIZE_ADDRESS__) || (defined(CPU_CAPABILITY_DEFAULT) && defined(__x86_64__))
 #define TORCHNOTES_FLATTEN
 #else
 #define TORCHNOTES_FLATTEN [[gnu::flatten]]
