@@ -4,12 +4,14 @@
     python -m benchmarks.sweep --full --save      all cases, also against torch.compile from 64k elements: an hour
     python -m benchmarks.sweep softmax sgd        only these operations
 
-Rivals are timed alternately. A case that loses is measured again, three times as long and with new inputs, and the
-second measurement counts. ATEN_CPU_CAPABILITY=avx2 selects the instruction set of both sides.
+Rivals are timed alternately, and memory is reused (the "warm" regime of benchmarks/memory.py). A case that loses is
+measured again, three times as long and with new inputs, and the second measurement counts. ATEN_CPU_CAPABILITY=avx2
+selects the instruction set of both sides.
 """
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,7 +20,7 @@ from statistics import median
 
 import torch
 
-from . import results, timing
+from . import memory, results, timing
 from .families import ALLOWED, SweepCase, cases
 from .results import Row, rounded
 from .timing import COPY, OURS, Problem
@@ -133,8 +135,16 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def reuse_memory() -> None:
+    """Starts this program again, with a heap that keeps what is freed: new pages would be a matter of chance."""
+    environment = memory.environment("warm")
+    if os.environ.get("GLIBC_TUNABLES") != environment["GLIBC_TUNABLES"]:
+        os.execve(sys.executable, sys.orig_argv, environment)
+
+
 def main() -> None:
     options = arguments()
+    reuse_memory()
     torch.set_num_threads(options.threads)
     chosen = selected(options.families, options.only, options.full)
     if not chosen:
