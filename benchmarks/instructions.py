@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from .timing import OURS, Contender, Problem
 
 TRACEME, SINGLESTEP = 0, 9
 SMALL, LARGE = 2**12, 3 * 2**12  # elements
-CPU = torch.device("cpu")
+CPU, F32 = torch.device("cpu"), torch.float32
 PATH = results.RESULTS / "instructions.csv"
 KEY = ("operation", "case", "instructions")
 COLUMNS = (*KEY, "torchnotes", "rival", "rival_name", *results.ORIGIN)
@@ -31,42 +32,44 @@ Setup = Callable[[int], Problem]
 
 def setups() -> dict[tuple[str, str], Setup]:
     """A problem of any size for each operation and case."""
-    f32 = families.F32
     found: dict[tuple[str, str], Setup] = {}
     for name, operation in families.ACTIVATIONS.items():
-        builtin = getattr(torch, name, operation.builtin)
-        found[name, "training"] = lambda size, o=operation.function, b=builtin: families.elementwise(
-            o, b, True, None, size, f32
-        )
+        builtin: Any = getattr(torch, name, operation.builtin)
+        found[name, "training"] = partial(families.elementwise, operation.function, builtin, True, None, dtype=F32)
     for name in ("mse_loss", "binary_cross_entropy_with_logits"):
         eager = getattr(torch.nn.functional, name)
-        found[name, "mean"] = lambda size, n=name, e=eager: families.elementwise_loss(n, e, "mean", size, f32)
+        found[name, "mean"] = partial(families.elementwise_loss, name, eager, "mean", dtype=F32)
     for length in (10, 64, 1024):
         for name in ("softmax", "log_softmax"):
-            found[name, f"rows of {length}"] = lambda size, n=name, c=length: families.softmax(
-                n, True, (size // c, c), 1, f32
-            )
-        found["cross_entropy", f"rows of {length}"] = lambda size, c=length: families.cross_entropy(
-            (size // c, c), 0.0, f32
-        )
+            found[name, f"rows of {length}"] = partial(softmax, name, length)
+        found["cross_entropy", f"rows of {length}"] = partial(cross_entropy, length)
     for last in (False, True):
-        case = f"images of 16 x 8 x 8{', channels last' if last else ''}"
-        found["batch_norm", case] = lambda size, last=last: families.batch_norm(
-            (size // 1024, 16, 8, 8), last, True, f32
-        )
+        found["batch_norm", f"images of 16 x 8 x 8{', channels last' if last else ''}"] = partial(batch_norm, last)
     for name, (ours, eager) in families.NOISES.items():
-        found[name, "training"] = lambda size, o=ours, e=eager: families.noisy(o, e, size, f32)
+        found[name, "training"] = partial(families.noisy, ours, eager, dtype=F32)
     for name in ("uniform_", "normal_"):
-        found[name.rstrip("_"), "fill"] = lambda size, n=name: families.filled(n, size, f32)
-    for label, (ours, theirs, options, streams) in families.STEPS.items():
-        found[label.split(",")[0], f"step{label.partition(',')[2]}"] = partial(
-            step, ours, theirs, options | {"lr": families.LEARNING_RATE}, streams
-        )
+        found[name.rstrip("_"), "fill"] = partial(families.filled, name, dtype=F32)
+    for label in families.STEPS:
+        found[label.split(",")[0], f"step{label.partition(',')[2]}"] = partial(step, label)
     return found
 
 
-def step(ours: optimizers.Kind, theirs: optimizers.Kind, options: dict, streams: int, size: int) -> Problem:
-    return optimizers.stepped(ours, theirs, ((size,),), streams, options, size, families.F32, CPU)
+def softmax(name: str, length: int, size: int) -> Problem:
+    return families.softmax(name, True, (size // length, length), 1, F32)
+
+
+def cross_entropy(length: int, size: int) -> Problem:
+    return families.cross_entropy((size // length, length), 0.0, F32)
+
+
+def batch_norm(last: bool, size: int) -> Problem:
+    return families.batch_norm((size // 1024, 16, 8, 8), last, True, F32)
+
+
+def step(label: str, size: int) -> Problem:
+    ours, theirs, options, streams = families.STEPS[label]
+    chosen = options | {"lr": families.LEARNING_RATE}
+    return optimizers.stepped(ours, theirs, ((size,),), streams, chosen, size, F32, CPU)
 
 
 def count(call: Contender) -> int:

@@ -93,11 +93,12 @@ def threads(rows: Iterable[Row], table: Table) -> str:
         return ""
     body = []
     for (sets, count, family), of_family in sorted(gains.items()):
-        large = [(ours, rival) for elements, ours, rival in of_family if elements >= SHARED_FROM]
+        large = [gain for elements, *gain in of_family if elements >= SHARED_FROM]
+        if not large:
+            continue
         ours, theirs = (percentiles(list(gain), 0.5)[0] for gain in zip(*large, strict=True))
-        least = min(gain for _, gain, _ in of_family)
-        body.append([family, sets, str(count), f"{ours:.2f}", f"{theirs:.2f}", f"{least:.2f}"])
-    header = ["", "instruction set", "threads", "torchnotes", "fastest rival", "torchnotes, least at any size"]
+        body.append([family, sets, str(count), f"{ours:.2f}", f"{theirs:.2f}"])
+    header = ["", "instruction set", "threads", "torchnotes", "fastest rival"]
     return (
         "### Threads\n\nThe time of one thread divided by that of several: the median from "
         f"{SHARED_FROM:,} elements on.\n\n{table(header, body)}\n"
