@@ -325,7 +325,7 @@ void run_backward(c10::Device device, const BatchNormBackward& a, const Backward
     a.channels.columns ? map_columns<T>(device, shape, op, a.out, a.g, a.r)
                        : map_segments<T>(device, shape, op, a.out, a.g, a.r);
   } else if (a.inverse_n == 0) {
-    const BackwardGiven given{op};
+    const BackwardGiven<T, Reference, Activation> given{op};
     a.channels.columns ? reduce_and_map_columns<T>(device, shape, given, a.out, a.g, a.r)
                        : reduce_and_map_segments<T>(device, shape, given, a.out, a.g, a.r);
   } else {
