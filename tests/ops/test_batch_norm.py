@@ -23,7 +23,7 @@ from torchnotes.testing.accuracy import assert_accurate
 from torchnotes.testing.compilers import check_compiled_transforms
 from torchnotes.testing.layouts import LAYOUTS, channels_last, contiguous, expanded
 from torchnotes.testing.operations.normalization import EVALUATION, NORMALIZATION
-from torchnotes.testing.running import naming, result_or_error
+from torchnotes.testing.running import naming, result_or_error, threads
 from torchnotes.testing.values import agree, check_error, every
 
 BATCH_NORM = NORMALIZATION["batch_norm"]
@@ -79,6 +79,23 @@ def test_large_images(shape, kind, device):
             BATCH_NORM.builtin, BATCH_NORM.widened(sample), g.double()
         )  # faster than the reference
         assert_accurate(BATCH_NORM.results(F.batch_norm, sample, g), exact, sample, g)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("options", ({}, EVALUATION, LEAKY | EVALUATION), ids=str)
+@pytest.mark.parametrize("shape", ((40, 3000), (33, 1001), (3, 2056, 2, 3)), ids=str)
+def test_many_channels(shape, options, dtype, device):
+    """More than one block has, and more than one thread prepares."""
+    layout = channels_last if len(shape) == 4 else contiguous
+    sample, g = BATCH_NORM.sample(options, shape, dtype, device, layout), layout(values(shape, dtype, device))
+    exact = BATCH_NORM.results(BATCH_NORM.builtin, BATCH_NORM.widened(sample), g.double())
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(BATCH_NORM.results(F.batch_norm, sample, g))
+    assert_accurate(found[0], exact, sample, g)
+    for name, result in found[0].items():
+        assert torch.equal(result, found[1][name]), name
 
 
 def test_numbers_of_16_bit_inputs_may_be_wider(device):
