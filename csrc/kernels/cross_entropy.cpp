@@ -30,14 +30,14 @@ struct Targets {
   }
   C10_HOST_DEVICE bool has_class(int64_t row) const { return class_of(row) >= 0; }
   // The weight of a row in the mean. An invalid class that was not refused before makes the row NaN.
-  C10_HOST_DEVICE T weight_of(int64_t row, int64_t class_of_row) const {
+  C10_HOST_DEVICE T weight_of(int64_t row) const {
     if (!index || !counts(row)) {
       return T(counts(row));
     }
+    const int64_t c = class_of(row);
     const T invalid = sharded ? T(0) : T(NAN);
-    return class_of_row < 0 ? invalid : weight ? weight[class_of_row] : T(1);
+    return c < 0 ? invalid : weight ? weight[c] : T(1);
   }
-  C10_HOST_DEVICE T weight_of(int64_t row) const { return weight_of(row, class_of(row)); }
   C10_HOST_DEVICE T at(const RowOperand& x, int64_t row) const {
     return has_class(row) ? x.read<T>(row, index[row]) : T(0);
   }
@@ -203,7 +203,7 @@ struct LossOfRows : LogitRows<T, cap> {
       }
     }
     if (losses.type == c10::CppTypeToScalarType<T>::value && losses.row_stride == 1) {
-      of_rows.loss.store(static_cast<T*>(losses.data) + row, n);
+      store_lanes(of_rows.loss, static_cast<T*>(losses.data) + row, n);
     } else {
       T loss[V::size()];
       of_rows.loss.store(loss);

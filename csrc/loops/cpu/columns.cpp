@@ -17,11 +17,11 @@ namespace {
 
 constexpr int64_t kChunks = 64;
 constexpr int64_t kBlock = 16384;        // elements that are worth a State for each column
-constexpr int64_t kColumnCost = 8;       // elements that take as long as what precedes and follows a column
+constexpr int64_t kColumnCost = 8;       // elements that take about as long as what precedes or follows a column
 constexpr int64_t kRowBytes = 512;       // shorter rows are read several at a time,
 constexpr int64_t kFewRows = 64;         // unless they are few
 constexpr int64_t kPadding = 3;          // vectors between arrays, which would compete for a set of the L1 cache
-constexpr int64_t kPanelBytes = 131072;  // of each input, which are added and then mapped
+constexpr int64_t kPanelBytes = 131072;  // of each input, which a staged operation adds and then maps
 constexpr int64_t kBlockColumns = 1024;  // whose States stay in L1
 
 template <class T>
@@ -158,7 +158,8 @@ class Columns : RowPass<T> {
   template <class Add>
   void reduce_by(int64_t most_columns, const ColumnMembers<T>* formulas, const Add& add) const {
     const int64_t block = std::clamp<int64_t>(width_, 1, most_columns), blocks = at::ceil_div(width_, block);
-    const int64_t most = std::clamp<int64_t>(std::bit_floor<uint64_t>(rows_ * block / kBlock), 1, kChunks);  // even
+    // A power of two, so that threads get equal shares.
+    const int64_t most = std::clamp<int64_t>(std::bit_floor<uint64_t>(rows_ * block / kBlock), 1, kChunks);
     const int64_t chunk = std::max<int64_t>(1, at::ceil_div(rows_, most * kRowsTogether)) * kRowsTogether;
     const int64_t chunks = std::max<int64_t>(1, at::ceil_div(rows_, chunk));  // an empty one gives start()
     VectorArray sums(chunks * vectors_, functions.state_bytes);

@@ -9,7 +9,7 @@
 
 namespace torchnotes {
 
-// The least elements that are worth a thread, which costs about a microsecond (docs/decisions/grain.md).
+// The least elements that are worth waking a thread (docs/decisions/grain.md).
 constexpr int64_t kGrain = 8192;
 constexpr int64_t kExponentialGrain = 2048;  // if two passes and an exponential follow each other
 
