@@ -3,7 +3,7 @@
 #   TORCH=2.12.0          another version of torch
 #   PYTHON=python3.12     the Python to create the environment with
 #   TORCHNOTES_INSTRUCTION_SETS=avx512   build the kernels for only these instruction sets, or for this machine's
-#                                        (native); by default for all (default avx2 avx512)
+#                                        (native); by default for all (default avx2 avx512); avx512 includes avx2
 #   ONLY='relu[1] float32'   run the cases of make conformance whose names contain this
 #   TORCHNOTES_CUDA=1/0   build the CUDA kernels or not; by default if there are a toolkit and a CUDA build of torch
 
@@ -83,7 +83,7 @@ format: $(VENV)/tools
 
 bench: build
 	$(HERE) $(PY) -m torchnotes bench --save
-	$(HERE) $(PY) -m benchmarks.sweep --full --save
+	$(HERE) $(PY) -m benchmarks.sweep --full --compile --save
 	$(HERE) $(PY) -m benchmarks.sweep --save --threads 1
 	$(HERE) $(PY) -m benchmarks.instructions --save
 	$(HERE) $(PY) -m benchmarks.scaling

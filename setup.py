@@ -32,6 +32,8 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 INSTRUCTION_SETS = {"default": [], **({"avx2": AVX2, "avx512": AVX512} if X86 else {})}
 if only := os.environ.get("TORCHNOTES_INSTRUCTION_SETS"):  # a subset; native: that of this machine
     names = only.replace("native", torch.backends.cpu.get_cpu_capability().lower()).split()
+    if "avx512" in names:
+        names = ["avx2", *names]
     INSTRUCTION_SETS = {name: INSTRUCTION_SETS[name] for name in names if name in INSTRUCTION_SETS} or {"default": []}
 
 STANDARD = "-std=c++20"  # torch 2.11 compiles CUDA as C++17 by default
@@ -65,6 +67,7 @@ SANITIZE = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 # and 1.2 seconds for a kernel.
 OPERATIONS_HEADERS = ("torch/library.h", "ATen/TensorIterator.h")
 KERNELS_HEADERS = ("ATen/Parallel.h", "ATen/cpu/vec/functional.h", "ATen/cpu/vec/vec.h")
+AVX2_IS_ENOUGH = ("batch_norm", "rectifiers")  # not compiled for AVX-512 (docs/decisions/avx2-is-enough.md)
 SLOWEST = ("batch_norm", "cross_entropy", "linear")  # start first
 
 
@@ -210,6 +213,8 @@ def graph(folder: Path, outputs: dict[str, Path]) -> Ninja:
         flags = [*command, *cpu_flags(name)]
         header = ninja.precompile(flags, KERNELS_HEADERS, name)
         kernels = sources("kernels/*.cpp", "loops/cpu/*.cpp")
+        if name == "avx512":
+            kernels = [source for source in kernels if source.stem not in AVX2_IS_ENOUGH]
         objects = [ninja.compile(flags, source, name, header) for source in kernels]
         ninja.link(objects, outputs[f"torchnotes._cpu_{name}"], name, libraries)
     return ninja

@@ -1,7 +1,8 @@
 """Compares every operation with torch over many shapes, and reports where it loses first.
 
     python -m benchmarks.sweep                    the quick mode, against torch eager: 3 minutes
-    python -m benchmarks.sweep --full --save      all cases, also against torch.compile from 64k elements: an hour
+    python -m benchmarks.sweep --compile          also against torch.compile, from 64k elements: half an hour
+    python -m benchmarks.sweep --full --save      all cases, against torch eager: 15 minutes
     python -m benchmarks.sweep softmax sgd        only these operations
 
 Rivals are timed alternately, and memory is reused (the "warm" regime of benchmarks/memory.py). A case that loses is
@@ -126,8 +127,8 @@ def arguments() -> argparse.Namespace:
         prog="benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("families", nargs="*", metavar="operation")
-    parser.add_argument("--full", action="store_true", help="all cases, also against torch.compile")
-    parser.add_argument("--eager", action="store_true", help="no torch.compile")
+    parser.add_argument("--full", action="store_true", help="all cases")
+    parser.add_argument("--compile", action="store_true", help="also against torch.compile")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases whose names contain all words")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--csv", type=Path, help="merge the rows into this file")
@@ -138,6 +139,8 @@ def arguments() -> argparse.Namespace:
 def reuse_memory() -> None:
     """Starts this program again, with a heap that keeps what is freed: new pages would be a matter of chance."""
     environment = memory.environment("warm")
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
+        environment["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"  # torch calls its tanh, for example
     if os.environ.get("GLIBC_TUNABLES") != environment["GLIBC_TUNABLES"]:
         os.execve(sys.executable, sys.orig_argv, environment)
 
@@ -156,7 +159,7 @@ def main() -> None:
     origin.pop("device")
     rows = []
     for case in chosen:
-        rows.append(rounded(measure_twice(case, options.full and not options.eager)) | origin)
+        rows.append(rounded(measure_twice(case, options.compile)) | origin)
         if rows[-1]["ratio"] < LOSS:
             print(f"{rows[-1]['ratio']:5.2f}  {case.family:<20} {label(rows[-1])} ({rows[-1]['rival']})", flush=True)
         torch.compiler.reset()

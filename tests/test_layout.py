@@ -73,7 +73,17 @@ def test_every_operation_has_all_its_files():
 
 def test_every_file_belongs_to_an_operation():
     whole = {"random", "activations", "rows", "losses", *ACTIVATIONS}  # tests of several operations, or of the notes
-    shared = {"activations", "gradient", "philox", "portable", "rounding", "vector_math", "vector_words", "weighted"}
+    shared = {
+        "activations",
+        "gradient",
+        "philox",
+        "portable",
+        "rounding",
+        "vector_math",
+        "vector_tanh",
+        "vector_words",
+        "weighted",
+    }
     expected = {path for stem in (*STEMS, *OPTIMIZERS) for path in sides(stem)}
     for side in ("csrc/formulas/{}.h", "tests/ops/test_{}.py"):
         folder, pattern = (ROOT / side).parent, re.compile(side.split("/")[-1].format(r"(\w+)"))

@@ -45,15 +45,16 @@ def _load_schemas() -> ModuleType:
         ) from error
 
 
-def _kernel_library() -> Path:
-    """The library for the instruction set that torch uses here (ATEN_CPU_CAPABILITY can lower it), or the one that
-    TORCHNOTES_KERNELS names instead."""
+def _kernel_libraries() -> list[Path]:
+    """The libraries for the instruction set that torch uses here (ATEN_CPU_CAPABILITY can lower it), or the one that
+    TORCHNOTES_KERNELS names instead. That for AVX-512 complements that for AVX2."""
     if OVERRIDE:
-        return Path(OVERRIDE)
+        return [Path(OVERRIDE)]
     capability = torch.backends.cpu.get_cpu_capability().lower()
     name = capability if capability in _C.instruction_sets.split() else "default"
     core = Path(str(_C.__file__))
-    return core.with_name(core.name.replace("_C", f"_cpu_{name}", 1))
+    names = ["avx2", "avx512"] if name == "avx512" else [name]
+    return [core.with_name(core.name.replace("_C", f"_cpu_{name}", 1)) for name in names]
 
 
 def _load_kernels(library: Path) -> None:
@@ -69,8 +70,9 @@ def _load_kernels(library: Path) -> None:
 
 _check_built_for()
 _C = _load_schemas()
-LIBRARY = _kernel_library()
-_load_kernels(LIBRARY)
+LIBRARIES = _kernel_libraries()
+for library in LIBRARIES:
+    _load_kernels(library)
 
 DIRECT, GRAPH, TRANSFORM = _C.DIRECT, _C.GRAPH, _C.TRANSFORM
 call_mode, check_in_place = _C.call_mode, _C.check_in_place
@@ -103,7 +105,7 @@ def build_info() -> str:
             f"built for torch   {_C.torch_version}",
             f"compiler          {_C.compiler}",
             f"instruction sets  {_C.instruction_sets}",
-            f"loaded kernels    {LIBRARY.name}",
+            f"loaded kernels    {', '.join(library.name for library in LIBRARIES)}",
             f"CUDA              {cuda}",
         )
     )

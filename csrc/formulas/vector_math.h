@@ -5,6 +5,8 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
+#include "formulas/vector_tanh.h"
+
 namespace torchnotes {
 
 using at::vec::Vectorized;
@@ -182,16 +184,19 @@ inline Vectorized<double> log1p_exp(const Vectorized<double>& z) { return z.exp(
 
 // ln x = n ln 2 + 2 artanh t with t = (y - 1) / (y + 1), where x = 2^n y and sqrt(1/2) <= y < sqrt(2), so that |t| <
 // 0.18; artanh t = t + t^3 Q(t^2), in double precision. Q interpolates at Chebyshev's points, with a relative error of
-// 2^-35.
+// 2^-35. Instead of dividing in double, a reciprocal in float is corrected once, to a relative error of 2^-44:
+//
+//   t = t0 + t0 ((y + 1) r + 1)  with  t0 = (1 - y) r, r = -1 / (y + 1)
 inline WideFloat wide_log(const Vectorized<float>& x) {
   using V = Vectorized<float>;
   using Int = Vectorized<int32_t>;
   constexpr int32_t kSqrtHalf = 0x3f3504f3;  // its bits
   const Int from_root = at::vec::cast<int32_t>(x) - Int(kSqrtHalf);
   const WideFloat n = widen(at::vec::convert_to_fp_of_same_size<float>(from_root >> Int(23)));
-  const WideFloat y = widen(at::vec::cast<float>((from_root & Int(0x7fffff)) + Int(kSqrtHalf)));
+  const V narrow_y = at::vec::cast<float>((from_root & Int(0x7fffff)) + Int(kSqrtHalf));
   const auto constant = [](double c) { return WideFloat(c); };
-  const WideFloat t = (y - constant(1)) / (y + constant(1)), u = t * t;
+  const WideFloat y = widen(narrow_y), r = widen(V(-1.0f) / (narrow_y + V(1.0f)));
+  const WideFloat t0 = (constant(1) - y) * r, t = fma(t0, fma(y + constant(1), r, constant(1)), t0), u = t * t;
   WideFloat q = constant(0.116652909691209469);
   q = fma(q, u, constant(0.142754082998557743));
   q = fma(q, u, constant(0.200000609384860007));
@@ -224,14 +229,19 @@ C10_ALWAYS_INLINE Vectorized<double> rational_tanh(const Vectorized<double>& x) 
 
 }  // namespace detail
 
-// Float tanh is computed in double, which rounds it within 0.502 ulp. It is 1 from |x| = 9.02 on.
+// Float tanh is computed in double, which rounds it within 0.502 ulp. It is 1 from |x| = 9.02 on. With AVX-512 a table
+// is twice as fast.
 C10_ALWAYS_INLINE Vectorized<float> tanh(const Vectorized<float>& x) {
+#ifdef CPU_CAPABILITY_AVX512
+  return detail::piecewise_tanh(x);
+#else
   using at::vec::VectorizedN;
   const VectorizedN<float, 1> clamped(at::vec::clamp(x, Vectorized<float>(-9.02f), Vectorized<float>(9.02f)));
   const auto wide = at::vec::convert<double, 2, float, 1>(clamped);
   return at::vec::convert<float, 1, double, 2>(
       VectorizedN<double, 2>(detail::rational_tanh(wide[0]), detail::rational_tanh(wide[1]))
   );
+#endif
 }
 inline Vectorized<double> tanh(const Vectorized<double>& x) { return x.tanh(); }
 

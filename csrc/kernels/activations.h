@@ -11,11 +11,14 @@ namespace torchnotes {
 enum class Derivative { kForward, kBackward, kBackwardOfOutput, kCurvature };
 
 // An activation of formulas/activations.h, by number, or one of its derivatives.
-struct ActivationMap {
+struct ActivationArguments {
   int64_t activation;
   std::array<double, 2> options;
   Derivative derivative;
   MapOperands operands;
 };
+
+struct ActivationMap : ActivationArguments {};  // any activation
+struct RectifierMap : ActivationArguments {};   // a rectifier
 
 }  // namespace torchnotes

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "formulas/activations.h"
@@ -20,8 +21,11 @@ using at::Tensor;
 // The operators of an activation with these options.
 template <int number, class... Option>
 struct Operators {
-  static ActivationMap arguments(Derivative derivative, Option... options) {
-    return {number, {options...}, derivative, {}};
+  using Activation = std::tuple_element_t<number, Activations>;
+  using Arguments = std::conditional_t<rectifies<Activation>(), RectifierMap, ActivationMap>;
+
+  static Arguments arguments(Derivative derivative, Option... options) {
+    return Arguments{{number, {options...}, derivative, {}}};
   }
   static Tensor forward(const Tensor& input, Option... options) {
     return map_to_new(arguments(Derivative::kForward, options...), input);
@@ -31,7 +35,7 @@ struct Operators {
   }
   static Tensor backward(const Tensor& grad, const Tensor& saved, Option... options) {
     auto backward = arguments(Derivative::kBackward, options...);
-    if constexpr (rectifies<std::tuple_element_t<number, Activations>>()) {
+    if constexpr (rectifies<Activation>()) {
       return map_to_new_like(saved, backward, grad, saved);  // as in torch
     }
     return map_to_new(backward, grad, saved);

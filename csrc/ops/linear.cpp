@@ -43,7 +43,7 @@ void check_factors(const Tensor& a, const Tensor& b) {
 }
 
 ActivationMap fused(int64_t activation, double negative_slope, Derivative derivative) {
-  ActivationMap arguments{activation, {}, derivative, {}};
+  ActivationMap arguments{{activation, {}, derivative, {}}};
   with_fused_activation(activation, negative_slope, [&](const auto& f) {
     if constexpr (!std::is_empty_v<std::decay_t<decltype(f)>>) {
       std::memcpy(arguments.options.data(), &f, sizeof(f));

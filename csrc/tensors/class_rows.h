@@ -20,7 +20,8 @@ struct ClassRows {
   at::Tensor to_layout(const at::Tensor& x) const { return (moved ? x.movedim(dim, -1) : x).contiguous(); }
 };
 
-// Copies only if x is neither contiguous nor dense with `dim` innermost.
+// Copies only if x is neither contiguous nor dense with `dim` innermost. Rows of one element interleave, so that a
+// vector loads many of them.
 inline ClassRows class_rows(const at::Tensor& x, int64_t dim) {
   const int64_t length = x.size(dim);
   if (!x.is_contiguous() && x.movedim(dim, -1).is_contiguous()) {
@@ -28,7 +29,7 @@ inline ClassRows class_rows(const at::Tensor& x, int64_t dim) {
   }
   int64_t interleaved = 1, outer = 1;
   for (int64_t i = 0; i < x.dim(); ++i) {
-    (i < dim ? outer : interleaved) *= i == dim ? 1 : x.size(i);
+    (i < dim && length != 1 ? outer : interleaved) *= i == dim ? 1 : x.size(i);
   }
   return {x.contiguous(), {outer * interleaved, 1, length, interleaved}, dim, false};
 }

@@ -23,7 +23,7 @@ std::unordered_map<std::string, KernelsByDevice>& all_kernels() {
 KernelsByDevice& kernels_named(const char* name) { return all_kernels()[name]; }
 
 void load_kernels(const std::string& path) {
-  static at::DynamicLibrary library(path.c_str(), nullptr, /*leak_handle=*/true);
+  at::DynamicLibrary library(path.c_str(), nullptr, /*leak_handle=*/true);
   const auto kernels = reinterpret_cast<const Kernel* (*)()>(library.sym("torchnotes_kernels"));
   for (const Kernel* kernel = kernels(); kernel != nullptr; kernel = kernel->next) {
     kernels_named(kernel->name).cpu = kernel->function;

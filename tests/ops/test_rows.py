@@ -69,6 +69,19 @@ def test_error_of_short_rows_is_no_larger_than_torchs(operation: Operation, leng
         assert error <= 1.1 * builtins + 0.01 * torch.finfo(torch.float32).eps * true.abs().mean()
 
 
+# Of one element; of a few, interleaved; one vector that overlaps another; four, of which the last overlaps
+INTERLEAVED = ((40, 1), (40, 3), (2, 33, 7), (3, 20, 17), (20, 49), (5, 6, 63), (2, 3, 65), (5000, 3))
+
+
+@BOTH
+@pytest.mark.kernels
+@pytest.mark.parametrize("shape", INTERLEAVED, ids=str)
+def test_interleaved_rows(operation: Operation, shape, dtype, device):
+    for dim in range(len(shape)):
+        x = torch.randn(shape, dtype=torch.float64).to(device, dtype).requires_grad_()
+        agree(operation, {"dim": dim}, {"input": x, "dim": dim})
+
+
 @BOTH
 def test_dtype_argument(operation: Operation, device):
     x = values((3, 5), torch.bfloat16, device).requires_grad_()

@@ -31,16 +31,24 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
   template <int n, class State>
   using Together = std::array<State, n>;
 
+  // The first rows of n vectors: the last vector may overlap the one before.
+  template <int n>
+  struct FirstRows {
+    int64_t last;
+    int64_t operator[](int64_t k) const { return k == n - 1 ? last : k * kSize; }
+  };
+
   // Sources of vectors. at(j, k, f) calls f(x...) with vector k of element j.
-  template <class Load>
+  template <int n, class Load>
   struct InPlace {
     Load load;
+    FirstRows<n> first;
     std::array<const typename Load::Element*, sizeof...(I)> x;
     std::array<int64_t, sizeof...(I)> stride;
 
     template <class F>
     void at(int64_t j, int64_t k, const F& f) const {
-      f(load(x[I] + j * stride[I] + k * kSize)...);
+      f(load(x[I] + j * stride[I] + first[k])...);
     }
   };
   struct Copy {
@@ -53,9 +61,9 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     }
     void store(int64_t j, int64_t k, const V& value) const { value.store(x[0] + j * stride + k * kSize); }
   };
-  template <class Load>
+  template <int n, class Load>
   struct Copying {
-    InPlace<Load> from;
+    InPlace<n, Load> from;
     Copy to;
 
     template <class F>
@@ -97,8 +105,8 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
 
   // The States of n vectors of rows, which are copied.
   template <int n, class Load>
-  static auto reduced(const Op& op, int64_t first, const InPlace<Load>& rows, const Copy& copy, int64_t length) {
-    const Copying<Load> copying{rows, copy};
+  static auto reduced(const Op& op, int64_t first, const InPlace<n, Load>& rows, const Copy& copy, int64_t length) {
+    const Copying<n, Load> copying{rows, copy};
     Together<n, StateOf<Op, V>> all;
     if constexpr (Prescans<Op>) {
       Together<n, decltype(op.template prescan<V>())> scans;
@@ -119,7 +127,8 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
   static void map(
       const Op& op,
       const Load load,
-      int64_t first,
+      int64_t row,
+      const FirstRows<n>& first,
       const Source& source,
       int64_t length,
       const Formulas& formulas,
@@ -127,7 +136,7 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
       int64_t stride
   ) {
     for_vectors<n>(source, 0, length, [&](auto k, int64_t j, const auto&... x) {
-      auto* const to = y + j * stride + k * kSize;
+      auto* const to = y + j * stride + first[k];
       if constexpr (reduces && Keeps<Op>) {
         load.store(to, op.kept_value(formulas[k], x...));
       } else {
@@ -136,39 +145,46 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     });
     if constexpr (PatchesTarget<Op>) {
       for (int k = 0; k < n; ++k) {
-        op.patch_lanes(first + k * kSize, kSize, formulas[k]);
+        op.patch_lanes(row + first[k], kSize, formulas[k]);
       }
     }
   }
 
-  // Processes n vectors of rows, from the one at `begin` on of the given ones: the rows from `first` on of all.
+  // Processes n vectors of the `count` rows from the one at `begin` on, which is `row` among all.
   template <int n, class Load>
   static void apply_together(
-      const Op& op, const Load load, int64_t first, int64_t begin, const InterleavedRows<T>& rows, const Output& out
+      const Op& op,
+      const Load load,
+      int64_t row,
+      int64_t begin,
+      int64_t count,
+      const InterleavedRows<T>& rows,
+      const Output& out
   ) {
     using Element = typename Load::Element;
-    const InPlace<Load> in_place{
-        load, {static_cast<const Element*>(rows.in[I].data) + begin...}, {rows.in[I].stride...}
+    const FirstRows<n> first{count - kSize};
+    const InPlace<n, Load> in_place{
+        load, first, {static_cast<const Element*>(rows.in[I].data) + begin...}, {rows.in[I].stride...}
     };
     const Copy copy{{rows.buffer + I * rows.length * n * kSize...}, n * kSize};
     Element* const y = static_cast<Element*>(out.data) + begin;
     if constexpr (!reduces) {
-      Together<n, decltype(op.template formula_lanes<V>(first, kSize))> formulas;
+      Together<n, decltype(op.template formula_lanes<V>(row, kSize))> formulas;
       for (int k = 0; k < n; ++k) {
-        formulas[k] = op.template formula_lanes<V>(first + k * kSize, kSize);
+        formulas[k] = op.template formula_lanes<V>(row + first[k], kSize);
       }
-      map<n>(op, load, first, in_place, rows.length, formulas, y, out.stride);
+      map<n>(op, load, row, first, in_place, rows.length, formulas, y, out.stride);
     } else {
-      const auto all = reduced<n>(op, first, in_place, copy, rows.length);
+      const auto all = reduced<n>(op, row, in_place, copy, rows.length);
       if constexpr (maps) {
-        Together<n, decltype(op.finish_lanes(first, kSize, all[0]))> formulas;
+        Together<n, decltype(op.finish_lanes(row, kSize, all[0]))> formulas;
         for (int k = 0; k < n; ++k) {
-          formulas[k] = op.finish_lanes(first + k * kSize, kSize, all[k]);
+          formulas[k] = op.finish_lanes(row + first[k], kSize, all[k]);
         }
-        map<n>(op, load, first, copy, rows.length, formulas, y, out.stride);
+        map<n>(op, load, row, first, copy, rows.length, formulas, y, out.stride);
       } else {
         for (int k = 0; k < n; ++k) {
-          op.finish_lanes(first + k * kSize, kSize, all[k]);
+          op.finish_lanes(row + first[k], kSize, all[k]);
         }
       }
     }
@@ -181,12 +197,12 @@ struct InterleavedRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     with_load_of_rows<T, Op>(rows.type, [&](const auto load) {
       constexpr int64_t kMost = kNeighborVectors * kSize;
       int64_t i = 0;
-      for (; i + kMost <= rows.rows; i += kMost) {
-        apply_together<kNeighborVectors>(op, load, row + i, i, rows, out);
+      for (; i + kMost - kSize < rows.rows; i += kMost) {
+        apply_together<kNeighborVectors>(op, load, row + i, i, std::min(kMost, rows.rows - i), rows, out);
       }
       for (; i < rows.rows; i += kSize) {
         const int64_t begin = std::min(i, rows.rows - kSize);
-        apply_together<1>(op, load, row + begin, begin, rows, out);
+        apply_together<1>(op, load, row + begin, begin, kSize, rows, out);
       }
     });
   }

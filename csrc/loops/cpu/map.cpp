@@ -49,22 +49,6 @@ class Position {
   std::array<int64_t, 1 + kMaxMapInputs> offset_{};
 };
 
-template <class scalar_t>
-void copy_strided(const scalar_t* from, int64_t stride, scalar_t* to, int64_t to_stride, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    to[i * to_stride] = from[i * stride];
-  }
-}
-
-// Of operands of one type, whose elements have `size` bytes.
-void copy_strided(int64_t size, const void* from, int64_t stride, void* to, int64_t to_stride, int64_t n) {
-  const auto copy = [&](auto zero) {
-    using bits_t = decltype(zero);
-    copy_strided(static_cast<const bits_t*>(from), stride, static_cast<bits_t*>(to), to_stride, n);
-  };
-  size == 8 ? copy(uint64_t()) : size == 4 ? copy(uint32_t()) : copy(uint16_t());
-}
-
 template <class T>
 VectorMemory packed_formula(const RowFunctions<T>& functions, const void* op) {
   StateMemory formula;

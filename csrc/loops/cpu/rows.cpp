@@ -130,6 +130,10 @@ class Rows {
       for_interleaved_rows();
       return true;
     }
+    if (are_few_neighbors()) {
+      for_separated_rows();
+      return true;
+    }
     return false;
   }
 
@@ -186,6 +190,54 @@ class Rows {
         }
         void* const to = out.data == nullptr ? nullptr : element_at(out.data, out.type, out.first(row));
         functions.interleaved_rows(op, row, rows, {to, out.interleaved});
+      }
+    });
+  }
+
+  // ---- fewer interleaved rows than a vector has lanes: copied one after the other, and back ----
+
+  bool are_few_neighbors() const {
+    const auto interleaves = [&](const RowOperand& x) { return x.interleaved == shape.interleaved; };
+    return functions.short_rows != nullptr && functions.patch_lanes == nullptr && shape.interleaved > 1 &&
+           shape.interleaved < kSize && shape.length >= kSize && shape.length <= kLongestShort && direct_ &&
+           std::all_of(in.begin(), in.begin() + inputs, interleaves) &&
+           (out.data == nullptr || (interleaves(out) && maps_in_place_));
+  }
+
+  void for_separated_rows() const {
+    const int64_t n = shape.interleaved * shape.length, bytes = element_bytes(type_);
+    const auto copy =
+        [&](const void* from, int64_t stride, int64_t next, void* to, int64_t to_stride, int64_t to_next) {
+          for (int64_t i = 0; i < shape.interleaved; ++i) {
+            copy_strided(
+                bytes,
+                element_at(from, type_, i * next),
+                stride,
+                element_at(to, type_, i * to_next),
+                to_stride,
+                shape.length
+            );
+          }
+        };
+    at::parallel_for(0, shape.rows / shape.interleaved, grain_of(n), [&](int64_t begin, int64_t end) {
+      const auto buffer = std::make_unique_for_overwrite<T[]>((inputs + 2) * n);
+      ShortRows<T> rows;
+      rows.type = type_;
+      rows.rows = rows.together = shape.interleaved;
+      rows.length = shape.length;
+      rows.buffer = buffer.get();
+      T* const result = rows.buffer + n;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t row = i * shape.interleaved;
+        for (int k = 0; k < inputs; ++k) {
+          T* const separated = result + (k + 1) * n;
+          copy(element_at(in[k].data, type_, in[k].first(row)), shape.interleaved, 1, separated, 1, shape.length);
+          rows.in[k] = {separated, shape.length};
+        }
+        functions.short_rows(op, row, rows, {result, shape.length});
+        if (out.data != nullptr) {
+          copy(result, 1, shape.length, element_at(out.data, type_, out.first(row)), shape.interleaved, 1);
+        }
       }
     });
   }

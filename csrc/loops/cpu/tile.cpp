@@ -27,7 +27,22 @@ void transpose_one_by_one(const T* from, int64_t stride, int64_t m, int64_t n, T
   }
 }
 
+template <class bits_t>
+void copy_strided(const bits_t* from, int64_t stride, bits_t* to, int64_t to_stride, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    to[i * to_stride] = from[i * stride];
+  }
+}
+
 }  // namespace
+
+void copy_strided(int64_t bytes, const void* from, int64_t stride, void* to, int64_t to_stride, int64_t n) {
+  const auto copy = [&](auto zero) {
+    using bits_t = decltype(zero);
+    copy_strided(static_cast<const bits_t*>(from), stride, static_cast<bits_t*>(to), to_stride, n);
+  };
+  bytes == 8 ? copy(uint64_t()) : bytes == 4 ? copy(uint32_t()) : copy(uint16_t());
+}
 
 void widen(c10::ScalarType type, const void* from_, int64_t n, float* to) {
   constexpr int64_t kSize = Vectorized<float>::size();

@@ -30,6 +30,9 @@ void narrow(c10::ScalarType type, const float* from, int64_t n, void* to);
 void transpose(const float* from, int64_t stride, int64_t m, int64_t n, float* to, int64_t to_stride);
 void transpose(const double* from, int64_t stride, int64_t m, int64_t n, double* to, int64_t to_stride);
 
+// to[i * to_stride] = from[i * stride] for n elements of `bytes` bytes.
+void copy_strided(int64_t bytes, const void* from, int64_t stride, void* to, int64_t to_stride, int64_t n);
+
 // The element at an offset.
 inline const void* element_at(const void* data, c10::ScalarType type, int64_t offset) {
   return static_cast<const char*>(data) + offset * element_bytes(type);
