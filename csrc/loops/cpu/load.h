@@ -40,6 +40,10 @@ struct LoadNarrow {
   static constexpr bool kNarrow = true;
   bool half;
 
+#ifdef CPU_CAPABILITY_AVX512
+  static __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+#endif
+
   V operator()(const uint16_t* p) const {
     V x;
     if (half) {
@@ -50,13 +54,24 @@ struct LoadNarrow {
     return x;
   }
   V operator()(const uint16_t* p, int64_t n) const {
+#ifdef CPU_CAPABILITY_AVX512
+    const __m256i some = _mm256_maskz_loadu_epi16(first_lanes(n), p);
+    return (*this)(reinterpret_cast<const uint16_t*>(&some));
+#else
     uint16_t some[V::size()] = {};
     std::copy_n(p, n, some);
     return (*this)(some);
+#endif
   }
   void store(uint16_t* p, const V& x, bool = false) const { store_some(p, x, V::size()); }
   void store_some(uint16_t* p, const V& x, int64_t n) const {
+#ifdef CPU_CAPABILITY_AVX512
+    with_rounded(x, x, [&](const auto& both) {
+      _mm256_mask_storeu_epi16(p, first_lanes(n), _mm512_castsi512_si256(both));
+    });
+#else
     with_rounded(x, x, [&](const auto& both) { std::memcpy(p, &both, n * sizeof(*p)); });
+#endif
   }
   void store_pair(uint16_t* p, const V& a, const V& b, bool streamed) const {
     with_rounded(a, b, [&](const auto& both) { streamed ? stream(p, both) : both.store(p); });
@@ -79,16 +94,18 @@ inline void with_narrow_type(const Load load, const F& f) {
   }
 }
 
-// Loads only some lanes of each vector.
+// Loads and stores only some lanes of each vector.
 template <class Load>
 struct LoadLanes {
   using Element = typename Load::Element;
+  using V = typename Load::V;
   static constexpr bool kNarrow = Load::kNarrow;
   Load load;
   int64_t lanes;
 
-  auto operator()(const Element* p) const { return lanes == Load::V::size() ? load(p) : load(p, lanes); }
-  auto operator()(const Element* p, int64_t n) const { return load(p, n); }
+  V operator()(const Element* p) const { return lanes == V::size() ? load(p) : load(p, lanes); }
+  V operator()(const Element* p, int64_t n) const { return load(p, n); }
+  void store(Element* p, const V& x) const { load.store_some(p, x, lanes); }
 };
 
 // Calls f(load), where `load` loads Ts from elements of a type.

@@ -41,8 +41,17 @@ struct LaneRun : Inputs<T> {
   int64_t n;
 };
 
-// Rows of `length` contiguous elements, at least a vector, of which `together` are processed at a time. `buffer` has
-// room for these if they have 16 bits.
+// The least number of elements of a short row. AVX-512 loads and stores parts of vectors as fast as whole ones.
+#ifdef CPU_CAPABILITY_AVX512
+template <class T>
+constexpr int64_t kShortestShort = Vectorized<T>::size() * 3 / 8;
+#else
+template <class T>
+constexpr int64_t kShortestShort = Vectorized<T>::size();
+#endif
+
+// Rows of `length` contiguous elements, at least kShortestShort, of which `together` are processed at a time. `buffer`
+// has room for these, or for as many vectors if they are shorter.
 template <class T>
 struct ShortRows : Inputs<T> {
   int64_t rows, length, together;

@@ -140,7 +140,7 @@ class Rows {
   // ---- short rows, some at a time ----
 
   bool are_short() const {
-    return functions.short_rows != nullptr && shape.interleaved == 1 && shape.length >= kSize &&
+    return functions.short_rows != nullptr && shape.interleaved == 1 && shape.length >= kShortestShort<T> &&
            shape.length <= kLongestShort && direct_ && (out.data == nullptr || maps_in_place_);
   }
 
@@ -150,7 +150,7 @@ class Rows {
     all.length = shape.length;
     all.together = std::clamp<int64_t>((functions.prescans ? kSharedRows : kRowByRow) / shape.length, 1, kSize);
     at::parallel_for(0, shape.rows, grain_of(shape.length), [&](int64_t begin, int64_t end) {
-      const auto buffer = std::make_unique_for_overwrite<T[]>(all.together * shape.length);
+      const auto buffer = std::make_unique_for_overwrite<T[]>(all.together * std::max(kSize, shape.length));
       ShortRows<T> rows = all;
       rows.buffer = buffer.get();
       rows.rows = end - begin;

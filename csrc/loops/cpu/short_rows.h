@@ -1,6 +1,7 @@
 // All passes over a few short rows of contiguous elements at a time, for one operation. Each row is read as whole
 // vectors; the last one overlaps the one before if the length is not a multiple of the vector size, so that nothing is
-// loaded or stored in parts. The rows are merged together (merge_rows.h). Measured in docs/decisions/short-rows.md.
+// loaded or stored in parts. Rows of less than a vector are, where processors can do that fast. The rows are merged
+// together (merge_rows.h). Measured in docs/decisions/short-rows.md.
 #pragma once
 
 #include <algorithm>
@@ -59,14 +60,16 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     explicit Length(int64_t n)
         : whole(n / kSize * kSize),
           chained(whole >= kWorthMerging * kSize ? whole / (kChains * kSize) * (kChains * kSize) : 0),
-          last(n - kSize),
+          last(std::max<int64_t>(0, n - kSize)),
           overlaps(n > whole),
-          added(V::arange(0, 1) >= V(static_cast<T>(whole - last))) {}
+          added(
+              n < kSize ? V::arange(0, 1) < V(static_cast<T>(n)) : V::arange(0, 1) >= V(static_cast<T>(whole - last))
+          ) {}
 
     int64_t whole, chained;  // elements in whole vectors, and in vectors that take turns
     int64_t last;            // where the last vector begins
-    bool overlaps;           // whether it overlaps the one before
-    V added;                 // a mask of the lanes that it does not share with it
+    bool overlaps;           // whether it overlaps the one before, or is not a whole one
+    V added;                 // a mask of the lanes that no vector before has
   };
 
   // The inputs of one row.
@@ -188,7 +191,7 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
       rest = value(length.last);
     }
     int64_t j = 0;
-    if constexpr (Load::kNarrow) {
+    if constexpr (Load::kNarrow && requires { &Load::store_pair; }) {
       for (; j + 2 * kSize <= length.whole; j += 2 * kSize) {
         const V a = value(j), b = value(j + kSize);
         load.store_pair(y + j, a, b, false);
@@ -202,19 +205,31 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     }
   }
 
-  // What the first pass keeps lies where the second writes, unless that has 16 bits.
-  static T* kept_in(T* y, T*) { return y; }
-  static T* kept_in(uint16_t*, T* buffer) { return buffer; }
+  // What the first pass keeps lies where the second writes, unless that has 16 bits or less than a vector of elements.
+  static T* kept_in(const LoadAsIs<T>, T* y, T*) { return y; }
+  template <class Load>
+  static T* kept_in(const Load, typename Load::Element*, T* buffer) {
+    return buffer;
+  }
 
   TORCHNOTES_FLATTEN static void apply(const void* op_, int64_t first, const ShortRows<T>& of, const Output& out_) {
     const Op op = *static_cast<const Op*>(op_);
     const ShortRows<T> rows = of;  // in registers: a store may alias them
     const Output out = out_;
     const Length length(rows.length);
-    const auto apply_all = [&](const auto load) {
+    const auto apply_to_all = [&](const auto load) {
       for (int64_t begin = 0; begin < rows.rows; begin += rows.together) {
         apply_together(op, load, first + begin, begin, std::min(rows.together, rows.rows - begin), length, rows, out);
       }
+    };
+    const auto apply_all = [&](const auto load) {
+      if constexpr (kShortestShort<T> < kSize) {
+        if (rows.length < kSize) {
+          apply_to_all(LoadLanes<std::remove_const_t<decltype(load)>>{load, rows.length});
+          return;
+        }
+      }
+      apply_to_all(load);
     };
     with_load_of_rows<T, Op>(rows.type, [&](const auto load) {
       if constexpr (maps) {
@@ -243,7 +258,9 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
       return Row<Load>{load, {static_cast<const Element*>(rows.in[I].data) + (begin + i) * rows.in[I].stride...}};
     };
     const auto y_at = [&](int64_t i) { return static_cast<Element*>(out.data) + (begin + i) * out.stride; };
-    const auto kept_at = [&](int64_t i) { return kept_in(y_at(i), rows.buffer + i * rows.length); };
+    const auto kept_at = [&](int64_t i) {
+      return kept_in(load, y_at(i), rows.buffer + i * std::max(kSize, rows.length));
+    };
     const auto map = [&](int64_t i, const auto& formula) {
       if constexpr (maps) {
         const auto row = row_at(i);
