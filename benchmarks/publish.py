@@ -58,7 +58,7 @@ def put(path: Path, written: str) -> None:
 
 def summary() -> str:
     """What the README shows of the sweep."""
-    return sweep_page.summary(results.read(sweep.PATH), table)
+    return sweep_page.summary(sweep_page.with_most_threads(results.read(sweep.PATH)), table)
 
 
 def section(rows: list[Row], pictures: list[str], source: str) -> str:

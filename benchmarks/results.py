@@ -71,7 +71,8 @@ def machine(device: torch.device, threads: int) -> str:
 def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
-    return named[1] if named else platform.processor() or platform.machine()
+    name = named[1] if named else platform.processor() or platform.machine()
+    return re.sub(r"\(\w+\)| Processor$", "", name)
 
 
 def commit() -> str:

@@ -25,6 +25,12 @@ def columns(rows: Iterable[Row]) -> Columns:
     return dict(sorted(found.items()))
 
 
+def with_most_threads(rows: Iterable[Row]) -> list[Row]:
+    found = columns(rows)
+    most = {column[:2]: column for column in sorted(found, key=lambda column: int(column[2]))}
+    return [row for column in most.values() for row in found[column]]
+
+
 def title(column: tuple[str, str, str]) -> str:
     machine, instructions, threads = column
     return f"{machine}, {instructions}, {threads} thread{'' if threads == '1' else 's'}"

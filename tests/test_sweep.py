@@ -66,6 +66,12 @@ def test_summary_lists_the_worst_operation_first(rows):
     assert lines[2:] == ["| softmax | **0.50** / 1.00 / 1.50 |", "| relu | 1.00 / 1.50 / 2.00 |"]
 
 
+def test_readme_shows_the_most_threads_of_each_machine(rows):
+    alone = [row | {"threads": "1"} for row in rows]
+    another = [row | {"threads": "10", "machine": "another"} for row in rows]
+    assert sweep_page.with_most_threads([*alone, *rows, *another]) == [*rows, *another]
+
+
 def test_section_lists_losses_and_the_share_of_the_bandwidth(rows, tmp_path):
     rows[3]["copy_fraction"] = "0.9"
     counts = [{"operation": "relu", "case": "training", "instructions": "AVX2", "torchnotes": "1.5", "rival": "3"}]

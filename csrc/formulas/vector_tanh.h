@@ -7,8 +7,8 @@
 //
 // The centers are chosen so that t0 = tanh(c) and t1 = tanh'(c) are floats almost exactly (to 0.0006 ulp of the
 // result). t2, ..., t6 are least-squares fits, in which each coefficient is rounded before the next is determined. The
-// rounding error of t0 + t1 r is added to the last term, which is below 1 % of the result. The error is below 0.507
-// ulp.
+// rounding error of t0 + t1 r is added to the last term, which is below a hundredth of the result. The error is below
+// 0.507 ulp.
 #pragma once
 
 #ifdef CPU_CAPABILITY_AVX512

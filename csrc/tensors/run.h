@@ -17,8 +17,8 @@ struct KernelsByDevice {
 // The kernels with these arguments, identified by the name of their type. The reference stays valid.
 KernelsByDevice& kernels_named(const char* name);
 
-// Loads a library of kernels for the CPU, which replace those of libraries before. Throws c10::Error if it is none, or if
-// it was built from other sources.
+// Loads a library of kernels for the CPU, which replace those of libraries before. Throws c10::Error if it is none, or
+// if it was built from other sources.
 void load_kernels(const std::string& path);
 
 template <class Arguments>

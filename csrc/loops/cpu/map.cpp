@@ -1,4 +1,4 @@
-// Operands with different layouts are copied to tiles and back.
+// Operands with different layouts are copied to tiles and back, unless they are contiguous there.
 #include "loops/cpu/map.h"
 
 #include <algorithm>
@@ -84,23 +84,33 @@ void map_strided(const RowFunctions<T>& functions, const void* op, int inputs, c
     const VectorMemory formula = packed_formula(functions, op);
     Run<T> run;
     run.type = operands.type;
-    for (int k = 0; k < inputs; ++k) {
-      run.in[k] = {buffers[1 + k].data, kSize};
-    }
     Position at(layout, 1 + inputs, begin * kTile), written = at;
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t n = std::min(kTile, operands.n - tile * kTile);
+      const bool one_row = n <= at.left_in_row();
+      const auto in_place = [&](int k) { return one_row && layout.strides[k][0] == 1; };
+      for (int k = 0; k < inputs; ++k) {
+        const void* const there = element_at(operands.in[k], operands.type, at[1 + k]);
+        run.in[k] = {in_place(1 + k) ? there : buffers[1 + k].data, 0};
+      }
       for (int64_t i = 0, m; i < n; i += m) {
         m = std::min(n - i, at.left_in_row());
         for (int k = 0; k < inputs; ++k) {
-          const void* const from = element_at(operands.in[k], operands.type, at[1 + k]);
-          void* const to = element_at(static_cast<void*>(buffers[1 + k].data), operands.type, i);
-          copy_strided(bytes, from, layout.strides[1 + k][0], to, 1, m);
+          if (!in_place(1 + k)) {
+            const void* const from = element_at(operands.in[k], operands.type, at[1 + k]);
+            void* const to = element_at(static_cast<void*>(buffers[1 + k].data), operands.type, i);
+            copy_strided(bytes, from, layout.strides[1 + k][0], to, 1, m);
+          }
         }
         at.advance(m);
       }
       run.n = n / kSize;
       run.tail = n % kSize;
+      if (in_place(0)) {
+        functions.map(op, &formula, run, {element_at(operands.out, operands.type, written[0]), 0});
+        written.advance(n);
+        continue;
+      }
       functions.map(op, &formula, run, {buffers[0].data, 0});
       for (int64_t i = 0, m; i < n; i += m) {
         m = std::min(n - i, written.left_in_row());
