@@ -67,8 +67,9 @@ SANITIZE = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 # and 1.2 seconds for a kernel.
 OPERATIONS_HEADERS = ("torch/library.h", "ATen/TensorIterator.h")
 KERNELS_HEADERS = ("ATen/Parallel.h", "ATen/cpu/vec/functional.h", "ATen/cpu/vec/vec.h")
-AVX2_IS_ENOUGH = ("batch_norm", "rectifiers")  # not compiled for AVX-512 (docs/decisions/avx2-is-enough.md)
-SLOWEST = ("batch_norm", "cross_entropy", "linear")  # start first
+# Not compiled for AVX-512 (docs/decisions/avx2-is-enough.md)
+AVX2_IS_ENOUGH = ("batch_norm", "batch_norm_backward", "rectifiers")
+SLOWEST = ("batch_norm_backward", "batch_norm", "cross_entropy", "linear")  # start first
 
 
 def environment(*names: str) -> list[str]:

@@ -58,6 +58,7 @@ class Operation:
         fusible: Whether compilers see it as torch's operations, which they can fuse with others.
         unchecked: The names of checks that do not apply, and why.
         random: Whether the numbers depend on the dtype, which the reference then gets as ``drawn_in``.
+        products: Results of matrix products, whose bits depend on the number of threads where MKL computes them.
         mixes_dtypes: Whether it accepts tensors of several floating-point types where torch refuses them.
 
     Example:
@@ -97,6 +98,7 @@ class Operation:
     fusible: bool = True
     unchecked: dict[str, str] = field(default_factory=dict)
     random: bool = False
+    products: tuple[str, ...] = ()
     mixes_dtypes: bool = False
 
     def sample(
