@@ -245,12 +245,16 @@ C10_ALWAYS_INLINE Vectorized<float> tanh(const Vectorized<float>& x) {
 }
 
 // Double tanh |x| is e / (e + 2) with e = e^2|x| - 1. Sums, products and the quotient are pairs of a rounded number and
-// its error, so that little more than the last addition matters: below 0.75 ulp.
+// its error, so that little more than the last addition matters: below 0.75 ulp. Without fused
+// multiply-adds the C library is called instead.
 //
 //   e = 2^n p + (2^n - 1)   with n = round(2|x| / ln 2), r = 2|x| - n ln 2, p = e^r - 1 = r + r^2/2 (1 + r q(r))
 //
 // q is a least-squares fit, of absolute error 2^-54.
 C10_ALWAYS_INLINE Vectorized<double> tanh(const Vectorized<double>& x) {
+#ifdef CPU_CAPABILITY_DEFAULT
+  return x.tanh();
+#else
   using V = Vectorized<double>;
   const V zero(0.0), one(1.0), half(0.5), two(2.0), round(kRoundDouble), minus_ln2_low(-5.497923018708371e-14);
   const V z = two * at::vec::clamp_max(x.abs(), V(20.0));  // 1 from there on; NaN stays
@@ -277,6 +281,7 @@ C10_ALWAYS_INLINE Vectorized<double> tanh(const Vectorized<double>& x) {
   const V inverse = one / d, y = e * inverse, minus_y = zero - y;
   const V remainder = fma(minus_y, d_error, fma(minus_y, d, e) + e_error);
   return fma(remainder, inverse, y) | (x & V(-0.0));
+#endif
 }
 
 }  // namespace torchnotes

@@ -25,12 +25,13 @@ def test_error_is_smaller_than_torchs():
         assert ((sign * F.tanh(sign * x).double() - exact).abs() / ulp).max() < 0.513
 
 
-def test_double_error_is_below_1_ulp():
-    """torch's is 0.75 ulp with AVX2. The C library, which CUDA kernels on the CPU use, errs by up to 2 ulp."""
+def test_error_of_doubles_is_no_larger_than_torchs():
+    """torch's is 0.75 ulp with AVX2. The C library, which other kernels on the CPU call, errs by up to 2 ulp."""
     x = np.concatenate([scale * np.random.default_rng(0).random(20_000) for scale in (1e-3, 0.1, 0.4, 1, 4, 20)])
     exact = np.tanh(x.astype(np.longdouble))
     error = np.abs(F.tanh(torch.from_numpy(x)).numpy() - exact) / np.spacing(exact.astype(np.float64))
-    assert error.max() < (2.5 if "TORCHNOTES_KERNELS" in os.environ else 0.75)
+    calls_library = "TORCHNOTES_KERNELS" in os.environ or torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+    assert error.max() < (2.5 if calls_library else 0.75)
 
 
 def test_special_values():
