@@ -33,7 +33,7 @@ $(VENV)/built: $(VENV)/torch-$(TORCH) $(SOURCES)
 	@$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
 
-# Builds only the kernels for this machine, in half the time.
+# Builds only the kernels for this machine.
 $(VENV)/usable: $(VENV)/torch-$(TORCH) $(SOURCES)
 	@$(MAKE) --silent --question $(VENV)/built || \
 		TORCHNOTES_INSTRUCTION_SETS=native $(PY) setup.py --quiet build_ext --inplace

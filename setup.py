@@ -32,7 +32,7 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 INSTRUCTION_SETS = {"default": [], **({"avx2": AVX2, "avx512": AVX512} if X86 else {})}
 if only := os.environ.get("TORCHNOTES_INSTRUCTION_SETS"):  # a subset; native: that of this machine
     names = only.replace("native", torch.backends.cpu.get_cpu_capability().lower()).split()
-    if "avx512" in names:
+    if "avx512" in names:  # which leaves some kernels to AVX2
         names = ["avx2", *names]
     INSTRUCTION_SETS = {name: INSTRUCTION_SETS[name] for name in names if name in INSTRUCTION_SETS} or {"default": []}
 

@@ -93,6 +93,8 @@ def threads(rows: Iterable[Row], table: Table) -> str:
     gains: dict[tuple[str, int, str], list[tuple[int, float, float]]] = {}
     for (sets, _, family, *_, elements), found in times.items():
         for count in found.keys() - {1} if 1 in found else ():
+            if found[1]["rival"] != found[count]["rival"]:
+                continue  # torch.compile was not measured with both
             ours, rivals = (float(found[1][name]) / float(found[count][name]) for name in ("torchnotes_us", "rival_us"))
             gains.setdefault((sets, count, family), []).append((int(elements), ours, rivals))
     if not gains:

@@ -184,19 +184,16 @@ inline Vectorized<double> log1p_exp(const Vectorized<double>& z) { return z.exp(
 
 // ln x = n ln 2 + 2 artanh t with t = (y - 1) / (y + 1), where x = 2^n y and sqrt(1/2) <= y < sqrt(2), so that |t| <
 // 0.18; artanh t = t + t^3 Q(t^2), in double precision. Q interpolates at Chebyshev's points, with a relative error of
-// 2^-35. Instead of dividing in double, a reciprocal in float is corrected once, to a relative error of 2^-44:
-//
-//   t = t0 + t0 ((y + 1) r + 1)  with  t0 = (1 - y) r, r = -1 / (y + 1)
+// 2^-35.
 inline WideFloat wide_log(const Vectorized<float>& x) {
   using V = Vectorized<float>;
   using Int = Vectorized<int32_t>;
   constexpr int32_t kSqrtHalf = 0x3f3504f3;  // its bits
   const Int from_root = at::vec::cast<int32_t>(x) - Int(kSqrtHalf);
   const WideFloat n = widen(at::vec::convert_to_fp_of_same_size<float>(from_root >> Int(23)));
-  const V narrow_y = at::vec::cast<float>((from_root & Int(0x7fffff)) + Int(kSqrtHalf));
+  const WideFloat y = widen(at::vec::cast<float>((from_root & Int(0x7fffff)) + Int(kSqrtHalf)));
   const auto constant = [](double c) { return WideFloat(c); };
-  const WideFloat y = widen(narrow_y), r = widen(V(-1.0f) / (narrow_y + V(1.0f)));
-  const WideFloat t0 = (constant(1) - y) * r, t = fma(t0, fma(y + constant(1), r, constant(1)), t0), u = t * t;
+  const WideFloat t = (y - constant(1)) / (y + constant(1)), u = t * t;
   WideFloat q = constant(0.116652909691209469);
   q = fma(q, u, constant(0.142754082998557743));
   q = fma(q, u, constant(0.200000609384860007));
@@ -245,8 +242,8 @@ C10_ALWAYS_INLINE Vectorized<float> tanh(const Vectorized<float>& x) {
 }
 
 // Double tanh |x| is e / (e + 2) with e = e^2|x| - 1. Sums, products and the quotient are pairs of a rounded number and
-// its error, so that little more than the last addition matters: below 0.75 ulp. Without fused
-// multiply-adds the C library is called instead.
+// its error, so that little more than the last addition matters: below 0.75 ulp. Without fused multiply-adds the C
+// library is called instead.
 //
 //   e = 2^n p + (2^n - 1)   with n = round(2|x| / ln 2), r = 2|x| - n ln 2, p = e^r - 1 = r + r^2/2 (1 + r q(r))
 //

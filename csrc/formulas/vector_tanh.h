@@ -1,7 +1,7 @@
 // The hyperbolic tangent of floats by a table of polynomials, for processors that look up 32 floats in registers.
 //
-// |x| + 5/8, which is in [5/8, 10), is divided into 32 intervals, eight for each power of two. In an interval with
-// center c,
+// |x| + 5/8, which is in [5/8, 10), is divided into 32 intervals, eight for each power of two. Near the center c of an
+// interval of |x|,
 //
 //   tanh(c + r) = (t0 + t1 r) + r^2 (t2 + t3 r + ... + t6 r^4)
 //
@@ -17,8 +17,8 @@
 
 namespace torchnotes::detail {
 
-// A column for each interval, by the low five bits of the exponent and the three leading bits of the mantissa: the
-// first column is of [2, 2.25). The rows are c, t0, ..., t6.
+// A column for each interval. Its number is the last two bits of the exponent of |x| + 5/8, followed by the first three
+// of the mantissa: the first column is for |x| + 5/8 in [2, 2.25). The rows are c, t0, ..., t6.
 // clang-format off
 alignas(64) inline constexpr float kTanhPieces[8][32] = {
     {    1.4995477f,     1.7402712f,     2.0249612f,     2.2655585f,     2.4979439f,     2.7654767f,     2.9942243f,

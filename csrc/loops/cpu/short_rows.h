@@ -1,6 +1,6 @@
 // All passes over a few short rows of contiguous elements at a time, for one operation. Each row is read as whole
 // vectors; the last one overlaps the one before if the length is not a multiple of the vector size, so that nothing is
-// loaded or stored in parts. Rows of less than a vector are, where processors can do that fast. The rows are merged
+// loaded or stored in parts. Rows shorter than a vector are masked vectors, where those are fast. The rows are merged
 // together (merge_rows.h). Measured in docs/decisions/short-rows.md.
 #pragma once
 
@@ -205,7 +205,7 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     }
   }
 
-  // What the first pass keeps lies where the second writes, unless that has 16 bits or less than a vector of elements.
+  // What the first pass keeps lies where the second writes, unless that has 16 bits or rows are shorter than a vector.
   static T* kept_in(const LoadAsIs<T>, T* y, T*) { return y; }
   template <class Load>
   static T* kept_in(const Load, typename Load::Element*, T* buffer) {
@@ -217,7 +217,7 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     const ShortRows<T> rows = of;  // in registers: a store may alias them
     const Output out = out_;
     const Length length(rows.length);
-    const auto apply_to_all = [&](const auto load) {
+    const auto apply_groups = [&](const auto load) {
       for (int64_t begin = 0; begin < rows.rows; begin += rows.together) {
         apply_together(op, load, first + begin, begin, std::min(rows.together, rows.rows - begin), length, rows, out);
       }
@@ -225,11 +225,11 @@ struct ShortRowsPass<T, Op, reduces, maps, std::index_sequence<I...>> {
     const auto apply_all = [&](const auto load) {
       if constexpr (kShortestShort<T> < kSize) {
         if (rows.length < kSize) {
-          apply_to_all(LoadLanes<std::remove_const_t<decltype(load)>>{load, rows.length});
+          apply_groups(LoadLanes<std::remove_const_t<decltype(load)>>{load, rows.length});
           return;
         }
       }
-      apply_to_all(load);
+      apply_groups(load);
     };
     with_load_of_rows<T, Op>(rows.type, [&](const auto load) {
       if constexpr (maps) {
