@@ -30,12 +30,16 @@ html_show_copyright = False
 html_math_renderer = "mathml"
 extensions = [
     *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "doctest", "intersphinx", "napoleon", "viewcode")),
-    "myst_parser",
-    *("docs.derivation", "docs.mathml", "docs.measurements", "docs.plots"),
+    "myst_nb",
+    *("docs.derivation", "docs.mathml", "docs.measurements", "docs.notebooks", "docs.plots"),
 ]
 templates_path = ["templates"]
 exclude_patterns = ["templates"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
 suppress_warnings = ["myst.header"]  # the documents are also read outside of the site
 smartquotes_action = "D"  # only dashes: quotes occur in code, too
 

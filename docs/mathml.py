@@ -19,7 +19,9 @@ def mathml(latex: str, display: bool) -> str:
 
 
 def visit(self: HTML5Translator, node: nodes.Element) -> None:
-    self.body.append(mathml(node.astext(), node.get("display", isinstance(node, nodes.math_block))))
+    is_block = isinstance(node, nodes.math_block)
+    math = mathml(node.astext(), node.get("display", is_block))
+    self.body.append(f'<div class="math" tabindex="0">{math}</div>' if is_block else math)
     raise nodes.SkipNode
 
 

@@ -313,4 +313,4 @@ def test_links_and_measurements(site: Path):
     tanh = (site / "reference/torchnotes.functional.tanh.html").read_text()
     assert 'href="https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html#torch.nn.Tanh"' in tanh
     assert 'id="speed"' in tanh
-    assert 'href="reference/torchnotes.functional.tanh.html#tanh-h"' in (site / "notes.html").read_text()
+    assert 'href="../reference/torchnotes.functional.tanh.html#tanh-h"' in (site / "notes/table.html").read_text()
