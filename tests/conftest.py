@@ -6,6 +6,8 @@ Functions import torch, because the process that only distributes tests to worke
 import csv
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 # The slowest tests run last, so that most mistakes are found in the first minute.
-SLOW = re.compile(r"inductor|compile|export|opcheck|operators|opinfo|by_ranks|site|rows\.py|test_native")
+SLOW = re.compile(r"inductor|compile|export|opcheck|operators|opinfo|by_ranks|rows\.py|test_native")
 # Tests of kernels run again for every instruction set. Tests of compilers and of derivatives built from them do not.
 OF_KERNELS = re.compile(r"tests/(ops|optim)/(?!test_linear_cross_entropy|test_newton)")
 NOT_OF_KERNELS = re.compile(
@@ -37,7 +39,7 @@ NOT_OF_KERNELS = re.compile(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "TORCHNOTES_KERNELS" in os.environ:  # CUDA on the CPU knows no threads of torch
         items[:] = [item for item in items if "threads" not in item.name]
-    items.sort(key=lambda item: bool(SLOW.search(item.nodeid)))
+    items.sort(key=lambda item: bool(SLOW.search(item.nodeid) or "site" in getattr(item, "fixturenames", ())))
     for item in items:
         generic = "check" in getattr(getattr(item, "callspec", None), "params", {})
         if OF_KERNELS.search(item.nodeid) and not generic and not NOT_OF_KERNELS.search(item.nodeid):
@@ -73,3 +75,20 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             x = torch.randn(2, generator=generator) + 6 * torch.tensor([number % 3, (number % 3) ** 2])
             lines.writerow((*x.tolist(), ("ant", "bee", "cat")[number % 3]))
     return path
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built without warnings by the first worker that needs it. -n makes dead links warnings."""
+    from filelock import FileLock  # torch depends on it
+
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    site, built = shared / "documentation/html", shared / "documentation/built"
+    with FileLock(shared / "documentation.lock"):
+        if not built.exists():
+            command = [sys.executable, "-m", "sphinx", "--quiet", "-nW", "--keep-going", "-j", "auto", "-b", "html"]
+            run = subprocess.run([*command, "docs", str(site)], capture_output=True, text=True)
+            assert run.returncode == 0, run.stderr
+            built.touch()
+    return site

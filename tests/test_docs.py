@@ -1,8 +1,6 @@
 """The documentation typesets derivations correctly, has a page for everything public, and builds without warnings."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -281,16 +279,6 @@ def test_plots_an_operation_without_an_entry(name: str):
     for axes in figure.axes:
         (line, *_) = axes.get_lines()
         assert torch.as_tensor(line.get_ydata()).isfinite().sum() > 390  # of 401
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built without warnings. With -n, a link that leads nowhere is one."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "--quiet", "-nW", "--keep-going", "-j", "auto", "-b", "html"]
-    run = subprocess.run([*command, "docs", str(folder)], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return folder
 
 
 def test_everything_public_is_documented(site: Path):
