@@ -28,7 +28,7 @@ from torchnotes.sklearn import Classifier, Regressor
 from torchnotes.sklearn._training import Training
 
 QUANTILES = (0.1, 0.5, 0.9)
-NOISY = dict(batch_norm=True, gaussian_dropout=0.1, early_stopping=True)
+NOISY = dict(batch_norm=True, dropout=0.1, early_stopping=True)
 ESTIMATORS = [
     Classifier(),
     Regressor(),

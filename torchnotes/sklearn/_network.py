@@ -36,10 +36,10 @@ class Network(BaseEstimator):
     init: str = "glorot"
     batch_norm: bool = False
     dropout: float = 0.0
-    gaussian_dropout: float = 0.0
+    gaussian_dropout: float = 0.1
     optimizer: str = "adamw"
     learning_rate_init: float = 0.01
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
     batch_size: int | str = "auto"
     max_iter: int = 50
     early_stopping: bool = False
@@ -82,10 +82,12 @@ class Network(BaseEstimator):
                 init=self.init,
                 dtype=rows.x.dtype,
             ).to(self.device)
-            options = dict(lr=self.learning_rate_init, weight_decay=self.weight_decay)
+            decay = self.weight_decay
+            if decay is None:
+                decay = 0.1 if self.optimizer == "adamw" else 0.0
             training = Training(
                 model,
-                OPTIMIZERS[self.optimizer](model.parameters(), **options),
+                OPTIMIZERS[self.optimizer](model.parameters(), lr=self.learning_rate_init, weight_decay=decay),
                 loss_function,
                 self._batch_size(len(rows.x)),
                 self.max_iter,
@@ -101,7 +103,7 @@ class Network(BaseEstimator):
 
     def _batch_size(self, rows: int) -> int:
         if self.batch_size == "auto":
-            return min(200, max(8, rows // 8))
+            return min(200, max(16, rows // 8))
         return check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
 
     def _outputs(self, X: Any) -> Tensor:

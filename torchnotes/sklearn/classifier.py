@@ -31,8 +31,8 @@ class Classifier(ClassifierMixin, Network):
         activation, init, batch_norm, dropout, gaussian_dropout: As in :class:`~torchnotes.nn.MLP`.
         optimizer: "adamw", "adam", "rmsprop" or "sgd" (with a momentum of 0.9).
         learning_rate_init: The learning rate of the first epoch.
-        weight_decay: As in the optimizer.
-        batch_size: The number of rows in a batch; "auto" is an eighth of the rows, at least 8 and at most 200.
+        weight_decay: As in the optimizer. None is 0.1 for "adamw", which decouples it from the gradient, else 0.
+        batch_size: The number of rows in a batch; "auto" is an eighth of the rows, at least 16 and at most 200.
         max_iter: The number of epochs.
         early_stopping: Whether to stop after ``n_iter_no_change`` epochs without a lower loss of a validation set, and
             to restore the state with the lowest one.
