@@ -274,6 +274,13 @@ def test_batch_norm_gets_no_batch_of_one_row():
     assert fitted.model_[1].num_batches_tracked == 4
 
 
+def test_trains_on_a_device_and_predicts_on_the_cpu(device):
+    x, y = wave()
+    fitted = Regressor(device=device, early_stopping=True, random_state=0).fit(x, y)
+    assert {parameter.device.type for parameter in fitted.model_.parameters()} == {"cpu"}
+    assert fitted.score(x, y) > 0.9
+
+
 def test_prints_the_losses(capsys):
     Regressor(max_iter=2, verbose=True, early_stopping=True).fit(*wave())
     lines = capsys.readouterr().out.splitlines()
@@ -290,6 +297,8 @@ def test_prints_the_losses(capsys):
         (dict(init="best"), "init must be one of"),
         (dict(batch_size=0), "batch_size == 0, must be >= 1"),
         (dict(max_iter=0), "max_iter == 0, must be >= 1"),
+        (dict(hidden_layer_sizes=0), "each of hidden_layer_sizes == 0, must be >= 1"),
+        (dict(validation_fraction=1.0), "validation_fraction == 1.0, must be < 1"),
         (dict(n_iter_no_change=0), "n_iter_no_change == 0, must be >= 1"),
         (dict(learning_rate_init=1e30, optimizer="sgd"), "the loss is .* in epoch .: lower learning_rate_init"),
         (dict(loss="absolute"), "loss must be 'squared_error' or 'pinball'. Got: 'absolute'"),

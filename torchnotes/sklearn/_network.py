@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,11 @@ class Network(BaseEstimator):
         """Trains a network with `size` outputs."""
         for name in ("max_iter", "n_iter_no_change"):
             check_scalar(getattr(self, name), name, Integral, min_val=1)
+        check_scalar(
+            self.validation_fraction, "validation_fraction", Real, min_val=0, max_val=1, include_boundaries="neither"
+        )
+        hidden = self.hidden_layer_sizes if isinstance(self.hidden_layer_sizes, Iterable) else [self.hidden_layer_sizes]
+        hidden = [check_scalar(size, "each of hidden_layer_sizes", Integral, min_val=1) for size in hidden]
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))}. Got: {self.optimizer!r}")
         self.scaler_ = StandardScaler().fit(X, sample_weight=weight)
@@ -71,10 +76,9 @@ class Network(BaseEstimator):
         if self.early_stopping:
             rows, validation = split(rows, self.validation_fraction, random, stratified=is_classifier(self))
             validation = validation.to(self.device)
-        hidden = self.hidden_layer_sizes
         with seeded(random.randint(2**31)):
             model = nn.MLP(
-                (X.shape[1], *(hidden if isinstance(hidden, Iterable) else (hidden,)), size),
+                (X.shape[1], *hidden, size),
                 self.activation,
                 batch_norm=self.batch_norm,
                 dropout=self.dropout,
