@@ -14,7 +14,7 @@ import torchnotes
 MODULES = (
     *("torchnotes", "torchnotes.functional", "torchnotes.init", "torchnotes.nn", "torchnotes.nn.utils"),
     *("torchnotes.optim", "torchnotes.optim.newton", "torchnotes.signal", "torchnotes.testing"),
-    *("torchnotes.testing.makers", "torchnotes.autograd"),
+    *("torchnotes.testing.makers", "torchnotes.autograd", "torchnotes.sklearn"),
 )
 STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 EXAMPLE_NAMES = {**vars(torchnotes), "torch": torch, "torchnotes": torchnotes, "F": torchnotes.functional}

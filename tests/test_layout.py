@@ -35,7 +35,7 @@ LAYERS = (
     ("ops",),
     ("functional", "init"),
     ("nn", "optim"),
-    ("conversion", "signal"),
+    ("conversion", "signal", "sklearn"),
     ("testing",),
     ("classifier",),
     ("cli",),
