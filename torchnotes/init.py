@@ -21,13 +21,14 @@ import math
 import operator
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.init import calculate_gain as calculate_gain
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ._names import missing
 from .distributed.random import make_sure
 from .distributed.shards import is_dtensor
 from .ops._random import Generator, fills_natively, random_key
@@ -349,3 +350,7 @@ def _arrangement(module: torch.nn.Module) -> dict[str, Any]:
 def _number(name: str) -> int:
     """A 64-bit hash of a name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+if not TYPE_CHECKING:  # which would accept every name
+    __getattr__ = missing(__name__, "torch.nn.init")
