@@ -56,14 +56,6 @@ class Fused(torch.optim.Optimizer):
     _uncompiled_step: ClassVar[Callable[..., Any]]  # the step, disabled for compilers, because it is one kernel
     _hooked_step: ClassVar[Callable[..., Any]]  # the same with its hooks, and visible to the profiler
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if not hasattr(Fused, "_uncompiled_step"):
-            import torch._dynamo  # as torch's constructor does
-
-            Fused._uncompiled_step = torch._dynamo.disable(Fused._step)
-            Fused._hooked_step = torch.optim.Optimizer.profile_hook_step(Fused._uncompiled_step)
-        return super().__new__(cls)
-
     def state_names(self, group: Group) -> tuple[str, ...]:
         """The states that a group's options require."""
         raise NotImplementedError
@@ -232,6 +224,7 @@ class Fused(torch.optim.Optimizer):
 
         The process group is not added, because it could not be saved.
         """
+        prepare_steps()
         if process_group is not None:
             self.process_group = checked(type(self).__name__, process_group)
             self._step_supports_amp_scaling = False  # so that a scaler makes the ranks agree to skip a step
@@ -251,6 +244,7 @@ class Fused(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Also called by load_state_dict: our options stay as they are if the state comes from torch's optimizer."""
         self._check_state(state)
+        prepare_steps()
         super().__setstate__(state)
         for group in self.param_groups:
             self._complete(group)
@@ -277,6 +271,15 @@ class Fused(torch.optim.Optimizer):
                         f"loaded state dict has {name!r} of size {tuple(value.shape)} for a parameter of size "
                         f"{tuple(p.shape)}"
                     )
+
+
+@functools.cache
+def prepare_steps() -> None:
+    """Called for the first optimizer, because it imports the compiler, as torch's constructor does."""
+    import torch._dynamo
+
+    Fused._uncompiled_step = torch._dynamo.disable(Fused._step)
+    Fused._hooked_step = torch.optim.Optimizer.profile_hook_step(Fused._uncompiled_step)
 
 
 def bundles(found: list[tuple], names: Names, first: bool = False) -> list[Bundle]:
