@@ -57,6 +57,19 @@ def modules(model: torch.nn.Module, batch: Tensor) -> None:
     assert_type(torchnotes.signal.propagation(model, batch).layers[0].var_w, float)
 
 
+def wrong_options(x: Tensor) -> None:
+    F.linear(x, x, activation="gelu")  # type: ignore[arg-type]
+    F.mse_loss(x, x, reduction="average")  # type: ignore[arg-type]
+    nn.CrossEntropyLoss(reduction="sums")  # type: ignore[arg-type]
+    nn.CrossEntropyLoss(empty="none")  # type: ignore[arg-type]
+    nn.MLP((2, 3), "relu", init="kaiming")
+    nn.MLP((2, 3), "relu", init="uniform")  # type: ignore[arg-type]
+    torchnotes.init.initialize_(nn.Linear(2, 3), "torch")  # type: ignore[arg-type]
+    torchnotes.init.glorot_normal_(x, mode="fan")  # type: ignore[arg-type]
+    optim.SGD([x], rounding="up")  # type: ignore[arg-type]
+    optim.Newton([x], method="lbfgs")  # type: ignore[arg-type]
+
+
 def missing_names() -> None:
     """Unused ignores are errors."""
     print(nn.Conv2d)  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -36,17 +36,31 @@ from .ops.normal import normal_ as normal_
 from .ops.trunc_normal import trunc_normal_ as trunc_normal_
 from .ops.uniform import uniform_ as uniform_
 
-_MODES = ("fan_in", "fan_out", "fan_avg")
+Mode = Literal["fan_in", "fan_out", "fan_avg"]
+Nonlinearity = Literal[
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "selu",
+]
 
 
-def _fan(tensor: Tensor, mode: str, axes: tuple[int, int], groups: int) -> float:
+def _fan(tensor: Tensor, mode: Mode, axes: tuple[int, int], groups: int) -> float:
     """The number of products that sum up to an element of the output, of the input's gradient, or their mean.
 
     axes: the dimensions of the inputs and outputs: (1, 0) for Linear and convolutions, (0, 1) for transposed ones
     groups: those of a convolution, whose dimension 0 counts the channels of all groups
     """
-    if mode.lower() not in _MODES:
-        raise ValueError(f"Mode {mode} not supported, please use one of {list(_MODES)}")
+    if mode.lower() not in get_args(Mode):
+        raise ValueError(f"Mode {mode} not supported, please use one of {list(get_args(Mode))}")
     if tensor.dim() < 2:
         raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
     for axis in axes:
@@ -64,7 +78,7 @@ def _filled_(
     distribution: Callable[..., Tensor],
     tensor: Tensor,
     gain: float,
-    mode: str,
+    mode: Mode,
     axes: tuple[int, int],
     groups: int,
     generator: Generator,
@@ -90,7 +104,7 @@ def glorot_uniform_(
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_avg",
+    mode: Mode = "fan_avg",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
@@ -122,7 +136,7 @@ def glorot_normal_(
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_avg",
+    mode: Mode = "fan_avg",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
@@ -144,8 +158,8 @@ def glorot_normal_(
 def he_uniform_(
     tensor: Tensor,
     a: float = 0,
-    mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    mode: Mode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
     generator: Generator = None,
     *,
     axes: tuple[int, int] = (1, 0),
@@ -166,15 +180,15 @@ def he_uniform_(
         >>> init.he_uniform_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 300)
         tensor(0.0817)
     """
-    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
+    gain = calculate_gain(nonlinearity, a)
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
 def he_normal_(
     tensor: Tensor,
     a: float = 0,
-    mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    mode: Mode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
     generator: Generator = None,
     *,
     axes: tuple[int, int] = (1, 0),
@@ -192,7 +206,7 @@ def he_normal_(
         >>> init.he_normal_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 300)
         tensor(0.0818)
     """
-    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
+    gain = calculate_gain(nonlinearity, a)
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
@@ -201,7 +215,7 @@ def lecun_uniform_(
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_in",
+    mode: Mode = "fan_in",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
@@ -225,7 +239,7 @@ def lecun_normal_(
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_in",
+    mode: Mode = "fan_in",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
@@ -248,7 +262,7 @@ def default_uniform_(
     tensor: Tensor,
     generator: Generator = None,
     *,
-    mode: str = "fan_in",
+    mode: Mode = "fan_in",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
@@ -272,7 +286,25 @@ xavier_normal_ = glorot_normal_
 kaiming_uniform_ = he_uniform_
 kaiming_normal_ = he_normal_
 
-SCHEMES: dict[str, Callable[..., Tensor]] = {
+Scheme = Literal[  # the names below, for type checkers
+    "glorot",
+    "glorot_uniform",
+    "glorot_normal",
+    "he",
+    "he_uniform",
+    "he_normal",
+    "lecun",
+    "lecun_uniform",
+    "lecun_normal",
+    "default",
+    "xavier",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming",
+    "kaiming_uniform",
+    "kaiming_normal",
+]
+SCHEMES: dict[Scheme, Callable[..., Tensor]] = {
     "glorot": glorot_uniform_,
     "glorot_uniform": glorot_uniform_,
     "glorot_normal": glorot_normal_,
@@ -284,10 +316,27 @@ SCHEMES: dict[str, Callable[..., Tensor]] = {
     "lecun_normal": lecun_normal_,
     "default": default_uniform_,
 }
+ALIASES: dict[str, Scheme] = {  # torch's names of schemes
+    "xavier": "glorot",
+    "xavier_uniform": "glorot_uniform",
+    "xavier_normal": "glorot_normal",
+    "kaiming": "he",
+    "kaiming_uniform": "he_uniform",
+    "kaiming_normal": "he_normal",
+}
+
+
+def _canonical(scheme: Any, option: str = "scheme", *others: str) -> Scheme:
+    """The name of a scheme in SCHEMES. An error lists these, and the other values of an option."""
+    for name in (scheme, ALIASES.get(scheme)) if isinstance(scheme, str) else ():
+        if name in SCHEMES:
+            return name
+    names = ", ".join(map(repr, (*others, *SCHEMES, *ALIASES)))
+    raise ValueError(f"{option} must be one of {names}. Got: {scheme!r}")
 
 
 def initialize_(
-    model: torch.nn.Module, scheme: str = "he", *, seed: int | None = None, **options: Any
+    model: torch.nn.Module, scheme: Scheme = "he", *, seed: int | None = None, **options: Any
 ) -> torch.nn.Module:
     """Initializes all parameters of a model in place.
 
@@ -299,7 +348,8 @@ def initialize_(
 
     Args:
         model: The model.
-        scheme: "glorot", "he", "lecun" or "default", optionally followed by "_uniform" or "_normal".
+        scheme: "glorot" (or torch's name for it, "xavier"), "he" (or "kaiming") or "lecun", each with "_uniform" or
+            "_normal" appended if desired, or "default". Without it "glorot" is uniform, "he" and "lecun" are normal.
         seed: A number, by default drawn from torch's generator.
         **options: Passed to the scheme: ``a``, ``mode``, ``gain``, ``nonlinearity``.
 
@@ -311,9 +361,8 @@ def initialize_(
         tensor([[ 0.3085,  0.4890],
                 [-1.2293,  0.3313]])
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
-    fill = SCHEMES[scheme]
+    name_of_scheme = _canonical(scheme)
+    fill = SCHEMES[name_of_scheme]
     trial = torch.empty(1, 1, dtype=torch.float64)
     fill(trial, generator=torch.zeros(2, dtype=torch.int64), **options)  # bad options raise before anything is written
     seed = int(random_key(torch.empty(0))[0]) if seed is None else operator.index(seed)
@@ -327,7 +376,7 @@ def initialize_(
                 )
             names[parameter] = name  # the alphabetically first name comes last
     for one in {p.device_mesh: p for p in names if is_dtensor(p)}.values():
-        make_sure(one, "initialize_", seed=seed, scheme=scheme, options=tuple(sorted(options.items())))
+        make_sure(one, "initialize_", seed=seed, scheme=name_of_scheme, options=tuple(sorted(options.items())))
     for parameter, name in names.items():
         path, _, last = name.rpartition(".")
         module = modules[path]

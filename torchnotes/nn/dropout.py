@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..ops.activations import activated
+from ..ops.activations import Activation, activated
 from ..ops.gaussian_dropout import deviation, times_normal
-from .linear import Linear
+from .linear import Initialization, Linear
 
 
 class Dropout(torch.nn.Dropout):
@@ -100,9 +100,9 @@ class GaussianDropoutLinear(_GaussianRate, Linear):
         *,
         p: float | None = None,
         sigma: float | None = None,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
-        init: str = "torch",
+        init: Initialization = "torch",
     ) -> None:
         self.set_rate(p, sigma)
         super().__init__(

@@ -1,12 +1,16 @@
 """The linear layer with its activation."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..init import SCHEMES
-from ..ops.activations import checked_activation
+from ..init import SCHEMES, Scheme, _canonical
+from ..ops.activations import Activation, checked_activation
 from ._repr import unusual_options
+
+Initialization = Literal["torch"] | Scheme
 
 
 class Linear(torch.nn.Linear):
@@ -38,13 +42,13 @@ class Linear(torch.nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
-        init: str = "torch",
+        init: Initialization = "torch",
     ) -> None:
         checked_activation(activation)
-        if init not in ("torch", *SCHEMES):
-            raise ValueError(f"init must be one of {', '.join(map(repr, ('torch', *SCHEMES)))}. Got: {init!r}")
+        if init != "torch":
+            _canonical(init, "init", "torch")
         self.activation = activation
         self.negative_slope = negative_slope
         self.init = init
@@ -54,7 +58,7 @@ class Linear(torch.nn.Linear):
         if self.init == "torch":
             super().reset_parameters()
             return
-        SCHEMES[self.init](self.weight)
+        SCHEMES[_canonical(self.init)](self.weight)
         if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
 

@@ -1,4 +1,7 @@
-"""torch.nn's losses, computed by torchnotes, with the same constructor, attributes and state_dict and more options."""
+"""torch.nn's losses, computed by torchnotes, with the same constructor, attributes and state_dict and more options.
+
+torch.jit reads annotations and knows no Literal, so attributes are plain strings, and what is passed on is not checked.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..ops._loss import Reduction
+from ..ops.cross_entropy._formulas import Empty
 from ..ops.pinball_loss import checked_quantiles
 
 
@@ -26,7 +31,7 @@ class MSELoss(torch.nn.MSELoss):
     """
 
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        return F.mse_loss(input, target, reduction=self.reduction, weight=weight)
+        return F.mse_loss(input, target, reduction=self.reduction, weight=weight)  # type: ignore[arg-type]
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
@@ -46,7 +51,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         weight: Tensor | None = None,
         size_average: bool | None = None,
         reduce: bool | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         pos_weight: Tensor | None = None,
         *,
         label_smoothing: float = 0.0,
@@ -61,7 +66,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
             input,
             target,
             self.weight,
-            reduction=self.reduction,
+            reduction=self.reduction,  # type: ignore[arg-type]
             pos_weight=self.pos_weight,
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
@@ -87,12 +92,12 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         size_average: bool | None = None,
         ignore_index: int = -100,
         reduce: bool | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
         *,
         z_loss: float = 0.0,
         logit_softcap: float | None = None,
-        empty: str = "nan",
+        empty: Empty = "nan",
         inplace_backward: bool = False,
         process_group: Any = None,
     ) -> None:
@@ -109,7 +114,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             target,
             self.weight,
             ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            reduction=self.reduction,  # type: ignore[arg-type]
             label_smoothing=self.label_smoothing,
             z_loss=self.z_loss,
             logit_softcap=self.logit_softcap,
@@ -150,14 +155,14 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         weight: Tensor | None = None,
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
         options: Any = None,
         z_loss: float = 0.0,
         logit_softcap: float | None = None,
-        empty: str = "nan",
+        empty: Empty = "nan",
         process_group: Any = None,
     ) -> None:
         if weight is not None and weight.shape != (num_classes,) and process_group is None:
@@ -188,7 +193,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
             target,
             linear_bias=None if bias is None else bias.unflatten(0, classes),
             weight=self.weight,
-            reduction=self.reduction,
+            reduction=self.reduction,  # type: ignore[arg-type]
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             options=self.options,
@@ -222,7 +227,7 @@ class PinballLoss(torch.nn.modules.loss._Loss):
     __constants__ = ("quantiles", "reduction", "smoothing")
 
     def __init__(
-        self, quantiles: float | Sequence[float] = 0.5, *, reduction: str = "mean", smoothing: float = 0.0
+        self, quantiles: float | Sequence[float] = 0.5, *, reduction: Reduction = "mean", smoothing: float = 0.0
     ) -> None:
         super().__init__(reduction=reduction)
         checked_quantiles(quantiles, smoothing)
@@ -231,7 +236,12 @@ class PinballLoss(torch.nn.modules.loss._Loss):
 
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         return F.pinball_loss(
-            input, target, self.quantiles, weight=weight, reduction=self.reduction, smoothing=self.smoothing
+            input,
+            target,
+            self.quantiles,
+            weight=weight,
+            reduction=self.reduction,  # type: ignore[arg-type]
+            smoothing=self.smoothing,
         )
 
     def extra_repr(self) -> str:

@@ -1,15 +1,19 @@
 """Multilayer perceptrons."""
 
 import itertools
+import operator
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from ..ops.activations import Activation
 from .dropout import Dropout, GaussianDropout
-from .linear import Linear
+from .linear import Initialization, Linear
 from .normalization import BatchNorm1d
+
+_EXAMPLE = "MLP((8, 32, 2)) has 8 inputs, a hidden layer of 32 and 2 outputs."
 
 
 class MLP(torch.nn.Sequential):
@@ -42,18 +46,17 @@ class MLP(torch.nn.Sequential):
     def __init__(
         self,
         sizes: Sequence[int],
-        activation: str | None = "relu",
+        activation: Activation | None = "relu",
         *,
         negative_slope: float = 0.01,
         batch_norm: bool = False,
         dropout: float = 0.0,
         gaussian_dropout: float = 0.0,
-        init: str = "torch",
+        init: Initialization = "torch",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if len(sizes) < 2:
-            raise ValueError(f"MLP expects at least two sizes, starting with that of the input, got {list(sizes)}")
+        sizes = _checked(sizes, activation)
         place: dict[str, Any] = dict(device=device, dtype=dtype)
         active: dict[str, Any] = dict(activation=activation, negative_slope=negative_slope)
         layers: list[torch.nn.Module] = []
@@ -78,3 +81,17 @@ class MLP(torch.nn.Sequential):
         if isinstance(index, slice):
             return torch.nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
+
+
+def _checked(sizes: Any, activation: Any) -> list[int]:
+    if isinstance(activation, int):  # MLP(8, 2)
+        raise TypeError(f"MLP expects all sizes in one sequence: write MLP(({sizes}, {activation})). {_EXAMPLE}")
+    try:
+        checked = [operator.index(size) for size in sizes]
+    except TypeError as error:
+        raise TypeError(f"MLP expects a sequence of integers, the sizes. Got: {sizes!r}. {_EXAMPLE}") from error
+    if len(checked) < 2:
+        raise ValueError(f"MLP expects at least two sizes. Got: {sizes!r}. {_EXAMPLE}")
+    if min(checked) < 1:
+        raise ValueError(f"MLP expects positive sizes. Got: {sizes!r}. {_EXAMPLE}")
+    return checked

@@ -1,4 +1,7 @@
-"""torch.nn's batch normalization, computed by torchnotes, with torch's constructor, buffers and state_dict."""
+"""torch.nn's batch normalization, computed by torchnotes, with torch's constructor, buffers and state_dict.
+
+torch.jit reads annotations and knows no Literal, so attributes are plain strings, and what is passed on is not checked.
+"""
 
 from typing import Any
 
@@ -7,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .. import functional as F
-from ..ops.activations import checked_activation
+from ..ops.activations import Activation, checked_activation
 from ._repr import unusual_options
 
 _DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_only=False)
@@ -67,7 +70,7 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
             training,
             momentum,
             self.eps,
-            activation=activation,
+            activation=activation,  # type: ignore[arg-type]
             negative_slope=negative_slope,
             inplace=inplace,
             center_only=self.center_only,
@@ -89,7 +92,7 @@ class _BatchNorm(_Options):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
         inplace: bool = False,
         center_only: bool = False,
@@ -160,7 +163,7 @@ class _LazyBatchNorm(_Options):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
         inplace: bool = False,
         center_only: bool = False,
@@ -249,7 +252,7 @@ class SyncBatchNorm(_Options):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
         inplace: bool = False,
         center_only: bool = False,
@@ -292,7 +295,7 @@ class SyncBatchNorm(_Options):
             momentum,
             self.eps,
             self.process_group,
-            activation=activation,
+            activation=activation,  # type: ignore[arg-type]
             negative_slope=negative_slope,
             inplace=inplace,
             center_only=self.center_only,

@@ -9,7 +9,7 @@ Measured in docs/decisions/optimizer-step.md.
 import functools
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ NewStates = list[tuple[dict, dict]]  # dicts of states, and the new entries of e
 Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of a 16-bit parameter
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+Rounding = Literal["nearest", "stochastic", "kahan"]
 EXTRA_OPTIONS = ("rounding", "max_grad_norm")
 
 
@@ -320,7 +321,7 @@ def norm_of(bundles: list[Bundle]) -> Tensor:
 
 
 def check_rounding(rounding: Any) -> str:
-    if rounding not in ("nearest", "stochastic", "kahan"):
+    if rounding not in get_args(Rounding):
         raise ValueError(f"Invalid rounding: {rounding}")
     return rounding
 

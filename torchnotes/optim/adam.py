@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import Fused, Group, ProcessGroup, supports_capturable
+from ._fused import Fused, Group, ProcessGroup, Rounding, supports_capturable
 
 
 @torch.library.register_fake("torchnotes::adam_")
@@ -53,7 +53,7 @@ class Adam(Fused, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ._fused import ProcessGroup
+from ._fused import ProcessGroup, Rounding
 from .adam import Adam
 
 
@@ -42,7 +42,7 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

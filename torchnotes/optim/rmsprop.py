@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import EXTRA_OPTIONS, Fused, Group, ProcessGroup, supports_capturable
+from ._fused import EXTRA_OPTIONS, Fused, Group, ProcessGroup, Rounding, supports_capturable
 
 
 @torch.library.register_fake("torchnotes::rmsprop_")
@@ -57,7 +57,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
         differentiable: bool = False,
         *,
         decoupled_weight_decay: bool = False,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import Bundle, Fused, Group, Names, NewStates, ProcessGroup
+from ._fused import Bundle, Fused, Group, Names, NewStates, ProcessGroup, Rounding
 
 
 @torch.library.register_fake("torchnotes::sgd_")
@@ -64,7 +64,7 @@ class SGD(Fused, torch.optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .._table import table
-from ..init import SCHEMES, initialize_
+from ..init import Scheme, _canonical, initialize_
 from ._layers import Layer as Layer
 from ._layers import gradients, layers_of, watch
 
@@ -148,7 +148,7 @@ def propagation(
     *,
     loss: Callable[[Any], Tensor] | None = None,
     limit: float = 1e3,
-    schemes: Sequence[str] = ("lecun", "glorot", "he"),
+    schemes: Sequence[Scheme] = ("lecun", "glorot", "he"),
 ) -> Propagation:
     """Measures how a forward and a backward pass change the variance from layer to layer.
 
@@ -178,8 +178,7 @@ def propagation(
     if not limit > 1:
         raise ValueError(f"limit must be above 1. Got: {limit}")
     for scheme in schemes:
-        if scheme not in SCHEMES:
-            raise ValueError(f"schemes must be of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
+        _canonical(scheme, "schemes")
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ValueError("the model is lazy: call it once, so that its layers know their sizes")
     found = _measured(copy.deepcopy(model), batch, loss, limit)
@@ -187,7 +186,7 @@ def propagation(
         return found
     holding = []
     for scheme in schemes:  # why they are tried: docs/decisions/signal.md
-        options: dict[str, Any] = {"scheme": scheme, **(_slope(model) if scheme.startswith("he") else {})}
+        options: dict[str, Any] = {"scheme": scheme, **(_slope(model) if _canonical(scheme).startswith("he") else {})}
         trial = _measured(initialize_(copy.deepcopy(model), seed=0, **options), batch, loss, limit)
         if not trial.flags:
             holding.append((_excursion(trial), options))

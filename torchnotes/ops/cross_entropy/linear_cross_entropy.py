@@ -33,7 +33,7 @@ from ...autograd.fake import check_same_device
 from ...autograd.function import Function, autocasts, show, watched
 from ...distributed.collectives import Group
 from ...distributed.shards import is_dtensor
-from .._loss import reduction_enum
+from .._loss import Reduction, reduction_enum
 from ..linear import wide_linear
 from ._chunks import (
     Operands,
@@ -46,8 +46,8 @@ from ._chunks import (
     pull_back,
     scale,
 )
+from ._formulas import Empty, checked_cap
 from ._formulas import Options as RowOptions
-from ._formulas import checked_cap
 from ._shards import described, of_linear, refuse_group, sharded, split_among
 from .cross_entropy import native_loss
 
@@ -196,13 +196,13 @@ def linear_cross_entropy(
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     options: Any = None,
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
-    empty: str = "nan",
+    empty: Empty = "nan",
     process_group: Group | None = None,
 ) -> Tensor:
     """Computes a linear layer and the cross-entropy of its output, without storing all logits.

@@ -29,6 +29,7 @@ from ...autograd.fake import check_same_device
 from ...autograd.function import Function, show, watched
 from ...distributed.agreement import agree, constant
 from ...distributed.collectives import Group, checked, gathered, summed
+from ..activations import Activation
 from . import _formulas as plain
 from ._formulas import Options
 from ._shared import (
@@ -197,7 +198,7 @@ def sync_batch_norm(
     eps: float = 1e-5,
     process_group: Group | None = None,
     *,
-    activation: str | None = None,
+    activation: Activation | None = None,
     negative_slope: float = 0.01,
     inplace: bool = False,
     center_only: bool = False,
