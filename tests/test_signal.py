@@ -568,7 +568,8 @@ def test_number_of_threads_is_restored(capsys):
 
 
 def test_without_matplotlib(capsys, monkeypatch, tmp_path):
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+    using = [name for name in sys.modules if name.split(".")[0] == "matplotlib"]
+    for name in {"torchnotes._notebook", *using} & sys.modules.keys():
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     found = propagation(torch.nn.Linear(3, 3), torch.randn(4, 3))

@@ -135,10 +135,14 @@ class Propagation:
         return "\n".join((table(_HEADER, rows), "", self.verdict, *unreached))
 
     def plot(self) -> Any:
-        """A matplotlib Figure of the predicted and measured Var(z) and the gradient's variance in each layer."""
+        """Draws the predicted and measured Var(z) and the gradient's variance in each layer.
+
+        Returns:
+            A matplotlib Figure, which a notebook shows below the cell.
+        """
         from ._figure import of_layers
 
-        return of_layers(self.layers)
+        return of_layers(self.layers).shown()
 
 
 @torch.inference_mode(False)  # also enables gradients
