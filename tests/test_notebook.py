@@ -2,16 +2,20 @@
 
 import base64
 import pickle
+import re
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbclient
 import nbformat
 import pytest
 import torch
 
-from torchnotes import nn, signal
+import torchnotes
+from torchnotes import _html, nn, signal
 from torchnotes._notebook import NotebookFigure
 
 ROOT = Path(__file__).parents[1]
@@ -98,3 +102,59 @@ def test_a_terminal_of_ipython_shows_no_figure():
 def test_figures_can_be_pickled():
     found = signal.propagation(nn.MLP((8, 8, 8)), torch.randn(4, 8))
     assert type(pickle.loads(pickle.dumps(found.plot()))) is NotebookFigure
+
+
+def text_of(html: str) -> list[list[str]]:
+    """The rows of its tables. Not well-formed HTML is an error."""
+    root = ElementTree.fromstring(html)
+    return [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
+
+
+def test_html_of_a_propagation():
+    model = torch.nn.Sequential(OrderedDict({"<b>&": nn.Linear(8, 8, init="default")}))
+    for _ in range(20):
+        model.append(nn.Linear(8, 8, init="default"))
+    model.unused = torch.nn.Module()
+    model.unused.add_module("<i>", nn.Linear(2, 2))
+    model.unused.forward = lambda x: x
+    found = signal.propagation(model, torch.randn(4, 8))
+    html = found._repr_html_()
+    header, first, *_ = rows = text_of(html)
+    assert header[:4] == ["layer", "kind", "k", "Var(w)"]
+    assert first[:3] == ["<b>&", "Linear", "8"]
+    assert len(rows) == 22
+    paragraphs = ["".join(p.itertext()) for p in ElementTree.fromstring(html).iter("p")]
+    assert paragraphs == [found.verdict, "not called: unused.<i>"]
+    assert "vanishes" in found.verdict
+    assert [" ".join(row).split() for row in rows[1:]] == [line.split() for line in str(found).splitlines()[2:23]]
+
+
+def test_html_of_a_conversion():
+    layers = {"<b>&": torch.nn.Linear(3, 3), "1": torch.nn.ReLU(), "2": torch.nn.GELU(), "3": torch.nn.Linear(3, 3)}
+    report = torchnotes.convert(torch.nn.Sequential(OrderedDict(layers)))
+    assert text_of(report._repr_html_()) == [
+        ["conversion", "modules", "names"],
+        ["replaced by Linear", "2", "<b>&, 3"],
+        ["replaced by ReLU", "1", "1"],
+        ["fused", "1", "<b>& with 1"],
+        ["kept: GELU: torchnotes has no counterpart", "1", "2"],
+    ]
+    many = torchnotes.convert(torch.nn.Sequential(*(torch.nn.Tanh() for _ in range(5))))
+    assert text_of(many._repr_html_())[1:] == [["replaced by Tanh", "5", "0, 1, 2, ..."]]
+
+
+def test_html_leaves_the_rest_of_the_notebook_alone():
+    """Every rule is confined to the snippet, and there are no colors, which may not suit the theme."""
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", _html.SNIPPET_STYLE)
+    assert rules
+    for selectors, declarations in rules:
+        assert all(selector.strip().startswith(".torchnotes ") for selector in selectors.split(","))
+        assert not re.search(r"color|background|font", declarations)
+
+
+def test_cells_show_reports_as_html():
+    prepared = PREPARED + "report = convert(torch.nn.Sequential(torch.nn.ReLU()))"
+    _, (propagation,), (conversion,) = outputs([prepared, "found", "report"])
+    for output, word in ((propagation, "Var(z)"), (conversion, "replaced by ReLU")):
+        assert word in output["data"]["text/html"]
+        assert output["data"]["text/plain"]

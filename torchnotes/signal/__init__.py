@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .. import _html
 from .._table import table
 from ..init import Scheme, _canonical, initialize_
 from ._layers import Layer as Layer
@@ -122,7 +123,7 @@ class Propagation:
             return f"{found}: none of {', '.join(self.tried)} would hold it; {remedies}"
         return found
 
-    def __str__(self) -> str:
+    def _rows(self) -> list[tuple[str, ...]]:
         marks: dict[str, list[str]] = {layer.name: [] for layer in self.layers}
         for flag in (flag for flags in self._flags() for flag in flags):
             marks[flag.layer].append(str(flag))
@@ -131,8 +132,16 @@ class Propagation:
             numbers = (getattr(layer, number) for number in _NUMBERS)
             texts = ("-" if number is None else f"{number:.3g}" for number in numbers)
             rows.append((layer.name, layer.kind, str(layer.fan_in), *texts, ", ".join(marks[layer.name])))
-        unreached = [f"not called: {', '.join(self.unreached)}"] if self.unreached else []
-        return "\n".join((table(_HEADER, rows), "", self.verdict, *unreached))
+        return rows
+
+    def _conclusions(self) -> tuple[str, ...]:
+        return (self.verdict, *([f"not called: {', '.join(self.unreached)}"] if self.unreached else []))
+
+    def __str__(self) -> str:
+        return "\n".join((table(_HEADER, self._rows()), "", *self._conclusions()))
+
+    def _repr_html_(self) -> str:
+        return _html.snippet((_html.table(_HEADER, self._rows()), *map(_html.paragraph, self._conclusions())))
 
     def plot(self) -> Any:
         """Draws the predicted and measured Var(z) and the gradient's variance in each layer.
