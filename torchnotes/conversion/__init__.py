@@ -105,9 +105,10 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
     Parameters, buffers, hooks, names, the state_dict and existing optimizers are preserved, and
     :func:`~torchnotes.revert` undoes the conversion. Subclasses of torch.nn's classes are not converted. Dropout
     generates other numbers than torch's from the same seed. In-place operations keep working: a LeakyReLU whose result
-    may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's. Tools that
-    look for classes of torch.nn, such as ``torch.ao.quantization.fuse_modules``, do not recognize those of torchnotes:
-    revert first.
+    may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's.
+    ``torch.jit``, ``torch.export``, pickle and deepcopy treat a converted model like any other. Tools that look for
+    classes of torch.nn do not recognize those of torchnotes: ``torch.ao.quantization`` raises an error, so revert
+    first.
 
     To find what it can fuse, it traces a copy of the model with torch.fx; a model that does not trace is searched
     module by module. A layer and an activation are fused if each is called once and nothing else uses the tensor
@@ -202,6 +203,8 @@ def _why_kept(module: Module) -> str | None:
         return _LAZY if lazy else f"a subclass of {base.__name__}, which may compute something else"
     if "forward" in vars(module):
         return "has its own forward"
+    if "qconfig" in vars(module):
+        return "prepared for quantization"
     taken = [name for name in _options_of(_OURS[cls]) if name in vars(module)]
     return f"already has an attribute {taken[0]!r}" if taken else None
 

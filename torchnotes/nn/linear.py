@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import functional as F
 from ..init import SCHEMES, Scheme, _canonical
 from ..ops.activations import Activation, checked_activation
+from ._quantization import Unquantized
 from ._repr import unusual_options
 
 Initialization = Literal["torch"] | Scheme
@@ -33,6 +34,8 @@ class Linear(torch.nn.Linear):
         >>> layer(torch.ones(4, 3)).shape
         torch.Size([4, 2])
     """
+
+    qconfig = Unquantized()
 
     def __init__(
         self,

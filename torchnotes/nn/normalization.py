@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import functional as F
 from ..ops.activations import Activation, checked_activation
+from ._quantization import Unquantized
 from ._repr import unusual_options
 
 _DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_only=False)
@@ -81,6 +82,8 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
 
 
 class _BatchNorm(_Options):
+    qconfig = Unquantized()
+
     def __init__(
         self,
         num_features: int,

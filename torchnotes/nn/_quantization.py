@@ -1,0 +1,27 @@
+"""torch.ao.quantization replaces modules by their exact class, so that it would pass over those of torchnotes."""
+
+from typing import Any
+
+import torch
+
+
+class Unquantized:
+    """The attribute ``qconfig``, which torch.ao.quantization sets on every module before it replaces some of them.
+
+    It sets None on those of other classes than it looks for. That is an error for a Linear, because
+    ``quantize_dynamic`` may look for torch.nn.Linear.
+    """
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        if module is None:
+            return self
+        raise AttributeError("qconfig")
+
+    def __set__(self, module: torch.nn.Module, value: Any) -> None:
+        if value is None and not isinstance(module, torch.nn.Linear):
+            return
+        name = type(module).__name__
+        raise RuntimeError(
+            f"torch.ao.quantization does not quantize torchnotes.nn.{name}, only torch.nn.{name} itself. Call "
+            "torchnotes.revert(model) before you quantize a converted model, or build the model from torch.nn"
+        )
