@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.init import calculate_gain as calculate_gain
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ._docs import arguments_from
 from ._names import missing
 from .distributed.random import make_sure
 from .distributed.shards import is_dtensor
@@ -99,6 +100,7 @@ def _scaled_(distribution: Callable[..., Tensor], tensor: Tensor, *rest: Any) ->
     return _filled_(distribution, tensor, *rest)
 
 
+@arguments_from(uniform_)
 def glorot_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
@@ -115,8 +117,6 @@ def glorot_uniform_(
     Args:
         tensor: The weight of a layer, with at least two dimensions.
         gain: The factor that makes up for the activation.
-        generator: Draws the key of the random numbers, by default torch's generator for the CPU. A tensor of two int64
-            is the key itself, which gives the same numbers every time.
         mode: The fan, "fan_in" (preserves the variance forward), "fan_out" (backward) or their mean, "fan_avg".
         axes: The dimensions of the inputs and of the outputs, ``(0, 1)`` for transposed convolutions.
         groups: The groups of a convolution.
@@ -131,6 +131,7 @@ def glorot_uniform_(
     return _filled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def glorot_normal_(
     tensor: Tensor,
     gain: float = 1.0,
@@ -142,9 +143,6 @@ def glorot_normal_(
 ) -> Tensor:
     """Fills a tensor from N(0, gain^2 / fan), like :func:`torch.nn.init.xavier_normal_`.
 
-    Args:
-        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
-
     Returns:
         The tensor.
 
@@ -155,6 +153,7 @@ def glorot_normal_(
     return _filled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def he_uniform_(
     tensor: Tensor,
     a: float = 0,
@@ -168,7 +167,6 @@ def he_uniform_(
     """Fills a tensor from U(-b, b), of variance gain^2 / fan, like :func:`torch.nn.init.kaiming_uniform_`.
 
     Args:
-        tensor, generator, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
         a: The slope of the "leaky_relu" that follows.
         mode: "fan_in", "fan_out" or "fan_avg", which torch lacks.
         nonlinearity: The name that :func:`torch.nn.init.calculate_gain` gets with ``a``.
@@ -184,6 +182,7 @@ def he_uniform_(
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(he_uniform_)
 def he_normal_(
     tensor: Tensor,
     a: float = 0,
@@ -196,9 +195,6 @@ def he_normal_(
 ) -> Tensor:
     """Fills a tensor from N(0, gain^2 / fan), like :func:`torch.nn.init.kaiming_normal_`.
 
-    Args:
-        tensor, a, mode, nonlinearity, generator, axes, groups: As in :func:`~torchnotes.init.he_uniform_`.
-
     Returns:
         The tensor.
 
@@ -210,6 +206,7 @@ def he_normal_(
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def lecun_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
@@ -221,9 +218,6 @@ def lecun_uniform_(
 ) -> Tensor:
     """Fills a tensor from U(-b, b), of variance gain^2 / fan; by default b = gain sqrt(3 / fan_in).
 
-    Args:
-        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
-
     Returns:
         The tensor.
 
@@ -234,6 +228,7 @@ def lecun_uniform_(
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def lecun_normal_(
     tensor: Tensor,
     gain: float = 1.0,
@@ -245,9 +240,6 @@ def lecun_normal_(
 ) -> Tensor:
     """Fills a tensor from N(0, gain^2 / fan); by default the variance is gain^2 / fan_in.
 
-    Args:
-        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
-
     Returns:
         The tensor.
 
@@ -258,6 +250,7 @@ def lecun_normal_(
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def default_uniform_(
     tensor: Tensor,
     generator: Generator = None,
@@ -267,9 +260,6 @@ def default_uniform_(
     groups: int = 1,
 ) -> Tensor:
     """Fills a tensor from U(-1/sqrt fan, 1/sqrt fan), like the weights of torch's layers.
-
-    Args:
-        tensor, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
 
     Returns:
         The tensor.

@@ -20,11 +20,14 @@ class Linear(torch.nn.Linear):
     It is :class:`torch.nn.Linear` with more options, computed by :func:`~torchnotes.functional.linear`.
 
     Args:
-        in_features, out_features, bias, device, dtype: As in :class:`torch.nn.Linear`.
+        in_features: The number of inputs.
+        out_features: The number of outputs.
+        bias: Whether there is a learnable b. Otherwise it is 0.
+        device, dtype: The device and dtype of the parameters.
         activation: The name of f, an elementwise activation such as "relu", or None.
         negative_slope: The slope of "leaky_relu".
-        init: "torch" initializes like :class:`torch.nn.Linear`. A scheme of ``torchnotes.init``, such as "glorot"
-            (uniform), "he" or "lecun" (normal), fills the weight, with a bias of 0.
+        init: "torch" initializes like :class:`torch.nn.Linear`. A scheme of ``torchnotes.init``, such as "glorot" or
+            "xavier" (uniform), "he" or "kaiming" (normal) or "lecun" (normal), fills the weight, with a bias of 0.
 
     Shape:
         The input is ``(*, in_features)``, the output ``(*, out_features)``.

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from .._docs import arguments_from
 from ..ops._loss import Reduction
 from ..ops.cross_entropy._formulas import Empty
 from ..ops.pinball_loss import checked_quantiles
 
 
+@arguments_from(F.mse_loss)
 class MSELoss(torch.nn.MSELoss):
     """Computes :func:`~torchnotes.functional.mse_loss`, like :class:`torch.nn.MSELoss`.
 
     The call also accepts a ``weight`` for each element.
-
-    Args:
-        size_average, reduce: Deprecated by torch in favor of ``reduction``.
-        reduction: "mean", "sum" or "none".
 
     Example:
         >>> nn.MSELoss()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
@@ -34,12 +32,9 @@ class MSELoss(torch.nn.MSELoss):
         return F.mse_loss(input, target, reduction=self.reduction, weight=weight)  # type: ignore[arg-type]
 
 
+@arguments_from(F.binary_cross_entropy_with_logits)
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     """Computes :func:`~torchnotes.functional.binary_cross_entropy_with_logits`.
-
-    Args:
-        weight, size_average, reduce, reduction, pos_weight: As in :class:`torch.nn.BCEWithLogitsLoss`.
-        label_smoothing, ignore_index: As in the function.
 
     Example:
         >>> nn.BCEWithLogitsLoss(ignore_index=-1)(torch.tensor([0.0, 3.0]), torch.tensor([1.0, -1.0]))
@@ -73,13 +68,9 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         )
 
 
+@arguments_from(F.cross_entropy)
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """Computes :func:`~torchnotes.functional.cross_entropy`.
-
-    Args:
-        weight, size_average, ignore_index, reduce, reduction, label_smoothing: As in
-            :class:`torch.nn.CrossEntropyLoss`.
-        z_loss, logit_softcap, empty, inplace_backward, process_group: As in the function.
 
     Example:
         >>> nn.CrossEntropyLoss(z_loss=1e-4)(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))
@@ -124,6 +115,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         )
 
 
+@arguments_from(F.linear_cross_entropy)
 class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
     """A linear layer and the cross-entropy of its output, without storing all logits.
 
@@ -135,8 +127,6 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         num_classes: The number of classes C.
         out_features: More dimensions of the logits after that of the classes.
         bias, device, dtype: Options of the layer, which is the attribute ``linear``.
-        reduction, weight, ignore_index, label_smoothing, options: As in the function.
-        z_loss, logit_softcap, empty, process_group: As in the function.
 
     Example:
         >>> loss_function = nn.LinearCrossEntropyLoss(8, 1000)
@@ -211,13 +201,11 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         )
 
 
+@arguments_from(F.pinball_loss)
 class PinballLoss(torch.nn.modules.loss._Loss):
     """Computes :func:`~torchnotes.functional.pinball_loss`, whose minimizer is a quantile of the target.
 
     The call also accepts a ``weight`` for each target.
-
-    Args:
-        quantiles, reduction, smoothing: As in the function.
 
     Example:
         >>> nn.PinballLoss((0.1, 0.9))(torch.tensor([[1.0, 2.0]]), torch.tensor([2.0]))

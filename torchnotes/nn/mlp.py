@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .._docs import arguments_from
 from ..ops.activations import Activation
 from .dropout import Dropout, GaussianDropout
 from .linear import Initialization, Linear
@@ -16,6 +17,7 @@ from .normalization import BatchNorm1d
 _EXAMPLE = "MLP((8, 32, 2)) has 8 inputs, a hidden layer of 32 and 2 outputs."
 
 
+@arguments_from(Linear)
 class MLP(torch.nn.Sequential):
     """A multilayer perceptron, a sequence of :class:`~torchnotes.nn.Linear` layers.
 
@@ -26,11 +28,8 @@ class MLP(torch.nn.Sequential):
     Args:
         sizes: The sizes of the layers, starting with that of the input.
         activation: The name of an elementwise activation, such as "relu", or None.
-        negative_slope: The slope of "leaky_relu".
         batch_norm: Whether to normalize the hidden layers.
         dropout, gaussian_dropout: The rates; 0 adds no layer.
-        init: As in :class:`~torchnotes.nn.Linear`.
-        device, dtype: The device and dtype of the parameters.
 
     Shape:
         The input is ``(*, sizes[0])``, or ``(N, sizes[0])`` with ``batch_norm``; the output ends with ``sizes[-1]``.

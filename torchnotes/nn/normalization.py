@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .. import functional as F
+from .._docs import arguments_from
 from ..ops.activations import Activation, checked_activation
 from ._quantization import Unquantized
 from ._repr import unusual_options
@@ -106,13 +107,19 @@ class _BatchNorm(_Options):
         )
 
 
+@arguments_from(F.batch_norm)
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
     """Normalizes vectors or sequences by :func:`~torchnotes.functional.batch_norm`.
 
     Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm1d`.
+        num_features: The number of channels C.
+        eps: Added to the variance.
+        momentum: The share of the batch in the running statistics. None averages over all batches equally.
+        affine: Whether there are a learnable scale, ``weight``, and shift, ``bias``, for each channel.
+        track_running_stats: Whether to keep running statistics for the evaluation, which otherwise uses those of its
+            batch.
+        device, dtype: The device and dtype of the parameters and statistics.
         bias: Whether there is a learnable bias, if ``affine``.
-        activation, negative_slope, inplace, center_only: As in the function.
 
     Shape:
         The input and the output are ``(N, C)`` or ``(N, C, L)``.
@@ -123,12 +130,9 @@ class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
     """
 
 
+@arguments_from(BatchNorm1d)
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     """Normalizes images by :func:`~torchnotes.functional.batch_norm`.
-
-    Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm2d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Shape:
         The input and the output are ``(N, C, H, W)``.
@@ -139,12 +143,9 @@ class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     """
 
 
+@arguments_from(BatchNorm1d)
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     """Normalizes volumes by :func:`~torchnotes.functional.batch_norm`.
-
-    Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm3d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Shape:
         The input and the output are ``(N, C, D, H, W)``.
@@ -177,12 +178,9 @@ class _LazyBatchNorm(_Options):
         )
 
 
+@arguments_from(BatchNorm1d)
 class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
     """A :class:`~torchnotes.nn.BatchNorm1d` that infers the number of features from its first input.
-
-    Args:
-        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm1d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Example:
         >>> nn.LazyBatchNorm1d()(torch.randn(4, 3)).shape
@@ -192,12 +190,9 @@ class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
     cls_to_become = BatchNorm1d
 
 
+@arguments_from(BatchNorm1d)
 class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
     """A :class:`~torchnotes.nn.BatchNorm2d` that infers the number of features from its first input.
-
-    Args:
-        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm2d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Example:
         >>> nn.LazyBatchNorm2d()(torch.randn(4, 3, 8, 8)).shape
@@ -207,12 +202,9 @@ class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
     cls_to_become = BatchNorm2d
 
 
+@arguments_from(BatchNorm1d)
 class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
     """A :class:`~torchnotes.nn.BatchNorm3d` that infers the number of features from its first input.
-
-    Args:
-        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm3d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Example:
         >>> nn.LazyBatchNorm3d()(torch.randn(4, 3, 2, 8, 8)).shape
@@ -222,6 +214,7 @@ class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
     cls_to_become = BatchNorm3d
 
 
+@arguments_from(BatchNorm1d)
 class SyncBatchNorm(_Options):
     """Normalizes over the batches of several ranks by :func:`~torchnotes.functional.sync_batch_norm`.
 
@@ -230,9 +223,7 @@ class SyncBatchNorm(_Options):
     ``torch.distributed`` it is a plain batch normalization, like torch's.
 
     Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.SyncBatchNorm`.
         process_group: The ranks, by default all.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Shape:
         The input and the output are ``(N, C)`` or ``(N, C, ...)``.
