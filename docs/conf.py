@@ -49,6 +49,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 python_display_short_literal_types = True
+nitpick_ignore_regex = [("py:class", "'.*'")]  # the values of a Literal
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -11,7 +11,7 @@ from ..ops.activations import Activation, checked_activation
 from ._quantization import Unquantized
 from ._repr import unusual_options
 
-Initialization = Literal["torch"] | Scheme
+Initialization = Literal["torch", Scheme]
 
 
 class Linear(torch.nn.Linear):
