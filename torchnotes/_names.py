@@ -10,8 +10,8 @@ def missing(ours: str, theirs: str) -> Callable[[str], NoReturn]:
     """The ``__getattr__`` of a module that has some of the names of a module of torch."""
 
     def __getattr__(name: str) -> NoReturn:
-        # Without obj, Python does not append a suggestion of its own.
-        raise AttributeError(_explanation(ours, theirs, name), name=name, obj=None)
+        # With a name but no object, Python does not append a suggestion of its own.
+        raise AttributeError(_explanation(ours, theirs, name), name=name)
 
     return __getattr__
 

@@ -1,4 +1,7 @@
-"""torch.ao.quantization replaces modules by their exact class, so that it would pass over those of torchnotes."""
+"""torch.ao.quantization replaces modules by their exact class, so that it would pass over those of torchnotes.
+
+The reasons are in docs/decisions/convert.md.
+"""
 
 from typing import Any
 
@@ -6,11 +9,7 @@ import torch
 
 
 class Unquantized:
-    """The attribute ``qconfig``, which torch.ao.quantization sets on every module before it replaces some of them.
-
-    It sets None on those of other classes than it looks for. That is an error for a Linear, because
-    ``quantize_dynamic`` may look for torch.nn.Linear.
-    """
+    """The attribute ``qconfig``, which torch.ao.quantization sets on every module before it replaces some of them."""
 
     def __get__(self, module: Any, owner: Any = None) -> Any:
         if module is None:
