@@ -270,7 +270,7 @@ PRODUCTS: tuple[Shape, ...] = (  # rows, inputs, outputs
 )
 
 
-def linear(shape: Shape, activation: str | None, dtype: torch.dtype) -> Problem:
+def linear(shape: Shape, activation: Any, dtype: torch.dtype) -> Problem:
     rows, inputs, outputs = shape
     after = {None: lambda z: z, "relu": torch.relu, "sigmoid": torch.sigmoid}[activation]
     functions = against(partial(F.linear, activation=activation), lambda *x: after(torch_F.linear(*x)))

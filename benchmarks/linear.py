@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +25,7 @@ AFTER: dict[str | None, Callable[[Tensor], Tensor]] = {
 ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # matrix products sum in different orders
 
 
-def forward_backward(
-    shape: Shape, activation: str | None, size: int, dtype: torch.dtype, device: torch.device
-) -> Problem:
+def forward_backward(shape: Shape, activation: Any, size: int, dtype: torch.dtype, device: torch.device) -> Problem:
     def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return AFTER[activation](builtin(x, weight, bias))
 
@@ -41,7 +40,7 @@ def forward_backward(
     return timing.forward_backward(functions, leaves, g, bytes_moved, ALLOWED[dtype])
 
 
-def case(shape: Shape, activation: str | None, dtype: torch.dtype = torch.float32) -> Case:
+def case(shape: Shape, activation: Any, dtype: torch.dtype = torch.float32) -> Case:
     rows, inputs, outputs = shape
     name = f"{activation or 'no activation'} {rows} x {inputs} -> {outputs}{suffix(dtype)}"
     return Case(name, (rows * outputs,), partial(forward_backward, shape, activation), dtype)

@@ -5,12 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import inspect
 from typing import Any
 
 import torch
 from sphinx.application import Sphinx
-from sphinx.util.inspect import signature, stringify_signature
 
 import torchnotes
 from docs.measurements import MEASURED
@@ -55,12 +53,16 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 python_display_short_literal_types = True
+nitpick_ignore_regex = [("py:class", "'.*'")]  # the values of a Literal
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Shape", "returns_style")]
 doctest_global_setup = """
+from typing import Any
+
 import torch
+from sphinx.application import Sphinx
 import torchnotes
 from torchnotes import convert, functional as F, init, nn, optim, revert, signal
 """
@@ -84,15 +86,10 @@ intersphinx_mapping = {
 }
 
 
-def own_signature(app: Sphinx, what: str, name: str, object: Any, options: Any, shown: str, returns: str) -> Any:
-    """Replaces the (*args, **kwargs) of a __new__ by the signature of the class's own __init__, or by nothing."""
-    if what == "class" and shown and shown.startswith("(*args"):
-        if "__init__" in vars(object):
-            own = signature(object.__init__, bound_method=True).replace(return_annotation=inspect.Signature.empty)
-            return stringify_signature(own, show_annotation=False), ""
-        return "()", ""
-    return None
+def without_arguments(app: Sphinx, what: str, name: str, object: Any, options: Any, shown: str, returns: str) -> Any:
+    """Classes that inherit the constructor of torch.nn.Module, which accepts no arguments."""
+    return ("()", "") if what == "class" and shown and shown.startswith("(*args") else None
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-signature", own_signature)
+    app.connect("autodoc-process-signature", without_arguments)

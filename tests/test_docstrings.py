@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import pydoc
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import torchnotes
+from torchnotes._docs import arguments_from
 
 MODULES = (
     *("torchnotes", "torchnotes.functional", "torchnotes.init", "torchnotes.nn", "torchnotes.nn.utils"),
@@ -61,6 +63,104 @@ def test_describes_all_parameters_and_the_result(x: Any):
     assert {name for names in described for name in names.split(", ")} == parameters(x)
     returns_nothing = inspect.isclass(x) or inspect.signature(x).return_annotation is None
     assert bool(section(x, "Returns")) != returns_nothing
+
+
+@by_name
+def test_describes_every_parameter_itself(x: Any):
+    """Instead of referring to another docstring."""
+    args = section(x, "Args", "Attributes")
+    assert not re.search(r": (As|Like|See)\b", args)
+    names = re.findall(r"\w+", " ".join(re.findall(r"^ {4}(\w+(?:, \w+)*): ", args, re.MULTILINE)))
+    assert len(names) == len(set(names))
+
+
+def source(tensor: int, a: int, b: int, generator: int) -> None:
+    """Does one thing.
+
+    Args:
+        tensor: Its tensor.
+        a, b: The bounds,
+            in order.
+        generator: Its generator.
+
+    Example:
+        >>> 1
+    """
+
+
+def other(b: int, c: int) -> None:
+    """Does another.
+
+    Args:
+        b: Another b.
+        c: Its c.
+    """
+
+
+def test_arguments_from_other_docstrings():
+    """Own descriptions come first, then those of the first source, in the order of the signature."""
+
+    @arguments_from(source, other)
+    def f(generator: int, c: int, b: int, a: int, tensor: int, unknown: int) -> None:
+        """Does something else.
+
+        Args:
+            tensor: Own tensor: a line
+                and another.
+
+        Example:
+            >>> 2
+        """
+
+    @arguments_from(source)
+    class Without:
+        """Has none of its own.
+
+        Shape:
+            Any.
+        """
+
+        def __init__(self, a: int, tensor: int) -> None: ...
+
+    assert f.__doc__ == inspect.cleandoc("""Does something else.
+
+        Args:
+            generator: Its generator.
+            c: Its c.
+            b, a: The bounds,
+                in order.
+            tensor: Own tensor: a line
+                and another.
+
+        Example:
+            >>> 2
+        """)
+    assert Without.__doc__ == inspect.cleandoc("""Has none of its own.
+
+        Args:
+            a: The bounds,
+                in order.
+            tensor: Its tensor.
+
+        Shape:
+            Any.
+        """)
+
+
+def test_help_is_complete():
+    text = pydoc.plain(pydoc.render_doc(torchnotes.nn.BatchNorm2d))
+    for name in inspect.signature(torchnotes.nn.BatchNorm2d).parameters:
+        assert re.search(rf"^ \|  {' ' * 4}(\w+, )*{name}(, \w+)*: [A-Z]", text, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", ("SGD", "RMSprop", "Adam", "AdamW"))
+def test_signatures_of_optimizers(name: str):
+    """Those of torch, and our options."""
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (torchnotes.optim, torch.optim))
+    assert ours.keys() > theirs.keys()
+    for parameter in theirs.values():
+        assert (ours[parameter.name].default, ours[parameter.name].kind) == (parameter.default, parameter.kind)
+    assert all(ours[more].kind is inspect.Parameter.KEYWORD_ONLY for more in ours.keys() - theirs.keys())
 
 
 @by_name

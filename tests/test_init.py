@@ -148,6 +148,30 @@ def test_each_parameter_gets_the_appropriate_initializer():
         assert embedding.weight.std().item() == pytest.approx(1, rel=4.5 / math.sqrt(2 * 3200))
 
 
+@pytest.mark.parametrize("alias", init.ALIASES)
+def test_torchs_names_of_schemes(alias):
+    """The initializer is that of torch's name. Without "_uniform" or "_normal" the name is as ambiguous as ours."""
+    key = torch.tensor([5, init._number("weight")])
+    kind = {"xavier": "xavier_uniform", "kaiming": "kaiming_normal"}.get(alias, alias)
+    expected = getattr(init, kind + "_")(torch.empty(40, 30), generator=key)
+    assert torch.equal(init.initialize_(nn.Linear(30, 40), alias, seed=5).weight, expected)
+    layers = []
+    for name in (alias, init.ALIASES[alias]):
+        torch.manual_seed(3)
+        layers.append(nn.Linear(30, 40, init=name))
+        layers[-1].reset_parameters()
+    assert layers[0].init == alias
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    assert nn.MLP((3, 2), init=alias)[0].init == alias
+    assert not init.ALIASES.keys() & init.SCHEMES.keys()
+
+
+@pytest.mark.parametrize("wrong", ("torch", "Xavier", "glorot_", None, 3))
+def test_unknown_schemes(wrong):
+    with pytest.raises(ValueError, match=r"scheme must be one of 'glorot', .*, 'xavier', .*\. Got: "):
+        init.initialize_(nn.Linear(2, 2), wrong)
+
+
 @pytest.mark.parametrize("scheme", init.SCHEMES)
 def test_schemes(scheme):
     layer = init.initialize_(nn.Linear(30, 40), scheme, seed=5)

@@ -29,7 +29,7 @@ COMPOSITIONS = {
 
 # Each layer may import from those before it. Packages of one layer do not import each other.
 LAYERS = (
-    ("_C", "_built", "_native", "_table", "_html", "_bad_input", "tracing"),
+    ("_C", "_built", "_native", "_table", "_html", "_docs", "_names", "_notebook", "_bad_input", "tracing"),
     ("autograd",),
     ("distributed",),
     ("ops",),

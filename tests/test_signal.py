@@ -528,6 +528,22 @@ def test_the_table_of_layers(capsys):
     assert [line.split()[3] for line in lines[2:42]] != [line.split()[3] for line in other[2:42]], "Var(w)"
 
 
+def test_schemes_by_torchs_names(capsys):
+    """One network for a scheme of two names."""
+    records = {}
+    for names in (["xavier", "kaiming_normal", "glorot"], ["glorot", "he_normal"]):
+        __main__.main(["signal", "--layers", "3", "--width", "8", "--activation", "relu", "--json", "--scheme", *names])
+        records[tuple(names)] = capsys.readouterr().out
+    one, other = records.values()
+    assert one == other
+    model = nn.MLP([32] * 30, "sigmoid", init="xavier")
+    found = signal.propagation(model, torch.randn(16, 32), schemes=("kaiming", "xavier"))
+    assert found.tried == ("kaiming", "xavier")
+    leaky = nn.MLP([32] * 30, "leaky_relu", negative_slope=0.4, init="default")
+    held = signal.propagation(leaky, torch.randn(16, 32), schemes=("kaiming",)).holding
+    assert held == ({"scheme": "kaiming", "a": 0.4},)
+
+
 def test_he_uses_the_slope_of_leaky_relu(capsys):
     small = ("--layers", "2", "--width", "8", "--activation", "leaky_relu", "identity", "--scheme", "he", "--json")
     leaky, linear = (network["layers"][1]["var_w"] for network in json.loads(command(capsys, *small)))
@@ -552,7 +568,8 @@ def test_number_of_threads_is_restored(capsys):
 
 
 def test_without_matplotlib(capsys, monkeypatch, tmp_path):
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+    using = [name for name in sys.modules if name.split(".")[0] == "matplotlib"]
+    for name in {"torchnotes._notebook", *using} & sys.modules.keys():
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     found = propagation(torch.nn.Linear(3, 3), torch.randn(4, 3))

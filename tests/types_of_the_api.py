@@ -46,6 +46,34 @@ def modules(model: torch.nn.Module, batch: Tensor) -> None:
     assert_type(str(torchnotes.convert(model)), str)
     assert_type(torchnotes.convert(model).replaced, dict[str, str])
     torchnotes.revert(model)
+    assert_type(optim.SGD([batch]), optim.SGD)
+    assert_type(optim.RMSprop([batch]), optim.RMSprop)
+    assert_type(optim.Adam([batch]), optim.Adam)
+    assert_type(optim.AdamW([batch]), optim.AdamW)
+    assert_type(optim.AdamW([batch]).grad_norm, Tensor | None)
+    assert_type(newton, optim.Newton)
     from_torch: torch.optim.Optimizer = optim.from_torch(optimizer)
     assert_type(from_torch.state_dict(), dict[str, Any])
     assert_type(torchnotes.signal.propagation(model, batch).layers[0].var_w, float)
+
+
+def wrong_options(x: Tensor) -> None:
+    F.linear(x, x, activation="gelu")  # type: ignore[arg-type]
+    F.mse_loss(x, x, reduction="average")  # type: ignore[arg-type]
+    nn.CrossEntropyLoss(reduction="sums")  # type: ignore[arg-type]
+    nn.CrossEntropyLoss(empty="none")  # type: ignore[arg-type]
+    nn.MLP((2, 3), "relu", init="kaiming")
+    nn.MLP((2, 3), "relu", init="uniform")  # type: ignore[arg-type]
+    torchnotes.init.initialize_(nn.Linear(2, 3), "torch")  # type: ignore[arg-type]
+    torchnotes.init.glorot_normal_(x, mode="fan")  # type: ignore[arg-type]
+    optim.SGD([x], rounding="up")  # type: ignore[arg-type]
+    optim.Newton([x], method="lbfgs")  # type: ignore[arg-type]
+
+
+def missing_names() -> None:
+    """Unused ignores are errors."""
+    print(nn.Conv2d)  # type: ignore[attr-defined]
+    print(optim.LBFGS)  # type: ignore[attr-defined]
+    print(F.conv2d)  # type: ignore[attr-defined]
+    print(torchnotes.init.orthogonal_)  # type: ignore[attr-defined]
+    print(nn.utils.clip_grad_norm_)  # type: ignore[attr-defined]

@@ -16,6 +16,12 @@ th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid ligh
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 figcaption, .quiet { color: light-dark(#555, #aaa) } .warning { color: light-dark(#a33, #f99) }
 """
+# Notebooks have a style and a theme of their own: only the layout differs from them.
+SNIPPET_STYLE = """
+.torchnotes .scroll { overflow-x: auto; max-width: 100% } .torchnotes table { white-space: nowrap; width: auto }
+.torchnotes th:first-child, .torchnotes td:first-child { text-align: left }
+.torchnotes th, .torchnotes td { text-align: right }
+"""
 GREY = "#7d7d7d"  # readable on white and on black
 LOOK = {  # for matplotlib.rc_context: figures without a background, for both themes
     "savefig.transparent": True,
@@ -31,6 +37,15 @@ def page(title: str, parts: Iterable[str]) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
         f"<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
+
+
+def snippet(parts: Iterable[str]) -> str:
+    """What ``_repr_html_`` returns: parts that fit into a notebook, in its colors."""
+    return f'<div class="torchnotes"><style>{SNIPPET_STYLE}</style>{"".join(parts)}</div>'
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

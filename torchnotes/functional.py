@@ -1,5 +1,8 @@
 """The operations, under the names of torch.nn.functional."""
 
+import typing as _typing
+
+from ._names import missing as _missing
 from .ops import _scripted as _scripted
 from .ops.activations.leaky_relu import leaky_relu as leaky_relu
 from .ops.activations.relu import relu as relu
@@ -19,3 +22,6 @@ from .ops.normalization.batch_norm import batch_norm as batch_norm
 from .ops.normalization.sync_batch_norm import sync_batch_norm as sync_batch_norm
 from .ops.pinball_loss import pinball_loss as pinball_loss
 from .ops.softmax import softmax as softmax
+
+if not _typing.TYPE_CHECKING:  # which would accept every name
+    __getattr__ = _missing(__name__, "torch.nn.functional")

@@ -21,13 +21,15 @@ import math
 import operator
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.init import calculate_gain as calculate_gain
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ._docs import arguments_from
+from ._names import missing
 from .distributed.random import make_sure
 from .distributed.shards import is_dtensor
 from .ops._random import Generator, fills_natively, random_key
@@ -35,17 +37,31 @@ from .ops.normal import normal_ as normal_
 from .ops.trunc_normal import trunc_normal_ as trunc_normal_
 from .ops.uniform import uniform_ as uniform_
 
-_MODES = ("fan_in", "fan_out", "fan_avg")
+Mode = Literal["fan_in", "fan_out", "fan_avg"]
+Nonlinearity = Literal[
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "selu",
+]
 
 
-def _fan(tensor: Tensor, mode: str, axes: tuple[int, int], groups: int) -> float:
+def _fan(tensor: Tensor, mode: Mode, axes: tuple[int, int], groups: int) -> float:
     """The number of products that sum up to an element of the output, of the input's gradient, or their mean.
 
     axes: the dimensions of the inputs and outputs: (1, 0) for Linear and convolutions, (0, 1) for transposed ones
     groups: those of a convolution, whose dimension 0 counts the channels of all groups
     """
-    if mode.lower() not in _MODES:
-        raise ValueError(f"Mode {mode} not supported, please use one of {list(_MODES)}")
+    if mode.lower() not in get_args(Mode):
+        raise ValueError(f"Mode {mode} not supported, please use one of {list(get_args(Mode))}")
     if tensor.dim() < 2:
         raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
     for axis in axes:
@@ -63,7 +79,7 @@ def _filled_(
     distribution: Callable[..., Tensor],
     tensor: Tensor,
     gain: float,
-    mode: str,
+    mode: Mode,
     axes: tuple[int, int],
     groups: int,
     generator: Generator,
@@ -84,12 +100,13 @@ def _scaled_(distribution: Callable[..., Tensor], tensor: Tensor, *rest: Any) ->
     return _filled_(distribution, tensor, *rest)
 
 
+@arguments_from(uniform_)
 def glorot_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_avg",
+    mode: Mode = "fan_avg",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
@@ -100,8 +117,6 @@ def glorot_uniform_(
     Args:
         tensor: The weight of a layer, with at least two dimensions.
         gain: The factor that makes up for the activation.
-        generator: Draws the key of the random numbers, by default torch's generator for the CPU. A tensor of two int64
-            is the key itself, which gives the same numbers every time.
         mode: The fan, "fan_in" (preserves the variance forward), "fan_out" (backward) or their mean, "fan_avg".
         axes: The dimensions of the inputs and of the outputs, ``(0, 1)`` for transposed convolutions.
         groups: The groups of a convolution.
@@ -116,19 +131,17 @@ def glorot_uniform_(
     return _filled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def glorot_normal_(
     tensor: Tensor,
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_avg",
+    mode: Mode = "fan_avg",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
     """Fills a tensor from N(0, gain^2 / fan), like :func:`torch.nn.init.xavier_normal_`.
-
-    Args:
-        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
 
     Returns:
         The tensor.
@@ -140,11 +153,12 @@ def glorot_normal_(
     return _filled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def he_uniform_(
     tensor: Tensor,
     a: float = 0,
-    mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    mode: Mode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
     generator: Generator = None,
     *,
     axes: tuple[int, int] = (1, 0),
@@ -153,7 +167,6 @@ def he_uniform_(
     """Fills a tensor from U(-b, b), of variance gain^2 / fan, like :func:`torch.nn.init.kaiming_uniform_`.
 
     Args:
-        tensor, generator, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
         a: The slope of the "leaky_relu" that follows.
         mode: "fan_in", "fan_out" or "fan_avg", which torch lacks.
         nonlinearity: The name that :func:`torch.nn.init.calculate_gain` gets with ``a``.
@@ -165,24 +178,22 @@ def he_uniform_(
         >>> init.he_uniform_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 300)
         tensor(0.0817)
     """
-    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
+    gain = calculate_gain(nonlinearity, a)
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(he_uniform_)
 def he_normal_(
     tensor: Tensor,
     a: float = 0,
-    mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    mode: Mode = "fan_in",
+    nonlinearity: Nonlinearity = "leaky_relu",
     generator: Generator = None,
     *,
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
     """Fills a tensor from N(0, gain^2 / fan), like :func:`torch.nn.init.kaiming_normal_`.
-
-    Args:
-        tensor, a, mode, nonlinearity, generator, axes, groups: As in :func:`~torchnotes.init.he_uniform_`.
 
     Returns:
         The tensor.
@@ -191,23 +202,21 @@ def he_normal_(
         >>> init.he_normal_(torch.empty(500, 300), generator=torch.tensor([0, 1])).std()  # sqrt(2 / 300)
         tensor(0.0818)
     """
-    gain = calculate_gain(nonlinearity, a)  # type: ignore[arg-type] # raises its own error
+    gain = calculate_gain(nonlinearity, a)
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def lecun_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_in",
+    mode: Mode = "fan_in",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
     """Fills a tensor from U(-b, b), of variance gain^2 / fan; by default b = gain sqrt(3 / fan_in).
-
-    Args:
-        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
 
     Returns:
         The tensor.
@@ -219,19 +228,17 @@ def lecun_uniform_(
     return _scaled_(uniform_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def lecun_normal_(
     tensor: Tensor,
     gain: float = 1.0,
     generator: Generator = None,
     *,
-    mode: str = "fan_in",
+    mode: Mode = "fan_in",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
     """Fills a tensor from N(0, gain^2 / fan); by default the variance is gain^2 / fan_in.
-
-    Args:
-        tensor, gain, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
 
     Returns:
         The tensor.
@@ -243,18 +250,16 @@ def lecun_normal_(
     return _scaled_(normal_, tensor, gain, mode, axes, groups, generator)
 
 
+@arguments_from(glorot_uniform_)
 def default_uniform_(
     tensor: Tensor,
     generator: Generator = None,
     *,
-    mode: str = "fan_in",
+    mode: Mode = "fan_in",
     axes: tuple[int, int] = (1, 0),
     groups: int = 1,
 ) -> Tensor:
     """Fills a tensor from U(-1/sqrt fan, 1/sqrt fan), like the weights of torch's layers.
-
-    Args:
-        tensor, generator, mode, axes, groups: As in :func:`~torchnotes.init.glorot_uniform_`.
 
     Returns:
         The tensor.
@@ -271,7 +276,25 @@ xavier_normal_ = glorot_normal_
 kaiming_uniform_ = he_uniform_
 kaiming_normal_ = he_normal_
 
-SCHEMES: dict[str, Callable[..., Tensor]] = {
+Scheme = Literal[  # the names below, for type checkers
+    "glorot",
+    "glorot_uniform",
+    "glorot_normal",
+    "he",
+    "he_uniform",
+    "he_normal",
+    "lecun",
+    "lecun_uniform",
+    "lecun_normal",
+    "default",
+    "xavier",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming",
+    "kaiming_uniform",
+    "kaiming_normal",
+]
+SCHEMES: dict[Scheme, Callable[..., Tensor]] = {
     "glorot": glorot_uniform_,
     "glorot_uniform": glorot_uniform_,
     "glorot_normal": glorot_normal_,
@@ -283,10 +306,27 @@ SCHEMES: dict[str, Callable[..., Tensor]] = {
     "lecun_normal": lecun_normal_,
     "default": default_uniform_,
 }
+ALIASES: dict[str, Scheme] = {  # torch's names of schemes
+    "xavier": "glorot",
+    "xavier_uniform": "glorot_uniform",
+    "xavier_normal": "glorot_normal",
+    "kaiming": "he",
+    "kaiming_uniform": "he_uniform",
+    "kaiming_normal": "he_normal",
+}
+
+
+def _canonical(scheme: Any, option: str = "scheme", *others: str) -> Scheme:
+    """The name of a scheme in SCHEMES. An error lists these, and the other values of an option."""
+    for name in (scheme, ALIASES.get(scheme)) if isinstance(scheme, str) else ():
+        if name in SCHEMES:
+            return name
+    names = ", ".join(map(repr, (*others, *SCHEMES, *ALIASES)))
+    raise ValueError(f"{option} must be one of {names}. Got: {scheme!r}")
 
 
 def initialize_(
-    model: torch.nn.Module, scheme: str = "he", *, seed: int | None = None, **options: Any
+    model: torch.nn.Module, scheme: Scheme = "he", *, seed: int | None = None, **options: Any
 ) -> torch.nn.Module:
     """Initializes all parameters of a model in place.
 
@@ -298,7 +338,8 @@ def initialize_(
 
     Args:
         model: The model.
-        scheme: "glorot", "he", "lecun" or "default", optionally followed by "_uniform" or "_normal".
+        scheme: "glorot" (or torch's name for it, "xavier"), "he" (or "kaiming") or "lecun", each with "_uniform" or
+            "_normal" appended if desired, or "default". Without it "glorot" is uniform, "he" and "lecun" are normal.
         seed: A number, by default drawn from torch's generator.
         **options: Passed to the scheme: ``a``, ``mode``, ``gain``, ``nonlinearity``.
 
@@ -310,9 +351,8 @@ def initialize_(
         tensor([[ 0.3085,  0.4890],
                 [-1.2293,  0.3313]])
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
-    fill = SCHEMES[scheme]
+    name_of_scheme = _canonical(scheme)
+    fill = SCHEMES[name_of_scheme]
     trial = torch.empty(1, 1, dtype=torch.float64)
     fill(trial, generator=torch.zeros(2, dtype=torch.int64), **options)  # bad options raise before anything is written
     seed = int(random_key(torch.empty(0))[0]) if seed is None else operator.index(seed)
@@ -326,7 +366,7 @@ def initialize_(
                 )
             names[parameter] = name  # the alphabetically first name comes last
     for one in {p.device_mesh: p for p in names if is_dtensor(p)}.values():
-        make_sure(one, "initialize_", seed=seed, scheme=scheme, options=tuple(sorted(options.items())))
+        make_sure(one, "initialize_", seed=seed, scheme=name_of_scheme, options=tuple(sorted(options.items())))
     for parameter, name in names.items():
         path, _, last = name.rpartition(".")
         module = modules[path]
@@ -349,3 +389,7 @@ def _arrangement(module: torch.nn.Module) -> dict[str, Any]:
 def _number(name: str) -> int:
     """A 64-bit hash of a name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+if not TYPE_CHECKING:  # which would accept every name
+    __getattr__ = missing(__name__, "torch.nn.init")

@@ -1,5 +1,6 @@
 """Linear with its additional options, and MLP."""
 
+import numpy
 import pytest
 import torch
 
@@ -87,7 +88,25 @@ def test_mlp_with_each_option_alone(options, hidden):
     assert [type(layer) for layer in nn.MLP((4, 8, 3), **options)] == [*hidden, nn.Linear]
 
 
-@pytest.mark.parametrize("sizes", ((), (3,)))
-def test_mlp_requires_at_least_two_sizes(sizes):
-    with pytest.raises(ValueError, match="at least two sizes"):
-        nn.MLP(sizes)
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    (
+        ((8, 2), TypeError, r"all sizes in one sequence: write MLP\(\(8, 2\)\)\. MLP\(\(8, 32, 2\)\) has 8 inputs"),
+        ((8,), TypeError, r"a sequence of integers, the sizes\. Got: 8\. MLP\(\("),
+        (("8",), TypeError, r"a sequence of integers, the sizes\. Got: '8'\. MLP\(\("),
+        (((8, 2.0),), TypeError, r"a sequence of integers, the sizes\. Got: \(8, 2\.0\)"),
+        ((None,), TypeError, r"Got: None"),
+        (((),), ValueError, r"at least two sizes\. Got: \(\)"),
+        (([8],), ValueError, r"at least two sizes\. Got: \[8\]\. MLP\(\("),
+        (([8, 0],), ValueError, r"positive sizes\. Got: \[8, 0\]\. MLP\(\("),
+        (([8, -2, 2],), ValueError, r"positive sizes\. Got: \[8, -2, 2\]"),
+    ),
+)
+def test_mlp_explains_the_expected_sizes(arguments, error, message):
+    with pytest.raises(error, match=message):
+        nn.MLP(*arguments)
+
+
+def test_sizes_of_an_mlp_may_be_any_sequence_of_integers():
+    for sizes in ([4, 3], range(4, 2, -1), torch.tensor([4, 3]), torch.Size((4, 3)), numpy.array([4, 3])):
+        assert (nn.MLP(sizes)[0].in_features, nn.MLP(sizes)[0].out_features) == (4, 3)

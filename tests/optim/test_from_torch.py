@@ -10,7 +10,7 @@ from torch import nn
 from optimizer_checks import assert_same
 from optimizer_programs import SHAPES, Run, numbers
 from torchnotes import optim
-from torchnotes.optim._fused import Fused
+from torchnotes.optim._fused import Fused, prepare_steps
 from torchnotes.testing.optimizers import OPTIMIZERS
 
 CASES = [(name, options) for name, record in OPTIMIZERS.items() for options in record.options]
@@ -96,7 +96,8 @@ def test_saving_and_loading_a_converted_optimizer():
 
 
 def test_the_first_optimizer_of_a_program_may_be_a_converted_one(monkeypatch):
-    """The conversion prepares what the first instance of a class usually does."""
+    """The conversion prepares what the first constructor usually does."""
+    prepare_steps.cache_clear()
     for name in ("_uncompiled_step", "_hooked_step"):
         monkeypatch.delattr(Fused, name)
     w = torch.ones(2, requires_grad=True)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import nn, optim
-from ..ops.activations import ACTIVATIONS
+from ..nn.linear import Initialization
+from ..ops.activations import ACTIVATIONS, Activation
 
 SLOPE = 0.1  # the slope of the notes' leaky ReLU
 OPTIMIZERS = {"adam": ("Adam", 2e-3), "adamw": ("AdamW", 2e-3), "rmsprop": ("RMSprop", 1e-3), "sgd": ("SGD", 5e-2)}
@@ -21,9 +22,9 @@ class Design:
     """Everything that is needed to create the network again."""
 
     sizes: tuple[int, ...]
-    activation: str = "leaky_relu"
+    activation: Activation = "leaky_relu"
     noise: float = 0.1  # the rate of Gaussian dropout
-    init: str = "he"
+    init: Initialization = "he"
     dtype: str = "float32"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..init import ALIASES
+
 
 def _number(kind: type, is_valid: Callable[[Any], bool], description: str) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
@@ -29,6 +31,11 @@ number_of_threads = _number(int, lambda n: 1 <= n <= 1024, "an integer from 1 to
 positive = _number(float, lambda x: 0 < x < math.inf, "a positive number")
 seconds = _number(float, lambda x: 1 <= x <= 1e6, "a number of seconds from 1 to 1000000")
 rate = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+
+
+def scheme_name(text: str) -> str:
+    """The name of an initialization scheme, also by torch's name."""
+    return ALIASES.get(text, text)
 
 
 def device(text: str) -> torch.device:

@@ -16,10 +16,10 @@ from .. import nn, signal
 from .._bad_input import BadInput, check_writable, extra
 from .._table import table
 from ..classifier.threads import threads
-from ..init import SCHEMES, initialize_, normal_
+from ..init import SCHEMES, Scheme, initialize_, normal_
 from ..ops.activations import ACTIVATIONS, ENDINGS
 from ..signal._figure import comparison
-from ._arguments import at_least, device
+from ._arguments import at_least, device, scheme_name
 from ._json import strict_json
 
 NAMES = {name or "identity": name for name in ENDINGS}
@@ -32,7 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=at_least(1), default=256, metavar="N", help="inputs and outputs of a layer (256)")
     add("--batch", type=at_least(1), default=256, metavar="N", help="number of samples from N(0, 1) (256)")
     add("--activation", nargs="+", choices=NAMES, default=["sigmoid", "tanh", "relu"])
-    add("--scheme", nargs="+", choices=SCHEMES, default=["default", "lecun", "glorot", "he"])
+    add(
+        "--scheme",
+        nargs="+",
+        type=scheme_name,
+        choices=SCHEMES,
+        default=["default", "lecun", "glorot", "he"],
+        help="initialization schemes, also by torch's names xavier and kaiming",
+    )
     add("--seed", type=at_least(0), default=0, metavar="N")
     add("--device", type=device, default=torch.device("cpu"))
     add("--plot", type=Path, metavar="FILE", help="draw a figure: .png, .svg or .pdf")
@@ -58,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _propagation(activation: str, scheme: str, options: argparse.Namespace, suggest: bool) -> signal.Propagation:
+def _propagation(activation: Any, scheme: Scheme, options: argparse.Namespace, suggest: bool) -> signal.Propagation:
     """Computes in float64, because the square of (1/3)^100 underflows in float32."""
     factory: dict[str, Any] = dict(device=options.device, dtype=torch.float64)
     sizes = (options.width,) * (options.layers + 1)
@@ -67,7 +74,7 @@ def _propagation(activation: str, scheme: str, options: argparse.Namespace, sugg
     slope = {"a": SLOPE} if leaky and scheme.startswith("he") else {}
     initialize_(model, scheme, seed=options.seed, **slope)
     x = normal_(torch.empty(options.batch, options.width, **factory), generator=torch.tensor([options.seed, 0]))
-    schemes = ("lecun", "glorot", "he") if suggest else ()
+    schemes: tuple[Scheme, ...] = ("lecun", "glorot", "he") if suggest else ()
     return signal.propagation(model, x, schemes=schemes)
 
 

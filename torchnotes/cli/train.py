@@ -24,7 +24,7 @@ from ..classifier.threads import threads
 from ..classifier.training import Progress
 from ..init import SCHEMES
 from ..ops.activations import ACTIVATIONS
-from ._arguments import at_least, device, number_of_threads, positive, rate, seconds
+from ._arguments import at_least, device, number_of_threads, positive, rate, scheme_name, seconds
 from ._figures import matplotlib_figure
 from ._progress import progress
 from ._report import page, summary
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="FILE", help="a .csv with the class in the last column, or a .npz of x and y")
     add("--hidden", type=at_least(1), nargs="+", default=[128, 128], metavar="N", help="sizes of the hidden layers")
     add("--activation", choices=ACTIVATIONS, default="leaky_relu")
-    add("--init", choices=("torch", *SCHEMES), default="he", help="how the weights are initialized")
+    add("--init", type=scheme_name, choices=("torch", *SCHEMES), default="he", help="how the weights are initialized")
     add("--noise", type=rate, default=0.1, metavar="P", help="rate of Gaussian dropout")
     add("--optimizer", choices=OPTIMIZERS, default="adam")
     add("--lr", type=positive, help="learning rate (default: depends on the optimizer)")

@@ -1,7 +1,7 @@
 """Converts models of torch.nn's modules to ours in place, and back."""
 
 import inspect
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from .. import nn
+from .. import _html, nn
 from ..ops.activations import ACTIVATIONS
 from ..tracing.trace import hooked
 from ..tracing.uses import OVERWRITTEN, Place, Uses
@@ -63,18 +63,40 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"replaced: {len(self.replaced)}"]
-        lines += [f"    {count} {name}" for name, count in Counter(self.replaced.values()).most_common()]
+        lines += [f"    {len(names)} {cls}" for cls, names in _by_value(self.replaced)]
         lines.append(f"fused: {len(self.fused)}")
         lines += [f"    {layer or '(model)'} with {activation}" for layer, activation in self.fused.items()]
         lines += [f"in place: {', '.join(self.inplace)}"] if self.inplace else []
         for title, reasons in (("kept", self.kept), ("not fused", self.unfused)):
-            names = defaultdict(list)
-            for name, why in reasons.items():
-                names[why].append(name or "(model)")
             lines.append(f"{title}: {len(reasons)}")
-            for why, of_it in names.items():
-                lines.append(f"    {why} ({len(of_it)}): {', '.join(of_it[:3])}{', ...' if len(of_it) > 3 else ''}")
+            lines += [f"    {why} ({len(names)}): {_some(names)}" for why, names in _by_value(reasons)]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        of_classes = [(f"replaced by {cls}", names) for cls, names in _by_value(self.replaced)]
+        pairs = [f"{layer or '(model)'} with {activation}" for layer, activation in self.fused.items()]
+        kept, unfused = (_by_value(reasons) for reasons in (self.kept, self.unfused))
+        lists = [
+            *of_classes,
+            ("fused", pairs),
+            ("in place", self.inplace),
+            *((f"kept: {why}", names) for why, names in kept),
+            *((f"not fused: {why}", names) for why, names in unfused),
+        ]
+        rows = [(what, str(len(names)), _some(names)) for what, names in lists if names]
+        return _html.snippet((_html.table(("conversion", "modules", "names"), rows),))
+
+
+def _by_value(of_names: dict[str, str]) -> list[tuple[str, list[str]]]:
+    """The values, the most frequent first, and the names of the modules that have each."""
+    names = defaultdict(list)
+    for name, value in of_names.items():
+        names[value].append(name or "(model)")
+    return sorted(names.items(), key=lambda item: -len(item[1]))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Report:
@@ -83,9 +105,10 @@ def convert(model: Module, *, fuse: bool = True, inplace: bool = False) -> Repor
     Parameters, buffers, hooks, names, the state_dict and existing optimizers are preserved, and
     :func:`~torchnotes.revert` undoes the conversion. Subclasses of torch.nn's classes are not converted. Dropout
     generates other numbers than torch's from the same seed. In-place operations keep working: a LeakyReLU whose result
-    may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's. Tools that
-    look for classes of torch.nn, such as ``torch.ao.quantization.fuse_modules``, do not recognize those of torchnotes:
-    revert first.
+    may be overwritten, and a CrossEntropyLoss whose logits may be, save what torch's save, or stay torch's.
+    ``torch.jit``, ``torch.export``, pickle and deepcopy treat a converted model like any other. Tools that look for
+    classes of torch.nn do not recognize those of torchnotes: ``torch.ao.quantization`` raises an error, so revert
+    first.
 
     To find what it can fuse, it traces a copy of the model with torch.fx; a model that does not trace is searched
     module by module. A layer and an activation are fused if each is called once and nothing else uses the tensor
@@ -180,6 +203,8 @@ def _why_kept(module: Module) -> str | None:
         return _LAZY if lazy else f"a subclass of {base.__name__}, which may compute something else"
     if "forward" in vars(module):
         return "has its own forward"
+    if "qconfig" in vars(module):
+        return "prepared for quantization"
     taken = [name for name in _options_of(_OURS[cls]) if name in vars(module)]
     return f"already has an attribute {taken[0]!r}" if taken else None
 

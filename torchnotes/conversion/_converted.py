@@ -25,7 +25,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from .. import functional as F
 from .. import nn
-from ..ops.activations import ACTIVATIONS, ActivationInfo
+from ..ops.activations import ACTIVATIONS, Activation, ActivationInfo
 from ..tracing.steady import Settings, Something
 
 
@@ -269,7 +269,7 @@ def _slope(activation: Module) -> float:
 
 
 CLASSES: dict[type[Module], type[Module]] = {}  # the classes of converted modules that take shortcuts, by ours
-NAMES: dict[type[Module], str] = {}  # of activations
+NAMES: dict[type[Module], Activation] = {}  # of activations
 
 
 def _derive(cls: Any, method: str, convert: Callable[..., Any], *args: Any) -> type[Module]:

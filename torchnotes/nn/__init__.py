@@ -1,5 +1,8 @@
 """The modules, under the names of torch.nn."""
 
+import typing as _typing
+
+from .._names import missing as _missing
 from . import utils as utils
 from .activation import *  # noqa: F403 # it lists its names
 from .dropout import Dropout as Dropout
@@ -20,3 +23,6 @@ from .normalization import LazyBatchNorm1d as LazyBatchNorm1d
 from .normalization import LazyBatchNorm2d as LazyBatchNorm2d
 from .normalization import LazyBatchNorm3d as LazyBatchNorm3d
 from .normalization import SyncBatchNorm as SyncBatchNorm
+
+if not _typing.TYPE_CHECKING:  # which would accept every name
+    __getattr__ = _missing(__name__, "torch.nn")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ._quantization import Unquantized
 
 __all__ = ("LeakyReLU", "LogSoftmax", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh")
 
@@ -58,6 +59,8 @@ class LeakyReLU(torch.nn.LeakyReLU):
         >>> nn.LeakyReLU(0.1)(torch.tensor([-2.0, 0.0, 2.0]))
         tensor([-0.2000,  0.0000,  2.0000])
     """
+
+    qconfig = Unquantized()
 
     def forward(self, input: Tensor) -> Tensor:
         return F.leaky_relu(input, self.negative_slope, self.inplace)

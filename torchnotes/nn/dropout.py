@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..ops.activations import activated
+from .._docs import arguments_from
+from ..ops.activations import Activation, activated
 from ..ops.gaussian_dropout import deviation, times_normal
-from .linear import Linear
+from .linear import Initialization, Linear
 
 
 class Dropout(torch.nn.Dropout):
@@ -70,17 +71,13 @@ class GaussianDropout(_GaussianRate, torch.nn.Module):
         return f"{self.rate_repr()}, inplace={self.inplace}"
 
 
+@arguments_from(Linear, GaussianDropout)
 class GaussianDropoutLinear(_GaussianRate, Linear):
     """A linear layer with Gaussian dropout of its input, sampled at the output.
 
     In training W (d x), with d from N(1, sigma^2), is normal with mean W x and variance sigma^2 (W^2)(x^2). Each output
     is drawn independently (the local reparameterization of Kingma, Salimans and Welling, 2015), as if every weight had
     noise of its own.
-
-    Args:
-        in_features, out_features, bias, device, dtype: As in :class:`torch.nn.Linear`.
-        p, sigma: As in :class:`~torchnotes.nn.GaussianDropout`.
-        activation, negative_slope, init: As in :class:`~torchnotes.nn.Linear`.
 
     Shape:
         The input is ``(*, in_features)``, the output ``(*, out_features)``.
@@ -100,9 +97,9 @@ class GaussianDropoutLinear(_GaussianRate, Linear):
         *,
         p: float | None = None,
         sigma: float | None = None,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
-        init: str = "torch",
+        init: Initialization = "torch",
     ) -> None:
         self.set_rate(p, sigma)
         super().__init__(

@@ -1,12 +1,17 @@
 """The linear layer with its activation."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from .. import functional as F
-from ..init import SCHEMES
-from ..ops.activations import checked_activation
+from ..init import SCHEMES, Scheme, _canonical
+from ..ops.activations import Activation, checked_activation
+from ._quantization import Unquantized
 from ._repr import unusual_options
+
+Initialization = Literal["torch", Scheme]
 
 
 class Linear(torch.nn.Linear):
@@ -15,11 +20,14 @@ class Linear(torch.nn.Linear):
     It is :class:`torch.nn.Linear` with more options, computed by :func:`~torchnotes.functional.linear`.
 
     Args:
-        in_features, out_features, bias, device, dtype: As in :class:`torch.nn.Linear`.
+        in_features: The number of inputs.
+        out_features: The number of outputs.
+        bias: Whether there is a learnable b. Otherwise it is 0.
+        device, dtype: The device and dtype of the parameters.
         activation: The name of f, an elementwise activation such as "relu", or None.
         negative_slope: The slope of "leaky_relu".
-        init: "torch" initializes like :class:`torch.nn.Linear`. A scheme of ``torchnotes.init``, such as "glorot"
-            (uniform), "he" or "lecun" (normal), fills the weight, with a bias of 0.
+        init: "torch" initializes like :class:`torch.nn.Linear`. A scheme of ``torchnotes.init``, such as "glorot" or
+            "xavier" (uniform), "he" or "kaiming" (normal) or "lecun" (normal), fills the weight, with a bias of 0.
 
     Shape:
         The input is ``(*, in_features)``, the output ``(*, out_features)``.
@@ -30,6 +38,8 @@ class Linear(torch.nn.Linear):
         torch.Size([4, 2])
     """
 
+    qconfig = Unquantized()
+
     def __init__(
         self,
         in_features: int,
@@ -38,13 +48,13 @@ class Linear(torch.nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
-        init: str = "torch",
+        init: Initialization = "torch",
     ) -> None:
         checked_activation(activation)
-        if init not in ("torch", *SCHEMES):
-            raise ValueError(f"init must be one of {', '.join(map(repr, ('torch', *SCHEMES)))}. Got: {init!r}")
+        if init != "torch":
+            _canonical(init, "init", "torch")
         self.activation = activation
         self.negative_slope = negative_slope
         self.init = init
@@ -54,7 +64,7 @@ class Linear(torch.nn.Linear):
         if self.init == "torch":
             super().reset_parameters()
             return
-        SCHEMES[self.init](self.weight)
+        SCHEMES[_canonical(self.init)](self.weight)
         if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
 

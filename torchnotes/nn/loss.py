@@ -1,4 +1,7 @@
-"""torch.nn's losses, computed by torchnotes, with the same constructor, attributes and state_dict and more options."""
+"""torch.nn's losses, computed by torchnotes, with the same constructor, attributes and state_dict and more options.
+
+torch.jit reads annotations and knows no Literal, so attributes are plain strings, and what is passed on is not checked.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +11,17 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from .._docs import arguments_from
+from ..ops._loss import Reduction
+from ..ops.cross_entropy._formulas import Empty
 from ..ops.pinball_loss import checked_quantiles
 
 
+@arguments_from(F.mse_loss)
 class MSELoss(torch.nn.MSELoss):
     """Computes :func:`~torchnotes.functional.mse_loss`, like :class:`torch.nn.MSELoss`.
 
     The call also accepts a ``weight`` for each element.
-
-    Args:
-        size_average, reduce: Deprecated by torch in favor of ``reduction``.
-        reduction: "mean", "sum" or "none".
 
     Example:
         >>> nn.MSELoss()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
@@ -26,15 +29,12 @@ class MSELoss(torch.nn.MSELoss):
     """
 
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        return F.mse_loss(input, target, reduction=self.reduction, weight=weight)
+        return F.mse_loss(input, target, reduction=self.reduction, weight=weight)  # type: ignore[arg-type]
 
 
+@arguments_from(F.binary_cross_entropy_with_logits)
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     """Computes :func:`~torchnotes.functional.binary_cross_entropy_with_logits`.
-
-    Args:
-        weight, size_average, reduce, reduction, pos_weight: As in :class:`torch.nn.BCEWithLogitsLoss`.
-        label_smoothing, ignore_index: As in the function.
 
     Example:
         >>> nn.BCEWithLogitsLoss(ignore_index=-1)(torch.tensor([0.0, 3.0]), torch.tensor([1.0, -1.0]))
@@ -46,7 +46,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         weight: Tensor | None = None,
         size_average: bool | None = None,
         reduce: bool | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         pos_weight: Tensor | None = None,
         *,
         label_smoothing: float = 0.0,
@@ -61,20 +61,16 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
             input,
             target,
             self.weight,
-            reduction=self.reduction,
+            reduction=self.reduction,  # type: ignore[arg-type]
             pos_weight=self.pos_weight,
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
         )
 
 
+@arguments_from(F.cross_entropy)
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """Computes :func:`~torchnotes.functional.cross_entropy`.
-
-    Args:
-        weight, size_average, ignore_index, reduce, reduction, label_smoothing: As in
-            :class:`torch.nn.CrossEntropyLoss`.
-        z_loss, logit_softcap, empty, inplace_backward, process_group: As in the function.
 
     Example:
         >>> nn.CrossEntropyLoss(z_loss=1e-4)(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))
@@ -87,12 +83,12 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         size_average: bool | None = None,
         ignore_index: int = -100,
         reduce: bool | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
         *,
         z_loss: float = 0.0,
         logit_softcap: float | None = None,
-        empty: str = "nan",
+        empty: Empty = "nan",
         inplace_backward: bool = False,
         process_group: Any = None,
     ) -> None:
@@ -109,7 +105,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             target,
             self.weight,
             ignore_index=self.ignore_index,
-            reduction=self.reduction,
+            reduction=self.reduction,  # type: ignore[arg-type]
             label_smoothing=self.label_smoothing,
             z_loss=self.z_loss,
             logit_softcap=self.logit_softcap,
@@ -119,6 +115,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         )
 
 
+@arguments_from(F.linear_cross_entropy)
 class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
     """A linear layer and the cross-entropy of its output, without storing all logits.
 
@@ -130,8 +127,6 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         num_classes: The number of classes C.
         out_features: More dimensions of the logits after that of the classes.
         bias, device, dtype: Options of the layer, which is the attribute ``linear``.
-        reduction, weight, ignore_index, label_smoothing, options: As in the function.
-        z_loss, logit_softcap, empty, process_group: As in the function.
 
     Example:
         >>> loss_function = nn.LinearCrossEntropyLoss(8, 1000)
@@ -150,14 +145,14 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         weight: Tensor | None = None,
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
         options: Any = None,
         z_loss: float = 0.0,
         logit_softcap: float | None = None,
-        empty: str = "nan",
+        empty: Empty = "nan",
         process_group: Any = None,
     ) -> None:
         if weight is not None and weight.shape != (num_classes,) and process_group is None:
@@ -188,7 +183,7 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
             target,
             linear_bias=None if bias is None else bias.unflatten(0, classes),
             weight=self.weight,
-            reduction=self.reduction,
+            reduction=self.reduction,  # type: ignore[arg-type]
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             options=self.options,
@@ -206,13 +201,11 @@ class LinearCrossEntropyLoss(torch.nn.modules.loss._WeightedLoss):
         )
 
 
+@arguments_from(F.pinball_loss)
 class PinballLoss(torch.nn.modules.loss._Loss):
     """Computes :func:`~torchnotes.functional.pinball_loss`, whose minimizer is a quantile of the target.
 
     The call also accepts a ``weight`` for each target.
-
-    Args:
-        quantiles, reduction, smoothing: As in the function.
 
     Example:
         >>> nn.PinballLoss((0.1, 0.9))(torch.tensor([[1.0, 2.0]]), torch.tensor([2.0]))
@@ -222,7 +215,7 @@ class PinballLoss(torch.nn.modules.loss._Loss):
     __constants__ = ("quantiles", "reduction", "smoothing")
 
     def __init__(
-        self, quantiles: float | Sequence[float] = 0.5, *, reduction: str = "mean", smoothing: float = 0.0
+        self, quantiles: float | Sequence[float] = 0.5, *, reduction: Reduction = "mean", smoothing: float = 0.0
     ) -> None:
         super().__init__(reduction=reduction)
         checked_quantiles(quantiles, smoothing)
@@ -231,7 +224,12 @@ class PinballLoss(torch.nn.modules.loss._Loss):
 
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         return F.pinball_loss(
-            input, target, self.quantiles, weight=weight, reduction=self.reduction, smoothing=self.smoothing
+            input,
+            target,
+            self.quantiles,
+            weight=weight,
+            reduction=self.reduction,  # type: ignore[arg-type]
+            smoothing=self.smoothing,
         )
 
     def extra_repr(self) -> str:

@@ -1,4 +1,7 @@
-"""torch.nn's batch normalization, computed by torchnotes, with torch's constructor, buffers and state_dict."""
+"""torch.nn's batch normalization, computed by torchnotes, with torch's constructor, buffers and state_dict.
+
+torch.jit reads annotations and knows no Literal, so attributes are plain strings, and what is passed on is not checked.
+"""
 
 from typing import Any
 
@@ -7,7 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .. import functional as F
-from ..ops.activations import checked_activation
+from .._docs import arguments_from
+from ..ops.activations import Activation, checked_activation
+from ._quantization import Unquantized
 from ._repr import unusual_options
 
 _DEFAULTS = dict(activation=None, negative_slope=0.01, inplace=False, center_only=False)
@@ -67,7 +72,7 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
             training,
             momentum,
             self.eps,
-            activation=activation,
+            activation=activation,  # type: ignore[arg-type]
             negative_slope=negative_slope,
             inplace=inplace,
             center_only=self.center_only,
@@ -78,6 +83,8 @@ class _Options(torch.nn.modules.batchnorm._BatchNorm):
 
 
 class _BatchNorm(_Options):
+    qconfig = Unquantized()
+
     def __init__(
         self,
         num_features: int,
@@ -89,7 +96,7 @@ class _BatchNorm(_Options):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
         inplace: bool = False,
         center_only: bool = False,
@@ -100,13 +107,19 @@ class _BatchNorm(_Options):
         )
 
 
+@arguments_from(F.batch_norm)
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
     """Normalizes vectors or sequences by :func:`~torchnotes.functional.batch_norm`.
 
     Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm1d`.
+        num_features: The number of channels C.
+        eps: Added to the variance.
+        momentum: The share of the batch in the running statistics. None averages over all batches equally.
+        affine: Whether there are a learnable scale, ``weight``, and shift, ``bias``, for each channel.
+        track_running_stats: Whether to keep running statistics for the evaluation, which otherwise uses those of its
+            batch.
+        device, dtype: The device and dtype of the parameters and statistics.
         bias: Whether there is a learnable bias, if ``affine``.
-        activation, negative_slope, inplace, center_only: As in the function.
 
     Shape:
         The input and the output are ``(N, C)`` or ``(N, C, L)``.
@@ -117,12 +130,9 @@ class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
     """
 
 
+@arguments_from(BatchNorm1d)
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     """Normalizes images by :func:`~torchnotes.functional.batch_norm`.
-
-    Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm2d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Shape:
         The input and the output are ``(N, C, H, W)``.
@@ -133,12 +143,9 @@ class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     """
 
 
+@arguments_from(BatchNorm1d)
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     """Normalizes volumes by :func:`~torchnotes.functional.batch_norm`.
-
-    Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.BatchNorm3d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Shape:
         The input and the output are ``(N, C, D, H, W)``.
@@ -160,7 +167,7 @@ class _LazyBatchNorm(_Options):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
         inplace: bool = False,
         center_only: bool = False,
@@ -171,12 +178,9 @@ class _LazyBatchNorm(_Options):
         )
 
 
+@arguments_from(BatchNorm1d)
 class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
     """A :class:`~torchnotes.nn.BatchNorm1d` that infers the number of features from its first input.
-
-    Args:
-        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm1d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Example:
         >>> nn.LazyBatchNorm1d()(torch.randn(4, 3)).shape
@@ -186,12 +190,9 @@ class LazyBatchNorm1d(_LazyBatchNorm, torch.nn.LazyBatchNorm1d):
     cls_to_become = BatchNorm1d
 
 
+@arguments_from(BatchNorm1d)
 class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
     """A :class:`~torchnotes.nn.BatchNorm2d` that infers the number of features from its first input.
-
-    Args:
-        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm2d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Example:
         >>> nn.LazyBatchNorm2d()(torch.randn(4, 3, 8, 8)).shape
@@ -201,12 +202,9 @@ class LazyBatchNorm2d(_LazyBatchNorm, torch.nn.LazyBatchNorm2d):
     cls_to_become = BatchNorm2d
 
 
+@arguments_from(BatchNorm1d)
 class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
     """A :class:`~torchnotes.nn.BatchNorm3d` that infers the number of features from its first input.
-
-    Args:
-        eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.LazyBatchNorm3d`.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Example:
         >>> nn.LazyBatchNorm3d()(torch.randn(4, 3, 2, 8, 8)).shape
@@ -216,6 +214,7 @@ class LazyBatchNorm3d(_LazyBatchNorm, torch.nn.LazyBatchNorm3d):
     cls_to_become = BatchNorm3d
 
 
+@arguments_from(BatchNorm1d)
 class SyncBatchNorm(_Options):
     """Normalizes over the batches of several ranks by :func:`~torchnotes.functional.sync_batch_norm`.
 
@@ -224,9 +223,7 @@ class SyncBatchNorm(_Options):
     ``torch.distributed`` it is a plain batch normalization, like torch's.
 
     Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: As in :class:`torch.nn.SyncBatchNorm`.
         process_group: The ranks, by default all.
-        bias, activation, negative_slope, inplace, center_only: As in :class:`~torchnotes.nn.BatchNorm1d`.
 
     Shape:
         The input and the output are ``(N, C)`` or ``(N, C, ...)``.
@@ -249,7 +246,7 @@ class SyncBatchNorm(_Options):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
-        activation: str | None = None,
+        activation: Activation | None = None,
         negative_slope: float = 0.01,
         inplace: bool = False,
         center_only: bool = False,
@@ -292,7 +289,7 @@ class SyncBatchNorm(_Options):
             momentum,
             self.eps,
             self.process_group,
-            activation=activation,
+            activation=activation,  # type: ignore[arg-type]
             negative_slope=negative_slope,
             inplace=inplace,
             center_only=self.center_only,

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import Module, Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .._names import missing
 from ..ops.activations import ACTIVATIONS
 from ..tracing.trace import Trace, Tracer
 from . import activation
@@ -101,3 +102,7 @@ def _activation_of(norm: Any) -> Module:
     info = ACTIVATIONS[name]
     kind = getattr(activation, info.module)
     return kind(norm.negative_slope) if info.takes_slope else kind()
+
+
+if not TYPE_CHECKING:  # which would accept every name
+    __getattr__ = missing(__name__, "torch.nn.utils")

@@ -1,7 +1,7 @@
 """What all losses share: torch's arguments for the reduction, and what follows from them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.overrides import has_torch_function
 from .._native import dense_float
 from ..autograd.function import autocasts, native
 
+Reduction = Literal["none", "mean", "sum"]
 NONE, MEAN, SUM = (_reduction.get_enum(reduction) for reduction in ("none", "mean", "sum"))
 _ENUM = {"none": NONE, "mean": MEAN, "sum": SUM}
 

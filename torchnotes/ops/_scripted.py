@@ -178,7 +178,7 @@ def pinball_loss(
 
 @torch.jit.ignore
 def _pinball_loss_in_python(
-    input: Tensor, target: Tensor, quantiles: Any, weight: Tensor | None, reduction: str, smoothing: float
+    input: Tensor, target: Tensor, quantiles: Any, weight: Tensor | None, reduction: Any, smoothing: float
 ) -> Tensor:
     return our_pinball_loss(input, target, quantiles, weight=weight, reduction=reduction, smoothing=smoothing)
 

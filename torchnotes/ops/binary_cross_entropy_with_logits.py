@@ -18,6 +18,7 @@ from ..autograd.fake import register_fake
 from ..autograd.function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
+    Reduction,
     autocasting,
     fake_loss,
     gradient_of_each,
@@ -201,7 +202,7 @@ def binary_cross_entropy_with_logits(
     weight: Tensor | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     pos_weight: Tensor | None = None,
     *,
     label_smoothing: float = 0.0,

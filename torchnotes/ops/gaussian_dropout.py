@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._docs import arguments_from
 from ..autograd.function import has_proxy, show, watched
 from ._random import Generator, Noise, draws_natively, noisy, random_key
+from .dropout import dropout
 
 torch.library.register_fake("torchnotes::gaussian_dropout", lambda x, key, mean, sigma, shard=None: torch.empty_like(x))
 torch.library.register_fake("torchnotes::gaussian_dropout_", lambda x, key, mean, sigma, shard=None: None)
@@ -73,6 +75,7 @@ def times_normal(
     return input.mul_(mean + sigma * noise) if inplace else input * (mean + sigma * noise)
 
 
+@arguments_from(dropout)
 def gaussian_dropout(
     input: Tensor,
     p: float | None = None,
@@ -93,7 +96,6 @@ def gaussian_dropout(
         training: Returns ``input`` unchanged if False.
         inplace: Whether to overwrite ``input`` with the result.
         sigma: The standard deviation of the noise, in place of ``p``.
-        generator: As in :func:`~torchnotes.functional.dropout`.
 
     Returns:
         A tensor of the shape of ``input``.

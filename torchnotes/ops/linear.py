@@ -21,7 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .._native import fits_layer
 from ..autograd.fake import check_same_device, register_fake
 from ..autograd.function import Function, autocasts, batched, differentiable, kernel, show, watched
-from .activations import BY_NUMBER, checked_activation
+from .activations import BY_NUMBER, Activation, checked_activation
 
 _forward, _backward = kernel("linear"), kernel("linear_backward")
 
@@ -225,7 +225,7 @@ def linear(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
-    activation: str | None = None,
+    activation: Activation | None = None,
     negative_slope: float = 0.01,
     out: Tensor | None = None,
 ) -> Tensor:

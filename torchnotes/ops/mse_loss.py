@@ -15,6 +15,7 @@ from ..autograd.fake import register_fake
 from ..autograd.function import Elementwise, differentiable, kernel, show, watched
 from ._loss import (
     NONE,
+    Reduction,
     autocasting,
     fake_loss,
     gradient_of_each,
@@ -109,7 +110,7 @@ def mse_loss(
     target: Tensor,
     size_average: bool | None = None,
     reduce: bool | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
     """Computes the squared error (input - target)^2, like :func:`torch.nn.functional.mse_loss`.

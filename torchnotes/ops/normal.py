@@ -7,21 +7,22 @@ import torch
 from torch import Tensor
 from torch.nn.init import normal_ as builtin
 
+from .._docs import arguments_from
 from ._random import Generator, filling
+from .uniform import uniform_
 
 torch.library.register_fake("torchnotes::normal_", lambda *arguments: None)
 _fill = filling("normal_", builtin)
 
 
+@arguments_from(uniform_)
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Tensor:
     """Fills a tensor with numbers from N(mean, std^2), like :func:`torch.nn.init.normal_`.
 
     The numbers depend neither on the device nor on the number of threads.
 
     Args:
-        tensor: A tensor of any shape.
         mean, std: The mean and the standard deviation.
-        generator: As in :func:`~torchnotes.init.glorot_uniform_`.
 
     Returns:
         The tensor.

@@ -17,6 +17,7 @@ from ..autograd.fake import register_fake
 from ..autograd.function import Elementwise, differentiable, has_proxy, kernel, show, watched
 from ._loss import (
     NONE,
+    Reduction,
     autocasting,
     fake_loss,
     gradient_of_each,
@@ -197,7 +198,7 @@ def pinball_loss(
     quantiles: float | Sequence[float] = 0.5,
     *,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     smoothing: float = 0.0,
 ) -> Tensor:
     """Computes the pinball loss, whose minimizer ``input`` is a quantile of ``target``.

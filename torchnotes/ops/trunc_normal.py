@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.init import trunc_normal_ as builtin
 
+from .._docs import arguments_from
 from ._random import Generator, filling
+from .uniform import uniform_
 
 torch.library.register_fake("torchnotes::trunc_normal_", lambda *arguments: None)
 
@@ -29,6 +31,7 @@ def _check(mean: float, std: float, a: float, b: float) -> None:
 _fill = filling("trunc_normal_", builtin, _check)
 
 
+@arguments_from(uniform_)
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -42,10 +45,8 @@ def trunc_normal_(
     The numbers depend neither on the device nor on the number of threads.
 
     Args:
-        tensor: A tensor of any shape.
         mean, std: The mean and the standard deviation before truncation.
         a, b: The bounds, which do not scale with ``std``.
-        generator: As in :func:`~torchnotes.init.glorot_uniform_`.
 
     Returns:
         The tensor.

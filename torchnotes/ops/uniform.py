@@ -21,7 +21,8 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
     Args:
         tensor: A tensor of any shape.
         a, b: The bounds.
-        generator: As in :func:`~torchnotes.init.glorot_uniform_`.
+        generator: Draws the key of the random numbers, by default torch's generator for the CPU. A tensor of two int64
+            is the key itself, which gives the same numbers every time.
 
     Returns:
         The tensor.

@@ -40,7 +40,6 @@ def from_torch(optimizer: Optimizer) -> Optimizer:
     if type(optimizer) in _TORCHS:
         return optimizer
     ours = _converted_class(optimizer, _OURS, "from_torch expects torch.optim's")
-    ours.__new__(ours)  # the first instance prepares what a step calls
     _change_class(optimizer, ours)
     assert isinstance(optimizer, Fused)
     optimizer._add_options(**{name: _DEFAULTS[name] for name in ours.extra_options})

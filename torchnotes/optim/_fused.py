@@ -9,7 +9,7 @@ Measured in docs/decisions/optimizer-step.md.
 import functools
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ NewStates = list[tuple[dict, dict]]  # dicts of states, and the new entries of e
 Names = tuple[tuple[str, ...], tuple[str, ...]]  # of the states of a parameter, and of those of a 16-bit parameter
 
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+Rounding = Literal["nearest", "stochastic", "kahan"]
 EXTRA_OPTIONS = ("rounding", "max_grad_norm")
 
 
@@ -55,14 +56,6 @@ class Fused(torch.optim.Optimizer):
 
     _uncompiled_step: ClassVar[Callable[..., Any]]  # the step, disabled for compilers, because it is one kernel
     _hooked_step: ClassVar[Callable[..., Any]]  # the same with its hooks, and visible to the profiler
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if not hasattr(Fused, "_uncompiled_step"):
-            import torch._dynamo  # as torch's constructor does
-
-            Fused._uncompiled_step = torch._dynamo.disable(Fused._step)
-            Fused._hooked_step = torch.optim.Optimizer.profile_hook_step(Fused._uncompiled_step)
-        return super().__new__(cls)
 
     def state_names(self, group: Group) -> tuple[str, ...]:
         """The states that a group's options require."""
@@ -232,6 +225,7 @@ class Fused(torch.optim.Optimizer):
 
         The process group is not added, because it could not be saved.
         """
+        prepare_steps()
         if process_group is not None:
             self.process_group = checked(type(self).__name__, process_group)
             self._step_supports_amp_scaling = False  # so that a scaler makes the ranks agree to skip a step
@@ -251,6 +245,7 @@ class Fused(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Also called by load_state_dict: our options stay as they are if the state comes from torch's optimizer."""
         self._check_state(state)
+        prepare_steps()
         super().__setstate__(state)
         for group in self.param_groups:
             self._complete(group)
@@ -277,6 +272,15 @@ class Fused(torch.optim.Optimizer):
                         f"loaded state dict has {name!r} of size {tuple(value.shape)} for a parameter of size "
                         f"{tuple(p.shape)}"
                     )
+
+
+@functools.cache
+def prepare_steps() -> None:
+    """Called for the first optimizer, because it imports the compiler, as torch's constructor does."""
+    import torch._dynamo
+
+    Fused._uncompiled_step = torch._dynamo.disable(Fused._step)
+    Fused._hooked_step = torch.optim.Optimizer.profile_hook_step(Fused._uncompiled_step)
 
 
 def bundles(found: list[tuple], names: Names, first: bool = False) -> list[Bundle]:
@@ -317,7 +321,7 @@ def norm_of(bundles: list[Bundle]) -> Tensor:
 
 
 def check_rounding(rounding: Any) -> str:
-    if rounding not in ("nearest", "stochastic", "kahan"):
+    if rounding not in get_args(Rounding):
         raise ValueError(f"Invalid rounding: {rounding}")
     return rounding
 

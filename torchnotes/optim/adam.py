@@ -8,21 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._docs import arguments_from
 from ._builtin import builtin_step
-from ._fused import Fused, Group, ProcessGroup, supports_capturable
+from ._fused import Fused, Group, ProcessGroup, Rounding, supports_capturable
+from .sgd import SGD
 
 
 @torch.library.register_fake("torchnotes::adam_")
 def _(*args: Any, **kwargs: Any) -> None: ...
 
 
+@arguments_from(SGD)
 class Adam(Fused, torch.optim.Adam):
     """Gradient descent with adaptive moments, :class:`torch.optim.Adam` with more options.
 
     Args:
-        params, lr, betas, eps, weight_decay, amsgrad, maximize, capturable, differentiable: As in
-            :class:`torch.optim.Adam`.
-        foreach, fused, rounding, max_grad_norm, process_group: As in :class:`~torchnotes.optim.SGD`.
+        betas: The factors beta1 and beta2 of the running means of the gradient and of its square.
+        eps: Added to the divisor, the root of the mean square.
+        amsgrad: Whether to divide by the root of the largest mean square so far.
+        fused: Whether to use torch's fused implementation where torch's code is needed, and to keep step counts on the
+            device of the parameters.
+        capturable: Whether a CUDA graph may capture the step: step counts are kept on the device.
         decoupled_weight_decay: Makes it :class:`~torchnotes.optim.AdamW`.
 
     Example:
@@ -53,7 +59,7 @@ class Adam(Fused, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

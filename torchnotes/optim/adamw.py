@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ._fused import ProcessGroup
+from .._docs import arguments_from
+from ._fused import ProcessGroup, Rounding
 from .adam import Adam
 
 
+@arguments_from(Adam)
 class AdamW(Adam):
     """Adam with decoupled weight decay, :class:`torch.optim.AdamW` with more options.
 
     Args:
-        params, lr, betas, eps, weight_decay, amsgrad, maximize, capturable, differentiable: As in
-            :class:`torch.optim.AdamW`.
-        foreach, fused, rounding, max_grad_norm, process_group: As in :class:`~torchnotes.optim.SGD`.
+        weight_decay: The factor lambda. A step shrinks the parameters by 1 - lr weight_decay.
 
     Example:
         >>> w = torch.tensor([3.0, -4.0], requires_grad=True)
@@ -42,7 +42,7 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

@@ -29,7 +29,7 @@ flat that the difference is lost in rounding, the same f and a smaller |g| are a
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from ..distributed.shards import is_dtensor
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}  # about sqrt(eps): closer to x*, f looks constant
-_METHODS = ("auto", "exact", "cg")
+Method = Literal["auto", "exact", "cg"]
 _MAX_EXACT = 256  # parameters; conjugate gradients need at most a few hundred products, a Hessian one per parameter
 _ROWS = 64  # of the Hessian, computed at a time
 _HALVINGS = 60
@@ -241,7 +241,7 @@ class Newton(Optimizer):
         max_iter: int = 20,
         tolerance_grad: float | None = None,
         *,
-        method: str = "auto",
+        method: Method = "auto",
         max_cg: int = 1000,
     ) -> None:
         if isinstance(lr, Tensor) and lr.numel() != 1:
@@ -252,8 +252,8 @@ class Newton(Optimizer):
             raise ValueError(f"Invalid max_iter value: {max_iter}")
         if tolerance_grad is not None and not tolerance_grad >= 0.0:
             raise ValueError(f"Invalid tolerance_grad value: {tolerance_grad}")
-        if method not in _METHODS:
-            raise ValueError(f"Invalid method: {method}, please use one of {list(_METHODS)}")
+        if method not in get_args(Method):
+            raise ValueError(f"Invalid method: {method}, please use one of {list(get_args(Method))}")
         if not max_cg >= 1:
             raise ValueError(f"Invalid max_cg value: {max_cg}")
         defaults = dict(lr=lr, max_iter=max_iter, tolerance_grad=tolerance_grad, method=method, max_cg=max_cg)

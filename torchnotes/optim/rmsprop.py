@@ -8,25 +8,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._docs import arguments_from
 from ._builtin import builtin_step
-from ._fused import EXTRA_OPTIONS, Fused, Group, ProcessGroup, supports_capturable
+from ._fused import EXTRA_OPTIONS, Fused, Group, ProcessGroup, Rounding, supports_capturable
+from .sgd import SGD
 
 
 @torch.library.register_fake("torchnotes::rmsprop_")
 def _(*args: Any, **kwargs: Any) -> None: ...
 
 
+@arguments_from(SGD)
 class RMSprop(Fused, torch.optim.RMSprop):
     """Gradient descent with steps divided by the root mean square of past gradients.
 
     It is :class:`torch.optim.RMSprop` with more options.
 
     Args:
-        params, lr, alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize, differentiable: As in
-            torch.
+        alpha: The factor of the running mean of squared gradients.
+        eps: Added to the divisor, the root of the mean square.
+        momentum: The factor of the previous steps. 0 needs no state.
+        centered: Whether to subtract the square of the mean gradient from the mean square.
+        capturable: Whether a CUDA graph may capture the step: step counts are kept on the device.
         decoupled_weight_decay: Whether weight_decay shrinks the parameters by 1 - lr weight_decay instead of adding to
             the gradient.
-        rounding, max_grad_norm, process_group: As in :class:`~torchnotes.optim.SGD`.
 
     Example:
         >>> w = torch.tensor([3.0, -4.0], requires_grad=True)
@@ -57,7 +62,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
         differentiable: bool = False,
         *,
         decoupled_weight_decay: bool = False,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

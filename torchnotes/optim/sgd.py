@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._builtin import builtin_step
-from ._fused import Bundle, Fused, Group, Names, NewStates, ProcessGroup
+from ._fused import Bundle, Fused, Group, Names, NewStates, ProcessGroup, Rounding
 
 
 @torch.library.register_fake("torchnotes::sgd_")
@@ -27,9 +27,16 @@ class SGD(Fused, torch.optim.SGD):
     below.
 
     Args:
-        params, lr, momentum, dampening, weight_decay, nesterov, maximize, differentiable: As in
-            :class:`torch.optim.SGD`.
-        foreach, fused: Choose torch's implementation where torch's code is needed.
+        params: The parameters, or dicts of parameter groups with options of their own.
+        lr: The learning rate eta.
+        momentum: The factor mu of the previous steps. 0 needs no state.
+        dampening: The part tau of the gradient that the momentum leaves out.
+        weight_decay: The factor of the parameters that is added to their gradient.
+        nesterov: Whether to take the gradient after the momentum (Nesterov).
+        maximize: Whether to maximize the objective.
+        differentiable: Whether autograd may differentiate through the step, which torch's code then computes.
+        foreach: Whether to use torch's implementation for lists of tensors where torch's code is needed.
+        fused: Whether to use torch's fused implementation there.
         rounding: How bfloat16 and float16 parameters are rounded, to the "nearest" number, "stochastic" (up or down,
             right on average) or "kahan" (saves the rounding error, in a state as large as the parameter).
         max_grad_norm: Scales all gradients down together if their norm is larger, without changing them in memory. The
@@ -64,7 +71,7 @@ class SGD(Fused, torch.optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        rounding: str = "nearest",
+        rounding: Rounding = "nearest",
         max_grad_norm: float | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:

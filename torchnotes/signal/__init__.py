@@ -34,8 +34,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .. import _html
 from .._table import table
-from ..init import SCHEMES, initialize_
+from ..init import Scheme, _canonical, initialize_
 from ._layers import Layer as Layer
 from ._layers import gradients, layers_of, watch
 
@@ -122,7 +123,7 @@ class Propagation:
             return f"{found}: none of {', '.join(self.tried)} would hold it; {remedies}"
         return found
 
-    def __str__(self) -> str:
+    def _rows(self) -> list[tuple[str, ...]]:
         marks: dict[str, list[str]] = {layer.name: [] for layer in self.layers}
         for flag in (flag for flags in self._flags() for flag in flags):
             marks[flag.layer].append(str(flag))
@@ -131,14 +132,26 @@ class Propagation:
             numbers = (getattr(layer, number) for number in _NUMBERS)
             texts = ("-" if number is None else f"{number:.3g}" for number in numbers)
             rows.append((layer.name, layer.kind, str(layer.fan_in), *texts, ", ".join(marks[layer.name])))
-        unreached = [f"not called: {', '.join(self.unreached)}"] if self.unreached else []
-        return "\n".join((table(_HEADER, rows), "", self.verdict, *unreached))
+        return rows
+
+    def _conclusions(self) -> tuple[str, ...]:
+        return (self.verdict, *([f"not called: {', '.join(self.unreached)}"] if self.unreached else []))
+
+    def __str__(self) -> str:
+        return "\n".join((table(_HEADER, self._rows()), "", *self._conclusions()))
+
+    def _repr_html_(self) -> str:
+        return _html.snippet((_html.table(_HEADER, self._rows()), *map(_html.paragraph, self._conclusions())))
 
     def plot(self) -> Any:
-        """A matplotlib Figure of the predicted and measured Var(z) and the gradient's variance in each layer."""
+        """Draws the predicted and measured Var(z) and the gradient's variance in each layer.
+
+        Returns:
+            A matplotlib Figure, which a notebook shows below the cell.
+        """
         from ._figure import of_layers
 
-        return of_layers(self.layers)
+        return of_layers(self.layers).shown()
 
 
 @torch.inference_mode(False)  # also enables gradients
@@ -148,7 +161,7 @@ def propagation(
     *,
     loss: Callable[[Any], Tensor] | None = None,
     limit: float = 1e3,
-    schemes: Sequence[str] = ("lecun", "glorot", "he"),
+    schemes: Sequence[Scheme] = ("lecun", "glorot", "he"),
 ) -> Propagation:
     """Measures how a forward and a backward pass change the variance from layer to layer.
 
@@ -178,8 +191,7 @@ def propagation(
     if not limit > 1:
         raise ValueError(f"limit must be above 1. Got: {limit}")
     for scheme in schemes:
-        if scheme not in SCHEMES:
-            raise ValueError(f"schemes must be of {', '.join(map(repr, SCHEMES))}. Got: {scheme!r}")
+        _canonical(scheme, "schemes")
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ValueError("the model is lazy: call it once, so that its layers know their sizes")
     found = _measured(copy.deepcopy(model), batch, loss, limit)
@@ -187,7 +199,7 @@ def propagation(
         return found
     holding = []
     for scheme in schemes:  # why they are tried: docs/decisions/signal.md
-        options: dict[str, Any] = {"scheme": scheme, **(_slope(model) if scheme.startswith("he") else {})}
+        options: dict[str, Any] = {"scheme": scheme, **(_slope(model) if _canonical(scheme).startswith("he") else {})}
         trial = _measured(initialize_(copy.deepcopy(model), seed=0, **options), batch, loss, limit)
         if not trial.flags:
             holding.append((_excursion(trial), options))

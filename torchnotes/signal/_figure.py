@@ -69,10 +69,10 @@ def of_layers(layers: Sequence[Layer]) -> Any:
 
 def _figure(width: float, height: float) -> Any:
     try:
-        from matplotlib.figure import Figure  # pyplot would keep a reference and may need a display
+        from .._notebook import NotebookFigure
     except ModuleNotFoundError as error:
         raise ImportError("a plot needs matplotlib: pip install matplotlib") from error
-    return Figure(figsize=(width, height), dpi=200, layout="constrained")
+    return NotebookFigure(figsize=(width, height), dpi=200, layout="constrained")
 
 
 def _line(axes: Any, variances: Iterable[float | None], **style: Any) -> None:

@@ -25,7 +25,7 @@ class Layer:
     Attributes:
         name: The name of the layer in the model.
         kind: The name of its class.
-        fan_in: As in ``torchnotes.init``.
+        fan_in: The number k of products that an element of z sums up, without padding.
         mean_w: The mean of the weight.
         var_w: The variance of the weight.
         mean_x: The mean of the input x.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ class ActivationInfo(NamedTuple):
     of_saved_input: Callable[..., Tensor] | None = None  # saves its input like torch's, if `function` does not
 
 
-ACTIVATIONS = {  # csrc/formulas/activations.h numbers them in this order, from 1
+Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "softplus"]  # the names below, for type checkers
+ACTIVATIONS: dict[Activation, ActivationInfo] = {  # csrc/formulas/activations.h numbers them in this order, from 1
     "relu": ActivationInfo("ReLU", relu, torch_relu, ReLUBackward),
     "leaky_relu": ActivationInfo(
         "LeakyReLU",
@@ -81,17 +82,20 @@ def _ending(info: ActivationInfo) -> Ending:
 
 
 _IDENTITY = Ending(lambda z, a: z, lambda z, a: z, lambda g, y, a: g)
-ENDINGS: dict[str | None, Ending] = {None: _IDENTITY, **{name: _ending(info) for name, info in ACTIVATIONS.items()}}
+ENDINGS: dict[Activation | None, Ending] = {
+    None: _IDENTITY,
+    **{name: _ending(info) for name, info in ACTIVATIONS.items()},
+}
 BY_NUMBER = tuple(ENDINGS.values())
 _NUMBERS = {name: i for i, name in enumerate(ENDINGS)}
 
 
-def checked_activation(activation: str | None) -> int:
+def checked_activation(activation: Activation | None) -> int:
     """The number of an activation."""
     if activation not in _NUMBERS:
         raise ValueError(f"activation must be one of {', '.join(map(repr, _NUMBERS))}. Got: {activation!r}")
     return _NUMBERS[activation]
 
 
-def activated(z: Tensor, activation: str | None, negative_slope: float) -> Tensor:
+def activated(z: Tensor, activation: Activation | None, negative_slope: float) -> Tensor:
     return ENDINGS[activation].ours(z, negative_slope)

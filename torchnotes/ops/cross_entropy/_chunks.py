@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ...distributed.collectives import named, reduced, replicated
-from .._loss import NONE, check_in_range, reduction_enum
+from .._loss import NONE, Reduction, check_in_range, reduction_enum
 from . import _formulas as plain
-from ._formulas import Split, weight_of_rows
+from ._formulas import Empty, Split, weight_of_rows
 from ._split import losses_and_statistics, losses_of_some_classes, of_logits, of_these_classes, reduced_of_some_classes
 from .cross_entropy import cross_entropy
 
@@ -27,8 +27,8 @@ _curvature = torch.ops.torchnotes.cross_entropy_curvature.default
 class Options(NamedTuple):
     """The non-differentiable options."""
 
-    reduction: str
-    empty: str
+    reduction: Reduction
+    empty: Empty
     chunk: int  # rows
     ignore_index: int
     label_smoothing: float
@@ -296,7 +296,8 @@ def operator(
     if groups:
         among, *row_groups = map(named, groups.split())
         split = Split(among, first, classes, row_groups)
-    options = Options(reduction, empty, chunk, ignore_index, label_smoothing, z_loss, logit_softcap, split)
+    strings: Any = reduction, empty  # a schema has no Literal
+    options = Options(strings[0], strings[1], chunk, ignore_index, label_smoothing, z_loss, logit_softcap, split)
     return compute(Operands(x, W, b, target, weight), g, wanted, options)
 
 

@@ -9,7 +9,7 @@ The reasons are in docs/decisions/higher-derivatives.md.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, tanh
@@ -17,6 +17,8 @@ from torch import Tensor, tanh
 from ...autograd.derivatives import transpose
 from ...distributed.collectives import Group, collected, reduced
 from .._loss import steady_sum
+
+Empty = Literal["nan", "zero"]  # the mean of no losses
 
 
 class Options(NamedTuple):
@@ -28,11 +30,11 @@ class Options(NamedTuple):
     logit_softcap: float  # 0: none
 
 
-def checked_cap(logit_softcap: float | None, empty: str) -> float:
+def checked_cap(logit_softcap: float | None, empty: Empty) -> float:
     """The option of the operators, 0 for none."""
     if logit_softcap is not None and not logit_softcap > 0:
         raise ValueError(f"logit_softcap must be positive or None. Got: {logit_softcap}")
-    if empty not in ("nan", "zero"):
+    if empty not in get_args(Empty):
         raise ValueError(f"empty must be 'nan' or 'zero'. Got: {empty!r}")
     return logit_softcap or 0.0
 

@@ -24,9 +24,9 @@ from ...autograd.fake import register_fake
 from ...autograd.function import Function, autocasts, batched, differentiable, recorded, show, traceable, watched
 from ...distributed.collectives import Group
 from ...distributed.shards import is_dtensor
-from .._loss import MEAN, NONE, reduction_enum, widened
+from .._loss import MEAN, NONE, Reduction, reduction_enum, widened
 from . import _formulas as plain
-from ._formulas import Options, checked_cap, has_probabilities, mean_or_sum, weight_of_rows
+from ._formulas import Empty, Options, checked_cap, has_probabilities, mean_or_sum, weight_of_rows
 from ._shards import described, of_logits, refuse_group, sharded, split_among
 from ._split import losses_of_some_classes, reduced_of_some_classes
 
@@ -359,12 +359,12 @@ def cross_entropy(
     size_average: bool | None = None,
     ignore_index: int = -100,
     reduce: bool | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
     *,
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
-    empty: str = "nan",
+    empty: Empty = "nan",
     inplace_backward: bool = False,
     process_group: Group | None = None,
 ) -> Tensor:

@@ -28,12 +28,13 @@ from torch.nn.functional import cross_entropy as builtin
 from torch.nn.functional import nll_loss
 from torch.overrides import has_torch_function_variadic
 
+from ..._docs import arguments_from
 from ..._native import DIRECT, TRANSFORM, call_mode, dense_float, fits_layer, on_one_device
 from ...autograd.fake import check_same_device
 from ...autograd.function import Function, autocasts, show, watched
 from ...distributed.collectives import Group
 from ...distributed.shards import is_dtensor
-from .._loss import reduction_enum
+from .._loss import Reduction, reduction_enum
 from ..linear import wide_linear
 from ._chunks import (
     Operands,
@@ -46,10 +47,10 @@ from ._chunks import (
     pull_back,
     scale,
 )
+from ._formulas import Empty, checked_cap
 from ._formulas import Options as RowOptions
-from ._formulas import checked_cap
 from ._shards import described, of_linear, refuse_group, sharded, split_among
-from .cross_entropy import native_loss
+from .cross_entropy import cross_entropy, native_loss
 
 # A chunk has enough rows for efficient matrix products, but takes no more memory than linear_weight or SMALL logits. If
 # all logits are that few, they are computed at once, which has less overhead. Measured in
@@ -189,6 +190,7 @@ def _check_dtypes(x: Tensor, W: Tensor, b: Tensor | None) -> None:
         raise RuntimeError(f"expected input, linear_weight and linear_bias to have the same dtype, but got {of}")
 
 
+@arguments_from(cross_entropy)
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -196,13 +198,13 @@ def linear_cross_entropy(
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     options: Any = None,
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
-    empty: str = "nan",
+    empty: Empty = "nan",
     process_group: Group | None = None,
 ) -> Tensor:
     """Computes a linear layer and the cross-entropy of its output, without storing all logits.
@@ -215,11 +217,11 @@ def linear_cross_entropy(
         input: The features.
         linear_weight, linear_bias: The weight and the bias of the layer that produces the logits.
         target: Class indices, or probabilities.
-        weight, reduction, label_smoothing, z_loss, logit_softcap, empty: As in cross_entropy.
         ignore_index: A class index without a loss or gradient, by default -100.
         options: torch's ``LinearCrossEntropyOptions``, of which only ``batch_chunk_size`` has an effect.
-        process_group: As in cross_entropy. ``linear_weight`` and ``linear_bias`` are those of this rank's classes. A
-            weight that is a DTensor sharded by class needs no process group.
+        process_group: The ranks among which the classes are split, in the order of the ranks. ``linear_weight`` and
+            ``linear_bias`` (and ``target``, if it contains probabilities) then have this rank's classes, and everything
+            else refers to all classes. A weight that is a DTensor sharded by class needs no process group.
 
     Shape:
         ``input`` is ``(in_features)`` or ``(N, in_features)``, ``linear_weight`` ``(C, in_features)``, ``target``

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from ..._native import check_in_place, dense_float
-from ..activations import BY_NUMBER, checked_activation
+from ..activations import BY_NUMBER, Activation, checked_activation
 from ._formulas import Options
 
 
@@ -28,7 +28,7 @@ def checked_options(
     running_var: Tensor | None,
     training: bool,
     eps: float,
-    activation: str | None,
+    activation: Activation | None,
     negative_slope: float,
     center_only: bool,
 ) -> Options:

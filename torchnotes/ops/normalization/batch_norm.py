@@ -20,7 +20,7 @@ from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place
 from ...autograd.derivatives import of_tensors, tangent, transpose
 from ...autograd.fake import check_same_device, register_fake
 from ...autograd.function import Function, batched, differentiable, show, watched
-from ..activations import BY_NUMBER
+from ..activations import BY_NUMBER, Activation
 from . import _formulas as plain
 from ._formulas import Options
 from ._shared import (
@@ -341,7 +341,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     *,
-    activation: str | None = None,
+    activation: Activation | None = None,
     negative_slope: float = 0.01,
     inplace: bool = False,
     center_only: bool = False,

@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from ..._docs import arguments_from
 from ..._native import GRAPH, TRANSFORM, call_mode, check_in_place
 from ...autograd.derivatives import of_tensors, transpose
 from ...autograd.fake import check_same_device
 from ...autograd.function import Function, show, watched
 from ...distributed.agreement import agree, constant
 from ...distributed.collectives import Group, checked, gathered, summed
+from ..activations import Activation
 from . import _formulas as plain
 from ._formulas import Options
 from ._shared import (
@@ -186,6 +188,7 @@ def _composed(input: Tensor, weight: Any, bias: Any, group: Group, o: Options) -
     return plain.output(input, weight, bias, None, o, moments), *(x.detach() for x in of_all)
 
 
+@arguments_from(batch_norm)
 def sync_batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -197,7 +200,7 @@ def sync_batch_norm(
     eps: float = 1e-5,
     process_group: Group | None = None,
     *,
-    activation: str | None = None,
+    activation: Activation | None = None,
     negative_slope: float = 0.01,
     inplace: bool = False,
     center_only: bool = False,
@@ -209,8 +212,6 @@ def sync_batch_norm(
     :func:`~torchnotes.functional.batch_norm`.
 
     Args:
-        input, running_mean, running_var, weight, bias, training, momentum, eps: As in batch_norm.
-        activation, negative_slope, inplace, center_only: As in batch_norm.
         process_group: The ranks, by default all.
 
     Returns:

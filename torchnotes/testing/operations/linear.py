@@ -7,7 +7,7 @@ import torch.nn.functional as torch_F
 from torch import Tensor
 
 from ... import functional as F
-from ...ops.activations import ACTIVATIONS
+from ...ops.activations import ACTIVATIONS, Activation
 from ..makers import normal
 from ..operation import Operation, Options, Shape
 
@@ -17,7 +17,7 @@ EVERY_ACTIVATION: tuple[Options, ...] = tuple(
 OUTPUTS = {1: 17, 2: 64, 5: 130, 7: 15, 16: 16, 33: 31, 60: 70, 64: 1, 257: 200, 300: 200}  # of so many inputs; else 3
 
 
-def activated(z: Tensor, activation: str | None = None, negative_slope: float = 0.01) -> Tensor:
+def activated(z: Tensor, activation: Activation | None = None, negative_slope: float = 0.01) -> Tensor:
     """torch's activations by name."""
     if activation is None:
         return z

@@ -7,6 +7,7 @@ import torch.nn.functional as torch_F
 from torch import Tensor
 
 from ... import functional as F
+from ...ops.activations import Activation
 from ..accuracy import Bound
 from ..operation import Operation, Options, Sample, Shape
 from .linear import EVERY_ACTIVATION, activated
@@ -38,7 +39,7 @@ def reference(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    activation: str | None = None,
+    activation: Activation | None = None,
     negative_slope: float = 0.01,
     inplace: bool = False,
     center_only: bool = False,
@@ -59,7 +60,7 @@ def reference(
     return activated(z if bias is None else z + bias.reshape(shape), activation, negative_slope)
 
 
-def _builtin(*args: Any, activation: str | None = None, negative_slope: float = 0.01, **of_torch: Any) -> Tensor:
+def _builtin(*args: Any, activation: Activation | None = None, negative_slope: float = 0.01, **of_torch: Any) -> Tensor:
     return activated(torch_F.batch_norm(*args, **of_torch), activation, negative_slope)
 
 
