@@ -37,6 +37,7 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
+nb_execution_timeout = 120  # seconds for a cell, on a busy machine
 nb_merge_streams = True
 suppress_warnings = ["myst.header"]  # the documents are also read outside of the site
 smartquotes_action = "D"  # only dashes: quotes occur in code, too

@@ -33,7 +33,12 @@ def install_kernel(folder: Path) -> None:
     kernel = folder / "kernels/python3/kernel.json"
     kernel.parent.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    specification = {"argv": command, "display_name": "Python 3", "language": "python", "env": {"PYTHONPATH": path}}
+    specification = {
+        "argv": command,
+        "display_name": "Python 3",
+        "language": "python",
+        "env": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    }
     kernel.write_text(json.dumps(specification))
     os.environ["JUPYTER_PATH"] = str(folder)
 
