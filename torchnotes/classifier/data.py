@@ -50,7 +50,7 @@ def load(path: Path | None, features: int | None = None, classes: tuple[str, ...
     """
     labels: list[str] | None
     if path is None:
-        digits = extra("sklearn.datasets", "scikit-learn").load_digits()
+        digits = extra("sklearn.datasets").load_digits()
         x, labels, source = torch.from_numpy(digits.data), [str(label) for label in digits.target], DIGITS
     elif path.suffix.lower() in (".csv", ".npz"):
         x, labels = _read_csv(path, features) if path.suffix.lower() == ".csv" else _read_npz(path)
