@@ -52,6 +52,8 @@ def result(name, seconds, accuracy=0.975, rows=1234):
         (0.0012, 0.0006, "a step took 1.2 ms, 2.0 times as long as with torch"),
         (0.0012, 0.00122, "a step took 1.2 ms, as long as with torch"),
         (0.0012, 0.00118, "a step took 1.2 ms, as long as with torch"),
+        (1.04e-8, 1e-8, "a step took 10.4 ns, as long as with torch"),
+        (1e-8, 1.06e-8, "a step took 10 ns, 1.1 times as fast as torch"),
     ),
 )
 def test_the_headline_is_computed_from_the_results(ours, torchs, speed):

@@ -419,7 +419,7 @@ X, Y = numpy.zeros((30, 2)), numpy.zeros(30, int)
         ("x.npz", {"x": X, "y": Y.astype("M8[D]")}, "y must be classes"),
         ("x.npz", {"x": X.astype(complex), "y": Y}, "must be real numbers"),
         ("x.npz", {"x": X[:, 0], "y": Y}, "has shape (30,)"),
-        ("x.npz", {"x": numpy.array([object()] * 30), "y": Y}, "it is not an archive of numbers"),
+        ("x.npz", {"x": numpy.array([object()] * 30), "y": Y}, "x has Python objects: save x.astype(float)"),
         ("folder.csv", None, "cannot be read: "),
         ("folder.npz", None, "cannot be read: "),
     ),

@@ -16,7 +16,7 @@ COLORS = {OURS: "#2f80c2", TORCH: _html.GREY, COMPILED: "#d9651b"}
 BINS = 10
 
 
-def drawn(alt: str, panel: Callable[[Any], None]) -> str:
+def image(alt: str, panel: Callable[[Any], None]) -> str:
     with extra("matplotlib").rc_context(_html.LOOK), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Data has no positive values")  # an empty panel
         figure = extra("matplotlib.figure").Figure(figsize=(4.6, 3.5), layout="constrained")
@@ -52,8 +52,8 @@ def losses(contenders: Sequence[Contender]) -> list[str]:
         for quantity, form in (("loss", ".3g"), ("accuracy", ".1%"))
     }
     return [
-        drawn(f"Loss from the first to the last epoch: {changes['loss']}.", loss),
-        drawn(
+        image(f"Loss from the first to the last epoch: {changes['loss']}.", loss),
+        image(
             f"Accuracy from the first to the last epoch: {changes['accuracy']}.", lambda axes: curves(axes, "accuracy")
         ),
     ]
@@ -107,8 +107,8 @@ def layers(contenders: Sequence[Contender]) -> list[str]:
         return "; ".join(f"layer {number} {change(values, '.2g')}" for number, values in of_layers)
 
     return [
-        drawn(f"Variance of z in each layer of {contenders[0].name} by epoch: {described('variances')}.", variances),
-        drawn(
+        image(f"Variance of z in each layer of {contenders[0].name} by epoch: {described('variances')}.", variances),
+        image(
             f"Norm of the gradient of W in each layer of {contenders[0].name} by epoch: {described('gradient_norms')}.",
             lambda axes: lines(axes, "gradient_norms", "norm of the gradient of W"),
         ),
@@ -136,8 +136,8 @@ def calibration(results: Sequence[Result]) -> list[str]:
     errors = ", ".join(f"{error:.1%} for {name}" for name, (*_, error) in bins.items())
     certain = ", ".join(f"{(result.confidences > 0.9).sum()} for {result.name}" for result in results)
     return [
-        drawn(f"Accuracy by predicted probability. The calibration error is {errors}.", reliability),
-        drawn(f"Number of test rows by predicted probability. Above 90%: {certain}.", confidences),
+        image(f"Accuracy by predicted probability. The calibration error is {errors}.", reliability),
+        image(f"Number of test rows by predicted probability. Above 90%: {certain}.", confidences),
     ]
 
 

@@ -27,19 +27,22 @@ SEPARATE_STATISTICS = (
 
 
 def headline(results: Sequence[Result]) -> str:
-    """The accuracy, and the speed relative to torch's."""
+    """What was achieved, and how fast."""
     ours, torchs = results[:2]
-    return (
-        f"{ours.test_accuracy:.1%} of {len(ours.correct):,} test rows classified correctly; "
-        f"a step took {duration(ours.step_seconds)}, {speed(ours.step_seconds, torchs.step_seconds)}"
-    )
+    return f"{achieved(ours)}; a step took {speed(ours.step_seconds, torchs.step_seconds)}"
+
+
+def achieved(result: Result) -> str:
+    return f"{result.test_accuracy:.1%} of {len(result.correct):,} test rows classified correctly"
 
 
 def speed(ours: float, torchs: float) -> str:
+    """The duration, also relative to torch's. Differences of less than 5 % are not worth a headline."""
     faster, slower = f"{torchs / ours:.1f}", f"{ours / torchs:.1f}"
-    if faster == slower:
-        return "as long as with torch"
-    return f"{faster} times as fast as torch" if torchs > ours else f"{slower} times as long as with torch"
+    if faster == "1.0" or slower == "1.0":
+        return f"{duration(ours)}, as long as with torch"
+    comparison = f"{faster} times as fast as torch" if torchs > ours else f"{slower} times as long as with torch"
+    return f"{duration(ours)}, {comparison}"
 
 
 def body(results: Sequence[Result]) -> list[list[str]]:
