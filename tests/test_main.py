@@ -107,7 +107,7 @@ def test_bad_input_is_reported_in_one_line_before_any_work(capsys, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
-@pytest.mark.parametrize("content", (b"x,y\n1,2\n", b"\xff\xfe\x00\n\x00", b"benchmark\nsigmoid,1\n"))
+@pytest.mark.parametrize("content", (b"x,y\n1,2\n", b"\xff\xfe\x00\n\x00", b"operation\nsigmoid,1\n"))
 def test_rows_are_not_merged_into_another_table(tmp_path, capsys, content):
     path = tmp_path / "rows.csv"
     path.write_bytes(content)

@@ -1,6 +1,7 @@
 """What `python -m torchnotes` prints before the import of torch, which takes more than a second.
 
-Python imports the package before torchnotes/__main__.py, and the package imports torch.
+Python imports the package before torchnotes/__main__.py, and the package imports torch
+(docs/decisions/training-command.md).
 """
 
 import contextlib
