@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._bad_input import BadInput, extra, one_line
+from .npz import read_npz
 
 DIGITS = "digits"  # scikit-learn's: 1797 images of 8 x 8 pixels
 X_NAMES, Y_NAMES = ("x", "X", "data"), ("y", "Y", "target", "labels")
@@ -50,7 +51,7 @@ def load(path: Path | None, features: int | None = None, classes: tuple[str, ...
     """
     labels: list[str] | None
     if path is None:
-        digits = extra("sklearn.datasets", "scikit-learn").load_digits()
+        digits = extra("sklearn.datasets").load_digits()
         x, labels, source = torch.from_numpy(digits.data), [str(label) for label in digits.target], DIGITS
     elif path.suffix.lower() in (".csv", ".npz"):
         x, labels = _read_csv(path, features) if path.suffix.lower() == ".csv" else _read_npz(path)
@@ -106,19 +107,7 @@ def _check_labels(labels: list[str], path: Path | None) -> None:
 
 def _read_npz(path: Path) -> tuple[Tensor, list[str] | None]:
     numpy = extra("numpy")
-    try:
-        with path.open("rb") as file:
-            found = numpy.load(file, allow_pickle=False)
-            if isinstance(found, numpy.ndarray):
-                raise ValueError("it is a single array without a name")
-            arrays = dict(found)
-    except Exception as error:  # numpy passes on any exception of zipfile and of its own reader
-        # numpy takes unknown files for pickles, and explains how to load one.
-        why = "it is not an archive of numbers" if "pickle" in str(error) else one_line(error)
-        raise BadInput(f"{path} cannot be read: {why}") from error
-    x, y = (next((arrays[name] for name in names if name in arrays), None) for names in (X_NAMES, Y_NAMES))
-    if x is None:
-        raise BadInput(f"{path} contains {', '.join(arrays) or 'nothing'}, but no array called {' or '.join(X_NAMES)}")
+    x, y = read_npz(path, X_NAMES, Y_NAMES)
     if x.dtype.kind not in "fiub":
         raise BadInput(f"{path}: x must be real numbers, not {x.dtype}")
     x = torch.from_numpy(numpy.ascontiguousarray(x, dtype=numpy.float64))
