@@ -14,6 +14,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from .. import nn, optim
+from ..nn.linear import Initialization
+from ..ops.activations import Activation
 from ._rows import Rows, split
 from ._training import Training, outputs, seeded
 
@@ -31,9 +33,9 @@ class Network(BaseEstimator):
     """The parameters, described in Classifier."""
 
     hidden_layer_sizes: int | Sequence[int] = (100,)
-    activation: str | None = "relu"
+    activation: Activation | None = "relu"
     _: KW_ONLY
-    init: str = "glorot"
+    init: Initialization = "glorot"
     batch_norm: bool = False
     dropout: float = 0.0
     gaussian_dropout: float = 0.1
