@@ -10,11 +10,13 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from .. import functional as F
 from .. import nn
+from .._docs import arguments_from
 from ._network import Network
 from ._rows import merged
 
 
-@dataclass(eq=False, repr=False)
+@arguments_from(nn.MLP)
+@dataclass(eq=False, repr=False, kw_only=True)
 class Classifier(ClassifierMixin, Network):
     """A multilayer perceptron for classification, an estimator of scikit-learn.
 
@@ -28,10 +30,9 @@ class Classifier(ClassifierMixin, Network):
 
     Args:
         hidden_layer_sizes: The size of each hidden layer.
-        activation, init, batch_norm, dropout, gaussian_dropout: As in :class:`~torchnotes.nn.MLP`.
         optimizer: "adamw", "adam", "rmsprop" or "sgd" (with a momentum of 0.9).
         learning_rate_init: The learning rate of the first epoch.
-        weight_decay: As in the optimizer. None is 0.1 for "adamw", which decouples it from the gradient, else 0.
+        weight_decay: The optimizer's weight decay. None is 0.1 for "adamw", where it is decoupled, else 0.
         batch_size: The number of rows in a batch; "auto" is an eighth of the rows, at least 16 and at most 200.
         max_iter: The number of epochs.
         early_stopping: Whether to stop after ``n_iter_no_change`` epochs without a lower loss of a validation set, and

@@ -12,11 +12,14 @@ from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
 from .. import nn
+from .._docs import arguments_from
 from ._network import Network
 from ._rows import merged
+from .classifier import Classifier
 
 
-@dataclass(eq=False, repr=False)
+@arguments_from(Classifier)
+@dataclass(eq=False, repr=False, kw_only=True)
 class Regressor(RegressorMixin, Network):
     """A multilayer perceptron for regression, an estimator of scikit-learn.
 
@@ -27,11 +30,6 @@ class Regressor(RegressorMixin, Network):
     :class:`~torchnotes.sklearn.Classifier`.
 
     Args:
-        hidden_layer_sizes, activation, init, batch_norm, dropout, gaussian_dropout: As in
-            :class:`~torchnotes.sklearn.Classifier`.
-        optimizer, learning_rate_init, weight_decay, batch_size, max_iter: As there.
-        early_stopping, validation_fraction, n_iter_no_change: As there.
-        verbose, device, random_state: As there.
         loss: "squared_error" or "pinball".
         quantiles: The increasing quantiles of the pinball loss; None is the median. ``predict`` returns the median, so
             several must include 0.5, or the single quantile.
