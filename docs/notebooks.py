@@ -75,7 +75,7 @@ def outside(link: re.Match[str]) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     logging.getLogger("traitlets").setLevel(logging.WARNING)  # it announces every notebook
-    install_kernel(Path(app.doctreedir).parent / "jupyter")
+    install_kernel(Path(app.doctreedir) / "jupyter")
     app.connect("doctree-read", link_notebook)
     app.connect("build-finished", copy_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

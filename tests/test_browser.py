@@ -30,6 +30,12 @@ def test_the_report_of_a_training(browser, blobs: Path, tmp_path: Path):
     assert problems(browser, output / "report.html") == []
 
 
+def test_the_documentation(browser, site: Path):
+    pages = [page for page in sorted(site.rglob("*.html")) if "_modules" not in page.parts]  # sources
+    assert len(pages) > 100
+    assert problems(browser, *pages) == []
+
+
 WIDE = _html.table(["a" * 40] * 20, [["1" * 40] * 20])
 
 
