@@ -49,7 +49,7 @@ def losses(contenders: Sequence[Contender]) -> str:
         axes.set_yscale("log")
         axes.legend(frameon=False)
 
-    return image("loss and accuracy by epoch", loss, lambda axes: curves(axes, "accuracy"))
+    return image("loss and score by epoch", loss, lambda axes: curves(axes, "score"))
 
 
 def layers(contenders: Sequence[Contender]) -> str:

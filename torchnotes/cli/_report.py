@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Sequence
 from html import escape
+from types import ModuleType
 
 import torch
 
@@ -10,9 +11,10 @@ from .._native import build_info
 from .._table import table
 from ..classifier.comparison import Result
 from ..classifier.program import Program
-from . import _figures
+from ..classifier.tasks import Classes
+from . import _classification, _figures, _regression
 
-HEADER = ("", "test accuracy", "time per step", "relative", "peak memory", "gradient error")
+COLUMNS = ("time per step", "relative", "peak memory", "gradient error")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
@@ -30,11 +32,15 @@ SEPARATE_STATISTICS = (
 )
 
 
+def header(results: Sequence[Result]) -> list[str]:
+    return ["", f"test {results[0].task.metric}", *COLUMNS]
+
+
 def body(results: Sequence[Result]) -> list[list[str]]:
     return [
         [
             result.name,
-            f"{result.test_accuracy:.2%}",
+            result.task.shown(result.test_score),
             f"{1e6 * result.step_seconds:,.0f} µs",
             f"{result.step_seconds / results[0].step_seconds:.2f}",
             f"{result.peak_bytes / 1e3:,.0f} kB",
@@ -51,7 +57,13 @@ def notes(program: Program, difference: float) -> str:
 
 
 def summary(program: Program, results: Sequence[Result], difference: float) -> str:
-    return f"{table(HEADER, body(results))}\n\n{notes(program, difference)}"
+    more = details(program).text(program, results)
+    return f"{table(header(results), body(results))}\n\n{notes(program, difference)}\n\n{more}"
+
+
+def details(program: Program) -> ModuleType:
+    """What the report says about the predictions."""
+    return _classification if isinstance(program.task, Classes) else _regression
 
 
 def page(program: Program, results: Sequence[Result], difference: float, ending: str) -> str:
@@ -62,17 +74,18 @@ def page(program: Program, results: Sequence[Result], difference: float, ending:
     figures = (
         (_figures.losses(program.networks), "Training and validation."),
         (_figures.layers(program.networks), LAYERS),
-        (_figures.calibration(results), "On the test set, which neither training nor model selection has used."),
+        *details(program).figures(program, results),
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>torchnotes: {escape(rows.source)}</title><style>{STYLE}</style></head><body>
-<h1>{escape(rows.source)}: {len(rows.x):,} rows, {rows.x.shape[1]} features, {len(rows.classes)} classes</h1>
+<h1>{escape(rows.source)}: {len(rows.x):,} rows, {len(rows.features.features)} features</h1>
 <p>{datetime.datetime.now():%Y-%m-%d %H:%M}, {len(program.networks[0].epochs)} epochs.
 <span class="note">{escape(ending)}</span></p>
-<table><tr>{"".join(f"<th>{name}</th>" for name in HEADER)}</tr>{cells}</table>
+<table><tr>{"".join(f"<th>{name}</th>" for name in header(results))}</tr>{cells}</table>
 <p>{escape(notes(program, difference))}</p><p>{LEGEND}</p>
 {"".join(f"<figure>{figure}<figcaption>{caption}</figcaption></figure>" for figure, caption in figures)}
+{"".join(details(program).html(program, results))}
 <h2>Options</h2><pre>{escape(options)}</pre>
 <h2>Machine</h2><pre>{escape(build_info())}
 torch             {torch.__version__}, {threads}</pre>

@@ -1,0 +1,91 @@
+"""The errors of predicted numbers and quantiles, in the units of the target."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from torch import Tensor
+
+from .. import _html, _table
+from ..classifier.comparison import Result
+from ..classifier.metrics import largest_errors, metrics, shown
+from ..classifier.program import Program
+from ..classifier.tasks import Classes, Quantiles
+from . import _figures
+from ._rows import LISTED, names_of, values_of
+
+SQUARED = "RMSE: the root of the mean squared error. MAE: the mean of |error|. R²: the share of the variance explained."
+
+
+def text(program: Program, results: Sequence[Result]) -> str:
+    """For the terminal."""
+    return f"{_table.table(*_errors(program, results))}\n\n{_legend(program)}"
+
+
+def html(program: Program, results: Sequence[Result]) -> list[str]:
+    """For the page."""
+    header = ("", "true", "predicted", "error", *names_of(program))
+    predicted, y = _predicted(program, results[0])
+    rows = [
+        (
+            program.rows.table.place(int(program.parts.test[i])),
+            f"{y[i]:.6g}",
+            f"{predicted[i]:.6g}",
+            f"{predicted[i] - y[i]:+.4g}",
+            *values_of(program, int(program.parts.test[i])),
+        )
+        for i in largest_errors(predicted, y)[:LISTED].tolist()
+    ]
+    return [
+        f"<h2>Errors of {escape(program.rows.features.target)} on the test set</h2>",
+        _html.table(*_errors(program, results)),
+        f"<p>{_legend(program)}</p>",
+        f"<h3>Largest errors of {results[0].name}</h3>",
+        _html.table(header, rows),
+    ]
+
+
+def figures(program: Program, results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Images and their captions."""
+    predicted, y = _predicted(program, results[0])
+
+    def scatter(axes: Any) -> None:
+        span = [y.min().item(), y.max().item()]
+        axes.plot(span, span, color="black", linewidth=0.8, linestyle=":")
+        axes.plot(y.tolist(), predicted.tolist(), "o", markersize=3, alpha=0.5, color=_figures.COLORS[results[0].name])
+        axes.set(xlabel="true", ylabel="predicted", title=f"{program.rows.features.target:.30} (test)")
+
+    def errors(axes: Any) -> None:
+        axes.hist((predicted - y).tolist(), 30, color=_figures.COLORS[results[0].name])
+        axes.set(xlabel="predicted - true", ylabel="rows", title="errors (test)")
+
+    image = _figures.image("predicted by true values, and a histogram of the errors", scatter, errors)
+    return [(image, "On the test set. Predictions on the dotted line are right.")]
+
+
+def _errors(program: Program, results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    y = _targets(program)
+    found = {result.name: metrics(program.task, result.output, y) for result in results}
+    rows = [[name, *(shown(*item) for item in values.items())] for name, values in found.items()]
+    return ["", *found[results[0].name]], rows
+
+
+def _legend(program: Program) -> str:
+    task = program.task
+    if not isinstance(task, Quantiles):
+        return SQUARED
+    where = f"between the quantiles {task.quantiles[0]:g} and {task.quantiles[-1]:g}"
+    where = where if task.outputs > 1 else f"below the quantile {task.quantiles[0]:g}"
+    return f"{task.metric.capitalize()}: the share of targets {where}, of which {task.nominal:.0%} are expected."
+
+
+def _targets(program: Program) -> Tensor:
+    assert program.rows.y is not None
+    return program.rows.y[program.parts.test]
+
+
+def _predicted(program: Program, result: Result) -> tuple[Tensor, Tensor]:
+    """The predicted number, or the quantile in the middle, and the target of each row."""
+    task = program.task
+    assert not isinstance(task, Classes)
+    return task.predictions(result.output)[:, task.outputs // 2], _targets(program)
