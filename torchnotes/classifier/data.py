@@ -97,7 +97,7 @@ def load_like(path: Path | None, features: Features, task: Task) -> tuple[Rows, 
     labeled = torch.from_numpy(~is_missing(table[features.target]))
     known = table.rows(labeled.numpy())
     if not isinstance(task, Classes):
-        y = torch.from_numpy(numbers(known, features.target))
+        y = torch.tensor(numbers(known, features.target))
     else:
         y = _numbers_of_classes(known, features.target, task.classes)
     return Rows(x, y, task, features, table), labeled
@@ -122,7 +122,7 @@ def _task(table: Table, target: str, wish: Wish, training: Tensor) -> tuple[Task
     if wish.task == "classification" or (not wants_numbers and (kind == CATEGORY or _are_classes(names))):
         names = names or [class_name(str(value)) for value in table[target].tolist()]
         return _classes(table, target, names)
-    y = torch.from_numpy(numbers(table, target))  # raises an error at the first word
+    y = torch.tensor(numbers(table, target))  # raises an error at the first word
     _check_rows(table)
     of_training = y[training]
     mean, scale = of_training.mean().item(), of_training.std(correction=0).item()

@@ -37,7 +37,7 @@ class Feature:
         column = table[self.name]
         missing = torch.from_numpy(is_missing(column))
         if self.kind != CATEGORY:
-            values = torch.from_numpy((days if self.kind == DATE else numbers)(table, self.name))
+            values = torch.tensor((days if self.kind == DATE else numbers)(table, self.name))
             return torch.stack((values, missing.double()), 1) if self.missing else values[:, None]
         places: dict[Any, int] = {category: i for i, category in enumerate((*self.categories, None)[: self.width])}
         unknown = len(places)
@@ -66,6 +66,12 @@ class Features:
 
     def inputs(self, table: Table) -> Tensor:
         return torch.cat([feature.inputs(table) for feature in self], 1)
+
+    def unknown(self, x: Tensor) -> dict[str, int]:
+        """The columns of words with words of no category, and in how many rows of the inputs."""
+        blocks = zip(self, x.split([feature.width for feature in self], 1), strict=True)
+        counts = {f.name: int(block[:, 0].isnan().sum()) for f, block in blocks if f.kind == CATEGORY}
+        return {name: count for name, count in counts.items() if count}
 
     def match(self, table: Table) -> Table:
         """The same table with the names that the network knows: by name, or by position if one of the files has none.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .tasks import Classes, Numbers, Task
+from .tasks import Classes, Numbers, Task, quantity
 
 
 def metrics(task: Task, output: Tensor, y: Tensor) -> dict[str, float]:
@@ -22,7 +22,7 @@ def metrics(task: Task, output: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def shown(name: str, value: float) -> str:
-    return f"{value:.2%}" if name in ("accuracy", "coverage", "below") else f"{value:.4g}"
+    return f"{value:.2%}" if name in ("accuracy", "coverage", "below") else quantity(value)
 
 
 def confusion(task: Classes, output: Tensor, y: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from .data import Pair, Rows, Wish, load, split
 from .files import parsing
 from .network import Design
 from .ranks import Ranks
+from .tasks import Classes, Task
 from .threads import fastest
 from .training import Contender, Diverged, Experiment, Progress, train
 
@@ -30,6 +31,7 @@ class Program:
         )
         self.rows, (states, previous_threads) = ranks.from_first(self._prepare)
         self.task = self.rows.task
+        options.noise = _noise(options, self.task)
         self.parts = split(len(self.rows.x), options.seed)
         self._definition = resumption.definition(self.rows, options)
         self._checkpoint = _untrained(self.rows, self.parts.train, options)
@@ -50,6 +52,7 @@ class Program:
         options = self.options
         wish = Wish(options.target, options.task, options.loss, options.quantiles, options.exclude)
         rows = load(options.data, wish, options.seed)
+        options.noise = _noise(options, rows.task)
         previous: tuple[dict[str, Any], int | None] = {}, None
         if self.options.resume:
             definition = resumption.definition(rows, options)
@@ -116,6 +119,11 @@ class Program:
     def _save_training(self) -> None:
         if self.ranks.first:
             resumption.save(self.training_path, self._definition, self.networks)
+
+
+def _noise(options: Namespace, task: Task) -> float:
+    """By default predicted numbers are trained without noise (see docs/decisions/training-command.md)."""
+    return (0.1 if isinstance(task, Classes) else 0.0) if options.noise is None else options.noise
 
 
 def _untrained(rows: Rows, training: Tensor, options: Namespace) -> Checkpoint:

@@ -65,7 +65,7 @@ class Numbers:
         return (output.double() - y).square()[:, 0]
 
     def shown(self, score: float) -> str:
-        return f"{math.sqrt(score) * self.scale:.4g}"
+        return quantity(math.sqrt(score) * self.scale)
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,11 @@ class Quantiles:
 
     def shown(self, score: float) -> str:
         return f"{score:.2%}"
+
+
+def quantity(value: float) -> str:
+    """A number with 4 significant digits."""
+    return f"{float(f'{value:.4g}'):,.10g}"
 
 
 Task: TypeAlias = Classes | Numbers | Quantiles

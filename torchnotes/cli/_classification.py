@@ -2,10 +2,10 @@
 
 import base64
 import struct
-import textwrap
 import zlib
 from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from ..classifier.metrics import confusion, worst_mistakes
 from ..classifier.program import Program
 from ..classifier.tables import DIGITS
 from ..classifier.tasks import Classes
-from . import _figures
-from ._rows import LISTED, names_of, values_of
+from . import _figures, _rows
 
 ON_TERMINAL = 10  # classes; a matrix of more does not fit
 IN_PAGE = 40
@@ -25,12 +24,23 @@ CORNER = "true, predicted:"
 RECALL = "Rows: the true class. Columns: the predicted one. Recall: the share of the rows of a class that was found."
 
 
+class Mistake(NamedTuple):
+    row: int
+    true: str
+    predicted: str
+    probability: float
+
+    def __str__(self) -> str:
+        return f"{self.true:.40}, taken for {self.predicted:.40} with probability {self.probability:.1%}"
+
+
 def text(program: Program, results: Sequence[Result]) -> str:
     """For the terminal."""
     matrix, task = _confusion(program, results), _task(program)
     parts = [_table.table(*_counted(matrix, task)) if len(task.classes) <= ON_TERMINAL else _confused(matrix, task)]
     if mistakes := _mistakes(program, results[0])[:3]:
-        parts.append("Worst mistakes:\n" + "\n".join(_sentence(program, *mistake) for mistake in mistakes))
+        lines = (_rows.line(program, mistake.row, str(mistake)) for mistake in mistakes)
+        parts.append("\n".join(("Worst mistakes:", *lines)))
     return "\n\n".join(parts)
 
 
@@ -38,10 +48,12 @@ def html(program: Program, results: Sequence[Result]) -> list[str]:
     """For the page."""
     matrix, task = _confusion(program, results), _task(program)
     parts = [f"<h2>Mistakes of {results[0].name} on the test set</h2>"]
+    header, rows = _counted(matrix, task)
     if len(task.classes) <= IN_PAGE:
-        parts += [_html.table(*_counted(matrix, task)), f"<p>{RECALL}</p>"]
+        parts += [_html.table(header, rows), f"<p>{RECALL}</p>"]
     else:
-        parts.append(f"<pre>{escape(_confused(matrix, task))}</pre>")
+        recalls = [(row[0], row[-1]) for row in rows]
+        parts += [f"<pre>{escape(_confused(matrix, task))}</pre>", _html.table(("class", "recall"), recalls)]
     if mistakes := _mistakes(program, results[0]):
         parts += ["<h3>Worst mistakes: the highest probabilities of a wrong class</h3>", _worst(program, mistakes)]
     return parts
@@ -50,9 +62,6 @@ def html(program: Program, results: Sequence[Result]) -> list[str]:
 def figures(program: Program, results: Sequence[Result]) -> list[tuple[str, str]]:
     """Images and their captions."""
     return [(_figures.calibration(results), "On the test set, which neither training nor model selection has used.")]
-
-
-Mistake = tuple[int, str, str, float]  # the number of the row, its class, the predicted class and its probability
 
 
 def _task(program: Program) -> Classes:
@@ -89,35 +98,18 @@ def _mistakes(program: Program, result: Result) -> list[Mistake]:
     task, places = _task(program), program.parts.test
     probabilities, classes = result.output.softmax(1).max(1)
     return [
-        (int(places[i]), task.classes[int(result.y[i])], task.classes[int(classes[i])], probabilities[i].item())
-        for i in worst_mistakes(result.output, result.y)[:LISTED].tolist()
+        Mistake(int(places[i]), task.classes[int(result.y[i])], task.classes[int(classes[i])], probabilities[i].item())
+        for i in worst_mistakes(result.output, result.y)[: _rows.LISTED].tolist()
     ]
-
-
-def _sentence(program: Program, row: int, true: str, predicted: str, probability: float) -> str:
-    place = program.rows.table.place(row)
-    return f"{place}: {true:.40}, taken for {predicted:.40} with probability {probability:.1%}{_values(program, row)}"
-
-
-def _values(program: Program, row: int) -> str:
-    if program.rows.table.source == DIGITS:
-        return ""
-    pairs = zip(names_of(program), values_of(program, row), strict=True)
-    return (
-        " "
-        + textwrap.shorten(f"({', '.join(f'{name} {value}' for name, value in pairs)}", 90, placeholder=" ...")
-        + ")"
-    )
 
 
 def _worst(program: Program, mistakes: Sequence[Mistake]) -> str:
     if program.rows.table.source == DIGITS:
-        images = (program.rows.x[mistake[0]].view(8, 8) for mistake in mistakes)
-        return "".join(map(_drawn, images, (_sentence(program, *mistake) for mistake in mistakes)))
-    table = program.rows.table
-    header = ("", "true class", "predicted", "probability", *names_of(program))
+        images = (program.rows.x[mistake.row].view(8, 8) for mistake in mistakes)
+        return "".join(map(_drawn, images, (_rows.line(program, mistake.row, str(mistake)) for mistake in mistakes)))
+    header = ("", "true class", "predicted", "probability", *_rows.names(program))
     rows = [
-        (table.place(row), true, predicted, f"{probability:.1%}", *values_of(program, row))
+        (_rows.place(program, row), true, predicted, f"{probability:.1%}", *_rows.values(program, row))
         for row, true, predicted, probability in mistakes
     ]
     return _html.table(header, rows)

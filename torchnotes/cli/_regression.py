@@ -10,31 +10,31 @@ from .. import _html, _table
 from ..classifier.comparison import Result
 from ..classifier.metrics import largest_errors, metrics, shown
 from ..classifier.program import Program
-from ..classifier.tasks import Classes, Quantiles
-from . import _figures
-from ._rows import LISTED, names_of, values_of
+from ..classifier.tasks import Classes, Quantiles, quantity
+from . import _figures, _rows
 
 SQUARED = "RMSE: the root of the mean squared error. MAE: the mean of |error|. R²: the share of the variance explained."
 
 
 def text(program: Program, results: Sequence[Result]) -> str:
     """For the terminal."""
-    return f"{_table.table(*_errors(program, results))}\n\n{_legend(program)}"
+    worst = "\n".join(
+        _rows.line(program, row, f"{quantity(predicted)} instead of {quantity(true)}")
+        for row, true, predicted in _largest(program, results[0])[:3]
+    )
+    return f"{_table.table(*_errors(program, results))}\n\n{_legend(program)}\n\nLargest errors:\n{worst}"
 
 
 def html(program: Program, results: Sequence[Result]) -> list[str]:
     """For the page."""
-    header = ("", "true", "predicted", "error", *names_of(program))
-    predicted, y = _predicted(program, results[0])
+    header = ("", "true", "predicted", "error", *_rows.names(program))
     rows = [
         (
-            program.rows.table.place(int(program.parts.test[i])),
-            f"{y[i]:.6g}",
-            f"{predicted[i]:.6g}",
-            f"{predicted[i] - y[i]:+.4g}",
-            *values_of(program, int(program.parts.test[i])),
+            _rows.place(program, row),
+            *map(quantity, (true, predicted, predicted - true)),
+            *_rows.values(program, row),
         )
-        for i in largest_errors(predicted, y)[:LISTED].tolist()
+        for row, true, predicted in _largest(program, results[0])
     ]
     return [
         f"<h2>Errors of {escape(program.rows.features.target)} on the test set</h2>",
@@ -61,6 +61,13 @@ def figures(program: Program, results: Sequence[Result]) -> list[tuple[str, str]
 
     image = _figures.image("predicted by true values, and a histogram of the errors", scatter, errors)
     return [(image, "On the test set. Predictions on the dotted line are right.")]
+
+
+def _largest(program: Program, result: Result) -> list[tuple[int, float, float]]:
+    """The numbers of rows, their targets and predictions, starting with the largest error."""
+    predicted, y = _predicted(program, result)
+    worst = largest_errors(predicted, y)[: _rows.LISTED]
+    return list(zip(program.parts.test[worst].tolist(), y[worst].tolist(), predicted[worst].tolist(), strict=True))
 
 
 def _errors(program: Program, results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:

@@ -3,9 +3,9 @@
 import textwrap
 
 from ..classifier.data import Rows, Split
-from ..classifier.features import CATEGORY, DATE, NUMBER, constant
+from ..classifier.features import CATEGORY, DATE, NUMBER, constant, is_integer
 from ..classifier.tables import DIGITS, is_missing
-from ..classifier.tasks import Classes, Quantiles
+from ..classifier.tasks import Classes, Quantiles, quantity
 
 WIDTH = 10  # of the first column
 LISTED = 12  # names of columns or classes
@@ -21,7 +21,8 @@ def understood(rows: Rows, parts: Split) -> str:
         textwrap.fill(f"{name:<{WIDTH}}{fact}", 110, subsequent_indent=" " * WIDTH, break_on_hyphens=False)
         for name, fact in facts.items()
     )
-    return f"{rows.source}: {len(rows.x):,} rows, {len(rows.features.features)} features\n{text}"
+    count = len(rows.features.features)
+    return f"{rows.source}: {len(rows.x):,} rows, {count:,} feature{'s' if count > 1 else ''}\n{text}"
 
 
 def listed(names: list[str]) -> str:
@@ -48,7 +49,9 @@ def _target(rows: Rows) -> dict[str, str]:
     if isinstance(task, Classes):
         counts = y.bincount(minlength=len(task.classes)).tolist()
         classes = [f"{name} ({count:,})" for name, count in zip(task.classes, counts, strict=True)]
-        facts["target"] = f"{rows.features.target}: {len(classes)} classes; change this with --task regression"
+        facts["target"] = f"{rows.features.target}: {len(classes)} classes"
+        if all(map(is_integer, task.classes)) and table.source != DIGITS:
+            facts["target"] += f"; --task regression for numbers from {task.classes[0]} to {task.classes[-1]}"
         facts["classes"] = listed(classes)
     else:
         loss = (
@@ -56,12 +59,10 @@ def _target(rows: Rows) -> dict[str, str]:
             if isinstance(task, Quantiles)
             else "squared loss"
         )
-        span = f"numbers from {y.min().item():g} to {y.max().item():g}"
-        facts["target"] = (
-            f"{rows.features.target}: {span}, regression with {loss}; change this with --task classification"
-        )
-    if table.source == DIGITS:
-        facts["target"] = facts["target"].split(";")[0]
+        span = f"numbers from {quantity(y.min().item())} to {quantity(y.max().item())}"
+        facts["target"] = f"{rows.features.target}: {span}, regression with {loss}"
+        if (y % 1 == 0).all():
+            facts["target"] += "; --task classification for classes"
     if rows.dropped:
         facts["dropped"] = f"{rows.dropped:,} rows without a target"
     return facts
@@ -73,7 +74,7 @@ def _features(rows: Rows) -> dict[str, str]:
         return {"features": "images of 8 x 8 pixels"}
     facts = {}
     kinds = []
-    for kind, name in ((NUMBER, "numeric"), (CATEGORY, "categorical"), (DATE, "dates, in days since 1970")):
+    for kind, name in ((NUMBER, "numeric"), (CATEGORY, "categorical"), (DATE, "as days since 1970")):
         found = [feature for feature in features if feature.kind == kind]
         if found and kind == CATEGORY:
             kinds.append(f"{len(found)} {name}: {listed([f'{f.name} ({len(f.categories)})' for f in found])}")
@@ -83,7 +84,7 @@ def _features(rows: Rows) -> dict[str, str]:
     counts = {feature.name: int(is_missing(rows.table[feature.name]).sum()) for feature in features}
     missing = [f"{name} ({count:,})" for name, count in counts.items() if count]
     if missing:
-        facts["missing"] = f"{listed(missing)}; numbers are replaced by the mean"
+        facts["missing"] = listed(missing)
     if unvaried := [feature.name for feature in features if constant(rows.table, feature.name)]:
         facts["constant"] = listed(unvaried)
     if rows.left_out:

@@ -36,14 +36,15 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput(f"{options.model} was trained on {checkpoint.source}: --data is required")
     rows, labeled = load_like(options.data, checkpoint.features, task)
     output = checkpoint.output(rows.x, options.device).double().cpu()
+    for name, count in checkpoint.features.unknown(rows.x).items():
+        print(f"{name}: {count} values are not among those of the training, and count as its average", file=sys.stderr)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerows(lines(task, output, checkpoint.features.target))
     if rows.y is not None and len(rows.y):
         found = {name: shown(name, value) for name, value in metrics(task, output[labeled], rows.y).items()}
-        count = f"{len(rows.y)} rows"
-        if isinstance(task, Classes):
-            count = f"{task.scores(output[labeled], rows.y).sum().item()} of {count}"
-        print(f"{', '.join(f'{name} {value}' for name, value in found.items())} ({count})", file=sys.stderr)
+        of = f"{task.scores(output[labeled], rows.y).sum().item()} of " if isinstance(task, Classes) else ""
+        errors = ", ".join(f"{name} {value}" for name, value in found.items())
+        print(f"{errors} ({of}{len(rows.y)} rows)", file=sys.stderr)
     return 0
 
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hidden", type=at_least(1), nargs="+", default=[128, 128], metavar="N", help="sizes of the hidden layers")
     add("--activation", choices=ACTIVATIONS, default="leaky_relu")
     add("--init", choices=("torch", *SCHEMES), default="he", help="how the weights are initialized")
-    add("--noise", type=rate, default=0.1, metavar="P", help="rate of Gaussian dropout")
+    add("--noise", type=rate, metavar="P", help="rate of Gaussian dropout (default: 0.1, or 0 for regression)")
     add("--optimizer", choices=OPTIMIZERS, default="adam")
     add("--lr", type=positive, help="learning rate (default: depends on the optimizer)")
     add("--epochs", type=at_least(1), default=30, metavar="N")
