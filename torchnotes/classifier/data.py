@@ -84,7 +84,9 @@ def load(path: Path | None, wish: Wish = Wish(), seed: int = 0) -> Rows:
     training = split(len(table), seed).train
     task, y = _task(table, target, wish, training)
     features, left_out = learn(table, target, wish.exclude, training)
-    return Rows(features.inputs(table), y, task, features, table, left_out, int(unlabeled.sum()))
+    rows = Rows(features.inputs(table), y, task, features, table, left_out, int(unlabeled.sum()))
+    _check(rows)
+    return rows
 
 
 def load_like(path: Path | None, features: Features, task: Task) -> tuple[Rows, Tensor]:
@@ -121,13 +123,10 @@ def _task(table: Table, target: str, wish: Wish, training: Tensor) -> tuple[Task
         raise BadInput("--quantiles requires --loss pinball")
     if wish.task == "classification" or (not wants_numbers and (kind == CATEGORY or _are_classes(names))):
         names = names or [class_name(str(value)) for value in table[target].tolist()]
-        return _classes(table, target, names)
+        classes = tuple(sorted(set(names), key=sort_key))
+        return Classes(classes), _numbers_of_classes(table, target, classes)
     y = torch.tensor(numbers(table, target))  # raises an error at the first word
-    _check_rows(table)
-    of_training = y[training]
-    mean, scale = of_training.mean().item(), of_training.std(correction=0).item()
-    if (of_training == of_training[0]).all():
-        raise BadInput(f"{table.source}: every row has the target {mean:g}")
+    mean, scale = y[training].mean().item(), y[training].std(correction=0).item()
     if wish.loss == "pinball" or wish.quantiles:
         return Quantiles(mean, scale, tuple(sorted(set(wish.quantiles or QUANTILES)))), y
     return Numbers(mean, scale), y
@@ -140,22 +139,22 @@ def _are_classes(names: list[str] | None) -> bool:
     return len(set(names)) <= (min(MAX_INTEGERS, len(names) // 2) if len(names) >= MIN_ROWS else MAX_INTEGERS)
 
 
-def _classes(table: Table, target: str, names: list[str]) -> tuple[Task, Tensor]:
-    classes = tuple(sorted(set(names), key=sort_key))
-    _check_rows(table)
-    if len(classes) > min(MAX_CLASSES, len(names) // 2):
-        raise BadInput(
-            f"{table.source}: {len(classes)} classes in {len(names)} rows: {target!r:.60} is not a column of classes; "
-            "choose another --target"
-        )
-    if len(classes) < 2:
-        raise BadInput(f"{table.source}: every row is of class {classes[0]!r:.60}")
-    return Classes(classes), _numbers_of_classes(table, target, classes)
-
-
-def _check_rows(table: Table) -> None:
-    if len(table) < MIN_ROWS:
-        raise BadInput(f"{table.source}: at least {MIN_ROWS} rows with a target are required, not {len(table)}")
+def _check(rows: Rows) -> None:
+    n, source, target = len(rows.x), rows.table.source, rows.features.target
+    assert rows.y is not None
+    if n < MIN_ROWS:
+        raise BadInput(f"{source}: at least {MIN_ROWS} rows with a target are required, not {n}")
+    if isinstance(rows.task, Classes):
+        classes = rows.task.classes
+        if len(classes) > min(MAX_CLASSES, n // 2):
+            raise BadInput(
+                f"{source}: {len(classes)} classes in {n} rows: {target!r:.60} is not a column of classes; choose "
+                "another --target"
+            )
+        if len(classes) < 2:
+            raise BadInput(f"{source}: every row is of class {classes[0]!r:.60}")
+    elif (rows.y[split(n, 0).train] == rows.y[0]).all():
+        raise BadInput(f"{source}: the target {target!r:.60} is {rows.y[0].item():g} in every row")
 
 
 def _numbers_of_classes(table: Table, target: str, classes: tuple[str, ...]) -> Tensor:

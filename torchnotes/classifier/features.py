@@ -86,7 +86,8 @@ class Features:
         layout = (*without_target, self.target) if table.target else self.layout if labeled else without_target
         if len(layout) != len(table.names):
             found, expected = len(table.names) - (table.target is not None), len(without_target)
-            raise BadInput(f"{table.source} has {found} features, but the model expects {expected}")
+            columns = "features" if table.lines is None else "columns"
+            raise BadInput(f"{table.source} has {found} {columns}, but the model expects {expected} without the target")
         return Table(table.source, layout, table.columns, lines=table.lines)
 
 

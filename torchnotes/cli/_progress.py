@@ -10,6 +10,7 @@ from ..classifier.program import Program
 from ..classifier.training import Contender, Progress
 
 RECENT = 50  # steps
+WIDE = 120  # columns of a terminal
 
 
 def progress(program: Program) -> Progress:
@@ -58,22 +59,24 @@ class Bars(Progress):
     """Shows one bar per network."""
 
     def __init__(self, program: Program) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         self.program = program
-        self.bars = RichProgress(
+        columns = [
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("steps "),
-            TimeRemainingColumn(),
-            TextColumn("left  loss {task.fields[loss]:.4f}  {task.fields[score]}"),
-            TextColumn("validation {task.fields[validation]}  {task.fields[speed]}"),
-        )
+            TimeRemainingColumn(compact=True),
+            TextColumn("left  {task.fields[speed]}"),
+            TextColumn("validation {task.fields[validation]}"),
+            TextColumn("training {task.fields[training]}  loss {task.fields[loss]:.4f}"),
+        ]
+        self.bars = RichProgress(*(columns if Console().width >= WIDE else columns[:-1]))
         steps = len(list(program.experiment.batches(0)))
         total, completed = program.options.epochs * steps, len(program.networks[0].epochs) * steps
-        start = dict(total=total, completed=completed, loss=float("nan"), score="", validation="", speed="")
+        start = dict(total=total, completed=completed, loss=float("nan"), training="", validation="", speed="")
         self.tasks = {network.name: self.bars.add_task(network.name, **start) for network in program.networks}
 
     def __enter__(self) -> "Bars":
@@ -84,10 +87,9 @@ class Bars(Progress):
         self.bars.stop()
 
     def step(self, contender: Contender, loss: float, score: float) -> None:
-        shown = f"{contender.task.metric} {contender.task.shown(score)}"
-        pace = speed(self.program, contender)
-        self.bars.update(self.tasks[contender.name], advance=1, loss=loss, score=shown, speed=pace)
+        shown, pace = contender.task.shown(score), speed(self.program, contender)
+        self.bars.update(self.tasks[contender.name], advance=1, loss=loss, training=shown, speed=pace)
 
     def epoch(self, contender: Contender) -> None:
-        shown = contender.task.shown(contender.epochs[-1].validation_score)
+        shown = f"{contender.task.metric} {contender.task.shown(contender.epochs[-1].validation_score)}"
         self.bars.update(self.tasks[contender.name], validation=shown)
