@@ -1,6 +1,7 @@
 """The rows that a network learns from, with their targets."""
 
 import hashlib
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +128,8 @@ def _task(table: Table, target: str, wish: Wish, training: Tensor) -> tuple[Task
         return Classes(classes), _numbers_of_classes(table, target, classes)
     y = torch.tensor(numbers(table, target))  # raises an error at the first word
     mean, scale = y[training].mean().item(), y[training].std(correction=0).item()
+    if not math.isfinite(scale):
+        raise BadInput(f"{table.source}: the numbers of the target {target!r:.60} are too large")
     if wish.loss == "pinball" or wish.quantiles:
         return Quantiles(mean, scale, tuple(sorted(set(wish.quantiles or QUANTILES)))), y
     return Numbers(mean, scale), y

@@ -160,12 +160,11 @@ def numbers(table: Table, name: str) -> Any:
     values = column if column.dtype.kind == "f" else _parsed(table, name)
     missing = is_missing(column)
     for row in ((values != values) & ~missing).nonzero()[0]:
-        raise BadInput(f"{table.source}, {table.place(row)}: {column[row]!r:.60} is not a number")
-    infinite = (abs(values) == torch.inf).nonzero()[0]
-    if len(infinite):
-        row, place = infinite[0], table.names.index(name) + 1
-        first = f"{values[row]} in {table.place(row)}, column {place}"
-        raise BadInput(f"{table.source}: {len(infinite)} of the numbers are not finite, first {first}")
+        raise BadInput(
+            f"{table.source}, {table.place(row)}: {column[row]!r:.60} in column {name!r:.60} is not a number"
+        )
+    for row in (abs(values) == torch.inf).nonzero()[0]:
+        raise BadInput(f"{table.source}, {table.place(row)}: {values[row]} in column {name!r:.60} is not finite")
     return values
 
 

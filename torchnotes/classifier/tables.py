@@ -121,7 +121,7 @@ def _read_text(path: Path, expected: Collection[str]) -> Table:
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} cannot be read: it is not text in UTF-8 ({one_line(error)})") from error
+        raise BadInput(f"{path} cannot be read: it is not text in UTF-8 (byte {error.start + 1})") from error
     if "\0" in text:
         raise BadInput(f"{path} cannot be read: it is not a text")
     if not text.strip():
@@ -141,12 +141,7 @@ def _read_text(path: Path, expected: Collection[str]) -> Table:
             width, line, found = map(int, match.groups())
             raise BadInput(f"{path}, line {line + above}: {found} columns instead of {width}") from error
         raise BadInput(f"{path} cannot be read: {one_line(error)}") from error
-    cells = cells.apply(lambda column: column.str.strip())
-    breaks = cells.apply(lambda column: column.str.count("\n")).sum(axis=1)  # in quoted cells
-    lines = (above + 1 + breaks.cumsum() - breaks).astype(int) + cells.index
-    kept = ~cells.isin([None, ""]).all(axis=1)  # not blank
-    cells, lines = cells[kept], lines[kept].to_numpy()
-    return _of_cells(path, cells.to_numpy(object), lines, separator, expected)
+    return _of_lines(path, cells.to_numpy(object).tolist(), above + 1, separator, expected)
 
 
 def _separator(text: str) -> str:
@@ -161,47 +156,53 @@ def _separator(text: str) -> str:
     return consistent[0] if consistent else max(found, key=lambda separator: found[separator][0])
 
 
-def _of_cells(path: Path, cells: Any, lines: Any, separator: str, expected: Collection[str]) -> Table:
+def _of_lines(path: Path, found: list[list[Any]], start: int, separator: str, expected: Collection[str]) -> Table:
+    """The table of a file's cells. Those that a line lacks are None."""
     numpy = extra("numpy")
-    for row, column in zip(*numpy.nonzero(cells == None), strict=True):  # noqa: E711 (elementwise)
-        raise BadInput(f"{path}, line {lines[row]}: {column} columns instead of {cells.shape[1]}")
-    missing = numpy.isin(cells, list(MISSING))
-    header = _is_header(cells, missing, expected)
-    names = [str(cell) if header and cell else f"column {i}" for i, cell in enumerate(cells[0], 1)]
+    rows, lines, line = [], [], start
+    for row in found:
+        if any(row):
+            rows.append([cell and cell.strip() for cell in row])
+            lines.append(line)
+        line += 1 + "".join(filter(None, row)).count("\n")  # in quotes
+    for row, line in zip(rows, lines, strict=True):
+        if None in row:
+            raise BadInput(f"{path}, line {line}: {row.index(None)} columns instead of {len(row)}")
+    columns = [[None if cell in MISSING else cell for cell in column] for column in zip(*rows, strict=True)]
+    header = _is_header(rows[0], columns, expected)
+    names = [str(cell) if header and cell else f"column {i}" for i, cell in enumerate(rows[0], 1)]
     if header:
-        cells, missing, lines = cells[1:], missing[1:], lines[1:]
-    if not len(cells):
+        columns, lines = [column[1:] for column in columns], lines[1:]
+    if not lines:
         raise BadInput(f"{path} has no rows below its header")
-    if cells.shape[1] == 1 and not expected:
+    if len(columns) == 1 and not expected:
         names_of = ", ".join(SEPARATORS.values())
         raise BadInput(f"{path} has one column: expected several, separated by {names_of}")
     for i, name in enumerate(names):
         if name in names[:i]:
             raise BadInput(f"{path}: columns {names.index(name) + 1} and {i + 1} have the same name, {name!r:.60}")
-    cells = numpy.where(missing, None, cells)
-    unnamed = {name for i, name in enumerate(names, 1) if header and name == f"column {i}"}
+    unnamed = [name for name, cell in zip(names, rows[0], strict=True) if header and not cell]
     table = Table(
         str(path),
         tuple(names),
-        tuple(cells.T),
+        tuple(numpy.array(column, object) for column in columns),
         named=header,
         separator=SEPARATORS[separator],
         header=", ".join(names) if header else "",
-        lines=lines,
+        lines=numpy.array(lines),
     )
     return table.without({name for name in unnamed if is_missing(table[name]).all()})  # as after a last separator
 
 
-def _is_header(cells: Any, missing: Any, expected: Collection[str]) -> bool:
+def _is_header(first: list[str], columns: list[list[Any]], expected: Collection[str]) -> bool:
     """A header contains an expected name. Else it has no numbers, and words above a column of numbers, or only words
     that occur nowhere below."""
-    first, rest = cells[0], cells[1:]
     if set(first) & set(expected):
         return True
     if any(map(is_number, first)):
         return False
-    for i in range(len(first)):
-        below = rest[:, i][~missing[1:, i]]
-        if not missing[0, i] and len(below) and all(map(is_number, below)):
+    for name, *below in columns:
+        present = [cell for cell in below if cell is not None]
+        if name is not None and present and all(map(is_number, present)):
             return True
-    return not any((cell == rest[:, i]).any() for i, cell in enumerate(first) if cell)
+    return not any(name in below for name, *below in columns if name is not None)
