@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -146,10 +147,11 @@ def _read_text(path: Path, expected: Collection[str]) -> Table:
 
 def _separator(text: str) -> str:
     """The one that divides the first lines into the same number of columns, else the first line into most."""
-    start = text[: text.find("\n", 20_000) + 1 or None].splitlines()[:50]
+    start = text[: text.find("\n", 20_000) + 1 or None]
 
     def widths(separator: str) -> list[int]:
-        return [len(row) for row in csv.reader(start, delimiter=separator) if any(map(str.strip, row))]
+        rows = csv.reader(io.StringIO(start, newline=None), delimiter=separator)
+        return [len(row) for row in itertools.islice(rows, 50) if any(map(str.strip, row))]
 
     found = {separator: widths(separator) for separator in SEPARATORS}
     consistent = [separator for separator, lengths in found.items() if set(lengths) != {1} and len(set(lengths)) == 1]
