@@ -81,9 +81,11 @@ def step_of(model: torch.nn.Module, inputs: Inputs, ours: bool, compiled: bool) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", help=", ".join(MODELS))
-    parser.add_argument("--repeats", type=int, default=21)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.conversion", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument("names", nargs="*", metavar="MODEL", help=f"some of {', '.join(MODELS)} (default: all)")
+    parser.add_argument("--repeats", type=int, default=21, metavar="N", help="samples of each contender")
     options = parser.parse_args()
     print("| training step, ms |", " | ".join(CONTENDERS), "| ratio | ratio compiled |")
     for name in options.names or MODELS:

@@ -115,9 +115,11 @@ def measure(operation: str, case: str, setup: Setup) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="benchmarks.instructions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.instructions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("operations", nargs="*", metavar="operation")
+    parser.add_argument("operations", nargs="*", metavar="OPERATION", help="the operations to measure (default: all)")
     parser.add_argument("--save", action="store_true", help=f"merge the rows into {PATH.name}")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

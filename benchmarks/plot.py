@@ -24,11 +24,11 @@ def draw(rows: list[Row], path: Path) -> bool:
     rows = [row for row in rows if row["case"] == CASE]
     if not rows:
         return False
-    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    benchmarks = list(dict.fromkeys(row["operation"] for row in rows))
     figure = Figure(figsize=(3.1 * len(benchmarks), 3.3), layout="constrained")
     panels = figure.subplots(1, len(benchmarks), sharex=True, sharey=True, squeeze=False)[0]
     for axes, benchmark in zip(panels, benchmarks, strict=True):
-        draw_panel(axes, benchmark, [row for row in rows if row["benchmark"] == benchmark])
+        draw_panel(axes, benchmark, [row for row in rows if row["operation"] == benchmark])
     panels[0].set_ylabel("speed relative to torch eager")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -66,12 +66,12 @@ def ratios_of(rows: list[Row]) -> dict[str, list[float]]:
     ratios: dict[str, list[float]] = {}
     for row in rows:
         if row.get("median_us") and row["contender"] == OURS and work(row) in foreign:
-            ratios.setdefault(row["benchmark"], []).append(float(row["ratio_to_best_rival"]))
+            ratios.setdefault(row["operation"], []).append(float(row["ratio_to_best_rival"]))
     return ratios
 
 
 def work(row: Row) -> tuple:
-    return row["benchmark"], row["case"], row["size"]
+    return row["operation"], row["case"], row["size"]
 
 
 def draw_panel(axes: Axes, benchmark: str, rows: list[Row]) -> None:

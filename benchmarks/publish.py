@@ -65,7 +65,7 @@ def section(rows: list[Row], pictures: list[str], source: str) -> str:
     """All results of one machine."""
     timed = [row for row in rows if row["median_us"]]
     accurate = [row for row in rows if row["max_error"]]
-    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    benchmarks = list(dict.fromkeys(row["operation"] for row in rows))
     versions, commits = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ("torch", "commit"))
     details = "".join(times(benchmark, timed) for benchmark in benchmarks)
     tables = "\n".join(ratios(group, timed) for group in with_the_same_cases(timed))
@@ -97,7 +97,7 @@ def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
     """Groups benchmarks that have the same cases and share a table."""
     works: dict[str, dict[tuple[str, str], None]] = {}
     for row in rows:
-        works.setdefault(row["benchmark"], {})[work(row)] = None
+        works.setdefault(row["operation"], {})[work(row)] = None
     groups: dict[tuple, list[str]] = {}
     for benchmark, kinds in works.items():
         groups.setdefault(tuple(kinds), []).append(benchmark)
@@ -106,8 +106,8 @@ def with_the_same_cases(rows: list[Row]) -> list[list[str]]:
 
 def ratios(benchmarks: list[str], rows: list[Row]) -> str:
     """The table of benchmarks with the same cases."""
-    ours = {(row["benchmark"], *work(row)): row for row in rows if row["contender"] == OURS}
-    kinds = dict.fromkeys(work(row) for row in rows if row["benchmark"] == benchmarks[0])
+    ours = {(row["operation"], *work(row)): row for row in rows if row["contender"] == OURS}
+    kinds = dict.fromkeys(work(row) for row in rows if row["operation"] == benchmarks[0])
 
     def cell(benchmark: str, kind: tuple[str, str]) -> str:
         key = (benchmark, *kind)
@@ -121,8 +121,8 @@ def ratios(benchmarks: list[str], rows: list[Row]) -> str:
 def errors(rows: list[Row]) -> str:
     if not rows:
         return ""
-    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
-    found = {(row["case"], row["dtype"], row["benchmark"], row["contender"]): float(row["max_error"]) for row in rows}
+    benchmarks = list(dict.fromkeys(row["operation"] for row in rows))
+    found = {(row["case"], row["dtype"], row["operation"], row["contender"]): float(row["max_error"]) for row in rows}
 
     def cell(case: str, dtype: str, benchmark: str) -> str:
         ours, eager = (found.get((case, dtype, benchmark, contender)) for contender in (OURS, "eager"))
@@ -143,7 +143,7 @@ are -inf except for one element. A logarithm close to 0 has few correct digits i
 
 
 def times(benchmark: str, rows: list[Row]) -> str:
-    rows = [row for row in rows if row["benchmark"] == benchmark]
+    rows = [row for row in rows if row["operation"] == benchmark]
     contenders = list(dict.fromkeys(row["contender"] for row in rows if row["contender"] != COPY))
     by_work: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:

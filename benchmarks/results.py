@@ -16,7 +16,7 @@ import torchnotes
 Row = dict[str, Any]
 
 RESULTS = Path(__file__).with_name("results")
-KEY = ("benchmark", "case", "size", "dtype", "device", "regime", "contender", "threads", "machine")
+KEY = ("operation", "case", "size", "dtype", "device", "regime", "contender", "threads", "machine")
 TIMES = ("median_us", "p20_us", "p80_us", "gbps", "copy_fraction", "ratio_to_best_rival", "kept_bytes", "peak_bytes")
 ERRORS = ("max_error", "mean_error")
 ORIGIN = ("torch", "commit", "date")

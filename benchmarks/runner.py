@@ -32,7 +32,7 @@ def measure(
                 continue
             for size in sizes or case.sizes:
                 request = {
-                    "benchmark": operation,
+                    "operation": operation,
                     "case": case.name,
                     "size": size,
                     "device": str(device),
@@ -48,7 +48,7 @@ def measure(
                     check=True,
                     start_new_session=True,  # on Ctrl-C this process kills it, without a traceback
                 ).stdout
-                yield [{"benchmark": operation, **row} for row in json.loads(output)]
+                yield [{"operation": operation, **row} for row in json.loads(output)]
 
 
 def summary(rows: list[Row]) -> str:
@@ -57,14 +57,14 @@ def summary(rows: list[Row]) -> str:
         figures = (f"{row['contender']} {row['median_us']:,.1f} us" for row in rows)
     else:
         figures = (f"{row['contender']} {row['dtype']} {row['max_error']:.3g} ulp" for row in rows)
-    return f"{first['benchmark']:<11} {first['case']:<32} {first['size']:>11,}  {'   '.join(figures)}"
+    return f"{first['operation']:<11} {first['case']:<32} {first['size']:>11,}  {'   '.join(figures)}"
 
 
 def work(request: dict[str, Any]) -> None:
     """Measures one case at one size, and prints the rows."""
     torch.set_num_threads(request["threads"])
     torch.manual_seed(0)
-    (case,) = (case for case in BENCHMARKS[request["benchmark"]]() if case.name == request["case"])
+    (case,) = (case for case in BENCHMARKS[request["operation"]]() if case.name == request["case"])
     rows = case.measure(request["size"], torch.device(request["device"]), request["repeats"])
     json.dump([rounded(row) for row in rows], sys.stdout)
 

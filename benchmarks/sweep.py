@@ -124,14 +124,14 @@ def report(rows: Sequence[Row]) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("families", nargs="*", metavar="operation")
+    parser.add_argument("families", nargs="*", metavar="OPERATION", help="the operations to measure (default: all)")
     parser.add_argument("--full", action="store_true", help="all cases")
     parser.add_argument("--compile", action="store_true", help="also against torch.compile")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases whose names contain all words")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--csv", type=Path, help="merge the rows into this file")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="merge the rows into this file")
     parser.add_argument("--save", action="store_true", help=f"merge the rows into {PATH.name}")
     return parser.parse_args()
 

@@ -9,7 +9,9 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-GREY = "#7d7d7d"  # readable on white and on black
+from torchnotes import _html
+
+GREY = _html.GREY
 COLORS = ("#2f80c2", "#d9651b", "#149474", "#b0659b")  # after Okabe and Ito, for the color-blind
 STYLES = ("-", "--", "-.", ":")  # to tell curves apart without colors
 LOOK = {
@@ -25,9 +27,8 @@ LOOK = {
     "font.size": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
-    "savefig.transparent": True,
     "svg.hashsalt": "torchnotes",  # makes the file reproducible
-    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), GREY),
+    **_html.LOOK,
 }
 
 

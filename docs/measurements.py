@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from benchmarks import publish, results
 
 ROWS = [row for path in publish.machines() for row in results.read(path) if row["median_us"]]
-MEASURED = {row["benchmark"] for row in ROWS}
+MEASURED = {row["operation"] for row in ROWS}
 
 
 class Measurements(SphinxDirective):
@@ -19,7 +19,7 @@ class Measurements(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        rows = [row for row in ROWS if row["benchmark"] == self.arguments[0]]
+        rows = [row for row in ROWS if row["operation"] == self.arguments[0]]
         machines = dict.fromkeys((row["machine"], row["torch"]) for row in rows)
         tables = [table([row for row in rows if (row["machine"], row["torch"]) == key]) for key in machines]
         return self.parse_text_to_nodes("\n".join(tables))

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 import torchnotes
+from benchmarks.runner import OPERATIONS
 from torchnotes import functional, init, optim
 from torchnotes.__main__ import main
+from torchnotes.cli import _checked
 from torchnotes.cli._check_operations import Differentiable
 from torchnotes.cli._checked import CHECKED
 
@@ -46,9 +48,14 @@ def public() -> set:
 
 
 def test_every_operation_has_a_record():
-    checked = {getattr(space, name) for name in CHECKED for space in (functional, init, optim) if hasattr(space, name)}
+    checked = set(map(_checked.public, CHECKED))
     assert checked == public() - {functional.sync_batch_norm}  # requires several processes: tests/distributed
     assert len(checked) == len(CHECKED)
+
+
+def test_check_and_bench_call_an_operation_the_same():
+    assert set(OPERATIONS) - {"network"} <= CHECKED.keys()
+    assert {"adam", "adamw", "normal", "gradient_norm"} <= CHECKED.keys()
 
 
 @pytest.mark.parametrize("name", [name for name, record in CHECKED.items() if isinstance(record, Differentiable)])
@@ -99,7 +106,7 @@ def test_requires_only_torch_and_can_write_to_a_pipe():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     report = strictly(done.stdout)
-    assert [row["operation"] for row in report["operations"]] == ["tanh", "normal_", "SGD"]
+    assert [row["operation"] for row in report["operations"]] == ["tanh", "normal", "sgd"]
     assert report["seed"] == 7
     assert "3 operations checked, 0 failures" in done.stderr
 
@@ -244,5 +251,5 @@ def test_detects(name, wrong, columns, monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "FAIL" in printed
     for column in failed:
-        assert f"{name}, {column}: {row['checks'][column]['error']}" in printed.splitlines()
+        assert f"{row['operation']}, {column}: {row['checks'][column]['error']}" in printed.splitlines()
     assert f"1 operations checked, {len(failed)} failures" in printed

@@ -29,7 +29,8 @@ COMPOSITIONS = {
 
 # Each layer may import from those before it. Packages of one layer do not import each other.
 LAYERS = (
-    ("_C", "_built", "_native", "_table", "_html", "_bad_input", "tracing"),
+    ("_C", "_built", "_native", "_shell", "_table", "_html", "_units", "tracing"),
+    ("_bad_input",),
     ("autograd",),
     ("distributed",),
     ("ops",),
@@ -40,6 +41,7 @@ LAYERS = (
     ("classifier",),
     ("cli",),
     ("__main__",),
+    ("_before_torch",),
 )
 # The modules of torchnotes that benchmarks may import
 PUBLIC = {"functional", "init", "nn", "optim", "signal", "testing", "classifier"}

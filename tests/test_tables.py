@@ -563,7 +563,7 @@ def test_misread_digits_are_shown_as_images(tmp_path):
 def test_the_largest_errors_are_shown_with_their_rows(prices):
     page = (prices.folder / "report.html").read_text()
     assert "Errors of price on the test set" in page
-    assert "predicted by true values" in page
+    assert "Predicted by true values of price" in page
     line, predicted, true, shown = re.search(
         r"Largest errors:\nline (\d+): (\S+) instead of (\S+) \(size (\S+);", prices.printed
     ).groups()

@@ -102,8 +102,9 @@ def test_learns_the_digits(digits, capsys):
         assert (float(memory) > 64 * 128 * 4 / 1e3, unit) == (True, "kB")  # more than the output of one layer
         assert float(error) < 1e-5
         assert f"<td>{accuracy}</td>" in report
-    assert report.count("<img ") == 3 + report.count("image/png") > 3  # the figures, and the worst mistakes
-    assert "http" not in report.replace("http-equiv", "")  # the file is self-contained
+    assert report.count("<img ") == 6 + report.count("image/png") > 6  # the figures, and the worst mistakes
+    assert "http" not in report  # the file is self-contained
+    assert re.search(r"<h1>9\d\.\d% of 270 test rows classified correctly; a step took [\d.]+ [µm]s, ", report)
     assert main(["predict", str(digits.folder / "model.pt")]) == 0
     printed = capsys.readouterr()
     lines = list(csv.DictReader(io.StringIO(printed.out)))
@@ -419,7 +420,7 @@ X, Y = numpy.zeros((30, 2)), numpy.zeros(30, int)
         ("x.npz", {"x": X, "y": Y.astype("M8[D]")}, "y must be classes"),
         ("x.npz", {"x": X.astype(complex), "y": Y}, "must be real numbers"),
         ("x.npz", {"x": X[:, 0], "y": Y}, "has shape (30,)"),
-        ("x.npz", {"x": numpy.array([object()] * 30), "y": Y}, "it is not an archive of numbers"),
+        ("x.npz", {"x": numpy.array([object()] * 30), "y": Y}, "x has Python objects: save x.astype(float)"),
         ("folder.csv", None, "cannot be read: "),
         ("folder.npz", None, "cannot be read: "),
     ),
@@ -571,9 +572,8 @@ def test_characters_that_the_output_cannot_encode_are_escaped(tmp_path, monkeypa
     text = printed.buffer.getvalue().decode("ascii")
     assert r"data\udce9.csv: 40 rows" in text
     assert "28 training rows" in text
-    assert r"\xb5s" in text
     assert r"\xe9t\xe9," in text
-    assert "µs" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>torchnotes: data?.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ("stdout", "stderr"))

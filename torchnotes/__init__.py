@@ -6,6 +6,9 @@ Examples in docstrings assume:
     from torchnotes import functional as F, init, nn, optim, signal
 """
 
+__version__ = "0.1.0"
+
+from . import _before_torch as _before_torch
 from . import _native as _native  # checks the torch version before anything else can fail because of it
 from . import functional as functional
 from . import init as init
@@ -16,5 +19,3 @@ from ._native import build_info as build_info
 from .conversion import Report as Report
 from .conversion import convert as convert
 from .conversion import revert as revert
-
-__version__ = "0.1.0"

@@ -1,38 +1,18 @@
-"""python -m torchnotes COMMAND
+"""Runs a command of torchnotes. `python -m torchnotes COMMAND --help` explains it.
 
 The exit status is 2 after invalid input or if memory or disk space runs out, 130 after Ctrl-C, and 141 if the output is
 closed early, as in `python -m torchnotes predict model.pt | head`.
 """
 
-import argparse
 import importlib
 import io
 import os
 import re
 import sys
-import time
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ._bad_input import BadInput
-from .classifier.ranks import launched
-from .cli import COMMANDS
-
-PROGRAM = "python -m torchnotes"
-DELAY = 10  # seconds, in which torchrun's first process reports an error and ends
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.exit(fail(self.prog, message))  # without the usage, which takes many lines
-
-
-def fail(program: str, message: str) -> int:
-    """Prints an error, and returns the exit status."""
-    if launched() and os.environ["RANK"] != "0":
-        time.sleep(DELAY)  # torchrun ends this process as soon as the first one has ended
-    print(f"{program}: error: {message}", file=sys.stderr)
-    return 2
+from .cli._parser import PROGRAM, fail, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,17 +68,11 @@ def discard_output() -> None:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    parser = Parser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    modules = {name: importlib.import_module(f"torchnotes.cli.{name}") for name in COMMANDS}
-    for name, module in modules.items():
-        description = str(module.__doc__)
-        help = description.splitlines()[0]
-        raw = argparse.RawDescriptionHelpFormatter
-        module.add_arguments(parsers.add_parser(name, help=help, description=description, formatter_class=raw))
-    options = parser.parse_args(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments, str(__doc__))
+    if options is None:
+        return 2  # as for other invalid input, so that scripts notice that a command is missing
     try:
-        return modules[options.command].run(options)
+        return importlib.import_module(f"torchnotes.cli.{options.command}").run(options)
     except BadInput as error:
         return fail(f"{PROGRAM} {options.command}", str(error))
 
@@ -111,4 +85,6 @@ def recorded_main() -> int | None:
 
 
 if __name__ == "__main__":
+    from .classifier.ranks import launched
+
     sys.exit(recorded_main() if launched() else main())

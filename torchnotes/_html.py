@@ -10,10 +10,12 @@ STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: light-dark(#222, #ddd); background: light-dark(#fff, #16181b); overflow-wrap: anywhere }
+h1 { font-size: clamp(1.4rem, 5vw, 2rem); line-height: 1.25 }
 .scroll, pre { overflow-x: auto } pre { background: light-dark(#f5f5f5, #24272b); padding: .8rem }
 table { border-collapse: collapse; white-space: nowrap } figure { margin: 1.5rem 0 } img { max-width: 100% }
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid light-dark(#ddd, #444) }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
+.panels { display: flex; flex-wrap: wrap; gap: 1rem } .panels img { flex: 0 1 28rem; min-width: min(20rem, 100%) }
 figcaption, .quiet { color: light-dark(#555, #aaa) } .warning { color: light-dark(#a33, #f99) }
 """
 GREY = "#7d7d7d"  # readable on white and on black
@@ -23,13 +25,13 @@ LOOK = {  # for matplotlib.rc_context: figures without a background, for both th
 }
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """A document with a headline and parts, which are HTML."""
+def page(title: str, parts: Iterable[str], headline: str = "") -> str:
+    """A document with a headline, by default its title, and parts, which are HTML."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<h1>{escape(headline or title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 
 
@@ -43,8 +45,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll" tabindex="0"><table>{line("th", header)}{body}</table></div>'
 
 
-def figure(image: str, caption: str) -> str:
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+def paragraph(text: str, kind: str = "") -> str:
+    """Plain text, of one of the classes in STYLE."""
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def preformatted(text: str) -> str:
+    return f'<pre tabindex="0">{escape(text)}</pre>'
+
+
+def figure(images: str | Sequence[str], caption: str) -> str:
+    """An image, or several, which are next to each other where there is room."""
+    panels = images if isinstance(images, str) else f'<div class="panels">{"".join(images)}</div>'
+    return f"<figure>{panels}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def image(drawing: Any, alt: str) -> str:

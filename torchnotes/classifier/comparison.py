@@ -15,7 +15,7 @@ from .memory import peak_bytes
 from .network import Design, by_torch, by_torchnotes, copy_parameters, optimizer
 from .ranks import Ranks
 from .tasks import Task
-from .training import Batch, Contender, Experiment, Loss, mean_score, output_of, unwrapped
+from .training import Batch, Contender, Experiment, Loss, output_of, score_of, unwrapped
 
 OURS, TORCH, COMPILED = "torchnotes", "torch", "torch compiled"
 
@@ -120,7 +120,7 @@ def result(contender: Contender, gradient_error: float, part: Batch, test: Pair)
     return Result(
         contender.name,
         contender.task,
-        mean_score(contender.task, output, y),
+        score_of(contender.task, output, y),
         contender.best_loss,
         statistics.median(contender.seconds),
         peak,

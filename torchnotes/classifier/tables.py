@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._bad_input import BadInput, extra, one_line
+from .npz import read_npz
 
 DIGITS = "digits"  # scikit-learn's: 1797 images of 8 x 8 pixels
 ARRAYS, TEXTS = (".npz",), (".csv", ".tsv", ".txt")
@@ -51,7 +52,7 @@ class Table:
 
 
 def digits() -> Table:
-    data = extra("sklearn.datasets", "scikit-learn").load_digits()
+    data = extra("sklearn.datasets").load_digits()
     return _of_arrays(DIGITS, data.data, data.target)
 
 
@@ -79,20 +80,7 @@ def is_number(text: str) -> bool:
 
 
 def _read_arrays(path: Path) -> Table:
-    numpy = extra("numpy")
-    try:
-        with path.open("rb") as file:
-            found = numpy.load(file, allow_pickle=False)
-            if isinstance(found, numpy.ndarray):
-                raise ValueError("it is a single array without a name")
-            arrays = dict(found)
-    except Exception as error:  # numpy passes on any exception of zipfile and of its own reader
-        # numpy takes unknown files for pickles, and explains how to load one.
-        why = "it is not an archive of numbers" if "pickle" in str(error) else one_line(error)
-        raise BadInput(f"{path} cannot be read: {why}") from error
-    x, y = (next((arrays[name] for name in names if name in arrays), None) for names in (X_NAMES, Y_NAMES))
-    if x is None:
-        raise BadInput(f"{path} contains {', '.join(arrays) or 'nothing'}, but no array called {' or '.join(X_NAMES)}")
+    x, y = read_npz(path, X_NAMES, Y_NAMES)
     if x.dtype.kind not in "fiub":
         raise BadInput(f"{path}: x must be real numbers, not {x.dtype}")
     x = x.reshape(len(x), -1) if x.ndim > 2 and len(x) else x

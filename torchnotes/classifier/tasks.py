@@ -33,8 +33,11 @@ class Classes:
         return y
 
     def scores(self, output: Tensor, y: Tensor) -> Tensor:
-        """One number per row; their mean is the score."""
+        """One number per row. The score is computed from their mean."""
         return output.argmax(1) == y
+
+    def score(self, mean: float) -> float:
+        return mean
 
     def shown(self, score: float) -> str:
         return f"{score:.2%}"
@@ -64,8 +67,11 @@ class Numbers:
     def scores(self, output: Tensor, y: Tensor) -> Tensor:
         return (output.double() - y).square()[:, 0]
 
+    def score(self, mean: float) -> float:
+        return math.sqrt(mean) * self.scale
+
     def shown(self, score: float) -> str:
-        return quantity(math.sqrt(score) * self.scale)
+        return quantity(score)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,9 @@ class Quantiles:
         output = output.sort(1)[0]
         below = y <= output[:, -1]
         return below & (y >= output[:, 0]) if self.outputs > 1 else below
+
+    def score(self, mean: float) -> float:
+        return mean
 
     def shown(self, score: float) -> str:
         return f"{score:.2%}"

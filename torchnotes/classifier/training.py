@@ -87,7 +87,7 @@ class Contender:
         for hook in hooks:
             hook.remove()
         exact = y.double() if y.is_floating_point() else y
-        loss, score = self.task.loss(ours=False)(output, exact).item(), mean_score(self.task, output, exact)
+        loss, score = self.task.loss(ours=False)(output, exact).item(), score_of(self.task, output, exact)
         norms = [layer.weight.grad.norm().item() for layer in layers if layer.weight.grad is not None]
         return Epoch(train_loss, train_score, loss, score, variances, norms)
 
@@ -156,9 +156,10 @@ def train(
                 place = (i + turn) % len(contenders)
                 of_batch[place] = contenders[place].timed_step(batch)
             sums += ranks.total(of_batch)
-            for contender, (loss, score) in zip(contenders, (sums / seen).tolist(), strict=True):
-                progress.step(contender, loss, score)
-        for contender, (loss, score) in zip(contenders, (sums / seen).tolist(), strict=True):
+            for contender, (loss, mean) in zip(contenders, (sums / seen).tolist(), strict=True):
+                progress.step(contender, loss, contender.task.score(mean))
+        for contender, (loss, mean) in zip(contenders, (sums / seen).tolist(), strict=True):
+            score = contender.task.score(mean)
             epoch = ranks.from_first(partial(contender.evaluate, loss, score, experiment.validation))
             contender.epochs.append(epoch)
             for kind, value in (("loss", epoch.train_loss), ("validation loss", epoch.validation_loss)):
@@ -184,8 +185,8 @@ def output_of(model: torch.nn.Module, x: Tensor) -> Tensor:
     return output
 
 
-def mean_score(task: Task, output: Tensor, y: Tensor) -> float:
-    return task.scores(output, y).double().mean().item()
+def score_of(task: Task, output: Tensor, y: Tensor) -> float:
+    return task.score(task.scores(output, y).double().mean().item())
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -47,21 +47,26 @@ def text(program: Program, results: Sequence[Result]) -> str:
 def html(program: Program, results: Sequence[Result]) -> list[str]:
     """For the page."""
     matrix, task = _confusion(program, results), _task(program)
-    parts = [f"<h2>Mistakes of {results[0].name} on the test set</h2>"]
+    parts = [f"<h2>Predictions of {results[0].name} on the test set</h2>"]
     header, rows = _counted(matrix, task)
     if len(task.classes) <= IN_PAGE:
-        parts += [_html.table(header, rows), f"<p>{RECALL}</p>"]
+        parts += [_html.table(header, rows), _html.paragraph(RECALL, "quiet")]
     else:
         recalls = [(row[0], row[-1]) for row in rows]
-        parts += [f"<pre>{escape(_confused(matrix, task))}</pre>", _html.table(("class", "recall"), recalls)]
+        parts += [_html.preformatted(_confused(matrix, task)), _html.table(("class", "recall"), recalls)]
     if mistakes := _mistakes(program, results[0]):
         parts += ["<h3>Worst mistakes: the highest probabilities of a wrong class</h3>", _worst(program, mistakes)]
     return parts
 
 
-def figures(program: Program, results: Sequence[Result]) -> list[tuple[str, str]]:
-    """Images and their captions."""
-    return [(_figures.calibration(results), "On the test set, which neither training nor model selection has used.")]
+def achieved(result: Result) -> str:
+    """The beginning of the headline."""
+    return f"{result.test_score:.1%} of {len(result.y):,} test rows classified correctly"
+
+
+def figure(program: Program, results: Sequence[Result]) -> str:
+    caption = "On the test set, which neither training nor model selection has used."
+    return _html.figure(_figures.calibration(results), caption)
 
 
 def _task(program: Program) -> Classes:

@@ -1,7 +1,5 @@
-"""The figures of a training's report, as HTML images."""
+"""The figures of a training's report, as HTML images. Each has a description for readers who do not see it."""
 
-import base64
-import io
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,84 +7,127 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _html
 from .._bad_input import extra
 from ..classifier.comparison import COMPILED, OURS, TORCH, Result
 from ..classifier.training import Contender
 
-COLORS = {OURS: "#0072b2", TORCH: "#777777", COMPILED: "#d55e00"}
+COLORS = {OURS: "#2f80c2", TORCH: _html.GREY, COMPILED: "#d9651b"}
 BINS = 10
 
 
-def matplotlib_figure() -> Any:
-    return extra("matplotlib.figure")
-
-
-def image(description: str, *panels: Callable[[Any], None]) -> str:
-    """Draws panels side by side, and returns an <img>."""
-    figure = matplotlib_figure().Figure(figsize=(4.6 * len(panels), 3.5), layout="constrained")
-    file = io.BytesIO()
-    with warnings.catch_warnings():
+def image(alt: str, panel: Callable[[Any], None]) -> str:
+    with extra("matplotlib").rc_context(_html.LOOK), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Data has no positive values")  # an empty panel
-        for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            panel(axes)
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(file, format="svg")
-    return f'<img alt="{description}" src="data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}">'
+        figure = extra("matplotlib.figure").Figure(figsize=(4.6, 3.5), layout="constrained")
+        axes = figure.subplots()
+        panel(axes)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        return _html.image(figure, alt)
 
 
-def losses(contenders: Sequence[Contender]) -> str:
+def losses(contenders: Sequence[Contender]) -> list[str]:
+    """Losses and scores in training and validation."""
+    task = contenders[0].task
+
     def curves(axes: Any, quantity: str) -> None:
         for contender in contenders:
-            epochs = range(1, len(contender.epochs) + 1)
             for part, line, label in (("train", "-", contender.name), ("validation", "--", None)):
-                values = [getattr(epoch, f"{part}_{quantity}") for epoch in contender.epochs]
-                axes.plot(epochs, values, line, color=COLORS[contender.name], label=label)
-        axes.set(xlabel="epoch", title=f"{quantity} (validation dashed)")
+                values = of_epochs(contender, f"{part}_{quantity}")
+                how = dict(marker=marker(values), color=COLORS[contender.name], label=label)
+                axes.plot(range(1, len(values) + 1), values, line, **how)
+        by_epoch(axes)
 
     def loss(axes: Any) -> None:
         curves(axes, "loss")
-        axes.set_yscale("log")
+        axes.set(yscale="log", title="loss (validation dashed)")
         axes.legend(frameon=False)
 
-    return image("loss and score by epoch", loss, lambda axes: curves(axes, "score"))
+    def score(axes: Any) -> None:
+        curves(axes, "score")
+        axes.set(title=f"{task.metric} (validation dashed)")
+
+    forms: dict[str, Callable[[float], str]] = {"loss": lambda loss: f"{loss:.3g}", "score": task.shown}
+    changes = {
+        quantity: "; ".join(
+            f"{contender.name} {change(of_epochs(contender, f'train_{quantity}'), form)} in training, "
+            f"{change(of_epochs(contender, f'validation_{quantity}'), form)} in validation"
+            for contender in contenders
+        )
+        for quantity, form in forms.items()
+    }
+    return [
+        image(f"Loss from the first to the last epoch: {changes['loss']}.", loss),
+        image(f"The {task.metric} from the first to the last epoch: {changes['score']}.", score),
+    ]
 
 
-def layers(contenders: Sequence[Contender]) -> str:
-    """Draws one line per layer. The first one is the lightest."""
+def of_epochs(contender: Contender, quantity: str) -> list[float]:
+    return [getattr(epoch, quantity) for epoch in contender.epochs]
+
+
+def by_epoch(axes: Any, **properties: Any) -> None:
+    axes.set(xlabel="epoch", **properties)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def marker(values: Sequence[float]) -> str | None:
+    return "o" if len(values) == 1 else None  # a line of one point is invisible
+
+
+def change(values: Sequence[float], form: Callable[[float], str]) -> str:
+    return f"{form(values[0])} to {form(values[-1])}"
+
+
+def layers(contenders: Sequence[Contender]) -> list[str]:
+    """One line per layer. The first one is the lightest."""
+
+    def by_layer(contender: Contender, quantity: str) -> list[list[float]]:
+        return [list(values) for values in zip(*(getattr(epoch, quantity) for epoch in contender.epochs), strict=True)]
 
     def lines(axes: Any, quantity: str, title: str) -> None:
         for contender in contenders:
-            by_layer = list(zip(*(getattr(epoch, quantity) for epoch in contender.epochs), strict=True))
-            for number, values in enumerate(by_layer):
+            of_layers = by_layer(contender, quantity)
+            for number, values in enumerate(of_layers):
                 axes.plot(
                     range(1, len(values) + 1),
                     values,
                     "-" if contender.name == OURS else "--",
+                    marker=marker(values),
                     color=COLORS[contender.name],
-                    alpha=0.35 + 0.65 * number / max(1, len(by_layer) - 1),
+                    alpha=0.35 + 0.65 * number / max(1, len(of_layers) - 1),
                     label=f"{contender.name}, layer {number + 1}",
                 )
-        axes.set(xlabel="epoch", yscale="log", title=title)
+        by_epoch(axes, yscale="log", title=title)
 
     def variances(axes: Any) -> None:
         lines(axes, "variances", "variance of z = W x + b")
         axes.legend(frameon=False, fontsize="small")
 
-    return image(
-        "variance and gradient norm of each layer by epoch",
-        variances,
-        lambda axes: lines(axes, "gradient_norms", "norm of the gradient of W"),
-    )
+    def described(quantity: str) -> str:
+        """The changes of torchnotes' layers. Those of the others are similar."""
+        of_layers = enumerate(by_layer(contenders[0], quantity), 1)
+        return "; ".join(f"layer {number} {change(values, '{:.2g}'.format)}" for number, values in of_layers)
+
+    return [
+        image(f"Variance of z in each layer of {contenders[0].name} by epoch: {described('variances')}.", variances),
+        image(
+            f"Norm of the gradient of W in each layer of {contenders[0].name} by epoch: {described('gradient_norms')}.",
+            lambda axes: lines(axes, "gradient_norms", "norm of the gradient of W"),
+        ),
+    ]
 
 
-def calibration(results: Sequence[Result]) -> str:
+def calibration(results: Sequence[Result]) -> list[str]:
+    """The accuracy among rows of similar predicted probability, and how many rows there are of each."""
+    bins = {result.name: binned(result.confidences, result.correct) for result in results}
+
     def reliability(axes: Any) -> None:
-        axes.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":")
-        for result in results:
-            confidence, accuracy, error = binned(result.confidences, result.correct)
-            label = f"{result.name}: calibration error {error:.1%}"
-            axes.plot(confidence, accuracy, "o-", markersize=4, color=COLORS[result.name], label=label)
+        axes.plot((0, 1), (0, 1), color=_html.GREY, linewidth=0.8, linestyle=":")
+        for name, (confidence, accuracy, error) in bins.items():
+            label = f"{name}: calibration error {error:.1%}"
+            axes.plot(confidence, accuracy, "o-", markersize=4, color=COLORS[name], label=label)
         axes.set(xlabel="predicted probability", ylabel="accuracy", title="calibration (test)")
         axes.legend(frameon=False, fontsize="small")
 
@@ -96,7 +137,12 @@ def calibration(results: Sequence[Result]) -> str:
             axes.hist(result.confidences.tolist(), BINS, range=(0, 1), histtype="step", color=color, label=result.name)
         axes.set(xlabel="predicted probability", ylabel="rows", yscale="log", title="confidence (test)")
 
-    return image("accuracy by predicted probability", reliability, confidences)
+    errors = ", ".join(f"{error:.1%} for {name}" for name, (*_, error) in bins.items())
+    certain = ", ".join(f"{(result.confidences > 0.9).sum()} for {result.name}" for result in results)
+    return [
+        image(f"Accuracy by predicted probability. The calibration error is {errors}.", reliability),
+        image(f"Number of test rows by predicted probability. Above 90%: {certain}.", confidences),
+    ]
 
 
 def binned(confidences: Tensor, correct: Tensor) -> tuple[Tensor, Tensor, float]:

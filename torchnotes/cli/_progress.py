@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from .._units import duration
 from ..classifier.program import Program
 from ..classifier.training import Contender, Progress
 
@@ -24,7 +25,7 @@ def speed(program: Program, contender: Contender) -> str:
         return ""
     seconds = statistics.mean(contender.seconds[-RECENT:])
     rows = min(program.options.batch_size, len(program.parts.train))
-    return f"{1e3 * seconds:.3g} ms/step  {rows / seconds:,.0f} rows/s"
+    return f"{duration(seconds)}/step  {rows / seconds:,.0f} rows/s"
 
 
 class Lines(Progress):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import _html, _table
@@ -39,28 +40,56 @@ def html(program: Program, results: Sequence[Result]) -> list[str]:
     return [
         f"<h2>Errors of {escape(program.rows.features.target)} on the test set</h2>",
         _html.table(*_errors(program, results)),
-        f"<p>{_legend(program)}</p>",
+        _html.paragraph(_legend(program), "quiet"),
         f"<h3>Largest errors of {results[0].name}</h3>",
         _html.table(header, rows),
     ]
 
 
-def figures(program: Program, results: Sequence[Result]) -> list[tuple[str, str]]:
-    """Images and their captions."""
+def achieved(result: Result) -> str:
+    """The beginning of the headline."""
+    task, rows = result.task, f"{len(result.y):,} test rows"
+    if isinstance(task, Quantiles):
+        return f"{result.test_score:.1%} of {rows} {_where(task)} ({task.nominal:.0%} expected)"
+    return f"{task.metric} {task.shown(result.test_score)} on {rows}"
+
+
+def figure(program: Program, results: Sequence[Result]) -> str:
+    name, target = results[0].name, f"{program.rows.features.target:.30}"
     predicted, y = _predicted(program, results[0])
 
     def scatter(axes: Any) -> None:
         span = [y.min().item(), y.max().item()]
-        axes.plot(span, span, color="black", linewidth=0.8, linestyle=":")
-        axes.plot(y.tolist(), predicted.tolist(), "o", markersize=3, alpha=0.5, color=_figures.COLORS[results[0].name])
-        axes.set(xlabel="true", ylabel="predicted", title=f"{program.rows.features.target:.30} (test)")
+        axes.plot(span, span, color=_html.GREY, linewidth=0.8, linestyle=":")
+        axes.plot(y.tolist(), predicted.tolist(), "o", markersize=3, alpha=0.5, color=_figures.COLORS[name])
+        axes.set(xlabel=f"true {_plain(target)}", ylabel="predicted", title="predictions (test)")
 
     def errors(axes: Any) -> None:
-        axes.hist((predicted - y).tolist(), 30, color=_figures.COLORS[results[0].name])
+        axes.hist((predicted - y).tolist(), 30, color=_figures.COLORS[name])
         axes.set(xlabel="predicted - true", ylabel="rows", title="errors (test)")
 
-    image = _figures.image("predicted by true values, and a histogram of the errors", scatter, errors)
-    return [(image, "On the test set. Predictions on the dotted line are right.")]
+    correlation = torch.corrcoef(torch.stack((predicted, y)))[0, 1].item()
+    middle, largest = (predicted - y).abs().quantile(0.5).item(), (predicted - y).abs().max().item()
+    images = [
+        _figures.image(f"Predicted by true values of {target}. Their correlation is {correlation:.3f}.", scatter),
+        _figures.image(
+            f"Histogram of the errors. Half of them are smaller than {quantity(middle)}, the largest is "
+            f"{quantity(largest)}.",
+            errors,
+        ),
+    ]
+    return _html.figure(images, "On the test set. Predictions on the dotted line are right.")
+
+
+def _plain(text: str) -> str:
+    """For matplotlib, to which dollars mean formulas."""
+    return text.replace("$", r"\$")
+
+
+def _where(task: Quantiles) -> str:
+    if task.outputs == 1:
+        return f"below the quantile {task.quantiles[0]:g}"
+    return f"between the quantiles {task.quantiles[0]:g} and {task.quantiles[-1]:g}"
 
 
 def _largest(program: Program, result: Result) -> list[tuple[int, float, float]]:
@@ -81,9 +110,7 @@ def _legend(program: Program) -> str:
     task = program.task
     if not isinstance(task, Quantiles):
         return SQUARED
-    where = f"between the quantiles {task.quantiles[0]:g} and {task.quantiles[-1]:g}"
-    where = where if task.outputs > 1 else f"below the quantile {task.quantiles[0]:g}"
-    return f"{task.metric.capitalize()}: the share of targets {where}, of which {task.nominal:.0%} are expected."
+    return f"{task.metric.capitalize()}: the share of targets {_where(task)}, of which {task.nominal:.0%} are expected."
 
 
 def _targets(program: Program) -> Tensor:

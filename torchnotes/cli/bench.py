@@ -10,7 +10,6 @@ hour. Examples:
 import argparse
 import importlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ import torchnotes
 
 from .._bad_input import BadInput, check_writable, extra
 from ._arguments import at_least, device, number_of_threads
+from ._json import add_json, check_json, text_stream, write_json
+from ._names import add_operations, selected
 
 
 def part(name: str) -> Any:
@@ -35,31 +36,29 @@ def part(name: str) -> Any:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("operations", nargs="*", metavar="operation", help="the operations to measure (default: all)")
+    add_operations(parser, "measure")
     add("--cases", nargs="+", metavar="CASE", help="only the cases with these names")
     add("--sizes", nargs="+", type=at_least(1), metavar="N", help="numbers of elements, instead of each case's own")
-    add("--device", type=device, default=torch.device("cpu"))
-    add("--threads", type=number_of_threads, default=torch.get_num_threads(), metavar="N")
-    add("--repeats", type=at_least(1), default=30, metavar="N", help="samples of each contender")
+    add("--device", type=device, default=torch.device("cpu"), help="cpu (the default) or cuda")
+    add("--threads", type=number_of_threads, default=torch.get_num_threads(), metavar="N", help="number of CPU threads")
+    add("--repeats", type=at_least(1), default=30, metavar="N", help="samples of each contender (30)")
     add("--csv", type=Path, metavar="FILE", help="merge the rows into this file")
     add("--save", action="store_true", help="merge the rows into the results of this machine (requires a checkout)")
-    add("--json", type=Path, metavar="FILE", help="write the rows to this file")
+    add_json(parser, "the rows")
     add("--plot", type=Path, metavar="FILE", help="plot the ratios to the fastest alternative")
 
 
 def run(options: argparse.Namespace) -> int:
     runner, results = part("runner"), part("results")
-    unknown = sorted(set(options.operations) - set(runner.OPERATIONS))
-    if unknown:
-        raise BadInput(f"no benchmark of {unknown[0]}: choose from {', '.join(runner.OPERATIONS)}")
+    operations = selected(options.operations, runner.OPERATIONS, "measure")
     tables = [options.csv] if options.csv else []
     if options.save:
         if not results.RESULTS.is_dir():
             raise BadInput("--save requires a checkout: use --csv instead")
         tables.append(results.default_path(options.device, options.threads))
-    for path in (*tables, options.json, options.plot):
-        if path:
-            check_writable(path)
+    check_json(options.json)
+    for path in (*tables, *([options.plot] if options.plot else [])):
+        check_writable(path)
     for path in filter(Path.exists, tables):
         if not results.can_take_rows(path):
             raise BadInput(f"{path} was not written by python -m torchnotes bench")
@@ -67,17 +66,17 @@ def run(options: argparse.Namespace) -> int:
         extra("matplotlib")
     origin = results.origin(options.device, options.threads)
     every_row: list[dict[str, Any]] = []
-    selection = options.operations, options.cases, options.sizes, options.device, options.threads, options.repeats
+    selection = operations, options.cases, options.sizes, options.device, options.threads, options.repeats
     for rows in runner.measure(*selection):
         for case in dict.fromkeys(row["case"] for row in rows):
-            print(runner.summary([row for row in rows if row["case"] == case]), flush=True)
+            summary = runner.summary([row for row in rows if row["case"] == case])
+            print(summary, file=text_stream(options.json), flush=True)
         every_row += [row | origin for row in rows]
         for path in tables:  # after every case, so that an interrupted run keeps its results
             results.merge(path, every_row)
     if not every_row:
         raise BadInput(f"no case is called {' or '.join(options.cases)}")
-    if options.json:
-        options.json.write_text(json.dumps(every_row, indent=1) + "\n")
+    write_json(options.json, every_row)
     if options.plot:
         part("plot").draw_ratios(every_row, options.plot)
     return 0

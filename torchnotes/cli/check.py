@@ -1,77 +1,63 @@
 """check the derivatives and the accuracy of every operation on this machine
 
-gradcheck, second order  torch.autograd's gradcheck and gradgradcheck, including forward mode
-float32 to float16       the largest error compared with float64 and, in parentheses, torch's for the same inputs, in
-                         the case with the worst ratio. The unit is the last place of each number (activations, noise,
-                         parameters after a step) or eps times the largest number; one rounding is half a unit. For
-                         random numbers: the Kolmogorov-Smirnov statistic times sqrt(n), and its bound
-agreement                with the reference and with torch, for all options, in float64 and float32. For random
-                         operations: the mean, the variance, and the same numbers with any number of threads
+The columns gradcheck and "second order" are torch.autograd's gradcheck and gradgradcheck, including forward mode.
+
+The columns float32 to float16 show the largest error compared with float64 and, in parentheses, torch's for the same
+inputs, in the case with the worst ratio. The unit is the last place of each number (activations, noise, parameters
+after a step) or eps times the largest number; one rounding is half a unit. For random numbers they show the
+Kolmogorov-Smirnov statistic times sqrt(n), and its bound.
+
+The column agreement compares with the reference and with torch, for all options, in float64 and float32. Random
+operations must have the expected mean and variance, and give the same numbers with any number of threads.
 
 The exit status is 1 if anything fails.
 """
 
 import argparse
-import difflib
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from .. import _native
-from .._bad_input import BadInput, check_writable
+from .._bad_input import BadInput
 from .._table import table
 from ..testing.accuracy import Figures, Inaccurate
 from ._arguments import at_least, device
 from ._check_operations import Setup
 from ._checked import CHECKED, public
-from ._json import strict_json
+from ._json import add_json, check_json, text_stream, write_json
+from ._names import add_operations, selected
 
 DTYPES = ("float32", "bfloat16", "float16")
 COLUMNS = ("gradcheck", "second order", *(name.rjust(len("FAIL 0.50 (0.50)")) for name in DTYPES), "agreement")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("operations", nargs="*", metavar="OPERATION", help="the operations to check (default: all)")
+    add_operations(parser, "check")
     parser.add_argument("--device", type=device, default=torch.device("cpu"), help="cpu (the default) or cuda")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed of the random inputs (0)")
-    parser.add_argument("--json", metavar="PATH", help="write the figures to this file, or to standard output (-)")
+    add_json(parser, "the figures")
 
 
 def run(options: argparse.Namespace) -> int:
-    names = _names(options.operations)
+    names = selected(options.operations, CHECKED, "check")
     _check_kernels(options.device)
     setup = Setup(options.device, options.seed)
-    if options.json not in (None, "-"):
-        check_writable(Path(options.json))
-    progress = sys.stderr if options.json == "-" else sys.stdout
+    check_json(options.json)
+    progress = text_stream(options.json)
     rows = _run_checks(names, setup, progress)
     checks = ((row["operation"], column, check) for row in rows for column, check in row["checks"].items())
     failures = [f"{operation}, {column}: {check['error']}" for operation, column, check in checks if "error" in check]
     print("", *failures, f"{len(names)} operations checked, {len(failures)} failures", sep="\n", file=progress)
-    text = strict_json(
-        {"machine": _machine(setup.device), "seed": options.seed, "failures": len(failures), "operations": rows}
-    )
-    if options.json == "-":
-        print(text)
-    elif options.json:
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    machine = _machine(setup.device)
+    content = {"machine": machine, "seed": options.seed, "failures": len(failures), "operations": rows}
+    write_json(options.json, content)
     return 1 if failures else 0
-
-
-def _names(requested: list[str]) -> list[str]:
-    for name in requested:
-        if name not in CHECKED:
-            close = difflib.get_close_matches(name, CHECKED, 1)
-            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(CHECKED)}"
-            raise BadInput(f"unknown operation {name!r}: {hint}")
-    return [name for name in CHECKED if name in requested or not requested]
 
 
 def _check_kernels(device: torch.device) -> None:

@@ -6,6 +6,7 @@ activation and one scheme, prints the predicted and the measured variance of eve
 
 import argparse
 import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ..init import SCHEMES, initialize_, normal_
 from ..ops.activations import ACTIVATIONS, ENDINGS
 from ..signal._figure import comparison
 from ._arguments import at_least, device
-from ._json import strict_json
+from ._json import add_json, check_json, text_stream, write_json
 
 NAMES = {name or "identity": name for name in ENDINGS}
 SLOPE = 0.01  # leaky_relu's
@@ -31,15 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layers", type=at_least(1), default=100, metavar="N", help="number of layers (100)")
     add("--width", type=at_least(1), default=256, metavar="N", help="inputs and outputs of a layer (256)")
     add("--batch", type=at_least(1), default=256, metavar="N", help="number of samples from N(0, 1) (256)")
-    add("--activation", nargs="+", choices=NAMES, default=["sigmoid", "tanh", "relu"])
-    add("--scheme", nargs="+", choices=SCHEMES, default=["default", "lecun", "glorot", "he"])
-    add("--seed", type=at_least(0), default=0, metavar="N")
-    add("--device", type=device, default=torch.device("cpu"))
+    several(add, "--activation", NAMES, ["sigmoid", "tanh", "relu"])
+    several(add, "--scheme", SCHEMES, ["default", "lecun", "glorot", "he"])
+    add("--seed", type=at_least(0), default=0, metavar="N", help="seed of the weights and samples (0)")
+    add("--device", type=device, default=torch.device("cpu"), help="cpu (the default) or cuda")
     add("--plot", type=Path, metavar="FILE", help="draw a figure: .png, .svg or .pdf")
-    add("--json", action="store_true", help="print every layer of every network as JSON")
+    add_json(parser, "every layer of every network")
+
+
+def several(add: Callable[..., Any], option: str, choices: Iterable[str], default: list[str]) -> None:
+    """Lists the choices in the help instead of the usage, where they would not fit on a line."""
+    text = f"some of {', '.join(choices)} (default: {' '.join(default)})"
+    add(option, nargs="+", choices=choices, default=default, metavar="NAME", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
+    check_json(options.json)
     if options.plot is not None:
         _check_plot(options.plot)
     pairs = list(dict.fromkeys(itertools.product(options.activation, options.scheme)))
@@ -48,10 +56,8 @@ def run(options: argparse.Namespace) -> int:
     with threads(1 if options.width <= 512 else torch.get_num_threads()):
         networks = {pair: _propagation(*pair, options, suggest=single) for pair in pairs}
     first = networks[pairs[0]]
-    if options.json:
-        print(strict_json([_record(*pair, found) for pair, found in networks.items()]))
-    else:
-        print(first if single else _summary(networks))
+    write_json(options.json, [_record(*pair, found) for pair, found in networks.items()])
+    print(first if single else _summary(networks), file=text_stream(options.json))
     if options.plot is not None:
         figure = first.plot() if single else comparison({pair: found.layers for pair, found in networks.items()})
         figure.savefig(options.plot)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from .._bad_input import BadInput
+from .._shell import command
 from ..classifier.network import OPTIMIZERS
 from ..classifier.program import Program
 from ..classifier.ranks import device_of_rank, launched, ranks_on
@@ -26,7 +27,6 @@ from ..classifier.training import Progress
 from ..init import SCHEMES
 from ..ops.activations import ACTIVATIONS
 from ._arguments import at_least, device, number_of_threads, positive, rate, seconds, share
-from ._figures import matplotlib_figure
 from ._progress import progress
 from ._report import page, summary
 from ._understood import WIDTH, understood
@@ -66,7 +66,6 @@ def run(options: argparse.Namespace) -> int:
     options.device = device_of_rank(options.device)
     options.lr = options.lr or OPTIMIZERS[options.optimizer][1]
     with ranks_on(options.device, options.timeout or TIMEOUT) as ranks, threads(torch.get_num_threads()):
-        ranks.from_first(lambda: bool(matplotlib_figure()))  # report a missing package before training
         program = Program(options, ranks)
         if ranks.first:
             print(understood(program.rows, program.parts))
@@ -88,4 +87,6 @@ def report(program: Program, ending: str) -> None:
         text = page(program, results, difference, ending)
         program.report_path.write_text(text, encoding="utf-8", errors="replace")
         print(f"report  {program.report_path}")
-        print(f"model   {program.model_path}: python -m torchnotes predict {program.model_path}")
+        data = ("--data", program.options.data) if program.options.data else ()
+        print(f"model   {program.model_path}")
+        print(f"use it  {command('torchnotes', 'predict', program.model_path, *data)}")
