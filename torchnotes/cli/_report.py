@@ -15,6 +15,7 @@ from ..classifier.comparison import Result
 from ..classifier.program import Program
 from ..classifier.tasks import Classes, Task
 from . import _classification, _figures, _regression
+from ._understood import understood
 
 COLUMNS = ("time per step", "relative", "peak memory", "gradient error")
 LEGEND = (
@@ -94,6 +95,8 @@ def page(program: Program, results: Sequence[Result], difference: float, ending:
         _html.paragraph(LEGEND, "quiet"),
         *figures(program, results),
         *details(program.task).html(program, results),
+        "<h2>Data</h2>",
+        _html.preformatted(understood(rows, program.parts)),
         "<h2>Options</h2>",
         _html.preformatted(options),
         "<h2>Machine</h2>",
