@@ -280,6 +280,22 @@ def test_rejects_invalid_tables(tmp_path, content, wish, complaint):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    (
+        ("--quantiles 0.5 1", "'1' is not a number between 0 and 1"),
+        ("--quantiles 0", "'0' is not a number between 0 and 1"),
+        ("--loss huber", "invalid choice: 'huber'"),
+        ("--task clustering", "invalid choice: 'clustering'"),
+        ("--target size", "digits has no column 'size'; it has 'x1', 'x2'"),
+    ),
+)
+def test_rejects_invalid_options(tmp_path, capsys, options, complaint):
+    command = "train", *options.split(), "--output", tmp_path / "run"
+    assert complaint in error_line(capsys, *command)
+    assert not (tmp_path / "run").exists()
+
+
 def test_pandas_is_needed_for_tables_only(tmp_path, monkeypatch):
     import sys
 
@@ -370,12 +386,15 @@ def test_rows_without_a_class_are_predicted_but_not_counted(blobs, tmp_path, cap
     )
     found, errors = predicted(capsys, tmp_path / "model.pt", tmp_path / "some.csv")
     assert len(found) == 151
-    assert "of 140 rows)" in errors
+    right = sum(line[0] == ("ant", "bee", "cat")[i % 3] for i, line in enumerate(found[1:]) if i >= 10)
+    assert f"({right} of 140 rows)" in errors
 
 
 def test_a_single_row_is_enough(prices, tmp_path, capsys):
     path = table(tmp_path / "x.csv", ["size", "color", "garden", "day"], [[1.0, "red", "", "2024-01-01"]])
     assert len(predicted(capsys, prices.model, path)[0]) == 2
+    path = table(tmp_path / "x.csv", ["size", "color", "garden", "day", "price"], [[1.0, "red", "", "2024-01-01", 5]])
+    assert re.fullmatch(r"RMSE \S+, MAE \S+ \(1 rows\)\n", predicted(capsys, prices.model, path)[1])
 
 
 def test_npz_files_predict_by_position(tmp_path, capsys):

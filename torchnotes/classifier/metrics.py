@@ -14,8 +14,9 @@ def metrics(task: Task, output: Tensor, y: Tensor) -> dict[str, float]:
     if isinstance(task, Numbers):
         errors = predictions[:, 0] - y
         squared = errors.square().mean()
-        r_squared = 1 - squared / y.var(correction=0)
-        return {"RMSE": squared.sqrt().item(), "MAE": errors.abs().mean().item(), "R²": r_squared.item()}
+        variance = y.var(correction=0)
+        r_squared = {"R²": (1 - squared / variance).item()} if variance > 0 else {}
+        return {"RMSE": squared.sqrt().item(), "MAE": errors.abs().mean().item(), **r_squared}
     pinball = task.loss(ours=False)(predictions, y).item()
     inside = task.scores(predictions, y).double().mean().item()
     return {"pinball loss": pinball, task.metric: inside}
