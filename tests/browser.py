@@ -13,7 +13,7 @@ WIDTHS = (360, 1280)
 THEMES = ("light", "dark")
 CONTRAST = 4.5  # of text, as the Web Content Accessibility Guidelines (level AA) demand
 
-# What a reader would notice. Elements that may scroll are exempt from overflow, and so is what is inside them.
+# What a reader would notice. An element that scrolls does not make the page wider.
 MEASURE = """() => {
   const rgb = color => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -30,6 +30,7 @@ MEASURE = """() => {
   };
   const root = document.documentElement, images = [...document.images];
   return {
+    viewport: document.querySelector("meta[name=viewport]")?.content ?? "",
     excess: root.scrollWidth - root.clientWidth,
     undescribed: images.filter(image => !image.hasAttribute("alt")).map(image => image.outerHTML.slice(0, 100)),
     broken: images.filter(image => image.complete && !image.naturalWidth).map(image => image.outerHTML.slice(0, 100)),
@@ -78,6 +79,8 @@ def problems(browser: Any, *paths: Path) -> list[str]:
 
 
 def seen(page: dict[str, Any], theme: str) -> Iterator[str]:
+    if "width=device-width" not in page["viewport"]:
+        yield "a phone would show the page as wide as on a screen"
     if page["excess"] > 0:
         yield f"{page['excess']} pixels wider than the window"
     yield from (f"image without alt: {image}" for image in page["undescribed"])

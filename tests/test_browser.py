@@ -61,6 +61,7 @@ WIDE = _html.table(["a" * 40] * 20, [["1" * 40] * 20])
         ('<script src="https://example.com/script.js"></script>', "request: https://example.com/script.js"),
         ("<script>absent()</script>", "script: absent is not defined"),
         ("<script>console.error('from a script')</script>", "console: from a script"),
+        ("<script>document.querySelector('meta[name=viewport]').remove()</script>", "as wide as on a screen"),
         ("<style>body { color: #777 }</style>", "text of contrast 4"),
         ("<style>body { background: white }</style>", "dark: a background of luminance 1.00"),
     ),

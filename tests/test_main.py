@@ -53,7 +53,7 @@ REJECTED = (
     ("bench sigmoyd", "there is no operation 'sigmoyd' to measure: did you mean sigmoid?"),
     ("bench AdamW", "there is no operation 'AdamW' to measure: did you mean adam?"),
     ("bench zzz", "there is no operation 'zzz' to measure: choose from adam, batch_norm"),
-    ("bench --json missing/x.json", "missing/x.json is not writable: No such file"),
+    ("bench sigmoid --json missing/x.json", "missing/x.json is not writable: No such file"),
     ("bench sigmoid --cases dance", "no case is called dance"),
     ("bench sigmoid --sizes 0", "'0' is not an integer of at least 1"),
     ("bench sigmoid --device nowhere", "'nowhere' is not an available device"),

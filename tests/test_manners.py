@@ -15,6 +15,7 @@ from torchnotes._bad_input import PACKAGES, BadInput, extra
 from torchnotes._shell import command
 from torchnotes.cli import COMMANDS, _parser, summary
 from torchnotes.cli._names import selected
+from torchnotes.cli._parser import Formatter
 
 ROOT = Path(torchnotes.__file__).parents[1]
 
@@ -57,6 +58,23 @@ def test_help_is_wrapped_between_words(monkeypatch, capsys, command, width):
     assert all(re.match("  --\\w+ {", line) for line in too_long), too_long  # the choices of an option are one word
 
 
+LONG = "/a/path/that/is-longer/than/a/line/of/the/narrowest/terminal"
+
+
+@pytest.mark.parametrize("width", range(20, 60, 3))
+def test_paragraphs_and_examples_remain_and_words_are_not_broken(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = f"Use --a-hyphenated-option or {LONG} with-out --breaking-it."
+    parser = _parser.Parser(
+        description=f"{text}\n\nA paragraph.\n\n  an example   of --its-own", formatter_class=Formatter
+    )
+    parser.add_argument("--option", help=text)
+    shown = parser.format_help()
+    for word in text.split():
+        assert shown.split().count(word) >= 2, word
+    assert "\n\nA paragraph.\n\n  an example   of --its-own\n" in shown
+
+
 def test_summaries_are_the_first_lines_of_docstrings(capsys, monkeypatch):
     listed = help_of((), 200, monkeypatch, capsys)
     for name in COMMANDS:
@@ -86,11 +104,11 @@ class Terminal:
 def test_errors_are_wrapped_on_a_terminal_except_commands(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    message = f"--learning-rate-schedule requires {'a' * 50}:\npython -m pip install one two three four five six"
+    message = f"--learning-rate-schedule-of-all requires {'a' * 50}:\npython -m pip install one two three four five six"
     assert _parser.fail("python -m torchnotes train", message) == 2
     assert terminal.text.splitlines() == [
         "python -m torchnotes train: error:",
-        "--learning-rate-schedule requires",
+        "--learning-rate-schedule-of-all requires",
         f"{'a' * 50}:",
         "python -m pip install one two three four five six",
     ]
