@@ -19,13 +19,11 @@ def progress(program: Program) -> Progress:
     return Bars(program) if on_terminal else Lines(program)
 
 
-def speed(program: Program, contender: Contender) -> str:
+def speed(program: Program, contender: Contender) -> tuple[str, str]:
     """The time of recent steps, and the rows per second."""
-    if not contender.seconds:
-        return ""
     seconds = statistics.mean(contender.seconds[-RECENT:])
     rows = min(program.options.batch_size, len(program.parts.train))
-    return f"{duration(seconds)}/step  {rows / seconds:,.0f} rows/s"
+    return f"{duration(seconds)}/step", f"{rows / seconds:,.0f} rows/s"
 
 
 class Lines(Progress):
@@ -50,7 +48,7 @@ class Lines(Progress):
         print(
             f"epoch {number:{len(str(self.epochs))}d}  {contender.name:{self.width}}  loss {epoch.train_loss:.4f}  "
             f"{task.metric} {task.shown(epoch.train_score):>6}  validation loss {epoch.validation_loss:.4f}  "
-            f"{task.metric} {task.shown(epoch.validation_score):>6}  {speed(self.program, contender)}  "
+            f"{task.metric} {task.shown(epoch.validation_score):>6}  {'  '.join(speed(self.program, contender))}  "
             f"{seconds:.0f} s left",
             flush=True,
         )
@@ -67,17 +65,18 @@ class Bars(Progress):
         self.program = program
         columns = [
             TextColumn("{task.description}"),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=6),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("left  {task.fields[speed]}"),
+            TextColumn("left  {task.fields[pace]}"),
             TextColumn("validation {task.fields[validation]}"),
-            TextColumn("training {task.fields[training]}  loss {task.fields[loss]:.4f}"),
+            TextColumn("training {task.fields[training]}  loss {task.fields[loss]:.4f}  {task.fields[rate]}"),
         ]
-        self.bars = RichProgress(*(columns if Console().width >= WIDE else columns[:-1]))
+        console = Console()
+        self.bars = RichProgress(*(columns if console.width >= WIDE else columns[:-1]), console=console)
         steps = len(list(program.experiment.batches(0)))
         total, completed = program.options.epochs * steps, len(program.networks[0].epochs) * steps
-        start = dict(total=total, completed=completed, loss=float("nan"), training="", validation="", speed="")
+        start = dict(total=total, completed=completed, loss=float("nan"), training="", validation="", pace="", rate="")
         self.tasks = {network.name: self.bars.add_task(network.name, **start) for network in program.networks}
 
     def __enter__(self) -> "Bars":
@@ -88,8 +87,8 @@ class Bars(Progress):
         self.bars.stop()
 
     def step(self, contender: Contender, loss: float, score: float) -> None:
-        shown, pace = contender.task.shown(score), speed(self.program, contender)
-        self.bars.update(self.tasks[contender.name], advance=1, loss=loss, training=shown, speed=pace)
+        shown, (pace, rate) = contender.task.shown(score), speed(self.program, contender)
+        self.bars.update(self.tasks[contender.name], advance=1, loss=loss, training=shown, pace=pace, rate=rate)
 
     def epoch(self, contender: Contender) -> None:
         shown = f"{contender.task.metric} {contender.task.shown(contender.epochs[-1].validation_score)}"
