@@ -175,10 +175,17 @@ def test_useless_columns_are_left_out_and_mentioned(tmp_path):
     assert [feature.name for feature in found.features] == ["constant", "size"]
     text = re.sub(r"\s+", " ", understood(found, split(60, 0)))
     assert "constant constant" in text
+    assert "counting" not in text
     reasons = (
         "column 1 (the number of the row), name (a different text in most rows), empty (no values), color (excluded)"
     )
     assert reasons in text
+
+
+def test_numbers_that_count_the_rows_are_mentioned(tmp_path):
+    path = table(tmp_path / "x.csv", ("id", "x", "y"), [[i + 1, i % 5, i % 2] for i in range(60)])
+    assert "counting  id; --exclude leaves out" in understood(load(path), split(60, 0))
+    assert "counting" not in understood(load(path, Wish(exclude=["id"])), split(60, 0))
 
 
 # the task
@@ -365,6 +372,15 @@ def test_columns_are_matched_by_position_in_tables_without_a_header(prices, tmp_
         assert bool(errors) == (width == 6)
     path = table(tmp_path / "x.csv", (), [row[:4] for row in rows])
     assert "has 4 columns, but the model expects 5" in error_line(capsys, "predict", prices.model, "--data", path)
+
+
+@pytest.mark.parametrize("header", ((), ("x", "y")))
+def test_decimal_commas_are_understood_again(tmp_path, capsys, header):
+    rows = [[f"{i % 9},5", f"{i % 9 + i % 2},5"] for i in range(60)]
+    train(table(tmp_path / "x.csv", header, rows, ";"), tmp_path, epochs=1)
+    with_points = [[cell.replace(",", ".") for cell in row] for row in rows]
+    found = predicted(capsys, tmp_path / "model.pt", tmp_path / "x.csv")
+    assert found == predicted(capsys, tmp_path / "model.pt", table(tmp_path / "x.csv", header, with_points))
 
 
 def test_unknown_words_count_as_the_average(prices, tmp_path, capsys):

@@ -69,7 +69,7 @@ class Split(NamedTuple):
 
 def load(path: Path | None, wish: Wish = Wish(), seed: int = 0) -> Rows:
     """The rows of a file, or the digits. The categories are those of the training rows, which the seed determines."""
-    table = tables.digits() if path is None else tables.read(path, [] if wish.target is None else [wish.target])
+    table = tables.digits() if path is None else tables.read(path, {*filter(None, [wish.target]), *wish.exclude})
     target = table.target or table.names[-1] if wish.target is None else wish.target
     for name in (target, *wish.exclude):
         if name not in table.names:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ class Features:
             found, expected = len(table.names) - (table.target is not None), len(without_target)
             columns = "features" if table.lines is None else "columns"
             raise BadInput(f"{table.source} has {found} {columns}, but the model expects {expected} without the target")
-        return Table(table.source, layout, table.columns, lines=table.lines)
+        return replace(table, names=layout)
 
 
 def learn(table: Table, target: str, excluded: Collection[str], training: Tensor) -> tuple[Features, dict[str, str]]:
@@ -101,17 +101,16 @@ def learn(table: Table, target: str, excluded: Collection[str], training: Tensor
             left_out[name] = "excluded"
             continue
         column = table[name]
-        missing = is_missing(column)
-        present, known = column[~missing], column[training.numpy()]
-        any_missing = bool(is_missing(known).any())
+        present, known = column[~is_missing(column)], column[training.numpy()]
+        missing = bool(is_missing(known).any())
         if is_missing(known).all():
             left_out[name] = "no values"
             continue
         kind = kind_of(table, name)
-        if name.startswith("column ") and table.named and _counts_rows(table, name, kind):
+        if name.startswith("column ") and table.named and kind == NUMBER and counts_rows(table, name):
             left_out[name] = "the number of the row"
         elif kind != CATEGORY:
-            features.append(Feature(name, kind, any_missing))
+            features.append(Feature(name, kind, missing))
         elif len(present) > 10 and 2 * len(set(present)) > len(present):
             left_out[name] = "a different text in most rows"
         elif len(set(present)) > MAX_CATEGORIES:
@@ -121,7 +120,7 @@ def learn(table: Table, target: str, excluded: Collection[str], training: Tensor
             )
         else:
             categories = {text for text in known if text is not None}
-            features.append(Feature(name, kind, any_missing, tuple(sorted(categories, key=sort_key))))
+            features.append(Feature(name, kind, missing, tuple(sorted(categories, key=sort_key))))
     if not features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise BadInput(f"{table.source} has no column to learn from ({reasons or 'the target is the only one'})")
@@ -195,9 +194,8 @@ def days(table: Table, name: str) -> Any:
     return ((times - pandas.Timestamp(0, tz="UTC")) / day).to_numpy("float64")
 
 
-def _counts_rows(table: Table, name: str, kind: str) -> bool:
-    if kind != NUMBER:
-        return False
+def counts_rows(table: Table, name: str) -> bool:
+    """Whether a column of numbers increases by 1 from row to row."""
     values = numbers(table, name)
     return len(values) > 1 and bool((values[1:] - values[:-1] == 1).all())
 

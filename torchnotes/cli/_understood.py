@@ -3,7 +3,7 @@
 import textwrap
 
 from ..classifier.data import Rows, Split
-from ..classifier.features import CATEGORY, DATE, NUMBER, constant, is_integer
+from ..classifier.features import CATEGORY, DATE, NUMBER, constant, counts_rows, is_integer
 from ..classifier.tables import DIGITS, is_missing
 from ..classifier.tasks import Classes, Quantiles, quantity
 
@@ -87,6 +87,9 @@ def _features(rows: Rows) -> dict[str, str]:
         facts["missing"] = listed(missing)
     if unvaried := [feature.name for feature in features if constant(rows.table, feature.name)]:
         facts["constant"] = listed(unvaried)
+    numbers = [feature.name for feature in features if feature.kind == NUMBER]
+    if counting := [name for name in numbers if counts_rows(rows.table, name)]:
+        facts["counting"] = f"{listed(counting)}; --exclude leaves out what only numbers the rows"
     if rows.left_out:
         facts["left out"] = listed([f"{name} ({reason})" for name, reason in rows.left_out.items()])
     return facts
