@@ -1,4 +1,4 @@
-"""Creates the notes' classifier in torchnotes and in torch, and compares them."""
+"""Creates the notes' network in torchnotes and in torch, and compares them."""
 
 import inspect
 import statistics
