@@ -36,6 +36,21 @@ def test_the_documentation(browser, site: Path):
     assert problems(browser, *pages) == []
 
 
+@pytest.mark.parametrize("options", ([], ["--data", "prices.csv"], ["--data", "prices.csv", "--target", "color"]))
+def test_the_mistakes_in_a_report(browser, tmp_path: Path, monkeypatch, options):
+    """Images of digits, and tables of many columns with long names."""
+    monkeypatch.chdir(tmp_path)
+    lines = (
+        ",".join((str(i % 7), ("red", "green")[i % 2], *(str(i * k % 11) for k in range(30)), f"{i % 13}.5"))
+        for i in range(99)
+    )
+    names = ",".join(("size", "color", *(f"a column with a long name {k}" for k in range(30)), "price"))
+    Path("prices.csv").write_text("\n".join((names, *lines)))
+    assert main(["train", *options, "--epochs", "1", "--threads", "1", "--output", "run"]) == 0
+    assert re.search("<h3>(Worst mistakes|Largest errors)", Path("run/report.html").read_text())
+    assert problems(browser, tmp_path / "run/report.html") == []
+
+
 WIDE = _html.table(["a" * 40] * 20, [["1" * 40] * 20])
 
 

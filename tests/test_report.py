@@ -14,6 +14,7 @@ import torchnotes
 from torchnotes import _html
 from torchnotes._units import duration, size
 from torchnotes.classifier.comparison import Result
+from torchnotes.classifier.tasks import Classes
 from torchnotes.cli import _figures
 from torchnotes.cli._report import headline
 
@@ -42,7 +43,9 @@ def test_sizes_have_three_digits_and_a_fitting_unit(count, text):
 
 
 def result(name, seconds, accuracy=0.975, rows=1234):
-    return Result(name, accuracy, 0.1, seconds, 1000, 1e-7, torch.ones(rows), torch.ones(rows, dtype=torch.bool))
+    """All predictions are right, with a probability of 1."""
+    output, y = torch.tensor([[0.0, 100.0]]).repeat(rows, 1).double(), torch.ones(rows, dtype=torch.long)
+    return Result(name, Classes(("a", "b")), accuracy, 0.1, seconds, 1000, 1e-7, output, y)
 
 
 @pytest.mark.parametrize(

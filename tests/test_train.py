@@ -29,6 +29,7 @@ from torchnotes.classifier.checkpoint import load
 from torchnotes.classifier.network import OPTIMIZERS, Design, by_torch, by_torchnotes, copy_parameters
 from torchnotes.classifier.program import Program
 from torchnotes.classifier.ranks import Ranks, launched
+from torchnotes.classifier.tasks import Classes
 from torchnotes.classifier.training import Contender, Progress
 from torchnotes.cli import _progress
 from torchnotes.cli._figures import binned
@@ -48,6 +49,7 @@ def begin(path, folder, **options):
     """A Program with the options of `quick`, before training."""
     given = dict(hidden=[16], activation="leaky_relu", init="he", noise=0.1, dtype="float32", compile=False)
     given |= dict(optimizer="adam", lr=2e-3, epochs=4, batch_size=8, device=CPU, seed=0, resume=False, threads=1)
+    given |= dict(target=None, exclude=[], task=None, loss=None, quantiles=None)
     return Program(Namespace(data=path, output=folder, **given | options), Ranks())
 
 
@@ -100,7 +102,7 @@ def test_learns_the_digits(digits, capsys):
         assert (float(memory) > 64 * 128 * 4 / 1e3, unit) == (True, "kB")  # more than the output of one layer
         assert float(error) < 1e-5
         assert f"<td>{accuracy}</td>" in report
-    assert report.count("<img ") == 6
+    assert report.count("<img ") == 6 + report.count("image/png") > 6  # the figures, and the worst mistakes
     assert "http" not in report  # the file is self-contained
     assert re.search(r"<h1>9\d\.\d% of 270 test rows classified correctly; a step took [\d.]+ [µm]s, ", report)
     assert main(["predict", str(digits.folder / "model.pt")]) == 0
@@ -124,7 +126,7 @@ def test_learns_the_digits(digits, capsys):
 def test_every_option_trains_a_model_that_predicts(blobs, tmp_path, capsys, options):
     train(blobs, tmp_path, lr=0.05, **options)
     model = load(tmp_path / "model.pt")
-    assert (model.classes, model.source) == (("ant", "bee", "cat"), "blobs.csv")
+    assert (model.task, model.source) == (Classes(("ant", "bee", "cat")), "blobs.csv")
     unlabeled = tmp_path / "unlabeled.csv"
     unlabeled.write_text("".join(line.rsplit(",", 1)[0] + "\n" for line in blobs.read_text().splitlines()))
     for path, accuracy in ((unlabeled, ""), (blobs, "of 150 rows")):
@@ -133,7 +135,7 @@ def test_every_option_trains_a_model_that_predicts(blobs, tmp_path, capsys, opti
         assert accuracy in printed.err
         assert bool(accuracy) == bool(printed.err)
         lines = list(csv.DictReader(io.StringIO(printed.out)))
-        assert sum(line["class"] == model.classes[i % 3] for i, line in enumerate(lines)) > 140
+        assert sum(line["class"] == model.task.classes[i % 3] for i, line in enumerate(lines)) > 140
 
 
 def test_a_seed_reproduces_the_model(blobs, tmp_path):
@@ -173,8 +175,8 @@ def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, 
 
 def test_the_table_shows_a_wrong_gradient(blobs, tmp_path, monkeypatch):
     loss_of = comparison.loss_of
-    wrong = {"torchnotes": lambda x, y: 1.001 * loss_of("torchnotes")(x, y)}
-    monkeypatch.setattr(comparison, "loss_of", lambda name: wrong.get(name) or loss_of(name))
+    wrong = {"torchnotes": lambda x, y: 1.001 * torch.nn.functional.cross_entropy(x, y)}
+    monkeypatch.setattr(comparison, "loss_of", lambda name, task: wrong.get(name) or loss_of(name, task))
     program = train(blobs, tmp_path, epochs=1)
     assert "differ by at most 0.001 of the largest" in summary(program, *program.evaluate())
 
@@ -326,6 +328,9 @@ def test_rejects_resuming_another_training(blobs, short, tmp_path, monkeypatch, 
 # several ranks
 
 
+TWO = Classes(("no", "yes"))
+
+
 class SingleRank(Ranks):
     """A single process with an arbitrary rank."""
 
@@ -337,7 +342,7 @@ def train_small(noise=0.1, ranks=None, epochs=1):
     """Networks trained on 32 rows."""
     pair = torch.randn(32, 2, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 2
     ranks = ranks or Ranks()
-    networks = comparison.contenders(Design((2, 8, 2), noise=noise), "sgd", 0.1, 0, CPU, False, ranks)
+    networks = comparison.contenders(Design((2, 8, 2), noise=noise), TWO, "sgd", 0.1, 0, CPU, False, ranks)
     experiment = training.Experiment(pair, pair, epochs, 8, 0)
     training.train(networks, experiment, ranks, Progress(), lambda _: None, lambda: None)
     return [network.model[0].weight for network in networks], experiment
@@ -389,33 +394,29 @@ X, Y = numpy.zeros((30, 2)), numpy.zeros(30, int)
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     (
-        ("x.txt", ROW, "must end in .csv or .npz"),
+        ("x.xlsx", ROW, "must end in .csv, .tsv, .txt or .npz"),
         ("x.csv", None, "cannot be read: "),
         ("x.csv", "", "has no rows"),
         ("x.csv", "a,b,c\n", "has no rows"),
-        ("x.csv", ROW * 30 + "1.5,nan,a\n", "nan in row 31, column 2"),
-        ("x.csv", ROW + "-inf,1,a\n", "-inf in row 2, column 1"),
+        ("x.csv", ROW + "-inf,1,a\n", "line 2: -inf in column 'column 1' is not finite"),
         ("x.csv", ROW + "\n1.5,a\n", "line 3: 2 columns instead of 3"),
-        ("x.csv", ROW + "1.5,two,a\n", "line 2: 'two' is not a number"),
-        ("x.csv", ROW * 19 + "\n", "x.csv: at least 20 rows are required, not 19"),
-        ("x.csv", ROW, "x.csv: at least 20 rows are required, not 1"),
-        ("x.csv", ROW.replace(",", ";") * 30, "has one column: expected numbers and the class in the last column"),
+        ("x.csv", ROW + "1.5,two,a\n", "line 2: 'two' in column 'column 2' is not a number"),
+        ("x.csv", ROW * 19 + "\n1,1,\n", "x.csv: at least 20 rows with a target are required, not 19"),
+        ("x.csv", ROW, "x.csv: at least 20 rows with a target are required, not 1"),
+        ("x.csv", "1\n2\n" * 30, "has one column: expected several, separated by tabs, semicolons"),
         ("x.csv", '1,2,"a\n' + ROW * 30, "cannot be read: unexpected end of data"),
-        ("x.csv", ROW * 30 + "1,2,\n", "row 31 has no class"),
-        ("x.csv", ROW + f"{'9' * 5000}x,2,a\n", f"line 2: '{'9' * 59} is not a number"),
+        ("x.csv", ROW + f"{'9' * 5000}x,2,a\n", f"line 2: '{'9' * 59} in column 'column 1' is not a number"),
         ("x.csv", ROW * 20, "every row is of class 'a'"),
-        ("x.csv", "".join(f"1,2,{i}\n" for i in range(40)), "40 classes in 40 rows"),
-        ("x.csv", "1,2,0.0\n1,2,1.0\n" * 20, "such as 0.0, but regression is not supported"),
-        ("x.csv", "1,2,1\n1,2,7\n1,2,2e3\n" * 20, "such as 2e3, but regression"),
+        ("x.csv", "".join(f"1,2,w{i}\n" for i in range(40)), "40 classes in 40 rows"),
+        ("x.csv", "1,2,1.5\n" * 20, "the target 'column 3' is 1.5 in every row"),
         ("x.csv", b"\xff\xfe\x00", "cannot be read: "),
         ("x.npz", b"no archive", "x.npz cannot be read: it is not an archive of numbers"),
         ("x.npz", X, "a single array without a name"),
         ("x.npz", {"y": Y}, "contains y, but no array called x"),
         ("x.npz", {"x": X}, "has no classes"),
         ("x.npz", {"x": X, "y": Y[1:]}, "y has shape (29,), but x has 30 rows"),
-        ("x.npz", {"x": X, "y": Y + 0.5}, "such as 0.5, but regression"),
-        ("x.npz", {"x": X, "y": numpy.arange(30.0) % 3}, "such as 0.0, but regression"),
-        ("x.npz", {"x": X, "y": numpy.full(30, math.inf, "f4")}, "such as inf, but regression"),
+        ("x.npz", {"x": X, "y": Y + 0.5}, "the target 'y' is 0.5 in every row"),
+        ("x.npz", {"x": X, "y": numpy.full(30, math.inf, "f4")}, "row 1: inf in column 'y' is not finite"),
         ("x.npz", {"x": X, "y": Y.astype("M8[D]")}, "y must be classes"),
         ("x.npz", {"x": X.astype(complex), "y": Y}, "must be real numbers"),
         ("x.npz", {"x": X[:, 0], "y": Y}, "has shape (30,)"),
@@ -449,9 +450,9 @@ def test_rejects_bad_data_before_anything_is_written(tmp_path, name, content, co
         ("predict .", "cannot be read: Is a directory"),
         ("predict none.pt", "cannot be read: No such file"),
         ("predict model.pt", "model.pt was trained on blobs.csv: --data is required"),
-        ("predict model.pt --data 1,2,3,4,ant", "has 4 features, but the model expects 2"),
+        ("predict model.pt --data 1,2,3,4,ant", "has 5 columns, but the model expects 2 without the target"),
         ("predict model.pt --data 1,2,dog", "does not know the class 'dog'"),
-        ("predict model.pt --data 1,2,1.5", "such as 1.5, but regression"),
+        ("predict model.pt --data 1,2,1.5", "does not know the class '1.5'"),
     ),
 )
 def test_rejects_other_models_and_data(blobs, short, tmp_path, monkeypatch, capsys, command, complaint):
@@ -528,7 +529,9 @@ DAMAGES = {
     "a scale of 0": changed("scale", torch.zeros(64)),
     "a scale of NaN": changed("scale", torch.full((64,), math.nan)),
     "a weight of NaN": with_nan,
-    "too few classes": changed("classes", ("a", "b")),
+    "too few classes": changed("task", {"kind": "Classes", "classes": ("a", "b")}),
+    "another task": changed("task", {"kind": "Guesses"}),
+    "other features": changed("features", {"features": (), "layout": (), "target": "y", "named": False}),
     "something more": changed("more", 1),
 }
 
@@ -567,7 +570,8 @@ def test_characters_that_the_output_cannot_encode_are_escaped(tmp_path, monkeypa
     assert main(quick("--data", path, "--output", tmp_path, "--epochs", "1")) == 0
     assert main(["predict", str(tmp_path / "model.pt"), "--data", str(path)]) == 0
     text = printed.buffer.getvalue().decode("ascii")
-    assert r"data\udce9.csv: 28 training rows" in text
+    assert r"data\udce9.csv: 40 rows" in text
+    assert "28 training rows" in text
     assert r"\xe9t\xe9," in text
     assert "<title>torchnotes: data?.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -587,15 +591,19 @@ def test_the_files_of_standard_streams_may_be_closed(blobs, tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
-def test_progress_bars_on_a_terminal(blobs, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("columns", (80, 140))
+def test_progress_bars_on_a_terminal(blobs, tmp_path, monkeypatch, capsys, columns):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
     program = begin(blobs, tmp_path)
+    program.networks[1].seconds = [0.001, 0.003]
     program.networks[1].epochs = [training.Epoch(0.25, 0.5, 0.3, 0.75, [], [])]
     with _progress.progress(program) as bars:
-        bars.step("torch", 0.25, 0.5)
+        bars.step(program.networks[1], 0.25, 0.5)
         bars.epoch(program.networks[1])
     shown = capsys.readouterr().out
-    for text in ("1/52", "loss 0.2500  accuracy 50.00%", "validation 75.00%"):
+    narrow = "1/52", "left  2 ms/step", "validation accuracy 75.00%"
+    for text in (*narrow, *([] if columns == 80 else ["training 50.00%  loss 0.2500  4,000 rows/s"])):
         assert text in shown
 
 
@@ -608,36 +616,33 @@ def test_a_byte_order_mark_is_not_data(tmp_path, start):
     path.write_text(start + "1,2,a\n3,4,b\n" * 10, encoding="utf-8-sig")
     rows = data.load(path)
     assert rows.x.tolist() == [[1, 2], [3, 4]] * 10
-    assert rows.classes == ("a", "b")
+    assert rows.task.classes == ("a", "b")
 
 
 def test_classes_may_be_whole_numbers_of_any_length(tmp_path):
     path = tmp_path / "x.csv"
     names = "-3", "+2", "1_0", "9" * 5000
     path.write_text("".join(f"1,{name}\n" for name in names[::-1] * 5))
-    assert data.load(path).classes == names
+    assert data.load(path).task.classes == names
 
 
 def test_both_file_formats_give_the_same_data(blobs, tmp_path):
     rows = data.load(blobs)
-    assert rows.classes == ("ant", "bee", "cat")
-    numpy.savez(tmp_path / "same.npz", X=rows.x.numpy(), labels=numpy.array(rows.classes)[rows.y.numpy()])
+    assert rows.task.classes == ("ant", "bee", "cat")
+    numpy.savez(tmp_path / "same.npz", X=rows.x.numpy(), labels=numpy.array(rows.task.classes)[rows.y.numpy()])
     again = data.load(tmp_path / "same.npz")
     assert torch.equal(rows.x, again.x)
     assert torch.equal(rows.y, again.y)
     numpy.savez(tmp_path / "images.npz", data=numpy.ones((24, 2, 3), "uint8"), target=numpy.arange(24) % 12 - 1)
     images = data.load(tmp_path / "images.npz")
     assert images.x.shape == (24, 6)
-    assert images.classes == ("-1", *map(str, range(11)))  # ordered as numbers, not as text
+    assert images.task.classes == ("-1", *map(str, range(11)))  # ordered as numbers, not as text
 
 
 def test_the_split_is_a_partition_of_the_data():
-    x = torch.arange(100.0)[:, None]
-    rows = data.Rows(x, torch.arange(100) % 2, ("a", "b"), "numbers")
-    parts = data.split(rows, 0)
-    assert [len(part[0]) for part in parts] == [70, 15, 15]
-    assert torch.equal(torch.cat([part[0] for part in parts]).sort(0)[0], x)
-    assert all(torch.equal(part[0][:, 0] % 2, part[1]) for part in parts)
+    parts = data.split(100, 0)
+    assert [len(part) for part in parts] == [70, 15, 15]
+    assert torch.equal(torch.cat(parts).sort()[0], torch.arange(100))
 
 
 # the networks
@@ -648,7 +653,7 @@ def test_networks_are_evaluated_in_eval_mode():
     x = torch.randn(4, 5)
     expected = network.eval()(x)
     network.train()
-    assert torch.equal(training.logits_of(network, x), expected)
+    assert torch.equal(training.output_of(network, x), expected)
     assert all(module.training for module in network.modules())
 
 

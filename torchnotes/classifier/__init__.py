@@ -1,1 +1,1 @@
-"""The program behind `train` and `predict`: the notes' classifier in torchnotes and in torch."""
+"""The program behind `train` and `predict`: the notes' network in torchnotes and in torch, for classes and numbers."""

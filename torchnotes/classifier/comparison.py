@@ -1,4 +1,4 @@
-"""Creates the notes' classifier in torchnotes and in torch, and compares them."""
+"""Creates the notes' network in torchnotes and in torch, and compares them."""
 
 import inspect
 import statistics
@@ -14,7 +14,8 @@ from .data import Pair
 from .memory import peak_bytes
 from .network import Design, by_torch, by_torchnotes, copy_parameters, optimizer
 from .ranks import Ranks
-from .training import Batch, Contender, Experiment, Loss, accuracy, logits_of, unwrapped
+from .tasks import Task
+from .training import Batch, Contender, Experiment, Loss, output_of, score_of, unwrapped
 
 OURS, TORCH, COMPILED = "torchnotes", "torch", "torch compiled"
 
@@ -24,17 +25,35 @@ class Result:
     """The results of a network in its best state."""
 
     name: str
-    test_accuracy: float
+    task: Task
+    test_score: float
     validation_loss: float
     step_seconds: float  # the median
     peak_bytes: int  # of a step
     gradient_error: float  # the maximum, relative to the largest gradient, compared with torch in float64
-    confidences: Tensor  # the highest probability for each row of the test set
-    correct: Tensor  # whether it is that of the true class
+    output: Tensor  # for the test set
+    y: Tensor  # the targets of the test set, as the network sees them
+
+    @property
+    def confidences(self) -> Tensor:
+        """A classifier's highest probability for each row of the test set."""
+        return self.output.softmax(1).amax(1)
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether it is that of the true class."""
+        return self.output.argmax(1) == self.y
 
 
 def contenders(
-    design: Design, optimizer_name: str, lr: float, seed: int, device: torch.device, compiled: bool, ranks: Ranks
+    design: Design,
+    task: Task,
+    optimizer_name: str,
+    lr: float,
+    seed: int,
+    device: torch.device,
+    compiled: bool,
+    ranks: Ranks,
 ) -> list[Contender]:
     """Networks with the same parameters, on all ranks."""
     torch.manual_seed(seed)
@@ -44,7 +63,8 @@ def contenders(
             name,
             model := parallel(network(name, design, start).to(device), ranks),
             optimizer(optimizer_name, lr, model.parameters(), name == OURS),
-            loss_of(name),
+            task,
+            loss_of(name, task),
         )
         for name in (OURS, TORCH, *([COMPILED] if compiled else []))
     ]
@@ -73,8 +93,8 @@ def parallel(model: torch.nn.Module, ranks: Ranks) -> torch.nn.Module:
     return DistributedDataParallel(model, **option)
 
 
-def loss_of(name: str) -> torch.nn.Module:
-    return nn.CrossEntropyLoss() if name == OURS else torch.nn.CrossEntropyLoss()
+def loss_of(name: str, task: Task) -> torch.nn.Module:
+    return task.loss(ours=name == OURS)
 
 
 def evaluate(
@@ -95,17 +115,18 @@ def evaluate(
 def result(contender: Contender, gradient_error: float, part: Batch, test: Pair) -> Result:
     peak = peak_bytes(lambda: contender.step(part), part.x.device)
     unwrapped(contender.model).load_state_dict(contender.best_state)
-    logits = logits_of(contender.model, test[0])
-    confidences, classes = logits.double().softmax(1).max(1)
+    x, y = test
+    output = output_of(contender.model, x)
     return Result(
         contender.name,
-        accuracy(logits, test[1]),
+        contender.task,
+        score_of(contender.task, output, y),
         contender.best_loss,
         statistics.median(contender.seconds),
         peak,
         gradient_error,
-        confidences.cpu(),
-        (classes == test[1]).cpu(),
+        output.double().cpu(),
+        y.cpu(),
     )
 
 
@@ -117,7 +138,8 @@ def _gradients(design: Design, trained: list[Contender], batch: Pair) -> tuple[d
     x, y = batch
     gradients = {c.name: _gradient(network(c.name, design, like), c.loss, x, y) for c in trained}
     exact = network(TORCH, replace(design, dtype="float64"), like)
-    return gradients, _gradient(exact, loss_of(TORCH), x.double(), y)
+    y = y.double() if y.is_floating_point() else y
+    return gradients, _gradient(exact, loss_of(TORCH, trained[0].task), x.double(), y)
 
 
 def _gradient(model: torch.nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:

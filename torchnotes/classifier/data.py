@@ -1,164 +1,175 @@
-"""The data of a classifier: rows of numbers, each with a class."""
+"""The rows that a network learns from, with their targets."""
 
-import csv
 import hashlib
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._bad_input import BadInput, extra, one_line
-from .npz import read_npz
+from .._bad_input import BadInput
+from . import tables
+from .features import CATEGORY, DATE, Features, is_integer, kind_of, learn, numbers, quoted, sort_key
+from .tables import Table, is_missing, is_number
+from .tasks import QUANTILES, Classes, Numbers, Quantiles, Task
 
-DIGITS = "digits"  # scikit-learn's: 1797 images of 8 x 8 pixels
-X_NAMES, Y_NAMES = ("x", "X", "data"), ("y", "Y", "target", "labels")
 MIN_ROWS = 20  # 3 of them for validation and 3 for testing
-MAX_CLASSES = 1000  # if there are more, the column is probably not a class
+MAX_CLASSES = 1000  # if there are more words, the column is probably not a class
+MAX_INTEGERS = 30  # if there are more integers, they are probably quantities
 
 Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What is to be learned, as far as the user has said so."""
+
+    target: str | None = None  # the last column by default
+    task: str | None = None  # "classification" or "regression"
+    loss: str | None = None  # of regression: "squared" or "pinball"
+    quantiles: Sequence[float] | None = None
+    exclude: Collection[str] = ()
+
+
+@dataclass(frozen=True)
 class Rows:
-    """x: float64, one row per sample. y: the index of each sample's class in `classes`, or None."""
+    """x: float64, one row per sample. y: the number of the class, or the target as float64, or None."""
 
     x: Tensor
     y: Tensor | None
-    classes: tuple[str, ...]
-    source: str
+    task: Task
+    features: Features
+    table: Table
+    left_out: dict[str, str] = field(default_factory=dict)
+    dropped: int = 0  # rows without a target
+
+    @property
+    def source(self) -> str:
+        return Path(self.table.source).name
 
     def digest(self) -> str:
         """A hash of labeled data."""
         assert self.y is not None
-        digest = hashlib.blake2b(repr((self.x.shape, self.classes)).encode(), digest_size=16)
+        digest = hashlib.blake2b(repr((self.x.shape, self.task, self.features)).encode(), digest_size=16)
         for part in (self.x, self.y):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
 
 
 class Split(NamedTuple):
-    train: Pair
-    validation: Pair
-    test: Pair
+    """The numbers of the rows."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
 
 
-def load(path: Path | None, features: int | None = None, classes: tuple[str, ...] | None = None) -> Rows:
-    """The rows of a file, or the digits.
+def load(path: Path | None, wish: Wish = Wish(), seed: int = 0) -> Rows:
+    """The rows of a file, or the digits. The categories are those of the training rows, which the seed determines."""
+    table = tables.digits() if path is None else tables.read(path, {*filter(None, [wish.target]), *wish.exclude})
+    target = table.target or table.names[-1] if wish.target is None else wish.target
+    for name in (target, *wish.exclude):
+        if name not in table.names:
+            raise BadInput(f"{table.source} has no column {name!r:.60}; it has {quoted(table.names)}")
+    if target in wish.exclude:
+        raise BadInput(f"--exclude {target}: this is the target")
+    if table.source.endswith(tables.ARRAYS) and table.target is None and wish.target is None:
+        raise BadInput(f"{path} has no classes or numbers to learn: an array called {' or '.join(tables.Y_NAMES)}")
+    unlabeled = is_missing(table[target])
+    if unlabeled.all():
+        raise BadInput(f"{table.source}: column {target!r:.60}, the target, has no values")
+    table = table.rows(~unlabeled)
+    training = split(len(table), seed).train
+    task, y = _task(table, target, wish, training)
+    features, left_out = learn(table, target, wish.exclude, training)
+    rows = Rows(features.inputs(table), y, task, features, table, left_out, int(unlabeled.sum()))
+    _check(rows)
+    return rows
 
-    `features` and `classes` are those of an existing model. With them the rows need not have classes.
-    """
-    labels: list[str] | None
-    if path is None:
-        digits = extra("sklearn.datasets").load_digits()
-        x, labels, source = torch.from_numpy(digits.data), [str(label) for label in digits.target], DIGITS
-    elif path.suffix.lower() in (".csv", ".npz"):
-        x, labels = _read_csv(path, features) if path.suffix.lower() == ".csv" else _read_npz(path)
-        source = path.name
+
+def load_like(path: Path | None, features: Features, task: Task) -> tuple[Rows, Tensor]:
+    """The rows for a network that has learned, and which of them have a target. y is only that of these."""
+    table = tables.digits() if path is None else tables.read(path, features.layout if features.named else [])
+    table = features.match(table)
+    x = features.inputs(table)
+    if features.target not in table.names:
+        return Rows(x, None, task, features, table), torch.zeros(len(x), dtype=torch.bool)
+    labeled = torch.from_numpy(~is_missing(table[features.target]))
+    known = table.rows(labeled.numpy())
+    if not isinstance(task, Classes):
+        y = torch.tensor(numbers(known, features.target))
     else:
-        raise BadInput(f"{path}: the name of a data file must end in .csv or .npz")
-    if x.dim() != 2 or 0 in x.shape:
-        raise BadInput(f"{path}: x must be a table with rows and columns, but has shape {tuple(x.shape)}")
-    if features is not None and x.shape[1] != features:
-        raise BadInput(f"{path} has {x.shape[1]} features, but the model expects {features}")
-    if len(bad := (~x.isfinite()).nonzero()):
-        row, column = bad[0].tolist()
-        first = f"{x[row, column].item()} in row {row + 1}, column {column + 1}"
-        raise BadInput(f"{path}: {len(bad)} of the numbers are not finite, first {first}")
-    if labels is None:
-        if classes is None:
-            raise BadInput(f"{path} has no classes: an array called {' or '.join(Y_NAMES)}")
-        return Rows(x, None, classes, source)
-    _check_labels(labels, path)
-    if classes is None:
-        classes = tuple(sorted(set(labels), key=_sort_key))
-        if len(labels) >= MIN_ROWS and len(classes) > min(MAX_CLASSES, len(labels) // 2):
-            raise BadInput(f"{path}: {len(classes)} classes in {len(labels)} rows: the labels are not classes")
-    numbers = {name: number for number, name in enumerate(classes)}
-    if unknown := sorted(set(labels) - set(numbers)):
-        raise BadInput(f"{path}: the model does not know the class {unknown[0]!r:.60}")
-    return Rows(x, torch.tensor([numbers[label] for label in labels]), classes, source)
+        y = _numbers_of_classes(known, features.target, task.classes)
+    return Rows(x, y, task, features, table), labeled
 
 
-def split(rows: Rows, seed: int) -> Split:
-    """70, 15 and 15 % of the rows, in a random order that the seed determines."""
-    n = len(rows.x)
-    if n < MIN_ROWS:
-        raise BadInput(f"{rows.source}: at least {MIN_ROWS} rows are required, not {n}")
-    if len(rows.classes) < 2:
-        raise BadInput(f"{rows.source}: every row is of class {rows.classes[0]!r:.60}")
-    assert rows.y is not None
+def split(n: int, seed: int) -> Split:
+    """70, 15 and 15 % of n rows, in a random order that the seed determines."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    parts = order.tensor_split((round(0.7 * n), round(0.85 * n)))
-    return Split(*((rows.x[part], rows.y[part]) for part in parts))
+    return Split(*order.tensor_split((round(0.7 * n), round(0.85 * n))))
 
 
-def _check_labels(labels: list[str], path: Path | None) -> None:
-    if "" in labels:
-        raise BadInput(f"{path}: row {labels.index('') + 1} has no class")
-    fraction = next((label for label in labels if _is_number(label) and not _is_integer(label)), None)
-    if fraction is not None and all(map(_is_number, labels)):
-        raise BadInput(
-            f"{path}: the targets are floating-point numbers, such as {fraction:.60}, but regression is not supported: "
-            "classes are integers or words"
-        )
+def _task(table: Table, target: str, wish: Wish, training: Tensor) -> tuple[Task, Tensor]:
+    kind = kind_of(table, target)
+    if kind == DATE:
+        raise BadInput(f"{table.source}: the target {target!r:.60} is a date; expected classes or numbers")
+    names = [class_name(text) for text in table[target]] if table[target].dtype == object else None
+    wants_numbers = wish.task == "regression" or bool(wish.loss or wish.quantiles)
+    if wish.task == "classification" and (wish.loss or wish.quantiles):
+        raise BadInput("--loss and --quantiles require --task regression")
+    if wish.loss == "squared" and wish.quantiles:
+        raise BadInput("--quantiles requires --loss pinball")
+    if wish.task == "classification" or (not wants_numbers and (kind == CATEGORY or _are_classes(names))):
+        names = names or [class_name(str(value)) for value in table[target].tolist()]
+        classes = tuple(sorted(set(names), key=sort_key))
+        return Classes(classes), _numbers_of_classes(table, target, classes)
+    y = torch.tensor(numbers(table, target))  # raises an error at the first word
+    mean, scale = y[training].mean().item(), y[training].std(correction=0).item()
+    if not math.isfinite(scale):
+        raise BadInput(f"{table.source}: the numbers of the target {target!r:.60} are too large")
+    if wish.loss == "pinball" or wish.quantiles:
+        return Quantiles(mean, scale, tuple(sorted(set(wish.quantiles or QUANTILES)))), y
+    return Numbers(mean, scale), y
 
 
-def _read_npz(path: Path) -> tuple[Tensor, list[str] | None]:
-    numpy = extra("numpy")
-    x, y = read_npz(path, X_NAMES, Y_NAMES)
-    if x.dtype.kind not in "fiub":
-        raise BadInput(f"{path}: x must be real numbers, not {x.dtype}")
-    x = torch.from_numpy(numpy.ascontiguousarray(x, dtype=numpy.float64))
-    x = x.flatten(1) if x.dim() > 2 else x
-    if y is None:
-        return x, None
-    if y.shape != (len(x),):
-        raise BadInput(f"{path}: y has shape {y.shape}, but x has {len(x)} rows")
-    if y.dtype.kind not in "iubUf":
-        raise BadInput(f"{path}: y must be classes (integers or words), not {y.dtype}")
-    return x, [str(label) for label in y.tolist()]
-
-
-def _read_csv(path: Path, features: int | None) -> tuple[Tensor, list[str] | None]:
-    """Reads numbers, with the class in the last column. A first line without numbers is a header."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(i, line) for i, line in enumerate(csv.reader(file, strict=True), 1) if any(map(str.strip, line))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read: {one_line(error)}") from error
-    if lines and not any(map(_is_number, lines[0][1][:-1] or lines[0][1])):
-        lines = lines[1:]
-    if not lines:
-        raise BadInput(f"{path} has no rows")
-    width = len(lines[0][1])
-    labeled = width != features
-    if labeled and width == 1:
-        raise BadInput(f"{path} has one column: expected numbers and the class in the last column, separated by commas")
-    for number, line in lines:
-        if len(line) != width:
-            raise BadInput(f"{path}, line {number}: {len(line)} columns instead of {width}")
-        for text in line[: width - labeled]:
-            if not _is_number(text):
-                raise BadInput(f"{path}, line {number}: {text!r:.60} is not a number")
-    x = torch.tensor([[float(text) for text in line[: width - labeled]] for _, line in lines], dtype=torch.float64)
-    return x, [line[-1].strip() for _, line in lines] if labeled else None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
+def _are_classes(names: list[str] | None) -> bool:
+    """Few whole numbers, each of which occurs twice on average."""
+    if names is None or not all(map(is_integer, names)):
         return False
-    return True
+    return len(set(names)) <= (min(MAX_INTEGERS, len(names) // 2) if len(names) >= MIN_ROWS else MAX_INTEGERS)
 
 
-def _is_integer(text: str) -> bool:
-    """Whether the text is an integer of any length. int() is limited to a few thousand digits."""
-    return _is_number(text) and text.strip().lstrip("+-").replace("_", "").isdecimal()
+def _check(rows: Rows) -> None:
+    n, source, target = len(rows.x), rows.table.source, rows.features.target
+    assert rows.y is not None
+    if n < MIN_ROWS:
+        raise BadInput(f"{source}: at least {MIN_ROWS} rows with a target are required, not {n}")
+    if isinstance(rows.task, Classes):
+        classes = rows.task.classes
+        if len(classes) > min(MAX_CLASSES, n // 2):
+            raise BadInput(
+                f"{source}: {len(classes)} classes in {n} rows: {target!r:.60} is not a column of classes; choose "
+                "another --target"
+            )
+        if len(classes) < 2:
+            raise BadInput(f"{source}: every row is of class {classes[0]!r:.60}")
+    elif (rows.y[split(n, 0).train] == rows.y[0]).all():
+        raise BadInput(f"{source}: the target {target!r:.60} is {rows.y[0].item():g} in every row")
 
 
-def _sort_key(name: str) -> tuple[bool, float, str]:
-    """Sorts integers by value, before words."""
-    return (False, float(name), name) if _is_integer(name) else (True, 0, name)
+def _numbers_of_classes(table: Table, target: str, classes: tuple[str, ...]) -> Tensor:
+    numbers = {name: number for number, name in enumerate(classes)}
+    names = [class_name(str(text)) for text in table[target]]
+    if unknown := sorted(set(names) - set(numbers)):
+        raise BadInput(f"{table.source}: the model does not know the class {unknown[0]!r:.60}")
+    return torch.tensor([numbers[name] for name in names], dtype=torch.int64)
+
+
+def class_name(text: str) -> str:
+    """Whole numbers without a fraction: a column of 0 and 1 with missing values is often saved as 0.0 and 1.0."""
+    if is_integer(text) or not is_number(text) or not float(text).is_integer():
+        return text
+    return str(int(float(text)))

@@ -13,6 +13,8 @@ import torch
 
 from .._bad_input import BadInput
 
+OLD_FORMATS = ("torchnotes classifier 1", "torchnotes training 1")
+
 
 def write(path: Path, format: str, content: dict[str, Any]) -> None:
     """Writes atomically: an existing file remains until the new one is complete."""
@@ -35,7 +37,12 @@ def read(path: Path, format: str, kind: str) -> dict[str, Any]:
             raise ValueError("torch.load does not compare checksums")
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
-        if content.pop("format") != format:
+        found = content.pop("format")
+        if found in OLD_FORMATS:
+            raise BadInput(
+                f"{path} was written by an older version of torchnotes, which this one cannot read: train again"
+            )
+        if found != format:
             raise ValueError
     return content
 

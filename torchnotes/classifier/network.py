@@ -1,5 +1,5 @@
-"""The notes' classifier in torchnotes and in torch: dense layers, each followed by batch normalization, an activation
-and Gaussian dropout, and a softmax cross-entropy.
+"""The notes' network in torchnotes and in torch: dense layers, each followed by batch normalization, an activation and
+Gaussian dropout.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""The program of `train`, from the data to the best state of the networks, without arguments and output."""
+"""The program of `train`, from the data to the best state of the networks, without parsing and printing."""
 
 import os
 from argparse import Namespace
@@ -6,15 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._bad_input import BadInput, check_writable
 from . import resumption
 from .checkpoint import Checkpoint
 from .comparison import OURS, Result, contenders, evaluate
-from .data import Pair, Rows, Split, load, split
+from .data import Pair, Rows, Wish, load, split
 from .files import parsing
 from .network import Design
 from .ranks import Ranks
+from .tasks import Classes, Task
 from .threads import fastest
 from .training import Contender, Diverged, Experiment, Progress, train
 
@@ -27,11 +29,13 @@ class Program:
         self.model_path, self.report_path, self.training_path = (
             options.output / name for name in ("model.pt", "report.html", "training.pt")
         )
-        self.rows, parts, (states, previous_threads) = ranks.from_first(self._prepare)
+        self.rows, (states, previous_threads) = ranks.from_first(self._prepare)
+        self.task = self.rows.task
+        options.noise = _noise(options, self.task)
+        self.parts = split(len(self.rows.x), options.seed)
         self._definition = resumption.definition(self.rows, options)
-        self._checkpoint = _untrained(self.rows, parts, options)
-        self.counts = [len(y) for _, y in parts]
-        training, validation, self.test = map(self._on_device, parts)
+        self._checkpoint = _untrained(self.rows, self.parts.train, options)
+        training, validation, self.test = map(self._on_device, self.parts)
         self.experiment = Experiment(training, validation, options.epochs, options.batch_size, options.seed)
         options.threads = ranks.from_first(lambda: self._number_of_threads(previous_threads))
         torch.set_num_threads(options.threads)
@@ -40,34 +44,38 @@ class Program:
             with parsing(self.training_path, resumption.KIND):
                 resumption.restore(network, states[network.name])
 
-    def _prepare(self) -> tuple[Rows, Split, tuple[dict[str, Any], int | None]]:
+    def _prepare(self) -> tuple[Rows, tuple[dict[str, Any], int | None]]:
         """The data and, if a training is resumed, the networks' states and its number of threads.
 
         Also makes sure that the output files can be written. Existing ones remain until they are replaced.
         """
-        rows = load(self.options.data)
-        parts = split(rows, self.options.seed)
+        options = self.options
+        wish = Wish(options.target, options.task, options.loss, options.quantiles, options.exclude)
+        rows = load(options.data, wish, options.seed)
+        options.noise = _noise(options, rows.task)
         previous: tuple[dict[str, Any], int | None] = {}, None
         if self.options.resume:
-            definition = resumption.definition(rows, self.options)
-            previous = resumption.load(self.training_path, definition, self.options.epochs)
-        folder = self.options.output
+            definition = resumption.definition(rows, options)
+            previous = resumption.load(self.training_path, definition, options.epochs)
+        folder = options.output
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{folder} is not writable: {error.strerror}") from error
         for path in (self.model_path, self.report_path, self.training_path):
             check_writable(path)
-        return rows, parts, previous
+        return rows, previous
 
-    def _on_device(self, pair: Pair) -> Pair:
-        x, y = pair
-        return self._checkpoint.normalized(x, self.options.device), y.to(self.options.device)
+    def _on_device(self, part: Tensor) -> Pair:
+        x, y, device = self.rows.x[part], self.rows.y, self.options.device
+        assert y is not None
+        scaled = self.task.scaled(y[part], getattr(torch, self.options.dtype))
+        return self._checkpoint.normalized(x, device), scaled.to(device)
 
     def _networks(self, compiled: bool, ranks: Ranks) -> list[Contender]:
         options = self.options
         arguments = options.optimizer, options.lr, options.seed, options.device
-        return contenders(self._checkpoint.design, *arguments, compiled, ranks)
+        return contenders(self._checkpoint.design, self.task, *arguments, compiled, ranks)
 
     def _number_of_threads(self, previous: int | None) -> int:
         """The number that was requested, else that of the resumed training, so that torch's results stay the same, else
@@ -113,10 +121,18 @@ class Program:
             resumption.save(self.training_path, self._definition, self.networks)
 
 
-def _untrained(rows: Rows, parts: Split, options: Namespace) -> Checkpoint:
-    sizes = (rows.x.shape[1], *options.hidden, len(rows.classes))
+def _noise(options: Namespace, task: Task) -> float:
+    """By default predicted numbers are trained without noise (see docs/decisions/training-command.md)."""
+    return (0.1 if isinstance(task, Classes) else 0.0) if options.noise is None else options.noise
+
+
+def _untrained(rows: Rows, training: Tensor, options: Namespace) -> Checkpoint:
+    sizes = (rows.x.shape[1], *options.hidden, rows.task.outputs)
     design = Design(sizes, options.activation, options.noise, options.init, options.dtype)
-    x = parts.train[0]
-    scale = x.std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1)
-    return Checkpoint(design, {}, x.mean(0), scale, rows.classes, rows.source, options.seed)
+    x = rows.x[training]
+    mean = x.nanmean(0)
+    deviation = (x - mean).square().nanmean(0).sqrt()
+    # Categories are 0 or 1: a small deviation would make a rare one large.
+    varies = deviation > 1e-12 * mean.abs()  # the mean of equal numbers is rounded
+    scale = torch.where(rows.features.continuous & varies, deviation, 1)
+    return Checkpoint(design, {}, mean, scale, rows.task, rows.features, rows.source, options.seed)

@@ -12,10 +12,11 @@ from .data import Rows
 from .files import parsing, read, write
 from .training import Contender, Epoch, unwrapped
 
-FORMAT = "torchnotes training 1"
+FORMAT = "torchnotes training 2"
 KIND = "a training"
 # The options that must not change
-FIXED = ("hidden", "activation", "init", "noise", "optimizer", "lr", "batch_size", "dtype", "seed", "compile")
+OF_DATA = ("target", "task", "loss", "quantiles", "exclude")
+FIXED = ("hidden", "activation", "init", "noise", "optimizer", "lr", "batch_size", "dtype", "seed", "compile", *OF_DATA)
 
 State = dict[str, Any]
 
@@ -47,11 +48,13 @@ def load(path: Path, definition: State, epochs: int) -> tuple[State, int | None]
     with parsing(path, KIND):
         before, states = content["definition"], content["contenders"]
         changed = [name for name in definition if before[name] != definition[name]]
-        if "rows" in changed:
+        if "rows" in changed and not set(changed) & set(OF_DATA):
             raise BadInput(f"{path} is of a training with other data")
         if changed:
             options = (
-                f"--{name.replace('_', '-')} {_text(before[name])}, not {_text(definition[name])}" for name in changed
+                f"--{name.replace('_', '-')} {_text(before[name])}, not {_text(definition[name])}"
+                for name in changed
+                if name != "rows"
             )
             raise BadInput(f"{path} is of a training with {'; '.join(options)}")
         completed = min(len(state["epochs"]) for state in states.values())
@@ -61,6 +64,8 @@ def load(path: Path, definition: State, epochs: int) -> tuple[State, int | None]
 
 
 def _text(value: Any) -> str:
+    if value is None or value == []:
+        return "not given"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .data import Pair
 from .ranks import Ranks
+from .tasks import Task
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,9 +31,9 @@ class Epoch:
     """The results of a network after an epoch. There is one variance and one norm per layer."""
 
     train_loss: float
-    train_accuracy: float
+    train_score: float
     validation_loss: float
-    validation_accuracy: float
+    validation_score: float
     variances: list[float]
     gradient_norms: list[float]
 
@@ -50,6 +51,7 @@ class Contender:
     name: str
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    task: Task
     loss: Loss
     seconds: list[float] = field(default_factory=list)  # of each step
     epochs: list[Epoch] = field(default_factory=list)
@@ -66,7 +68,7 @@ class Contender:
         return output.detach(), loss.detach()
 
     def timed_step(self, batch: Batch) -> Tensor:
-        """The sum of the losses and the number of correct predictions before the step."""
+        """The sums of the losses and of the scores before the step."""
         synchronize(batch.x.device)
         start = time.perf_counter()
         output, loss = self.step(batch)
@@ -74,19 +76,20 @@ class Contender:
         self.seconds.append(time.perf_counter() - start)
         if len(output) == 0:  # the mean would be NaN
             return torch.zeros(2)
-        return torch.stack((loss.double() * len(output), (output.argmax(1) == batch.y).sum())).cpu()
+        return torch.stack((loss.double() * len(output), self.task.scores(output, batch.y).sum())).cpu()
 
-    def evaluate(self, train_loss: float, train_accuracy: float, validation: Pair) -> Epoch:
+    def evaluate(self, train_loss: float, train_score: float, validation: Pair) -> Epoch:
         x, y = validation
         variances: list[float] = []
         layers = [layer for layer in unwrapped(self.model).modules() if isinstance(layer, torch.nn.Linear)]
         hooks = [layer.register_forward_hook(lambda *call: variances.append(call[-1].var().item())) for layer in layers]
-        logits = logits_of(self.model, x)
+        output = output_of(self.model, x).double()
         for hook in hooks:
             hook.remove()
-        loss = torch.nn.functional.cross_entropy(logits.double(), y).item()
+        exact = y.double() if y.is_floating_point() else y
+        loss, score = self.task.loss(ours=False)(output, exact).item(), score_of(self.task, output, exact)
         norms = [layer.weight.grad.norm().item() for layer in layers if layer.weight.grad is not None]
-        return Epoch(train_loss, train_accuracy, loss, accuracy(logits, y), variances, norms)
+        return Epoch(train_loss, train_score, loss, score, variances, norms)
 
 
 class Progress:
@@ -98,8 +101,8 @@ class Progress:
     def __exit__(self, *reason: Any) -> None:
         pass
 
-    def step(self, name: str, loss: float, accuracy: float) -> None:
-        """Called after a step of a network with its mean loss and accuracy in this epoch."""
+    def step(self, contender: Contender, loss: float, score: float) -> None:
+        """Called after a step of a network with its mean loss and score in this epoch."""
 
     def epoch(self, contender: Contender) -> None:
         """Called after all steps of an epoch."""
@@ -143,7 +146,7 @@ def train(
     all networks."""
     for number in range(len(contenders[0].epochs), experiment.epochs):
         torch.manual_seed(derived_seed(experiment.seed, number, ranks.rank))
-        sums = torch.zeros(len(contenders), 2, dtype=torch.float64)  # of losses and of correct predictions
+        sums = torch.zeros(len(contenders), 2, dtype=torch.float64)  # of losses and of scores
         seen = 0
         for turn, rows in enumerate(experiment.batches(number), number):
             batch = experiment.part(rows, ranks)
@@ -153,10 +156,11 @@ def train(
                 place = (i + turn) % len(contenders)
                 of_batch[place] = contenders[place].timed_step(batch)
             sums += ranks.total(of_batch)
-            for contender, (loss, correct) in zip(contenders, (sums / seen).tolist(), strict=True):
-                progress.step(contender.name, loss, correct)
-        for contender, (loss, correct) in zip(contenders, (sums / seen).tolist(), strict=True):
-            epoch = ranks.from_first(partial(contender.evaluate, loss, correct, experiment.validation))
+            for contender, (loss, mean) in zip(contenders, (sums / seen).tolist(), strict=True):
+                progress.step(contender, loss, contender.task.score(mean))
+        for contender, (loss, mean) in zip(contenders, (sums / seen).tolist(), strict=True):
+            score = contender.task.score(mean)
+            epoch = ranks.from_first(partial(contender.evaluate, loss, score, experiment.validation))
             contender.epochs.append(epoch)
             for kind, value in (("loss", epoch.train_loss), ("validation loss", epoch.validation_loss)):
                 if not math.isfinite(value):
@@ -173,16 +177,16 @@ def derived_seed(*what: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest(), "little")
 
 
-def logits_of(model: torch.nn.Module, x: Tensor) -> Tensor:
+def output_of(model: torch.nn.Module, x: Tensor) -> Tensor:
     model = unwrapped(model).eval()
     with torch.no_grad():
-        logits = model(x)
+        output = model(x)
     model.train()
-    return logits
+    return output
 
 
-def accuracy(logits: Tensor, y: Tensor) -> float:
-    return (logits.argmax(1) == y).double().mean().item()
+def score_of(task: Task, output: Tensor, y: Tensor) -> float:
+    return task.score(task.scores(output, y).double().mean().item())
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -30,6 +30,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 number_of_threads = _number(int, lambda n: 1 <= n <= 1024, "an integer from 1 to 1024")
 positive = _number(float, lambda x: 0 < x < math.inf, "a positive number")
 seconds = _number(float, lambda x: 1 <= x <= 1e6, "a number of seconds from 1 to 1000000")
+share = _number(float, lambda x: 0 < x < 1, "a number between 0 and 1")
 rate = _number(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
 

@@ -28,7 +28,8 @@ def image(alt: str, panel: Callable[[Any], None]) -> str:
 
 
 def losses(contenders: Sequence[Contender]) -> list[str]:
-    """Loss and accuracy in training and validation."""
+    """Losses and scores in training and validation."""
+    task = contenders[0].task
 
     def curves(axes: Any, quantity: str) -> None:
         for contender in contenders:
@@ -36,26 +37,29 @@ def losses(contenders: Sequence[Contender]) -> list[str]:
                 values = of_epochs(contender, f"{part}_{quantity}")
                 how = dict(marker=marker(values), color=COLORS[contender.name], label=label)
                 axes.plot(range(1, len(values) + 1), values, line, **how)
-        by_epoch(axes, title=f"{quantity} (validation dashed)")
+        by_epoch(axes)
 
     def loss(axes: Any) -> None:
         curves(axes, "loss")
-        axes.set_yscale("log")
+        axes.set(yscale="log", title="loss (validation dashed)")
         axes.legend(frameon=False)
 
+    def score(axes: Any) -> None:
+        curves(axes, "score")
+        axes.set(title=f"{task.metric} (validation dashed)")
+
+    forms: dict[str, Callable[[float], str]] = {"loss": lambda loss: f"{loss:.3g}", "score": task.shown}
     changes = {
         quantity: "; ".join(
             f"{contender.name} {change(of_epochs(contender, f'train_{quantity}'), form)} in training, "
             f"{change(of_epochs(contender, f'validation_{quantity}'), form)} in validation"
             for contender in contenders
         )
-        for quantity, form in (("loss", ".3g"), ("accuracy", ".1%"))
+        for quantity, form in forms.items()
     }
     return [
         image(f"Loss from the first to the last epoch: {changes['loss']}.", loss),
-        image(
-            f"Accuracy from the first to the last epoch: {changes['accuracy']}.", lambda axes: curves(axes, "accuracy")
-        ),
+        image(f"The {task.metric} from the first to the last epoch: {changes['score']}.", score),
     ]
 
 
@@ -72,8 +76,8 @@ def marker(values: Sequence[float]) -> str | None:
     return "o" if len(values) == 1 else None  # a line of one point is invisible
 
 
-def change(values: Sequence[float], form: str) -> str:
-    return f"{values[0]:{form}} to {values[-1]:{form}}"
+def change(values: Sequence[float], form: Callable[[float], str]) -> str:
+    return f"{form(values[0])} to {form(values[-1])}"
 
 
 def layers(contenders: Sequence[Contender]) -> list[str]:
@@ -104,7 +108,7 @@ def layers(contenders: Sequence[Contender]) -> list[str]:
     def described(quantity: str) -> str:
         """The changes of torchnotes' layers. Those of the others are similar."""
         of_layers = enumerate(by_layer(contenders[0], quantity), 1)
-        return "; ".join(f"layer {number} {change(values, '.2g')}" for number, values in of_layers)
+        return "; ".join(f"layer {number} {change(values, '{:.2g}'.format)}" for number, values in of_layers)
 
     return [
         image(f"Variance of z in each layer of {contenders[0].name} by epoch: {described('variances')}.", variances),

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 
@@ -12,9 +13,11 @@ from .._table import table
 from .._units import duration, size
 from ..classifier.comparison import Result
 from ..classifier.program import Program
-from . import _figures
+from ..classifier.tasks import Classes, Task
+from . import _classification, _figures, _regression
+from ._understood import understood
 
-HEADER = ("", "test accuracy", "time per step", "relative", "peak memory", "gradient error")
+COLUMNS = ("time per step", "relative", "peak memory", "gradient error")
 LEGEND = (
     "Time per step: the median of forward pass, backward pass and optimizer. Relative: to torchnotes. Peak memory: the "
     "largest amount that a step has allocated at any time. Gradient error: the largest, relative to the largest "
@@ -29,11 +32,13 @@ SEPARATE_STATISTICS = (
 def headline(results: Sequence[Result]) -> str:
     """What was achieved, and how fast."""
     ours, torchs = results[:2]
-    return f"{achieved(ours)}; a step took {speed(ours.step_seconds, torchs.step_seconds)}"
+    achieved = details(ours.task).achieved(ours)
+    return f"{achieved}; a step took {speed(ours.step_seconds, torchs.step_seconds)}"
 
 
-def achieved(result: Result) -> str:
-    return f"{result.test_accuracy:.1%} of {len(result.correct):,} test rows classified correctly"
+def details(task: Task) -> ModuleType:
+    """What the report says about the predictions."""
+    return _classification if isinstance(task, Classes) else _regression
 
 
 def speed(ours: float, torchs: float) -> str:
@@ -45,11 +50,15 @@ def speed(ours: float, torchs: float) -> str:
     return f"{duration(ours)}, {comparison}"
 
 
+def header(results: Sequence[Result]) -> list[str]:
+    return ["", f"test {results[0].task.metric}", *COLUMNS]
+
+
 def body(results: Sequence[Result]) -> list[list[str]]:
     return [
         [
             result.name,
-            f"{result.test_accuracy:.2%}",
+            result.task.shown(result.test_score),
             duration(result.step_seconds),
             f"{result.step_seconds / results[0].step_seconds:.2f}",
             size(result.peak_bytes),
@@ -66,7 +75,8 @@ def notes(program: Program, difference: float) -> list[str]:
 
 
 def summary(program: Program, results: Sequence[Result], difference: float) -> str:
-    return "\n".join((f"{headline(results)}\n", table(HEADER, body(results)), "", *notes(program, difference)))
+    parts = headline(results), table(header(results), body(results)), "\n".join(notes(program, difference))
+    return "\n\n".join((*parts, details(program.task).text(program, results)))
 
 
 def page(program: Program, results: Sequence[Result], difference: float, ending: str) -> str:
@@ -76,14 +86,17 @@ def page(program: Program, results: Sequence[Result], difference: float, ending:
     options = "\n".join(f"{name:<12}{value}" for name, value in sorted(vars(program.options).items()))
     parts = [
         _html.paragraph(
-            f"{rows.source}: {len(rows.x):,} rows, {rows.x.shape[1]} features, {len(rows.classes)} classes. "
+            f"{rows.source}: {len(rows.x):,} rows, {len(rows.features.features)} features. "
             f"{len(program.networks[0].epochs)} epochs, {datetime.datetime.now():%Y-%m-%d %H:%M}."
         ),
         _html.paragraph(ending, "warning") if ending else "",
-        _html.table(HEADER, body(results)),
+        _html.table(header(results), body(results)),
         *map(_html.paragraph, notes(program, difference)),
         _html.paragraph(LEGEND, "quiet"),
         *figures(program, results),
+        *details(program.task).html(program, results),
+        "<h2>Data</h2>",
+        _html.preformatted(understood(rows, program.parts)),
         "<h2>Options</h2>",
         _html.preformatted(options),
         "<h2>Machine</h2>",
@@ -98,9 +111,7 @@ def figures(program: Program, results: Sequence[Result]) -> list[str]:
         return [
             _html.figure(_figures.losses(program.networks), "Training and validation."),
             _html.figure(_figures.layers(program.networks), LAYERS),
-            _html.figure(
-                _figures.calibration(results), "On the test set, which neither training nor model selection has used."
-            ),
+            details(program.task).figure(program, results),
         ]
     except BadInput as error:
         return ["<h2>Figures</h2>", _html.paragraph(f"No figures: {error}", "quiet")]

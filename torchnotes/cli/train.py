@@ -1,8 +1,9 @@
-"""train the notes' classifier with torchnotes and with torch, and compare the two
+"""train a network on a table with torchnotes and with torch, and compare the two
 
 The network consists of dense layers, each followed by batch normalization, an activation and Gaussian dropout. It
-learns to classify scikit-learn's digits or the rows of a file. Both versions start from the same parameters and see the
-same batches. The best state of the torchnotes version is saved for `python -m torchnotes predict`.
+learns scikit-learn's digits or a column of a table: classes if the column has words or few whole numbers, else numbers.
+Both versions start from the same parameters and see the same batches. The best state of the torchnotes version is saved
+for `python -m torchnotes predict`.
 
 Ctrl-C stops the training early and keeps the results; --resume continues after the last complete epoch. On the CPU, a
 few steps are timed first to choose the number of threads, unless --threads or OMP_NUM_THREADS sets it.
@@ -25,20 +26,26 @@ from ..classifier.threads import threads
 from ..classifier.training import Progress
 from ..init import SCHEMES
 from ..ops.activations import ACTIVATIONS
-from ._arguments import at_least, device, number_of_threads, positive, rate, scheme_name, seconds
+from ._arguments import at_least, device, number_of_threads, positive, rate, scheme_name, seconds, share
 from ._progress import progress
 from ._report import page, summary
+from ._understood import WIDTH, understood
 
 TIMEOUT = 600  # seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--data", type=Path, metavar="FILE", help="a .csv with the class in the last column, or a .npz of x and y")
+    add("--data", type=Path, metavar="FILE", help="a table (.csv, .tsv, .txt), or a .npz of x and y (default: digits)")
+    add("--target", metavar="COLUMN", help="the column to learn (default: the last)")
+    add("--exclude", nargs="+", default=[], metavar="COLUMN", help="columns to leave out")
+    add("--task", choices=("classification", "regression"), help="default: depends on the target")
+    add("--loss", choices=("squared", "pinball"), help="of regression (default: squared)")
+    add("--quantiles", type=share, nargs="+", metavar="Q", help="to learn with the pinball loss (default: 0.1 0.5 0.9)")
     add("--hidden", type=at_least(1), nargs="+", default=[128, 128], metavar="N", help="sizes of the hidden layers")
     add("--activation", choices=ACTIVATIONS, default="leaky_relu")
     add("--init", type=scheme_name, choices=("torch", *SCHEMES), default="he", help="how the weights are initialized")
-    add("--noise", type=rate, default=0.1, metavar="P", help="rate of Gaussian dropout")
+    add("--noise", type=rate, metavar="P", help="rate of Gaussian dropout (default: 0.1, or 0 for regression)")
     add("--optimizer", choices=OPTIMIZERS, default="adam")
     add("--lr", type=positive, help="learning rate (default: depends on the optimizer)")
     add("--epochs", type=at_least(1), default=30, metavar="N")
@@ -61,9 +68,8 @@ def run(options: argparse.Namespace) -> int:
     with ranks_on(options.device, options.timeout or TIMEOUT) as ranks, threads(torch.get_num_threads()):
         program = Program(options, ranks)
         if ranks.first:
-            train, validation, test = program.counts
-            print(f"{program.rows.source}: {train} training rows, {validation} validation rows, {test} test rows")
-            print(f"threads: {options.threads}")
+            print(understood(program.rows, program.parts))
+            print(f"{'threads':<{WIDTH}}{options.threads}", flush=True)
         status, ending = program.train(progress(program) if ranks.first else Progress())
         if ranks.first and ending:
             print(ending, file=sys.stderr)
