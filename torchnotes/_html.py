@@ -17,7 +17,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 }
 figcaption, .quiet { color: light-dark(#555, #aaa) } .warning { color: light-dark(#a33, #f99) }
 """
 GREY = "#7d7d7d"  # readable on white and on black
-LOOK = {  # for matplotlib.rc_context: figures without a background, for both themes
+LOOK: Any = {  # for matplotlib.rc_context: figures without a background, for both themes
     "savefig.transparent": True,
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), GREY),
 }
@@ -41,6 +41,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     body = "".join(line("td", row) for row in rows)
     return f'<div class="scroll" tabindex="0"><table>{line("th", header)}{body}</table></div>'
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """Text, as it is, in a style of its own if `kind` is "quiet" or "warning"."""
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def figure(image: str, caption: str) -> str:
