@@ -22,7 +22,7 @@ import torchnotes
 from checks import activated, threads
 from torchnotes import nn, optim, signal
 from torchnotes.signal import Measurement, SignalWarning, watch
-from torchnotes.signal._problems import ADVICE, problems
+from torchnotes.signal._problems import ADVICE, Updates, problems
 
 DOUBLE = torch.float64
 
@@ -520,6 +520,24 @@ assert [record.step for record in watch.records] == [1, 4], watch.records
     assert subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", program], check=False).returncode == 0
 
 
+def test_a_compiled_step_of_the_optimizer_is_an_error():
+    torch._dynamo.reset()
+    model, (x, y) = classifier(), digits()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    compiled = torch.compile(lambda: optimizer.step(), backend="eager")
+    with watch(model, optimizer):
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        compiled()
+        with pytest.raises(RuntimeError, match=r"call watch\(model\) without the optimizer"):
+            compiled()
+    with watch(model, every=2) as monitor:
+        for _ in range(4):
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            compiled()
+            monitor.step()
+    assert [record.step for record in monitor.records] == [0, 2]
+
+
 def test_nothing_is_never_measured_silently():
     model, (x, y) = classifier().eval(), digits()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -671,6 +689,17 @@ def test_what_is_no_problem():
     confident = Measurement("3", "Linear", 1.0, 1.0, 1.0, 1.0, 1e-3, saturated=0.9)  # the last one
     assert list(problems([good, of_zero_weights, few, confident], limit)) == []
     assert [found.kind for found in problems([good, confident, good], limit)] == ["saturated units"]
+    keys = [Measurement(f"{number}", "Linear", 1.0, 1.0, 1e-9 if number % 3 else 1.0) for number in range(9)]
+    assert list(problems(keys, limit)) == []
+
+
+def test_updates_may_be_long_once():
+    updates = Updates()
+    for ratio, found in ((0.5, 0), (0.05, 0), (0.5, 0), (0.5, 1), (0.5, 1), (0.0, 0), (2.0, 1)):
+        updates.see([Measurement("0", "Linear", update_ratio=ratio)])
+        assert [(problem.kind, problem.value) for problem in updates.problems()] == [
+            ("updates too large", ratio)
+        ] * found
 
 
 # results

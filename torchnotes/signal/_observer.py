@@ -4,6 +4,7 @@ Sums over the calls of a layer are computed at once and read at the end of the s
 GPU is waited for once. They are in float64, because the squares of small gradients underflow in float32.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class _Seen:
         weight = self.module._parameters.get("weight")
         return 1 - weight.dim() if isinstance(self.module, _ConvNd) and weight is not None else -1
 
-    @property
+    @functools.cached_property
     def weights(self) -> list[Tensor]:
         """Those of a parametrized layer are not computed again, which may change buffers or consume random numbers."""
         return [p for p in self.module.parameters() if p.dim() > 1 and p.requires_grad and p.is_floating_point()]

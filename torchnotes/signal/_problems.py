@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import NamedTuple
 
 from ._layers import changes
@@ -10,7 +11,8 @@ from ._observer import Measurement
 MOST_UNITS = 0.5  # a larger share of dead or saturated units is a problem
 FEWEST_POSITIONS = 8  # a unit that is positive half of the time is 0 for 8 examples in a row in 1 of 256 cases
 USUAL_UPDATE = 1e-3  # a rule of thumb, not a statement of the notes
-LARGEST_UPDATE = 100 * USUAL_UPDATE
+LARGEST_UPDATE = 100 * USUAL_UPDATE  # in two measured steps in a row, because Adam's first steps are long
+DESTRUCTIVE_UPDATE = 1.0  # in a single step
 SMALLEST_UPDATE = USUAL_UPDATE / 1000
 PATIENCE = 3  # measured steps until updates are too small, because warm-up begins with small ones
 
@@ -106,24 +108,31 @@ ADVICE = {
 
 
 def problems(layers: Sequence[Measurement], limit: float) -> Iterator[Problem]:
-    """Those of one step. Updates that are too small take several (`too_small`)."""
+    """Those of one step. Updates that are too small take several."""
     yield from _not_finite(layers)
     # Zeros are of layers that begin with weights of 0, such as the last ones of residual branches.
     signal = [(layer.name, layer.var_z) for layer in layers if layer.var_z]
     gradient = [(layer.name, layer.squared_gradient) for layer in reversed(layers) if layer.squared_gradient]
     for what, sizes in (("signal", signal), ("gradient", gradient)):
-        by_name = dict(sizes)
-        for name, how in changes(sizes, limit):
-            if how != "is not finite" and math.isfinite(sizes[0][1]):
-                yield Problem(f"{what} {how}", name, (by_name[name] / sizes[0][1]) ** 0.5)
+        if sizes and all(math.isfinite(size) for _, size in sizes):
+            yield from _over_the_depth(what, sizes, limit)
     for number, layer in enumerate(layers, 1):
         if layer.dead is not None and layer.dead > MOST_UNITS and layer.positions >= FEWEST_POSITIONS:
             yield Problem("dead units", layer.name, layer.dead)
         # The sigmoid of a good classifier saturates.
         if layer.saturated is not None and layer.saturated > MOST_UNITS and number < len(layers):
             yield Problem("saturated units", layer.name, layer.saturated)
-        if layer.update_ratio is not None and layer.update_ratio > LARGEST_UPDATE:
-            yield Problem("updates too large", layer.name, layer.update_ratio)
+
+
+def _over_the_depth(what: str, sizes: Sequence[tuple[str, float]], limit: float) -> Iterator[Problem]:
+    """If most of the quarter of the layers farthest from the first one given has changed.
+
+    Single layers may differ: in a new transformer the gradient of queries and keys is small in every block.
+    """
+    far = median(size for _, size in sizes[-math.ceil(len(sizes) / 4) :])
+    for _, how in changes([sizes[0], ("", far)], limit):
+        name = next(name for name, found in changes(sizes, limit) if found == how)
+        yield Problem(f"{what} {how}", name, (dict(sizes)[name] / sizes[0][1]) ** 0.5)
 
 
 def _not_finite(layers: Sequence[Measurement]) -> Iterator[Problem]:
@@ -133,10 +142,28 @@ def _not_finite(layers: Sequence[Measurement]) -> Iterator[Problem]:
                 yield Problem("not finite", layer.name, number)
 
 
-def too_small(steps: Sequence[Sequence[Measurement]]) -> Problem | None:
-    """If no update has ever been of the usual size."""
-    ratios = [[(layer.update_ratio, layer.name) for layer in step if layer.update_ratio is not None] for step in steps]
-    if len(steps) < PATIENCE or not all(ratios):
-        return None
-    largest, name = max(max(step) for step in ratios)
-    return Problem("updates too small", name, largest) if largest < SMALLEST_UPDATE else None
+class Updates:
+    """The sizes of updates, over several steps."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, float] = {}
+        self.long: dict[str, float] = {}  # those that are too large
+        self.largest = (0.0, "")
+        self.steps = 0
+
+    def see(self, layers: Sequence[Measurement]) -> None:
+        ratios = {layer.name: layer.update_ratio for layer in layers if layer.update_ratio is not None}
+        allowed = {
+            name: LARGEST_UPDATE if self.last.get(name, 0) > LARGEST_UPDATE else DESTRUCTIVE_UPDATE for name in ratios
+        }
+        self.long = {name: ratio for name, ratio in ratios.items() if ratio > allowed[name]}
+        self.last = ratios
+        self.largest = max([self.largest, *((ratio, name) for name, ratio in ratios.items())])
+        self.steps += bool(ratios)
+
+    def problems(self) -> Iterator[Problem]:
+        for name, ratio in self.long.items():
+            yield Problem("updates too large", name, ratio)
+        ratio, name = self.largest
+        if self.steps >= PATIENCE and ratio < SMALLEST_UPDATE:
+            yield Problem("updates too small", name, ratio)

@@ -5,18 +5,19 @@ import math
 import os
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.utils.hooks import RemovableHandle
 
 from .. import _html
 from .._table import table
 from ._logging import log_to
 from ._observer import Measurement, Observer, layers_of_a_run
-from ._problems import Problem, SignalWarning, problems, too_small
+from ._problems import Problem, SignalWarning, Updates, problems
 
 RECORDS = 1000  # the most that are kept
 _HEADER = ("layer", "kind", "Var(z)", "Var(dL/dz)", "|dL/dW|", "|dW|/|W|", "dead", "saturated", "")
@@ -44,8 +45,8 @@ class Record:
         """What is logged, by names such as "var_z/0", of the measure and the layer."""
         numbers = {} if self.gradient_norm is None else {"gradient_norm": self.gradient_norm}
         for layer in self.layers:
-            values = asdict(layer)
-            numbers |= {f"{name}/{layer.name}": values[name] for name in _LOGGED if values[name] is not None}
+            values = ((name, getattr(layer, name)) for name in _LOGGED)
+            numbers |= {f"{name}/{layer.name}": value for name, value in values if value is not None}
         return numbers
 
 
@@ -86,6 +87,7 @@ class Watch:
         self._active = contextlib.ExitStack()  # what is undone after a measured step
         self._again = False  # whether this step is measured because the one before could not be
         self._warned_of_nothing = False
+        self._updates = Updates()
         self._log, self._close_log = log_to(log)
         self._handles: list[RemovableHandle] = []
         self._has_optimizer = optimizer is not None
@@ -126,7 +128,7 @@ class Watch:
             self._observer.before_update()
 
     def _after_update(self, *arguments: Any) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or get_eval_frame_callback() not in (None, False):
             raise RuntimeError(
                 "watch cannot see the step of an optimizer in compiled code: call watch(model) without the optimizer, "
                 "and watch.step() after each step"
@@ -173,11 +175,10 @@ class Watch:
             return True  # a GradScaler has skipped an update, whose gradients are included
         called = {layer.name for layer in layers}
         self.unreached = tuple(name for name in self._names.values() if name not in called)
-        found = list(problems(layers, self._limit))
         if len(self.records) + 1 == RECORDS:
             del self.records[1::2]
-        small = too_small([*(record.layers for record in self.records), layers])
-        record = Record(self.steps, layers, norm, (*found, *([small] if small else [])))
+        self._updates.see(layers)
+        record = Record(self.steps, layers, norm, (*problems(layers, self._limit), *self._updates.problems()))
         self.records.append(record)
         self._log(record.numbers, self.steps)
         for problem in record.problems:
@@ -194,8 +195,7 @@ class Watch:
         for problem in record.problems:
             marks.setdefault(problem.layer, []).append(problem.kind)
         for layer in record.layers:
-            values = asdict(layer)
-            numbers = [_number(values[name], name in ("dead", "saturated")) for name in _LOGGED]
+            numbers = [_number(getattr(layer, name), name in ("dead", "saturated")) for name in _LOGGED]
             rows.append((layer.name, layer.kind, *numbers, ", ".join(marks.get(layer.name, ()))))
         return rows
 
