@@ -1,17 +1,20 @@
 """What torchnotes.signal.watch costs a training run.
 
-python -m benchmarks.watch [--repeats 41] [--threads 1] [--direct 5] [--save] [names]
+python -m benchmarks.watch [--repeats 41] [--direct 5] [--save] [names]
 
 Alternately times two steps without watch, and two of which one is measured, on models with the same weights. The
 difference is what a measured step costs, including starting and stopping the hooks. With the cost of the hook of the
 optimizer, which every step calls, it gives the overhead at the default interval. --direct compares whole intervals.
+Times are those of the processor, with one thread, so that other programs do not count.
 """
 
 import argparse
 import copy
 import inspect
+import random
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -25,7 +28,6 @@ from . import results
 from .conversion import CPU, Inputs, gpt2, resnet
 from .results import Row, rounded
 from .sweep import reuse_memory
-from .timing import Contender, interleave
 
 EVERY = inspect.signature(signal.watch).parameters["every"].default
 KEY = ("model", "machine", "threads")
@@ -62,54 +64,64 @@ MODELS: dict[str, Callable[[], tuple[torch.nn.Module, Inputs]]] = {
 }
 
 
-def steps_of(model: torch.nn.Module, inputs: Inputs, count: int, every: int) -> Callable[[], tuple[()]]:
+def compared(plain: Callable[[], None], watched: Callable[[], None], repeats: int) -> tuple[float, float]:
+    """The seconds of the first, and how much longer the second takes: medians over alternating calls."""
+    samples: dict[Callable[[], None], list[float]] = {plain: [], watched: []}
+    for call in (plain, watched):
+        call()
+    for _ in range(repeats):
+        for call in random.sample((plain, watched), 2):
+            start = time.process_time()
+            call()
+            samples[call].append(time.process_time() - start)
+    return median(samples[plain]), median(b - a for a, b in zip(samples[plain], samples[watched], strict=True))
+
+
+def steps_of(model: torch.nn.Module, inputs: Inputs, count: int, every: int) -> Callable[[], None]:
     """Calls of `count` training steps, of which one in `every` is measured, none if it is 0."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     if every:
         signal.watch(model, optimizer, every=every, log=lambda numbers, step: None)
 
-    def call() -> tuple[()]:
+    def call() -> None:
         for _ in range(count):
             optimizer.zero_grad()
             model(**inputs).loss.backward()
             optimizer.step()
-        return ()
 
     return call
 
 
-def medians(
-    model: torch.nn.Module, inputs: Inputs, count: int, every: Mapping[str, int], repeats: int
-) -> dict[str, float]:
-    calls: dict[str, Contender] = {name: steps_of(copy.deepcopy(model), inputs, count, n) for name, n in every.items()}
-    return {name: median(seconds) for name, seconds in interleave(calls, CPU, "warm", repeats).items()}
+def of_model(model: torch.nn.Module, inputs: Inputs, count: int, repeats: int) -> tuple[float, float]:
+    """Compares `count` steps, unwatched, and watched with one measured step."""
+    plain, watched = (steps_of(copy.deepcopy(model), inputs, count, every) for every in (0, count))
+    return compared(plain, watched, repeats)
 
 
 def hook_seconds() -> float:
-    """What a step costs that is not measured: the difference for an optimizer that has nothing to do."""
+    """What watch adds to a step that is not measured, of an optimizer that has nothing to do."""
 
-    def step(watched: bool) -> Callable[[], tuple[()]]:
+    def steps(watched: bool) -> Callable[[], None]:
         model = torch.nn.Linear(1, 1)
         optimizer = torch.optim.SGD(model.parameters())
         if watched:
             signal.watch(model, optimizer, first_step=1, every=2**60)
 
-        def call() -> tuple[()]:
-            optimizer.step()
-            return ()
+        def call() -> None:
+            for _ in range(1000):
+                optimizer.step()
 
         return call
 
-    samples = interleave({"plain": step(False), "watched": step(True)}, CPU, "warm", 101)
-    return median(samples["watched"]) - median(samples["plain"])
+    return compared(steps(False), steps(True), 51)[1] / 1000
 
 
 def measure(name: str, repeats: int, direct: int) -> Row:
     torch.manual_seed(0)
     model, inputs = MODELS[name]()
     model.train()
-    found = medians(model, inputs, 2, {"plain": 0, "watched": 2}, repeats)
-    step, extra, hook = found["plain"] / 2, found["watched"] - found["plain"], hook_seconds()
+    two, extra = of_model(model, inputs, 2, repeats)
+    step, hook = two / 2, hook_seconds()
     row: Row = {
         "model": name,
         "layers": len(_layers(model, inputs)),
@@ -120,8 +132,8 @@ def measure(name: str, repeats: int, direct: int) -> Row:
         "overhead_percent": 100 * (extra + EVERY * hook) / (EVERY * step),
     }
     if direct:
-        whole = medians(model, inputs, EVERY, {"plain": 0, "watched": EVERY}, direct)
-        row["direct_percent"] = 100 * (whole["watched"] / whole["plain"] - 1)
+        plain, longer = of_model(model, inputs, EVERY, direct)
+        row["direct_percent"] = 100 * longer / plain
     return rounded(row)
 
 
@@ -137,13 +149,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=", ".join(MODELS))
     parser.add_argument("--repeats", type=int, default=41)
     parser.add_argument("--direct", type=int, default=0, help="also compare this many intervals")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save", action="store_true", help=f"merge the rows into {PATH.name}")
     options = parser.parse_args()
     reuse_memory()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     warnings.simplefilter("ignore", signal.SignalWarning)  # the same batch over and over
-    origin = results.origin(CPU, options.threads) | {"machine": results.processor()}
+    origin = results.origin(CPU, 1) | {"machine": results.processor()}
     origin.pop("device")
     rows = []
     for name in options.names or MODELS:

@@ -53,13 +53,21 @@ class Record:
 class Watch:
     """What :func:`~torchnotes.signal.watch` returns: it measures until it is closed, also as a context manager.
 
-    ``str()`` formats the last measurement as a table; Jupyter shows it, too.
+    ``str()`` formats the last measurement as a table; Jupyter shows it, too. ``records`` has the measurements, oldest
+    first; when there are 1000, every second one is dropped. ``problems`` is a dict of the first problem of each kind,
+    ``unreached`` has the names of layers that the last measured step did not call, and ``steps`` is the number of steps
+    so far.
 
-    Attributes:
-        records: The measurements, oldest first. When there are 1000, every second one is dropped.
-        problems: The first problem of each kind.
-        unreached: The names of layers that the last measured step did not call.
-        steps: The number of steps so far.
+    Args:
+        model, optimizer, every, log, limit, first_step: As in the function.
+
+    Example:
+        >>> watch = signal.watch(model := nn.Linear(3, 2))
+        >>> model(torch.randn(4, 3)).square().mean().backward()
+        >>> watch.step()
+        >>> watch.close()
+        >>> [layer.kind for layer in watch.records[0].layers]
+        ['Linear']
     """
 
     def __init__(

@@ -17,8 +17,7 @@ class WatchCallback(Callback):
         log: As in :func:`~torchnotes.signal.watch`. By default the loggers of the Trainer get the numbers.
         **options: Further options of :func:`~torchnotes.signal.watch`, such as ``every``.
 
-    Attributes:
-        watch: The :class:`~torchnotes.signal.Watch` of the last run.
+    The attribute ``watch`` is the :class:`~torchnotes.signal.Watch` of the last run.
 
     Example:
         >>> from torchnotes.signal.lightning import WatchCallback

@@ -20,8 +20,7 @@ class WatchCallback(TrainerCallback):
         log: As in :func:`~torchnotes.signal.watch`, instead of those callbacks.
         **options: Further options of :func:`~torchnotes.signal.watch`, such as ``every``.
 
-    Attributes:
-        watch: The :class:`~torchnotes.signal.Watch` of the last run.
+    The attribute ``watch`` is the :class:`~torchnotes.signal.Watch` of the last run.
 
     Example:
         >>> from torchnotes.signal.transformers import WatchCallback
