@@ -22,6 +22,7 @@ import torchnotes
 from checks import activated, threads
 from torchnotes import nn, optim, signal
 from torchnotes.signal import Measurement, SignalWarning, watch
+from torchnotes.signal._observer import _nothing
 from torchnotes.signal._problems import ADVICE, Updates, problems
 
 DOUBLE = torch.float64
@@ -409,6 +410,8 @@ def test_copies_of_the_model_are_not_watched():
         file.seek(0)
         for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(file, weights_only=False)):
             torch.nn.functional.cross_entropy(copied(100 * x), y).backward()
+            hooks = [hook for module in copied.modules() for hook in module._forward_hooks.values()]
+            assert {hook.see for hook in hooks} == {_nothing}
         step(model, optimizer, x, y)
     assert monitor.records[0].layers[0].var_z < 10
 

@@ -224,7 +224,7 @@ def _fused(module: torch.nn.Module) -> torch.nn.Module | None:
 
 
 def _before_activation(layer: Any, arguments: tuple, keywords: dict[str, Any]) -> Tensor | None:
-    """z of a layer that returns f(z). The weight is detached, lest autocast caches a copy that has no gradient."""
+    """z of a layer that returns f(z)."""
     x = next((value for value in (*arguments, *keywords.values()) if isinstance(value, Tensor)), None)
     weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
     if x is None or weight is None:  # parametrized: see _Seen.weights
@@ -233,13 +233,16 @@ def _before_activation(layer: Any, arguments: tuple, keywords: dict[str, Any]) -
 
 
 def _of_gradient(sums: _Sums, after: Any, y: Tensor) -> Callable[[Tensor], None]:
-    """A hook of the output y = f(z), where f is the activation, or that of the layer, `after`."""
-    version, backward = y._version, ENDINGS[_activation(after)].backward
+    """A hook of the output y = f(z), where f is the activation, or that of the layer, `after`.
+
+    The layer has saved y, too, so that nothing overwrites it before.
+    """
+    backward = ENDINGS[_activation(after)].backward
     slope = getattr(after, "negative_slope", 0.0)
 
     @torch.no_grad()
     def add(g: Tensor) -> None:
-        if y._version == version and backward is not None:
+        if backward is not None:
             sums.add(backward(g.detach(), y, slope))
 
     return add
