@@ -75,7 +75,7 @@ def of_layers(layers: Sequence[Layer]) -> Any:
 
 
 def over_time(steps: Sequence[int], layers: Mapping[str, Sequence[Measurement | None]]) -> Any:
-    """What was measured in each layer over the steps of a training run, from the first layer (dark) to the last.
+    """What was measured in each layer over the steps of a run, from the first layer (blue) to the last (green).
 
     On a logarithmic axis zeros leave gaps.
     """
@@ -86,7 +86,7 @@ def over_time(steps: Sequence[int], layers: Mapping[str, Sequence[Measurement | 
         shares = numbers[0] == "dead"
         axes.set_yscale("linear" if shares else "log")
         for place, (name, measured) in enumerate(layers.items()):
-            color = colormaps["viridis"](0.9 * place / max(1, len(layers) - 1))
+            color = colormaps["viridis"](0.3 + 0.5 * place / max(1, len(layers) - 1))  # visible on black, too
             for number, style in zip(numbers, ("-", "--"), strict=False):
                 points = [getattr(one, number, None) for one in measured]
                 line = [math.nan if point is None or (not shares and point <= 0) else point for point in points]

@@ -267,8 +267,7 @@ def _note_units(seen: _Seen, module: torch.nn.Module, activation: str, y: Tensor
 
 def _square(x: Tensor) -> Tensor:
     x = x.detach().coalesce().values() if x.is_sparse else x.detach()
-    x = (torch.view_as_real(x) if x.is_complex() else x).double().flatten()
-    return x.dot(x)
+    return (torch.view_as_real(x) if x.is_complex() else x).double().square().sum()
 
 
 def _read(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -278,6 +277,8 @@ def _read(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         for key, value in row.items():
             if isinstance(value, Tensor):
+                if hasattr(value, "full_tensor"):  # a DTensor, whose ranks add their parts
+                    row[key] = value = value.full_tensor()
                 places.setdefault(value.device, []).append((row, key))
     for found in places.values():
         numbers = torch.stack([row[key].double() for row, key in found]).tolist()

@@ -248,7 +248,7 @@ class Watch:
         Path(path).write_text(_html.page("Training run", (self._repr_html_(), self._drawing())), encoding="utf-8")
 
     def _drawing(self) -> str:
-        caption = "What was measured over the steps, from the first layer (dark) to the last"
+        caption = "What was measured over the steps, from the first layer (blue) to the last (green)"
         try:
             import matplotlib
         except ModuleNotFoundError:
