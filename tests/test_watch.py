@@ -506,6 +506,30 @@ def test_compiled_models_run_eagerly_in_measured_steps():
     assert len(graphs) == 1  # no break, no recompilation
 
 
+def test_watches_may_overlap():
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model, (x, y) = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Linear(6, 4)), digits()
+    compiled = torch.compile(model, backend=backend)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.01) for layer in model]
+    with watch(model[0], optimizers[0], every=2) as first, watch(model[1], optimizers[1], every=3) as second:
+        for _ in range(5):
+            torch.nn.functional.cross_entropy(compiled(x), y).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    assert [record.step for record in first.records] == [0, 2, 4]
+    assert [record.step for record in second.records] == [0, 3]
+    assert len(graphs) == 1
+    graphs.clear()
+    torch.compile(lambda x: x + 1, backend=backend)(x)  # the compiler works again
+    assert len(graphs) == 1
+
+
 def test_a_model_that_is_compiled_later():
     """In a process of its own, where nothing has imported the compiler."""
     program = """

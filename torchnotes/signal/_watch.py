@@ -50,6 +50,27 @@ class Record:
         return numbers
 
 
+class _Eagerly:
+    """Runs compiled code eagerly while any watch measures. They may overlap, but a stance is restored only once."""
+
+    def __init__(self) -> None:
+        self.watches = 0
+        self.stance: Any = None
+
+    def __enter__(self) -> None:
+        if not self.watches:
+            self.stance = torch.compiler.set_stance("force_eager")
+        self.watches += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self.watches -= 1
+        if not self.watches:
+            self.stance.__exit__(None, None, None)
+
+
+_EAGERLY = _Eagerly()
+
+
 class Watch:
     """What :func:`~torchnotes.signal.watch` returns: it measures until it is closed, also as a context manager.
 
@@ -159,7 +180,7 @@ class Watch:
         self._active.callback(self._observer.stop)
         self._sees_compiled = "torch._dynamo" in sys.modules
         if self._sees_compiled:  # compiled code would not call the hooks
-            self._active.enter_context(torch.compiler.set_stance("force_eager"))
+            self._active.enter_context(_EAGERLY)
 
     def _stop(self) -> None:
         self._active.close()
