@@ -44,7 +44,8 @@ def main() -> None:
 
 def machines() -> list[Path]:
     """The files of results, one per machine."""
-    return sorted(set(results.RESULTS.glob("*.csv")) - {scaling.PATH, sweep.PATH, instructions.PATH})
+    others = {scaling.PATH, sweep.PATH, instructions.PATH, results.RESULTS / "watch.csv"}
+    return sorted(set(results.RESULTS.glob("*.csv")) - others)
 
 
 def put(path: Path, written: str) -> None:

@@ -16,6 +16,7 @@ from torchnotes._docs import arguments_from
 MODULES = (
     *("torchnotes", "torchnotes.functional", "torchnotes.init", "torchnotes.nn", "torchnotes.nn.utils"),
     *("torchnotes.optim", "torchnotes.optim.newton", "torchnotes.signal", "torchnotes.testing"),
+    *("torchnotes.signal.lightning", "torchnotes.signal.transformers"),
     *("torchnotes.testing.makers", "torchnotes.autograd", "torchnotes.sklearn"),
 )
 STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -47,6 +48,8 @@ def section(x: Any, *titles: str) -> str:
 
 
 def parameters(x: Any) -> set[str]:
+    if inspect.isclass(x) and issubclass(x, Exception):  # its constructor is C
+        return set()
     names = {STARS.get(p.kind, "") + p.name for p in inspect.signature(x).parameters.values()}
     return set() if "*args" in names else {name for name in names if not name.startswith("_")}
 

@@ -25,7 +25,7 @@ SNIPPET_STYLE = """
 .torchnotes th, .torchnotes td { text-align: right }
 """
 GREY = "#7d7d7d"  # readable on white and on black
-LOOK = {  # for matplotlib.rc_context: figures without a background, for both themes
+LOOK: Any = {  # for matplotlib.rc_context: figures without a background, for both themes
     "savefig.transparent": True,
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), GREY),
 }

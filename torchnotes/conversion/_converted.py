@@ -180,11 +180,11 @@ def kind_of(cls: Any) -> Any:
 
 
 def _is_alone(attributes: dict[str, Any]) -> bool:
-    """Whether calling a module only runs its class's forward, with nothing to observe the call."""
+    """Whether calling a module only runs its class's forward, with nothing that depends on what it computes."""
     return (
         "forward" not in attributes
         and attributes.get("_compiled_call_impl") is None
-        and not attributes["_forward_hooks"]
+        and all(getattr(hook, "knows_shortcuts", False) for hook in attributes["_forward_hooks"].values())
         and not attributes["_forward_pre_hooks"]
         and not attributes["_backward_hooks"]
         and not attributes["_backward_pre_hooks"]
@@ -256,6 +256,11 @@ def _cross_entropy(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return forward(self, input, target)
 
     return converted
+
+
+def already_in(result: Tensor) -> Module | None:
+    """The activation that the layer which has just returned this result also computed."""
+    return next((after for after, y in _running.results.items() if y is result), None)
 
 
 def is_fusible(activation: Module) -> bool:

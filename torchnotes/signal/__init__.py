@@ -38,7 +38,13 @@ from .. import _html
 from .._table import table
 from ..init import Scheme, _canonical, initialize_
 from ._layers import Layer as Layer
-from ._layers import gradients, layers_of, watch
+from ._layers import changes, gradients, layers_of, record_calls
+from ._observer import Measurement as Measurement
+from ._problems import Problem as Problem
+from ._problems import SignalWarning as SignalWarning
+from ._watch import Record as Record
+from ._watch import Watch as Watch
+from ._watch import watch as watch
 
 _NUMBERS = ("var_w", "var_x", "predicted", "var_z", "batch_share", "var_gradient")
 _HEADER = ("layer", "kind", "k", "Var(w)", "Var(x)", "predicted", "Var(z)", "of batch", "Var(dL/dz)", "")
@@ -96,8 +102,8 @@ class Propagation:
     def _flags(self) -> tuple[list[Flag], ...]:
         alike = (layer for layer in self.layers if layer.batch_share is not None and layer.batch_share * self.limit < 1)
         return (
-            [Flag("z", how, name) for name, how in _changes(self._forward(), self.limit)],
-            [Flag("gradient", how, name) for name, how in _changes(self._backward(), self.limit)],
+            [Flag("z", how, name) for name, how in changes(self._forward(), self.limit)],
+            [Flag("gradient", how, name) for name, how in changes(self._backward(), self.limit)],
             [Flag("examples", "become alike", layer.name) for layer in alike],
         )
 
@@ -214,7 +220,7 @@ def _measured(model: torch.nn.Module, batch: Any, loss: Callable[[Any], Tensor] 
         raise ValueError("the model has no layer to measure: Linear, Conv1d, ConvTranspose1d, ..., of real numbers")
     calls: list[tuple[Layer, Tensor]] = []
     for layer, name in names.items():
-        watch(layer, name, calls)
+        record_calls(layer, name, calls)
     # Compiled code would not call the layers. There is none unless the compiler is loaded.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
     with eager:
@@ -240,19 +246,6 @@ def _arguments(batch: Any) -> tuple[tuple, dict[str, Any]]:
 
 def _copied(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_(x.requires_grad)
-
-
-def _changes(sizes: Sequence[tuple[str, float]], limit: float) -> list[tuple[str, str]]:
-    """The names whose size differs much from the first one's, and how."""
-    changes = []
-    for name, size in sizes:
-        if not math.isfinite(size):
-            changes.append((name, "is not finite"))
-        elif size == 0 or size * limit < sizes[0][1]:
-            changes.append((name, "vanishes"))
-        elif size > sizes[0][1] * limit:
-            changes.append((name, "explodes"))
-    return changes
 
 
 def _excursion(found: Propagation) -> float:

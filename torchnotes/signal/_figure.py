@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ._layers import Layer
+from ._observer import Measurement
 
 STYLES: dict[
     str, dict[str, Any]
@@ -16,6 +17,12 @@ STYLES: dict[
 }
 DOTTED: dict[str, Any] = dict(linestyle=":", linewidth=1.5)
 FORWARD, BACKWARD = r"forward: $\mathrm{Var}(z)$", r"backward: $\mathrm{Var}(\partial L/\partial z)$"
+OVER_TIME = {
+    r"$\mathrm{Var}(z)$": ("var_z",),
+    r"$\mathrm{Var}(\partial L/\partial z)$": ("var_gradient",),
+    "update / weight": ("update_ratio",),
+    "dead units, saturated (dashed)": ("dead", "saturated"),
+}
 ROUNDING = 1e-28  # upper bound of the variance due to rounding errors, for a mean of 1
 # The factors by which a layer with weights of variance 1/3k divides the variances, forward and backward: 3, times the
 # attenuation of the activation. The mean of a sigmoid, 1/2, sustains the forward variance.
@@ -64,6 +71,34 @@ def of_layers(layers: Sequence[Layer]) -> Any:
     _decades(backward)
     forward.set(title=FORWARD, xlabel="layer")
     backward.set(title=BACKWARD, xlabel="layer")
+    return figure
+
+
+def over_time(steps: Sequence[int], layers: Mapping[str, Sequence[Measurement | None]]) -> Any:
+    """What was measured in each layer over the steps of a run, from the first layer (blue) to the last (green).
+
+    On a logarithmic axis zeros leave gaps.
+    """
+    from matplotlib import colormaps
+
+    figure = _figure(9.0, 6.6)
+    for axes, (title, numbers) in zip(figure.subplots(2, 2, sharex=True).flat, OVER_TIME.items(), strict=True):
+        shares = numbers[0] == "dead"
+        axes.set_yscale("linear" if shares else "log")
+        for place, (name, measured) in enumerate(layers.items()):
+            color = colormaps["viridis"](0.3 + 0.5 * place / max(1, len(layers) - 1))  # visible on black, too
+            for number, style in zip(numbers, ("-", "--"), strict=False):
+                points = [getattr(one, number, None) for one in measured]
+                line = [math.nan if point is None or (not shares and point <= 0) else point for point in points]
+                if not all(map(math.isnan, line)):
+                    axes.plot(steps, line, style, color=color, marker=".", linewidth=1, label=name)
+        if shares:
+            axes.set_ylim(-0.02, 1.02)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if numbers[0] == "var_z" and len(layers) <= 8:
+            axes.legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,7 +65,7 @@ def layers_of(model: torch.nn.Module) -> dict[torch.nn.Module, str]:
     return {module: name or type(module).__name__ for module, name in modules.items() if module in there}
 
 
-def watch(layer: torch.nn.Module, name: str, calls: list[tuple[Layer, Tensor]]) -> None:
+def record_calls(layer: torch.nn.Module, name: str, calls: list[tuple[Layer, Tensor]]) -> None:
     """Records the calls of a layer, with a z that autograd can differentiate by."""
     activation, slope = None, 0.0
     if isinstance(layer, Linear):  # its forward returns z, and the hook applies the activation
@@ -103,6 +103,19 @@ def gradients(output: Any, loss: Callable[[Any], Tensor] | None, zs: tuple[Tenso
         for number, end in enumerate(ends)
     ]
     return torch.autograd.grad(ends, zs, starts, allow_unused=True)
+
+
+def changes(sizes: Sequence[tuple[str, float]], limit: float) -> list[tuple[str, str]]:
+    """The names whose size differs much from the first one's, and how."""
+    changes = []
+    for name, size in sizes:
+        if not math.isfinite(size):
+            changes.append((name, "is not finite"))
+        elif size == 0 or size * limit < sizes[0][1]:
+            changes.append((name, "vanishes"))
+        elif size > sizes[0][1] * limit:
+            changes.append((name, "explodes"))
+    return changes
 
 
 def _variance(x: Tensor) -> float | None:
