@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..conversion._converted import already_in
 from ..nn.linear import Linear
 from ..nn.normalization import _Options as _Normalization
-from ..ops.activations import ACTIVATIONS, ENDINGS, Activation
+from ..ops.activations import ACTIVATIONS, ENDINGS
 
 # Middle and reach: s (1 - s) < 0.01 / 4 if |s - 1/2| > sqrt(0.99) / 2, and 1 - t^2 < 0.01 if |t| > sqrt(0.99). Of
 # inputs from N(0, 1), 0.3 % saturate a tanh, and none a sigmoid.
@@ -212,7 +212,7 @@ class Observer:
         return updates
 
 
-def _activation(module: torch.nn.Module) -> Activation | None:
+def _activation(module: torch.nn.Module) -> str | None:
     """The name of the activation that a module is or ends with."""
     if isinstance(module, (Linear, _Normalization)):
         return module.activation
@@ -237,7 +237,7 @@ def _of_gradient(sums: _Sums, after: Any, y: Tensor) -> Callable[[Tensor], None]
 
     The layer has saved y, too, so that nothing overwrites it before.
     """
-    backward = ENDINGS[_activation(after)].backward
+    backward = ENDINGS[_activation(after)].backward  # type: ignore[index] # scripted attributes are plain str
     slope = getattr(after, "negative_slope", 0.0)
 
     @torch.no_grad()
