@@ -102,7 +102,7 @@ def test_learns_the_digits(digits, capsys):
         assert (float(memory) > 64 * 128 * 4 / 1e3, unit) == (True, "kB")  # more than the output of one layer
         assert float(error) < 1e-5
         assert f"<td>{accuracy}</td>" in report
-    assert report.count("<img ") == 6 + report.count("image/png") > 6  # the figures, and the worst mistakes
+    assert report.count("<img ") == 5 + report.count("image/png") > 6  # the figures, and the worst mistakes
     assert "http" not in report  # the file is self-contained
     assert re.search(r"<h1>9\d\.\d% of 270 test rows classified correctly; a step took [\d.]+ [µm]s, ", report)
     assert main(["predict", str(digits.folder / "model.pt")]) == 0
@@ -156,7 +156,7 @@ def test_both_networks_start_alike_and_the_best_state_is_saved(blobs, tmp_path, 
 
     def evaluate(contender, *rest):
         states.append(state(contender))
-        return training.Epoch(1.0, 1.0, next(losses), 1.0, [1.0], [1.0])
+        return training.Epoch(1.0, 1.0, next(losses), 1.0)
 
     def recorded_result(contender, *rest):
         found = result(contender, *rest)
@@ -192,6 +192,30 @@ def test_divergence_is_reported(blobs, tmp_path, options, loss):
     status, ending = begin(blobs, tmp_path, lr=1e30, **options).train(Progress())
     assert status == 1
     assert ending == f"Training diverged: the {loss} of torchnotes is nan in epoch 1. Try a smaller --lr."
+
+
+def test_layers_are_watched(blobs, tmp_path, capsys):
+    """A network that goes wrong is reported in plain words, once, on the terminal and in the report."""
+    assert main([*quick("--data", blobs, "--optimizer", "sgd", "--lr", 5), "--output", str(tmp_path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("updates too large: the update of the weight of layer 3 is") == 1
+    assert "updates too large: the update of the weight of layer 3 is" in (tmp_path / "report.html").read_text()
+
+
+def test_watching_goes_on_where_a_training_is_resumed(blobs, tmp_path):
+    """13 steps an epoch, of which each tenth is measured."""
+    watch = train(blobs, tmp_path, epochs=1).watch
+    assert [record.step for record in watch.records] == [0, 10]
+    watch = train(blobs, tmp_path, epochs=3, resume=True).watch
+    assert [record.step for record in watch.records] == [20, 30]
+
+
+def test_watching_changes_nothing(blobs, tmp_path, monkeypatch):
+    watched = train(blobs, tmp_path / "a")
+    monkeypatch.setattr(program.signal, "watch", lambda *_, **__: contextlib.nullcontext())
+    train(blobs, tmp_path / "b")
+    assert_same(state_of(tmp_path / "a"), state_of(tmp_path / "b"))
+    assert watched.watch.records
 
 
 def test_constant_columns(tmp_path):
@@ -597,7 +621,7 @@ def test_progress_bars_on_a_terminal(blobs, tmp_path, monkeypatch, capsys, colum
     monkeypatch.setenv("COLUMNS", str(columns))
     program = begin(blobs, tmp_path)
     program.networks[1].seconds = [0.001, 0.003]
-    program.networks[1].epochs = [training.Epoch(0.25, 0.5, 0.3, 0.75, [], [])]
+    program.networks[1].epochs = [training.Epoch(0.25, 0.5, 0.3, 0.75)]
     with _progress.progress(program) as bars:
         bars.step(program.networks[1], 0.25, 0.5)
         bars.epoch(program.networks[1])

@@ -28,14 +28,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Epoch:
-    """The results of a network after an epoch. There is one variance and one norm per layer."""
+    """The results of a network after an epoch."""
 
     train_loss: float
     train_score: float
     validation_loss: float
     validation_score: float
-    variances: list[float]
-    gradient_norms: list[float]
 
 
 class Batch(NamedTuple):
@@ -80,16 +78,10 @@ class Contender:
 
     def evaluate(self, train_loss: float, train_score: float, validation: Pair) -> Epoch:
         x, y = validation
-        variances: list[float] = []
-        layers = [layer for layer in unwrapped(self.model).modules() if isinstance(layer, torch.nn.Linear)]
-        hooks = [layer.register_forward_hook(lambda *call: variances.append(call[-1].var().item())) for layer in layers]
         output = output_of(self.model, x).double()
-        for hook in hooks:
-            hook.remove()
         exact = y.double() if y.is_floating_point() else y
         loss, score = self.task.loss(ours=False)(output, exact).item(), score_of(self.task, output, exact)
-        norms = [layer.weight.grad.norm().item() for layer in layers if layer.weight.grad is not None]
-        return Epoch(train_loss, train_score, loss, score, variances, norms)
+        return Epoch(train_loss, train_score, loss, score)
 
 
 class Progress:
@@ -106,6 +98,9 @@ class Progress:
 
     def epoch(self, contender: Contender) -> None:
         """Called after all steps of an epoch."""
+
+    def warn(self, text: str) -> None:
+        """Called the first time that something goes wrong in a layer of torchnotes' network."""
 
 
 class Diverged(Exception):

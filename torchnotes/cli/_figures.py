@@ -80,45 +80,6 @@ def change(values: Sequence[float], form: Callable[[float], str]) -> str:
     return f"{form(values[0])} to {form(values[-1])}"
 
 
-def layers(contenders: Sequence[Contender]) -> list[str]:
-    """One line per layer. The first one is the lightest."""
-
-    def by_layer(contender: Contender, quantity: str) -> list[list[float]]:
-        return [list(values) for values in zip(*(getattr(epoch, quantity) for epoch in contender.epochs), strict=True)]
-
-    def lines(axes: Any, quantity: str, title: str) -> None:
-        for contender in contenders:
-            of_layers = by_layer(contender, quantity)
-            for number, values in enumerate(of_layers):
-                axes.plot(
-                    range(1, len(values) + 1),
-                    values,
-                    "-" if contender.name == OURS else "--",
-                    marker=marker(values),
-                    color=COLORS[contender.name],
-                    alpha=0.35 + 0.65 * number / max(1, len(of_layers) - 1),
-                    label=f"{contender.name}, layer {number + 1}",
-                )
-        by_epoch(axes, yscale="log", title=title)
-
-    def variances(axes: Any) -> None:
-        lines(axes, "variances", "variance of z = W x + b")
-        axes.legend(frameon=False, fontsize="small")
-
-    def described(quantity: str) -> str:
-        """The changes of torchnotes' layers. Those of the others are similar."""
-        of_layers = enumerate(by_layer(contenders[0], quantity), 1)
-        return "; ".join(f"layer {number} {change(values, '{:.2g}'.format)}" for number, values in of_layers)
-
-    return [
-        image(f"Variance of z in each layer of {contenders[0].name} by epoch: {described('variances')}.", variances),
-        image(
-            f"Norm of the gradient of W in each layer of {contenders[0].name} by epoch: {described('gradient_norms')}.",
-            lambda axes: lines(axes, "gradient_norms", "norm of the gradient of W"),
-        ),
-    ]
-
-
 def calibration(results: Sequence[Result]) -> list[str]:
     """The accuracy among rows of similar predicted probability, and how many rows there are of each."""
     bins = {result.name: binned(result.confidences, result.correct) for result in results}

@@ -1,6 +1,7 @@
 """The progress of a training: bars on a terminal, lines elsewhere."""
 
 import importlib.util
+import shutil
 import statistics
 import sys
 import time
@@ -9,6 +10,7 @@ from typing import Any
 from .._units import duration
 from ..classifier.program import Program
 from ..classifier.training import Contender, Progress
+from ._parser import wrapped
 
 RECENT = 50  # steps
 WIDE = 120  # columns of a terminal
@@ -53,6 +55,9 @@ class Lines(Progress):
             flush=True,
         )
 
+    def warn(self, text: str) -> None:
+        print(wrapped(text, shutil.get_terminal_size().columns), flush=True)
+
 
 class Bars(Progress):
     """Shows one bar per network."""
@@ -93,3 +98,6 @@ class Bars(Progress):
     def epoch(self, contender: Contender) -> None:
         shown = f"{contender.task.metric} {contender.task.shown(contender.epochs[-1].validation_score)}"
         self.bars.update(self.tasks[contender.name], validation=shown)
+
+    def warn(self, text: str) -> None:
+        self.bars.console.print(text, style="yellow", markup=False, highlight=False)

@@ -23,7 +23,6 @@ LEGEND = (
     "largest amount that a step has allocated at any time. Gradient error: the largest, relative to the largest "
     "gradient, compared with torch in float64 for the same parameters and batch, without noise."
 )
-LAYERS = "One line per layer, from light to dark: variances on the validation set, gradients of an epoch's last batch."
 SEPARATE_STATISTICS = (
     "In torch each process normalizes by the statistics of its own rows, because torch's SyncBatchNorm requires GPUs."
 )
@@ -95,6 +94,8 @@ def page(program: Program, results: Sequence[Result], difference: float, ending:
         _html.paragraph(LEGEND, "quiet"),
         *figures(program, results),
         *details(program.task).html(program, results),
+        "<h2>Layers of the torchnotes network</h2>",
+        *program.watch.html_parts(),
         "<h2>Data</h2>",
         _html.preformatted(understood(rows, program.parts)),
         "<h2>Options</h2>",
@@ -110,7 +111,6 @@ def figures(program: Program, results: Sequence[Result]) -> list[str]:
     try:
         return [
             _html.figure(_figures.losses(program.networks), "Training and validation."),
-            _html.figure(_figures.layers(program.networks), LAYERS),
             details(program.task).figure(program, results),
         ]
     except BadInput as error:

@@ -14,6 +14,7 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.utils.hooks import RemovableHandle
 
 from .. import _html
+from .._docs import arguments_from
 from .._table import table
 from ._logging import log_to
 from ._observer import Measurement, Observer, layers_of_a_run
@@ -78,9 +79,6 @@ class Watch:
     first; when there are 1000, every second one is dropped. ``problems`` is a dict of the first problem of each kind,
     ``unreached`` has the names of layers that the last measured step did not call, and ``steps`` is the number of steps
     so far.
-
-    Args:
-        model, optimizer, every, log, limit, first_step: As in the function.
 
     Example:
         >>> watch = signal.watch(model := nn.Linear(3, 2))
@@ -247,6 +245,14 @@ class Watch:
     def _repr_html_(self) -> str:
         return _html.snippet(self._parts())
 
+    def html_parts(self) -> list[str]:
+        """What :meth:`save_html` writes into the page, for a page of your own.
+
+        Returns:
+            HTML of paragraphs, a table and a figure.
+        """
+        return [*self._parts(), self._drawing()]
+
     def _parts(self) -> list[str]:
         if not self.records:
             return [_html.paragraph(self._summary())]
@@ -276,7 +282,7 @@ class Watch:
         Args:
             path: The file, which is overwritten. Without matplotlib the page has no plot.
         """
-        Path(path).write_text(_html.page("Training run", (*self._parts(), self._drawing())), encoding="utf-8")
+        Path(path).write_text(_html.page("Training run", self.html_parts()), encoding="utf-8")
 
     def _drawing(self) -> str:
         caption = "What was measured over the steps, from the first layer (blue) to the last (green)"
@@ -340,6 +346,9 @@ def watch(
         {}
     """
     return Watch(model, optimizer, every=every, log=log, limit=limit, first_step=first_step)
+
+
+arguments_from(watch)(Watch)
 
 
 def _level() -> int:

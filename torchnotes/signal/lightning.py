@@ -14,7 +14,8 @@ class WatchCallback(Callback):
     """Runs :func:`~torchnotes.signal.watch` while a Trainer of Lightning fits a model with one optimizer.
 
     Args:
-        log: As in :func:`~torchnotes.signal.watch`. By default the loggers of the Trainer get the numbers.
+        log: Where to log the numbers, a target of :func:`~torchnotes.signal.watch`. By default the loggers of the
+            Trainer get them.
         **options: Further options of :func:`~torchnotes.signal.watch`, such as ``every``.
 
     The attribute ``watch`` is the :class:`~torchnotes.signal.Watch` of the last run.

@@ -17,7 +17,7 @@ class WatchCallback(TrainerCallback):
     Args:
         trainer: The Trainer, whose other callbacks, such as those for TensorBoard and Weights & Biases, get the
             numbers. The console does not.
-        log: As in :func:`~torchnotes.signal.watch`, instead of those callbacks.
+        log: Where to log the numbers instead, a target of :func:`~torchnotes.signal.watch`.
         **options: Further options of :func:`~torchnotes.signal.watch`, such as ``every``.
 
     The attribute ``watch`` is the :class:`~torchnotes.signal.Watch` of the last run.
