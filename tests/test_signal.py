@@ -532,7 +532,9 @@ def test_schemes_by_torchs_names(capsys):
     """One network for a scheme of two names."""
     records = {}
     for names in (["xavier", "kaiming_normal", "glorot"], ["glorot", "he_normal"]):
-        __main__.main(["signal", "--layers", "3", "--width", "8", "--activation", "relu", "--json", "--scheme", *names])
+        __main__.main(
+            ["signal", "--layers", "3", "--width", "8", "--activation", "relu", "--json", "-", "--scheme", *names]
+        )
         records[tuple(names)] = capsys.readouterr().out
     one, other = records.values()
     assert one == other
