@@ -65,10 +65,9 @@ class _Sums:
         self.squares: Any = 0.0
 
     def add(self, x: Tensor) -> None:
-        x = x.detach().double().flatten()
         self.count += x.numel()
-        self.total = self.total + x.sum()
-        self.squares = self.squares + x.dot(x)
+        self.total = self.total + x.detach().sum(dtype=torch.float64)
+        self.squares = self.squares + _square(x)
 
 
 class _Seen:
@@ -267,7 +266,8 @@ def _note_units(seen: _Seen, module: torch.nn.Module, activation: str, y: Tensor
 
 def _square(x: Tensor) -> Tensor:
     x = x.detach().coalesce().values() if x.is_sparse else x.detach()
-    return (torch.view_as_real(x) if x.is_complex() else x).double().square().sum()
+    x = torch.view_as_real(x) if x.is_complex() else x
+    return torch.linalg.vector_norm(x, dtype=torch.float64).square()  # converts x in its pass
 
 
 def _read(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -298,7 +298,7 @@ def watch(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
     *,
-    every: int = 100,
+    every: int = 200,
     log: Any = None,
     limit: float = 1e6,
     first_step: int = 0,
