@@ -77,25 +77,39 @@ def compared(plain: Callable[[], None], watched: Callable[[], None], repeats: in
     return median(samples[plain]), median(b - a for a, b in zip(samples[plain], samples[watched], strict=True))
 
 
-def steps_of(model: torch.nn.Module, inputs: Inputs, count: int, every: int) -> Callable[[], None]:
-    """Calls of `count` training steps, of which one in `every` is measured, none if it is 0."""
+def trainer(model: torch.nn.Module, inputs: Inputs) -> tuple[torch.optim.Optimizer, Callable[[int], None]]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    if every:
-        signal.watch(model, optimizer, every=every, log=lambda numbers, step: None)
 
-    def call() -> None:
-        for _ in range(count):
+    def train(steps: int) -> None:
+        for _ in range(steps):
             optimizer.zero_grad()
             model(**inputs).loss.backward()
             optimizer.step()
 
-    return call
+    return optimizer, train
 
 
-def of_model(model: torch.nn.Module, inputs: Inputs, count: int, repeats: int) -> tuple[float, float]:
-    """Compares `count` steps, unwatched, and watched with one measured step."""
-    plain, watched = (steps_of(copy.deepcopy(model), inputs, count, every) for every in (0, count))
-    return compared(plain, watched, repeats)
+def of_pairs(model: torch.nn.Module, inputs: Inputs, repeats: int) -> tuple[float, float]:
+    """Compares two steps, unwatched, and watched with one measured step."""
+    model, other = copy.deepcopy(model), copy.deepcopy(model)
+    (_, plain), (optimizer, watched) = trainer(model, inputs), trainer(other, inputs)
+    signal.watch(other, optimizer, every=2, log=lambda numbers, step: None)
+    return compared(lambda: plain(2), lambda: watched(2), repeats)
+
+
+def of_intervals(model: torch.nn.Module, inputs: Inputs, repeats: int) -> tuple[float, float]:
+    """Compares whole intervals of one model, because the times of two copies differ by some percent.
+
+    Includes what it takes to create a watch.
+    """
+    model = copy.deepcopy(model)
+    optimizer, train = trainer(model, inputs)
+
+    def watched() -> None:
+        with signal.watch(model, optimizer, log=lambda numbers, step: None):
+            train(EVERY)
+
+    return compared(lambda: train(EVERY), watched, repeats)
 
 
 def hook_seconds() -> float:
@@ -120,7 +134,7 @@ def measure(name: str, repeats: int, direct: int) -> Row:
     torch.manual_seed(0)
     model, inputs = MODELS[name]()
     model.train()
-    two, extra = of_model(model, inputs, 2, repeats)
+    two, extra = of_pairs(model, inputs, repeats)
     step, hook = two / 2, hook_seconds()
     row: Row = {
         "model": name,
@@ -132,7 +146,7 @@ def measure(name: str, repeats: int, direct: int) -> Row:
         "overhead_percent": 100 * (extra + EVERY * hook) / (EVERY * step),
     }
     if direct:
-        plain, longer = of_model(model, inputs, EVERY, direct)
+        plain, longer = of_intervals(model, inputs, direct)
         row["direct_percent"] = 100 * longer / plain
     return rounded(row)
 
