@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quantiles", type=share, nargs="+", metavar="Q", help="to learn with the pinball loss (default: 0.1 0.5 0.9)")
     add("--hidden", type=at_least(1), nargs="+", default=[128, 128], metavar="N", help="sizes of the hidden layers")
     add("--activation", choices=ACTIVATIONS, default="leaky_relu")
-    add("--init", type=scheme_name, choices=("torch", *SCHEMES), default="he", help="how the weights are initialized")
+    schemes = ("torch", *SCHEMES)
+    how = f"how the weights are initialized: {', '.join(schemes)} (default: he)"
+    add("--init", type=scheme_name, choices=schemes, default="he", metavar="SCHEME", help=how)
     add("--noise", type=rate, metavar="P", help="rate of Gaussian dropout (default: 0.1, or 0 for regression)")
     add("--optimizer", choices=OPTIMIZERS, default="adam")
     add("--lr", type=positive, help="learning rate (default: depends on the optimizer)")
