@@ -44,7 +44,8 @@ def main() -> None:
 
 def machines() -> list[Path]:
     """The files of results, one per machine."""
-    others = {scaling.PATH, sweep.PATH, instructions.PATH, results.RESULTS / "watch.csv"}
+    others = {scaling.PATH, sweep.PATH, instructions.PATH}
+    others |= {results.RESULTS / name for name in ("estimators.csv", "watch.csv")}
     return sorted(set(results.RESULTS.glob("*.csv")) - others)
 
 

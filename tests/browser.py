@@ -62,7 +62,7 @@ def problems(browser: Any, *paths: Path) -> list[str]:
     for theme in THEMES:
         context = browser.new_context(color_scheme=theme, offline=True)
         page = context.new_page()
-        heard: list[str] = []
+        heard: list[str] = []  # B023: the handlers belong to this page, and are not called after its turn of the loop
         page.on("console", lambda m: m.type == "error" and heard.append(f"console: {m.text}"))  # noqa: B023
         page.on("pageerror", lambda error: heard.append(f"script: {error}"))  # noqa: B023
         page.on("requestfailed", lambda request: heard.append(f"request: {request.url}"))  # noqa: B023

@@ -45,7 +45,7 @@ LAYERS = (
     ("_before_torch",),
 )
 # The modules of torchnotes that benchmarks may import
-PUBLIC = {"functional", "init", "nn", "optim", "signal", "testing", "classifier"}
+PUBLIC = {"functional", "init", "nn", "optim", "signal", "sklearn", "testing", "classifier"}
 
 
 def imports(path: Path) -> Iterator[str]:
