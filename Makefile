@@ -86,6 +86,9 @@ bench: build
 	$(HERE) $(PY) -m benchmarks.sweep --full --compile --save
 	$(HERE) $(PY) -m benchmarks.sweep --save --threads 1
 	$(HERE) $(PY) -m benchmarks.instructions --save
+	$(HERE) $(PY) -m benchmarks.watch --save
+	$(HERE) $(PY) -m benchmarks.watch --save --direct 61 MLP
+	$(HERE) $(PY) -m benchmarks.estimators --save
 	$(HERE) $(PY) -m benchmarks.scaling
 	$(HERE) $(PY) -m benchmarks.publish
 

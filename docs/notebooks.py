@@ -49,9 +49,7 @@ def link_notebook(app: Sphinx, doctree: nodes.document) -> None:
     if folder == FOLDER and name not in ("index", "table"):
         link = f'<a href="{name}.ipynb" download>Download this page as a notebook</a>'
         title = next(iter(doctree.findall(nodes.title)))
-        title.parent.insert(
-            title.parent.index(title) + 1, nodes.raw("", f'<p class="notebook">{link}</p>', format="html")
-        )
+        title.parent.insert(title.parent.index(title) + 1, nodes.raw("", f"<p>{link}</p>", format="html"))
 
 
 def copy_notebooks(app: Sphinx, error: Exception | None) -> None:

@@ -114,12 +114,15 @@ class Program:
 
     @contextlib.contextmanager
     def _watched(self, progress: Progress) -> Iterator[None]:
-        """Measures the layers of torchnotes' network about 30 times, but at most in one step of 10."""
-        ours, steps = self.networks[0], len(list(self.experiment.batches(0)))
-        every = min(100, max(10, steps * self.options.epochs // 30))
+        """Measures the layers of torchnotes' network in one step of 10 to 100, some 30 times in a short training.
+
+        Its warnings become part of the progress.
+        """
         if not self.ranks.first:
             yield
             return
+        ours, steps = self.networks[0], len(list(self.experiment.batches(0)))
+        every = min(100, max(10, steps * self.options.epochs // 30))
         with (
             signal.watch(ours.model, ours.optimizer, every=every, first_step=steps * len(ours.epochs)) as self.watch,
             warnings.catch_warnings(),
