@@ -4,10 +4,12 @@ Functions import torch, because the process that only distributes tests to worke
 """
 
 import csv
+import gc
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,18 @@ def seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A process group of one process, which must outlive DistributedDataParallel: else freeing them can wait, with the
+    GIL, for a thread that waits for the GIL (github.com/pytorch/pytorch/issues/56297)."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    gc.collect()
+    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

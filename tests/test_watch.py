@@ -592,18 +592,13 @@ def test_a_step_that_a_scaler_skips_does_not_count():
     assert monitor.problems == {}
 
 
-def test_data_parallel():
+def test_data_parallel(process_group):
     from torch.nn.parallel import DistributedDataParallel
 
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        model, (x, y) = classifier(), digits()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        with watch(parallel := DistributedDataParallel(model), optimizer) as monitor:
-            step(parallel, optimizer, x, y)
-    finally:
-        torch.distributed.destroy_process_group()
+    model, (x, y) = classifier(), digits()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with watch(parallel := DistributedDataParallel(model), optimizer) as monitor:
+        step(parallel, optimizer, x, y)
     assert [layer.name for layer in monitor.records[0].layers] == ["0", "1", "2"]
     assert all(layer.squared_gradient > 0 for layer in monitor.records[0].layers)
 

@@ -146,28 +146,20 @@ def test_operations_are_counted():
 # unusual tensors and errors
 
 
-def test_distributed_tensors(tmp_path):
-    from torch import distributed
+def test_distributed_tensors(process_group):
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
 
     x, weight, bias, _ = inputs()
     expected = builtin(x, weight, bias, "tanh")
-    distributed.init_process_group(
-        "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
-    )
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        operands = [
-            distribute_tensor(t, mesh, [place])
-            for t, place in ((x, Shard(0)), (weight, Replicate()), (bias, Replicate()))
-        ]
-        operands[1].requires_grad_()
-        y = ours(*operands, "tanh")
-        torch.testing.assert_close(y.full_tensor(), expected)
-        y.sum().backward()
-        assert operands[1].grad.full_tensor().shape == weight.shape
-    finally:
-        distributed.destroy_process_group()
+    mesh = init_device_mesh("cpu", (1,))
+    operands = [
+        distribute_tensor(t, mesh, [place]) for t, place in ((x, Shard(0)), (weight, Replicate()), (bias, Replicate()))
+    ]
+    operands[1].requires_grad_()
+    y = ours(*operands, "tanh")
+    torch.testing.assert_close(y.full_tensor(), expected)
+    y.sum().backward()
+    assert operands[1].grad.full_tensor().shape == weight.shape
 
 
 BAD = (

@@ -19,34 +19,29 @@ def network() -> torch.nn.Module:
 
 
 @KINDS
-def test_external_training_loops(name, tmp_path):
+def test_external_training_loops(name, process_group):
     """DistributedDataParallel with gradients as views of buckets, averaged models with their scheduler, and closures
     that skip a batch and return None, as in Lightning."""
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     averages = []
-    try:
-        for kind in (optim, torch.optim):
-            torch.manual_seed(1)
-            net = DistributedDataParallel(network(), gradient_as_bucket_view=True)
-            optimizer = getattr(kind, name)(net.parameters(), lr=0.01)
-            averages.append(torch.optim.swa_utils.AveragedModel(net.module))
-            scheduler = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)
-            for skipped in (False, True, False, False):
+    for kind in (optim, torch.optim):
+        torch.manual_seed(1)
+        net = DistributedDataParallel(network(), gradient_as_bucket_view=True)
+        optimizer = getattr(kind, name)(net.parameters(), lr=0.01)
+        averages.append(torch.optim.swa_utils.AveragedModel(net.module))
+        scheduler = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)
+        for skipped in (False, True, False, False):
 
-                def closure(net=net, optimizer=optimizer, skipped=skipped) -> torch.Tensor | None:
-                    optimizer.zero_grad()
-                    loss = net(torch.randn(4, 3)).square().sum()
-                    if skipped:
-                        return None
-                    loss.backward()
-                    return loss
+            def closure(net=net, optimizer=optimizer, skipped=skipped) -> torch.Tensor | None:
+                optimizer.zero_grad()
+                loss = net(torch.randn(4, 3)).square().sum()
+                if skipped:
+                    return None
+                loss.backward()
+                return loss
 
-                assert (optimizer.step(closure) is None) == skipped
-                averages[-1].update_parameters(net.module)
-                scheduler.step()
-    finally:
-        torch.distributed.destroy_process_group()
+            assert (optimizer.step(closure) is None) == skipped
+            averages[-1].update_parameters(net.module)
+            scheduler.step()
     of_ours, of_theirs = (average.state_dict() for average in averages)
     torch.testing.assert_close(of_ours, of_theirs, rtol=1e-5, atol=1e-6)
 

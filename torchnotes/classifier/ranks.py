@@ -7,6 +7,7 @@ The reasons are in docs/decisions/training-command.md.
 """
 
 import datetime
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -97,6 +98,7 @@ def ranks_on(device: torch.device, timeout: float) -> Iterator[Ranks]:
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
     yield Ranks(dist.get_rank(), size)
     dist.barrier()  # torchrun ends all processes once one fails; the first one must write its report before
+    gc.collect()  # DistributedDataParallel must not outlive the group (github.com/pytorch/pytorch/issues/56297)
     dist.destroy_process_group()
 
 

@@ -21,7 +21,7 @@ from .._bad_input import BadInput
 from .._shell import command
 from ..classifier.network import OPTIMIZERS
 from ..classifier.program import Program
-from ..classifier.ranks import device_of_rank, launched, ranks_on
+from ..classifier.ranks import Ranks, device_of_rank, launched, ranks_on
 from ..classifier.threads import threads
 from ..classifier.training import Progress
 from ..init import SCHEMES
@@ -68,17 +68,21 @@ def run(options: argparse.Namespace) -> int:
     options.device = device_of_rank(options.device)
     options.lr = options.lr or OPTIMIZERS[options.optimizer][1]
     with ranks_on(options.device, options.timeout or TIMEOUT) as ranks, threads(torch.get_num_threads()):
-        program = Program(options, ranks)
-        if ranks.first:
-            print(understood(program.rows, program.parts))
-            print(f"{'threads':<{WIDTH}}{options.threads}", flush=True)
-        status, ending = program.train(progress(program) if ranks.first else Progress())
-        if ranks.first and ending:
-            print(ending, file=sys.stderr)
-        if program.finished:
-            report(program, ending)
-        elif ranks.first:
-            print("No epoch was completed, so there is nothing to report.", file=sys.stderr)
+        return train(options, ranks)
+
+
+def train(options: argparse.Namespace, ranks: Ranks) -> int:
+    program = Program(options, ranks)
+    if ranks.first:
+        print(understood(program.rows, program.parts))
+        print(f"{'threads':<{WIDTH}}{options.threads}", flush=True)
+    status, ending = program.train(progress(program) if ranks.first else Progress())
+    if ranks.first and ending:
+        print(ending, file=sys.stderr)
+    if program.finished:
+        report(program, ending)
+    elif ranks.first:
+        print("No epoch was completed, so there is nothing to report.", file=sys.stderr)
     return status
 
 
