@@ -104,6 +104,33 @@ def test_if_one_process_fails_all_end_and_training_can_be_resumed(blobs, tmp_pat
     train(blobs, tmp_path, epochs=2, resume=True)
 
 
+def test_no_network_outlives_the_process_group(blobs, tmp_path):
+    """It could deadlock when it is freed; see the fixture process_group."""
+    program = tmp_path / "checking.py"
+    program.write_text(
+        textwrap.dedent("""
+        import gc, sys
+        import torch.distributed as dist
+        from torch.nn.parallel import DistributedDataParallel
+        from torchnotes.__main__ import recorded_main
+
+        destroy = dist.destroy_process_group
+
+        def checking():
+            assert not any(type(each) is DistributedDataParallel for each in gc.get_objects()), "a network is alive"
+            destroy()
+            print("destroyed")
+
+        dist.destroy_process_group = checking
+        sys.exit(recorded_main())
+        """)
+    )
+    with launched(program, *quick("--data", blobs, "--output", tmp_path, "--epochs", "1")) as process:
+        out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, err
+    assert out.count("destroyed") == RANKS
+
+
 @pytest.mark.parametrize(("rank", "waits"), (("0", []), ("1", [10])))
 def test_the_first_process_reports_invalid_input(monkeypatch, capsys, rank, waits):
     """torchrun ends the other processes once the first one has ended."""

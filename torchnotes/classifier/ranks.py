@@ -98,7 +98,7 @@ def ranks_on(device: torch.device, timeout: float) -> Iterator[Ranks]:
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
     yield Ranks(dist.get_rank(), size)
     dist.barrier()  # torchrun ends all processes once one fails; the first one must write its report before
-    gc.collect()  # DistributedDataParallel must not outlive the group (github.com/pytorch/pytorch/issues/56297)
+    gc.collect()  # a network that outlives the group can deadlock (github.com/pytorch/pytorch/issues/56297)
     dist.destroy_process_group()
 
 
