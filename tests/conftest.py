@@ -65,8 +65,8 @@ def seed() -> None:
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    """A process group of one process. Freeing a DistributedDataParallel after it can deadlock: torch holds the GIL while
-    it joins a thread that may need the GIL (github.com/pytorch/pytorch/issues/56297)."""
+    """A process group of one process. Freeing a DistributedDataParallel after it can deadlock: torch holds the GIL and
+    joins a thread that may need it (github.com/pytorch/pytorch/issues/56297)."""
     from torch import distributed
 
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
