@@ -24,6 +24,7 @@ OF_KERNELS: tuple[Callable[..., Any], ...] = (
     values.check_error,
     values.check_threads,
     values.check_place_in_memory,
+    values.check_batch_invariance,
 )
 OF_MODES: tuple[Callable[..., Any], ...] = (
     modes.check_saved_tensors,

@@ -14,6 +14,7 @@ Sample = dict[str, Any]
 Shape = tuple[int, ...]
 Layout = Callable[[Tensor], Tensor]
 LENGTHS = (*range(1, 130), 1023, 1024, 1025, 4097, 32_771)
+BATCHES: tuple[Shape, ...] = tuple((67, n) for n in (1, 2, 5, 8, 10, 16, 30, 33, 64, 100, 1000, 5000))
 SHAPES: tuple[Shape, ...] = ((), (0,), (1,), (5,), (3, 0, 2), (7, 33), (2, 3, 5, 4), (2, 1, 3, 1, 9))
 
 
@@ -45,6 +46,8 @@ class Operation:
         scales: Factors of the input, when its error is measured.
         benchmarked: Sizes for the benchmark of its name.
         elementwise: Whether each value has an error of its own.
+        batched: The arguments whose first dimension is a batch of independent examples, as a function of the options.
+        batches: Shapes of such batches.
         bound: How much larger than torch's the error may be.
         output_bound: The same for the output of an elementwise operation.
         mutates: Arguments that are written to.
@@ -85,6 +88,8 @@ class Operation:
     scales: tuple[float, ...] = (1.0,)
     benchmarked: tuple[Shape, ...] = ()
     elementwise: bool = False
+    batched: Callable[[Options], tuple[str, ...]] = field(default=lambda options: ())
+    batches: tuple[Shape, ...] = BATCHES
     bound: Bound = CHANCE
     output_bound: Bound = ALONE
     mutates: tuple[str, ...] = ()

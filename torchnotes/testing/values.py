@@ -206,6 +206,24 @@ def check_place_in_memory(operation: Operation, options: Options, dtype: torch.d
 
 
 @for_each_option()
+def check_batch_invariance(operation: Operation, options: Options, dtype: torch.dtype, device: Any) -> None:
+    """The bits of an example, and of its gradients, do not depend on the rest of the batch."""
+    names = operation.batched(options)
+    for shape in operation.batches if names else ():
+        sample = operation.sample(options, shape, dtype, device)
+        y = output_of(operation, sample)
+        g = _gradient(y)
+        whole = operation.results(operation.function, sample, g)
+        results = {"output", *(f"gradient of {name}" for name in names)}
+        for some in (slice(0, 1), slice(1, 2), slice(2, 7), slice(5, None)):
+            part = {name: sample[name].detach()[some].requires_grad_(sample[name].requires_grad) for name in names}
+            alone = operation.results(operation.function, {**sample, **part}, g[some])
+            for name in results & set(whole):
+                with naming(f"{name}, {some}, {shape}"):
+                    assert torch.equal(whole[name][some], alone[name]), "the bits depend on the rest of the batch"
+
+
+@for_each_option()
 def check_second_derivative_values(operation: Operation, options: Options, dtype: torch.dtype, device: Any) -> None:
     """Against float64, in every layout."""
     for layout in (*LAYOUTS, expanded):

@@ -242,7 +242,8 @@ class Rows {
     });
   }
 
-  bool one_row_per_lane() const { return shape.interleaved > 1 || (shape.length <= kShort && shape.rows > 1); }
+  // A single row as well, whose bits do not depend on whether others are with it.
+  bool one_row_per_lane() const { return shape.interleaved > 1 || shape.length <= kShort; }
 
   int64_t pieces() const { return at::ceil_div(elements(), kPiece); }
 

@@ -54,6 +54,7 @@ _ELEMENTWISE: dict[str, Any] = dict(
     arguments={"input": normal},
     special=({"input": extremes},),
     elementwise=True,
+    batched=lambda options: ("input",),
     many=(200_000,),
     scales=EVERY_SCALE,
     saves=("output",),

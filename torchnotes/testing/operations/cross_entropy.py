@@ -185,6 +185,7 @@ CROSS_ENTROPY = {
             for n in (*range(1, 70), 127, 128, 129, 1000, 32_771)
             for rows in ((1, 2, 33) if n <= 1000 else (3,))
         ),
+        batched=lambda options: ("input", "target") if options.get("reduction") == "none" else (),
         large=((3, 100_000), (500, 333), (9_000, 10), (2, 7, 3_001)),
         many=(300, 200),
         scales=(0.1, 1.0, 10.0, 100.0),

@@ -40,6 +40,7 @@ _ROWS: dict[str, Any] = dict(
     special_shapes=((12, 1), (12, 5), (12, 200)),
     shapes=((), (1,), (7,), (1, 1), (40, 3), (0, 5), (3, 0, 2), (2, 70, 5), (2, 3, 5, 33), (4, 1000), (3, 1, 129)),
     lengths=tuple((rows, n) for n in LENGTHS for rows in (1, 2, 33)),
+    batched=lambda options: () if options.get("dim") == 0 else ("input",),
     large=((300, 1001), (9, 33_001), (30_000, 10)),
     many=(500, 300),
     scales=(1e-30, 0.1, 1.0, 10.0, 100.0, 1e4),
